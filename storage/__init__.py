@@ -1,0 +1,1 @@
+"""Bytes, names and versions: object store, catalog and ledger, segments, manifests, snapshots, search kernels, cache."""

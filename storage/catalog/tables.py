@@ -1,0 +1,211 @@
+"""Every SQL table: the catalog (tenants, collections, generations) and the ledger (jobs, documents, versions, batches).
+
+Times are seconds since 1970 as float, passed in by the caller. Every row below a tenant carries its tenant.
+States are checked by the database, so that no program can write a word that another does not know.
+"""
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    PrimaryKeyConstraint,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+GENERATION_STATES = ("active", "building", "retired")
+JOB_STATES = ("running", "done", "cancelled")
+VERSION_STATES = ("queued", "chunking", "embedding", "indexing", "indexed", "failed", "cancelled", "superseded")
+VERSION_FINAL_STATES = ("indexed", "failed", "cancelled", "superseded")
+BATCH_STAGES = ("chunk", "embed", "index", "merge", "swap")
+BATCH_STATES = ("ready", "sent", "running", "done", "dead")
+
+
+def _one_of(column: str, words: tuple[str, ...]) -> CheckConstraint:
+    return CheckConstraint(f"{column} IN ({', '.join(repr(word) for word in words)})", name=column)
+
+
+installation = Table(  # one row: facts of this installation
+    "installation",
+    metadata,
+    Column("id", Integer, CheckConstraint("id = 1", name="single"), primary_key=True),
+    Column("admin_key_hash", LargeBinary, nullable=False),  # blake2b-256 of the key: it has 256 random bits, no salt needed
+    Column("created_at", Double, nullable=False),
+)
+
+tenants = Table(
+    "tenants",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("created_at", Double, nullable=False),
+)
+
+collections = Table(
+    "collections",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("tenant_id", ForeignKey("tenants.id"), nullable=False),
+    Column("name", String(64), nullable=False),
+    Column("created_at", Double, nullable=False),
+    UniqueConstraint("tenant_id", "name"),
+)
+
+generations = Table(
+    "generations",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("tenant_id", ForeignKey("tenants.id"), nullable=False),
+    Column("collection_id", ForeignKey("collections.id"), nullable=False),
+    Column("state", String(16), _one_of("state", GENERATION_STATES), nullable=False),
+    Column("model", String(128), nullable=False),
+    Column("dimensions", Integer, nullable=False),
+    Column("metric", String(8), nullable=False),  # cosine, dot, l2
+    Column("chunking", JSON, nullable=False),
+    Column("shard", Integer, nullable=False),
+    Column("manifest", Text),  # object name of the current manifest; NULL until the first publish
+    Column("version", BigInteger, nullable=False, default=0),  # version of that manifest; also the read-your-writes sequence
+    Column("writer_epoch", BigInteger, nullable=False, default=0),  # epoch that published it
+    Column("next_chunk_id", BigInteger, nullable=False, default=1),
+    Column("live_chunks", BigInteger, nullable=False, default=0),
+    Column("published_at", Double),
+    Column("created_at", Double, nullable=False),
+    Index(None, "collection_id", "state"),
+    Index(None, "shard"),
+)
+
+shards = Table(  # the writer's lease
+    "shards",
+    metadata,
+    Column("shard", Integer, primary_key=True),
+    Column("owner", String(128)),
+    Column("epoch", BigInteger, nullable=False, default=0),
+    Column("expires_at", Double, nullable=False, default=0.0),
+)
+
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("tenant_id", ForeignKey("tenants.id"), nullable=False),
+    Column("collection_id", ForeignKey("collections.id"), nullable=False),
+    Column("state", String(16), _one_of("state", JOB_STATES), nullable=False),
+    Column("created_at", Double, nullable=False),
+    Column("finished_at", Double),
+    Column("cache_hits", BigInteger, nullable=False, default=0),
+    Column("unchanged", BigInteger, nullable=False, default=0),  # submitted documents that were already here
+    Index(None, "tenant_id", "created_at"),
+    Index(None, "state"),
+)
+
+documents = Table(
+    "documents",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("tenant_id", ForeignKey("tenants.id"), nullable=False),
+    Column("collection_id", ForeignKey("collections.id"), nullable=False),
+    Column("source", Text, nullable=False),  # the producer's own name for it: a path, a URL, a key
+    Column("newest", BigInteger, nullable=False),  # highest version number ever accepted
+    Column("created_at", Double, nullable=False),
+    UniqueConstraint("collection_id", "source"),
+    Index(None, "tenant_id", "collection_id", "id"),
+)
+
+versions = Table(  # document versions: what was submitted, and how far it came
+    "versions",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("tenant_id", ForeignKey("tenants.id"), nullable=False),
+    Column("collection_id", ForeignKey("collections.id"), nullable=False),
+    Column("generation_id", ForeignKey("generations.id"), nullable=False),
+    Column("document_id", ForeignKey("documents.id"), nullable=False),
+    Column("job_id", ForeignKey("jobs.id"), nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("state", String(16), _one_of("state", VERSION_STATES), nullable=False),
+    Column("batch_id", String(64)),  # the chunk batch it is in, then its embed group
+    Column("filename", Text, nullable=False),
+    Column("media_type", String(255)),  # as declared by the producer; NULL: found out when parsing
+    Column("title", Text),  # given by the producer, or found when parsing
+    Column("metadata", JSON, nullable=False),
+    Column("event_time", Double),
+    Column("expires_at", Double),
+    Column("content_hash", LargeBinary, nullable=False),  # blake2b-256 of the document's bytes
+    Column("metadata_hash", LargeBinary, nullable=False),  # blake2b-256 of title, metadata and times
+    Column("pack", Text, nullable=False),  # object that holds the bytes
+    Column("pack_offset", BigInteger, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("chunk_count", Integer),
+    Column("stage", String(16)),  # where it failed
+    Column("error_code", String(64)),
+    Column("error", Text),
+    Column("created_at", Double, nullable=False),
+    Column("finished_at", Double),
+    Column("indexed_version", BigInteger),  # manifest version that first served it
+    UniqueConstraint("document_id", "number"),
+    Index(None, "job_id", "state"),
+    Index(None, "batch_id"),
+    Index("ix_versions_admission", "state", "tenant_id", "generation_id", "id"),
+    Index(None, "pack"),
+)
+
+chunks = Table(  # live chunks of the indexed version of each document
+    "chunks",
+    metadata,
+    Column("generation_id", ForeignKey("generations.id"), nullable=False),
+    Column("chunk_id", BigInteger, nullable=False),
+    Column("tenant_id", String(64), nullable=False),
+    Column("document_id", String(64), nullable=False),
+    Column("ordinal", Integer, nullable=False),
+    Column("identity", LargeBinary, nullable=False),  # blake2b-128 of text and chunking config
+    PrimaryKeyConstraint("generation_id", "chunk_id"),
+    Index(None, "generation_id", "document_id"),
+)
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("tenant_id", ForeignKey("tenants.id"), nullable=False),
+    Column("generation_id", ForeignKey("generations.id"), nullable=False),
+    Column("shard", Integer, nullable=False),
+    Column("stage", String(8), _one_of("stage", BATCH_STAGES), nullable=False),
+    Column("state", String(8), _one_of("state", BATCH_STATES), nullable=False),
+    Column("group_id", String(64), nullable=False),  # embed parts of one group are indexed together; else its own id
+    Column("part", Integer, nullable=False, default=0),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("owner", String(128)),
+    Column("lease_until", Double),  # running: the claim; sent: when to send it again
+    Column("next_attempt_at", Double, nullable=False, default=0.0),
+    Column("document_count", Integer, nullable=False, default=0),
+    Column("chunk_count", Integer, nullable=False, default=0),
+    Column("size_bytes", BigInteger, nullable=False, default=0),
+    Column("input", Text),  # staging object to read
+    Column("output", Text),  # staging object written
+    Column("details", JSON),  # merge: segments in; swap: the built segment
+    Column("cache_hits", Integer, nullable=False, default=0),
+    Column("error", Text),
+    Column("created_at", Double, nullable=False),
+    Column("finished_at", Double),
+    UniqueConstraint("group_id", "stage", "part"),
+    Index("ix_batches_dispatch", "stage", "state", "next_attempt_at", "id"),
+    Index("ix_batches_leases", "state", "lease_until"),
+    Index(None, "generation_id", "stage", "state"),
+)

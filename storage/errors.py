@@ -1,0 +1,48 @@
+"""What can go wrong with bytes, names and versions. A new class only where the caller acts differently.
+
+    StorageError
+    ├── InvalidName       the caller chose a name that is not allowed: change it
+    ├── NotFound          the named thing does not exist
+    ├── AlreadyExists     the name is taken, or the object was written before
+    ├── Conflict          the state does not allow it now: look again
+    │   └── Fenced        another writer holds the lease: stop and discard
+    ├── Damaged           a file or row is not what its checksum or format says: never served
+    ├── Unsupported       written by a newer program: upgrade this one
+    └── Unavailable       a server or a lock did not answer: try again
+"""
+
+
+class StorageError(Exception):
+    """Something is wrong with stored bytes, names or versions."""
+
+
+class InvalidName(StorageError):
+    """Raised when a tenant, collection or object name is not allowed."""
+
+
+class NotFound(StorageError):
+    """Raised when the named tenant, collection, document, job or object does not exist."""
+
+
+class AlreadyExists(StorageError):
+    """Raised when a name is taken, or a write-once object was written before."""
+
+
+class Conflict(StorageError):
+    """Raised when the state does not allow the operation, for example a batch that another worker holds."""
+
+
+class Fenced(Conflict):
+    """Raised when another writer took the lease, or published first: what was prepared must be discarded."""
+
+
+class Damaged(StorageError):
+    """Raised when bytes do not match their checksum or format. Nothing is served from them."""
+
+
+class Unsupported(StorageError):
+    """Raised when a file or schema is newer than this program understands."""
+
+
+class Unavailable(StorageError):
+    """Raised when a server or a lock does not answer in time. Trying again may help."""
