@@ -1,0 +1,86 @@
+"""What can go wrong while computing. A new class only where the caller acts differently.
+
+    PipelineError
+    ├── ParseError                this document cannot be read, whatever is tried again: fail it with its reason
+    ├── InvalidChunking           the chunking settings contradict each other or the model: change them
+    ├── InvalidFilter             a search filter is not well formed: change it
+    └── EmbeddingError
+        ├── ProviderUnavailable   the provider did not answer or asked to wait: try again
+        ├── InputRejected         the provider refuses one text: fail its document, embed the others
+        └── ProviderMisconfigured a setting is wrong or missing: stop, a person must act
+"""
+
+from typing import Literal
+
+ParseCode = Literal[
+    "empty",
+    "too_large",
+    "too_many_pages",
+    "encrypted",
+    "truncated",
+    "mislabelled",
+    "binary",
+    "unsupported_type",
+    "malformed",
+    "no_text",
+    "timeout",
+]
+
+
+class PipelineError(Exception):
+    """Something cannot be computed from what was given."""
+
+
+class ParseError(PipelineError):
+    """Raised when a document cannot become text. ``code`` is for programs, ``message`` says what a person can do."""
+
+    def __init__(self, code: ParseCode, message: str) -> None:
+        super().__init__(code, message)  # both, so that the error survives pickling between processes
+        self.code: ParseCode = code
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class InvalidChunking(PipelineError):
+    """Raised when chunk sizes contradict each other, or exceed what the embedding model reads."""
+
+
+class InvalidFilter(PipelineError):
+    """Raised when a search filter is not well formed; the message names the field."""
+
+
+class EmbeddingError(PipelineError):
+    """Texts could not be turned into vectors."""
+
+
+class ProviderUnavailable(EmbeddingError):
+    """Raised when the provider failed for a while. ``retry_after_s`` is its own wish, ``None`` when it gave none."""
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class InputRejected(EmbeddingError):
+    """Raised when the provider refuses one text: ``index`` is its place in the call, ``None`` when unknown."""
+
+    def __init__(self, message: str, *, index: int | None = None) -> None:
+        super().__init__(message)
+        self.index = index
+
+
+class ProviderMisconfigured(EmbeddingError):
+    """Raised when the provider cannot work as configured; ``setting`` is the name of the setting to change."""
+
+    def __init__(self, message: str, *, setting: str) -> None:
+        super().__init__(message)
+        self.setting = setting
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _misconfigured, (self.args[0], self.setting)
+
+
+def _misconfigured(message: str, setting: str) -> ProviderMisconfigured:
+    return ProviderMisconfigured(message, setting=setting)
