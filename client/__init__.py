@@ -1,1 +1,32 @@
 """What applications import: a Python client of the HTTP interface and its wire types. Depends on nothing else here."""
+
+from .errors import (
+    Busy,
+    ClientError,
+    Conflict,
+    Invalid,
+    NotFound,
+    ServerError,
+    TooLarge,
+    Unauthorized,
+    Unreachable,
+)
+from .penstock import Penstock, Upload
+from .wire import Chunking, NewDocument, content_hash
+
+__all__ = [
+    "Busy",
+    "Chunking",
+    "ClientError",
+    "Conflict",
+    "Invalid",
+    "NewDocument",
+    "NotFound",
+    "Penstock",
+    "ServerError",
+    "TooLarge",
+    "Unauthorized",
+    "Unreachable",
+    "Upload",
+    "content_hash",
+]

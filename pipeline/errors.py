@@ -1,15 +1,16 @@
 """What can go wrong while computing. A new class only where the caller acts differently.
 
-    PipelineError
-    ├── ParseError                this document cannot be read, whatever is tried again: fail it with its reason
-    ├── InvalidChunking           the chunking settings contradict each other or the model: change them
-    ├── InvalidFilter             a search filter is not well formed: change it
-    └── EmbeddingError
-        ├── ProviderUnavailable   the provider did not answer or asked to wait: try again
-        ├── InputRejected         the provider refuses one text: fail its document, embed the others
-        └── ProviderMisconfigured a setting is wrong or missing: stop, a person must act
+PipelineError
+├── ParseError                this document cannot be read, whatever is tried again: fail it with its reason
+├── InvalidChunking           the chunking settings contradict each other or the model: change them
+├── InvalidFilter             a search filter is not well formed: change it
+└── EmbeddingError
+    ├── ProviderUnavailable   the provider did not answer or asked to wait: try again
+    ├── InputRejected         the provider refuses one text: fail its document, embed the others
+    └── ProviderMisconfigured a setting is wrong or missing: stop, a person must act
 """
 
+from functools import partial
 from typing import Literal
 
 ParseCode = Literal[
@@ -79,8 +80,4 @@ class ProviderMisconfigured(EmbeddingError):
         self.setting = setting
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _misconfigured, (self.args[0], self.setting)
-
-
-def _misconfigured(message: str, setting: str) -> ProviderMisconfigured:
-    return ProviderMisconfigured(message, setting=setting)
+        return partial(ProviderMisconfigured, setting=self.setting), self.args

@@ -1,14 +1,15 @@
 """What can go wrong with bytes, names and versions. A new class only where the caller acts differently.
 
-    StorageError
-    ├── InvalidName       the caller chose a name that is not allowed: change it
-    ├── NotFound          the named thing does not exist
-    ├── AlreadyExists     the name is taken, or the object was written before
-    ├── Conflict          the state does not allow it now: look again
-    │   └── Fenced        another writer holds the lease: stop and discard
-    ├── Damaged           a file or row is not what its checksum or format says: never served
-    ├── Unsupported       written by a newer program: upgrade this one
-    └── Unavailable       a server or a lock did not answer: try again
+StorageError
+├── InvalidName       the caller chose a name that is not allowed: change it
+│   └── InvalidMetadata   likewise a metadata field: its name, or a value that cannot be compared exactly
+├── NotFound          the named thing does not exist
+├── AlreadyExists     the name is taken, or the object was written before
+├── Conflict          the state does not allow it now: look again
+│   └── Fenced        another writer holds the lease: stop and discard
+├── Damaged           a file or row is not what its checksum or format says: never served
+├── Unsupported       written by a newer program: upgrade this one
+└── Unavailable       a server or a lock did not answer: try again
 """
 
 
@@ -18,6 +19,10 @@ class StorageError(Exception):
 
 class InvalidName(StorageError):
     """Raised when a tenant, collection or object name is not allowed."""
+
+
+class InvalidMetadata(InvalidName):
+    """Raised when a metadata field cannot be kept, or could not be compared exactly later; the message names it."""
 
 
 class NotFound(StorageError):

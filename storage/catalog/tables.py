@@ -20,6 +20,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 
 metadata = MetaData(
@@ -38,6 +39,7 @@ VERSION_STATES = ("queued", "chunking", "embedding", "indexing", "indexed", "fai
 VERSION_FINAL_STATES = ("indexed", "failed", "cancelled", "superseded")
 BATCH_STAGES = ("chunk", "embed", "index", "merge", "swap")
 BATCH_STATES = ("ready", "sent", "running", "done", "dead")
+_OPEN_MERGE = "stage IN ('merge', 'swap') AND state IN ('ready', 'sent', 'running')"
 
 
 def _one_of(column: str, words: tuple[str, ...]) -> CheckConstraint:
@@ -48,7 +50,9 @@ installation = Table(  # one row: facts of this installation
     "installation",
     metadata,
     Column("id", Integer, CheckConstraint("id = 1", name="single"), primary_key=True),
-    Column("admin_key_hash", LargeBinary, nullable=False),  # blake2b-256 of the key: it has 256 random bits, no salt needed
+    Column(
+        "admin_key_hash", LargeBinary, nullable=False
+    ),  # blake2b-256 of the key: it has 256 random bits, no salt needed
     Column("created_at", Double, nullable=False),
 )
 
@@ -82,7 +86,9 @@ generations = Table(
     Column("chunking", JSON, nullable=False),
     Column("shard", Integer, nullable=False),
     Column("manifest", Text),  # object name of the current manifest; NULL until the first publish
-    Column("version", BigInteger, nullable=False, default=0),  # version of that manifest; also the read-your-writes sequence
+    Column(
+        "version", BigInteger, nullable=False, default=0
+    ),  # version of that manifest; also the read-your-writes sequence
     Column("writer_epoch", BigInteger, nullable=False, default=0),  # epoch that published it
     Column("next_chunk_id", BigInteger, nullable=False, default=1),
     Column("live_chunks", BigInteger, nullable=False, default=0),
@@ -160,10 +166,17 @@ versions = Table(  # document versions: what was submitted, and how far it came
     Column("finished_at", Double),
     Column("indexed_version", BigInteger),  # manifest version that first served it
     UniqueConstraint("document_id", "number"),
-    Index(None, "job_id", "state"),
+    Index("ix_versions_progress", "job_id", "state", "batch_id", "chunk_count", "indexed_version"),  # covers JobInfo
     Index(None, "batch_id"),
     Index("ix_versions_admission", "state", "tenant_id", "generation_id", "id"),
     Index(None, "pack"),
+    Index(
+        "uq_versions_one_indexed",  # no document is ever served in two versions
+        "document_id",
+        unique=True,
+        sqlite_where=text("state = 'indexed'"),
+        postgresql_where=text("state = 'indexed'"),
+    ),
 )
 
 chunks = Table(  # live chunks of the indexed version of each document
@@ -199,7 +212,7 @@ batches = Table(
     Column("size_bytes", BigInteger, nullable=False, default=0),
     Column("input", Text),  # staging object to read
     Column("output", Text),  # staging object written
-    Column("details", JSON),  # merge: segments in; swap: the built segment
+    Column("details", JSON(none_as_null=True)),  # embed: its versions; merge: segments in; swap: the built segment
     Column("cache_hits", Integer, nullable=False, default=0),
     Column("error", Text),
     Column("created_at", Double, nullable=False),
@@ -208,4 +221,11 @@ batches = Table(
     Index("ix_batches_dispatch", "stage", "state", "next_attempt_at", "id"),
     Index("ix_batches_leases", "state", "lease_until"),
     Index(None, "generation_id", "stage", "state"),
+    Index(
+        "uq_batches_one_merge",  # two merges of one generation could take the same segments
+        "generation_id",
+        unique=True,
+        sqlite_where=text(_OPEN_MERGE),
+        postgresql_where=text(_OPEN_MERGE),
+    ),
 )

@@ -1,0 +1,261 @@
+"""The client that applications use: one object per server and tenant. Holds no state but its connections."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import quote
+
+import httpx
+
+from .errors import Busy
+from .transport import Transport
+from .wire import (
+    Chunking,
+    Collection,
+    CollectionList,
+    Document,
+    DocumentFields,
+    DocumentList,
+    Job,
+    JobList,
+    Known,
+    KnownQuery,
+    Metric,
+    NewCollection,
+    NewDocument,
+    NewTenant,
+    SearchQuery,
+    SearchResult,
+    SourceHash,
+    Status,
+    Submission,
+    Submitted,
+    Tenant,
+    TenantList,
+    UploadForm,
+    packed_vector,
+)
+
+LONGEST_POLL_S = 30.0  # the server's bound on one long poll
+
+
+@dataclass(frozen=True, kw_only=True)
+class Upload:
+    """A file to submit: ``content`` is its bytes, or the path to read them from while sending."""
+
+    content: bytes | Path
+    source: str
+    filename: str | None = None
+    media_type: str | None = None
+    title: str | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    event_time: float | None = None
+    expires_at: float | None = None
+
+    @property
+    def sent_name(self) -> str:
+        if self.filename is not None:
+            return self.filename
+        return self.content.name if isinstance(self.content, Path) else self.source.rsplit("/", 1)[-1] or "document"
+
+    def fields(self) -> DocumentFields:
+        return DocumentFields(
+            source=self.source,
+            filename=self.sent_name,
+            media_type=self.media_type,
+            title=self.title,
+            metadata=dict(self.metadata),
+            event_time=self.event_time,
+            expires_at=self.expires_at,
+        )
+
+
+class Penstock:
+    """One tenant of one Penstock server.
+
+    Every method raises the errors of ``penstock.client.errors``. Safe to use from several threads.
+
+    Args:
+        base_url: for example ``http://127.0.0.1:7700``.
+        api_key: the installation's key, which `penstock up` prints once.
+        tenant: whose collections, documents and jobs all methods speak of.
+        timeout_s: longest wait for an answer.
+        transport: an httpx transport, for tests.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str,
+        tenant: str = "default",
+        *,
+        timeout_s: float = 60.0,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.tenant = tenant
+        self._transport = Transport(base_url, api_key=api_key, timeout_s=timeout_s, transport=transport)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._transport.close()
+
+    # Tenants and collections
+
+    def tenants(self) -> list[Tenant]:
+        return self._transport.get("/v1/tenants", TenantList).data
+
+    def create_tenant(self, name: str) -> Tenant:
+        """Make a tenant, or return the one of that name."""
+        return self._transport.post("/v1/tenants", Tenant, body=NewTenant(name=name).model_dump())
+
+    def collections(self) -> list[Collection]:
+        return self._transport.get(self._path("collections"), CollectionList).data
+
+    def collection(self, name: str) -> Collection:
+        return self._transport.get(self._path("collections", name), Collection)
+
+    def create_collection(
+        self,
+        name: str,
+        *,
+        model: str | None = None,
+        chunking: Chunking | None = None,
+        metric: Metric | None = None,
+    ) -> Collection:
+        """Make a collection, or return the one of that name when it is configured so; else ``Conflict``."""
+        new = NewCollection(name=name, model=model, chunking=chunking, metric=metric)
+        return self._transport.post(self._path("collections"), Collection, body=new.model_dump(exclude_none=True))
+
+    def delete_collection(self, name: str) -> None:
+        self._transport.delete(self._path("collections", name))
+
+    # Documents
+
+    def submit(self, collection: str, documents: Sequence[NewDocument], *, job_id: str | None = None) -> Submitted:
+        """Submit documents with their content in the request. All are accepted or none."""
+        body = Submission(documents=list(documents), job_id=job_id).model_dump(exclude_defaults=True)
+        return self._transport.post(self._path("collections", collection, "documents"), Submitted, body=body)
+
+    def upload(self, collection: str, files: Sequence[Upload], *, job_id: str | None = None) -> Submitted:
+        """Submit files, read while they are sent. All are accepted or none."""
+        form = {
+            "documents": UploadForm(documents=[file.fields() for file in files]).model_dump_json(include={"documents"})
+        }
+        if job_id is not None:
+            form["job_id"] = job_id
+        with ExitStack() as opened:
+            parts = [("files", _part(file, opened)) for file in files]
+            path = self._path("collections", collection, "documents")
+            return self._transport.upload(path, Submitted, form=form, files=parts)
+
+    def known(self, collection: str, hashes: Mapping[str, str]) -> set[str]:
+        """Return the sources whose newest version has this ``content_hash``, is or will be indexed."""
+        asked = KnownQuery(documents=[SourceHash(source=s, content_hash=h) for s, h in hashes.items()])
+        path = self._path("collections", collection, "documents:known")
+        return set(self._transport.ask(path, Known, body=asked.model_dump()).known)
+
+    def documents(
+        self, collection: str, *, state: str | None = None, after: str | None = None, limit: int = 100
+    ) -> DocumentList:
+        """Return one page; ``all_documents`` walks through the pages."""
+        params = {"state": state, "after": after, "limit": limit}
+        return self._transport.get(self._path("collections", collection, "documents"), DocumentList, params=params)
+
+    def all_documents(self, collection: str, *, state: str | None = None) -> Iterator[Document]:
+        page = self.documents(collection, state=state, limit=1000)
+        yield from page.data
+        while page.has_more:
+            page = self.documents(collection, state=state, after=page.last_id, limit=1000)
+            yield from page.data
+
+    def document(self, collection: str, document_id: str) -> Document:
+        return self._transport.get(self._path("collections", collection, "documents", document_id), Document)
+
+    # Jobs
+
+    def jobs(self, *, after: str | None = None, limit: int = 20) -> JobList:
+        return self._transport.get(self._path("jobs"), JobList, params={"after": after, "limit": limit})
+
+    def job(self, job_id: str, *, wait_s: float = 0) -> Job:
+        """Return a job as soon as it is not running any more, at the latest after ``wait_s`` (at most 30)."""
+        wait_s = min(wait_s, LONGEST_POLL_S)
+        return self._transport.get(self._path("jobs", job_id), Job, params={"wait": wait_s or None}, wait_s=wait_s)
+
+    def cancel(self, job_id: str) -> Job:
+        """Cancel what is not indexed yet."""
+        return self._transport.post(self._path("jobs", job_id, "cancel"), Job)
+
+    def wait(
+        self,
+        job_id: str,
+        *,
+        timeout_s: float | None = None,
+        on_progress: Callable[[Job], None] | None = None,
+        every_s: float = 0.5,
+    ) -> Job:
+        """Wait until a job is done or cancelled, telling ``on_progress`` about every ``every_s``.
+
+        Raises:
+            Busy: it is still running after ``timeout_s``.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            left_s = every_s if deadline is None else min(every_s, deadline - time.monotonic())
+            job = self.job(job_id, wait_s=max(0.0, left_s))
+            if on_progress is not None:
+                on_progress(job)
+            if job.state != "running":
+                return job
+            if deadline is not None and time.monotonic() >= deadline:
+                raise Busy(f"job {job_id} is still running after {timeout_s:g} s", code="still_running")
+
+    # Searching
+
+    def search(
+        self,
+        collection: str,
+        query: str | None = None,
+        *,
+        vector: Sequence[float] | None = None,
+        k: int = 10,
+        filter: Mapping[str, Any] | str | None = None,  # noqa: A002 the wire's own word
+        ef: int | None = None,
+        min_token: str | None = None,
+        explain: bool = False,
+    ) -> SearchResult:
+        """Search by text or by vector. ``min_token`` of a job waits until its documents are searchable."""
+        asked = SearchQuery(
+            query=query,
+            vector=None if vector is None else packed_vector(vector),
+            k=k,
+            filter=dict(filter) if isinstance(filter, Mapping) else filter,
+            ef=ef,
+            min_token=min_token,
+            explain=explain,
+        )
+        path = self._path("collections", collection, "search")
+        return self._transport.ask(path, SearchResult, body=asked.model_dump(exclude_defaults=True))
+
+    # The installation
+
+    def status(self) -> Status:
+        return self._transport.get("/v1/status", Status)
+
+    def _path(self, *parts: str) -> str:
+        return "/".join(["/v1/tenants", quote(self.tenant, safe=""), *(quote(part, safe=":") for part in parts)])
+
+
+def _part(file: Upload, opened: ExitStack) -> tuple[Any, ...]:
+    content = opened.enter_context(file.content.open("rb")) if isinstance(file.content, Path) else file.content
+    return (file.sent_name, content, file.media_type or "application/octet-stream")

@@ -1,0 +1,130 @@
+"""Sends requests and turns every failure into one of this folder's errors. Knows no route."""
+
+import time
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import httpx
+from pydantic import ValidationError
+
+from .errors import Busy, ClientError, Conflict, Invalid, NotFound, ServerError, TooLarge, Unauthorized, Unreachable
+from .wire import Answer, ErrorAnswer, ErrorBody
+
+AnswerT = TypeVar("AnswerT", bound=Answer)
+
+RETRY_DELAYS_S = (0.1, 0.5)
+# Below the server's own limit: a connection it is just closing is never taken for a new request.
+KEEPALIVE_S = 3.0
+
+BY_STATUS: dict[int, type[ClientError]] = {
+    400: Invalid,
+    401: Unauthorized,
+    403: Unauthorized,
+    404: NotFound,
+    405: Invalid,
+    409: Conflict,
+    413: TooLarge,
+    415: Invalid,
+    422: Invalid,
+}
+BUSY = (429, 502, 503, 504)
+
+
+class Transport:
+    """One connection pool to one server. Safe to use from several threads."""
+
+    def __init__(
+        self, base_url: str, *, api_key: str, timeout_s: float, transport: httpx.BaseTransport | None = None
+    ) -> None:
+        self._base_url = base_url.rstrip("/")
+        self._client = httpx.Client(
+            base_url=self._base_url,
+            headers={"Authorization": f"Bearer {api_key}", "Accept": "application/json"},
+            timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 5.0)),
+            limits=httpx.Limits(keepalive_expiry=KEEPALIVE_S),
+            transport=transport,
+        )
+
+    def close(self) -> None:
+        self._client.close()
+
+    def get(
+        self, path: str, kind: type[AnswerT], *, params: Mapping[str, Any] | None = None, wait_s: float = 0
+    ) -> AnswerT:
+        """Ask, and ask again a little when the connection fails. ``wait_s``: how long the server may hold the answer."""
+        given = {key: value for key, value in (params or {}).items() if value is not None}
+        timeout = httpx.USE_CLIENT_DEFAULT if not wait_s else self._patient(wait_s)
+        return _read(self._ask("GET", path, params=given, timeout=timeout), kind)
+
+    def ask(self, path: str, kind: type[AnswerT], *, body: dict[str, Any]) -> AnswerT:
+        """POST what changes nothing: asked again like a GET."""
+        return _read(self._ask("POST", path, json=body), kind)
+
+    def post(self, path: str, kind: type[AnswerT], *, body: dict[str, Any] | None = None) -> AnswerT:
+        return _read(self._send("POST", path, json=body), kind)
+
+    def upload(self, path: str, kind: type[AnswerT], *, form: dict[str, str], files: list[tuple[str, Any]]) -> AnswerT:
+        return _read(self._send("POST", path, data=form, files=files), kind)
+
+    def delete(self, path: str) -> None:
+        _refuse(self._send("DELETE", path))
+
+    def _patient(self, wait_s: float) -> httpx.Timeout:
+        usual = self._client.timeout
+        return httpx.Timeout(usual, read=(usual.read or 0) + wait_s)
+
+    def _ask(self, method: str, path: str, **options: Any) -> httpx.Response:
+        for delay_s in RETRY_DELAYS_S:
+            try:
+                return self._send(method, path, **options)
+            except Unreachable:
+                time.sleep(delay_s)
+        return self._send(method, path, **options)
+
+    def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
+        try:
+            return self._client.request(method, path, **options)
+        except httpx.TimeoutException as error:
+            raise Unreachable(f"{self._base_url} did not answer in time ({type(error).__name__})") from error
+        except (httpx.TransportError, httpx.InvalidURL) as error:
+            raise Unreachable(
+                f"no connection to {self._base_url}: {error or type(error).__name__}. Is `penstock up` running there?"
+            ) from error
+
+
+def _read(response: httpx.Response, kind: type[AnswerT]) -> AnswerT:
+    _refuse(response)
+    try:
+        return kind.model_validate_json(response.content)
+    except ValidationError as error:
+        raise ServerError(
+            f"{response.request.url.copy_with(query=None)} answered what this client cannot read as {kind.__name__}: "
+            "is it a Penstock server of this version?",
+            status=response.status_code,
+        ) from error
+
+
+def _refuse(response: httpx.Response) -> None:
+    if response.is_success:
+        return
+    body, status = _error_body(response), response.status_code
+    if status in BUSY:
+        raise Busy(
+            body.message, code=body.code, status=status, param=body.param, retry_after_s=_retry_after_s(response)
+        )
+    raise BY_STATUS.get(status, ServerError)(body.message, code=body.code, status=status, param=body.param)
+
+
+def _error_body(response: httpx.Response) -> ErrorBody:
+    try:
+        return ErrorAnswer.model_validate_json(response.content).error
+    except ValidationError:
+        url = response.request.url.copy_with(query=None)
+        return ErrorBody(code="not_penstock", message=f"{url} answered {response.status_code} without a reason")
+
+
+def _retry_after_s(response: httpx.Response) -> float:
+    try:
+        return max(0.0, float(response.headers.get("retry-after", "1")))
+    except ValueError:  # an HTTP date, which no Penstock server sends
+        return 1.0

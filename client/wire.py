@@ -1,0 +1,320 @@
+"""What travels over HTTP: the requests and answers, shared by the client and the server.
+
+Requests refuse unknown fields, so that a misspelt one is never ignored. Answers accept them, so that an older client
+reads a newer server. Times are seconds since 1970. Nothing here talks to anybody.
+"""
+
+import base64
+import sys
+from array import array
+from collections.abc import Iterable
+from hashlib import blake2b
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Metric = Literal["cosine", "dot", "l2"]
+JobState = Literal["running", "done", "cancelled"]
+DocumentState = Literal["queued", "chunking", "embedding", "indexing", "indexed", "failed", "cancelled", "superseded"]
+Name = str  # of a tenant or a collection: 1 to 64 of a-z, 0-9, '-' and '_'
+
+
+def content_hash(data: bytes) -> str:
+    """Return the name of a document's bytes: blake2b-256 as 64 hex digits."""
+    return blake2b(data, digest_size=32).hexdigest()
+
+
+def packed_vector(vector: Iterable[float]) -> str:
+    """Return a vector as base64 of little-endian float32, a third of its size as JSON numbers."""
+    numbers = array("f", vector)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return base64.b64encode(numbers.tobytes()).decode("ascii")
+
+
+class Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Answer(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+
+# Tenants and collections
+
+
+class NewTenant(Request):
+    name: Name
+
+
+class Tenant(Answer):
+    name: Name
+    created_at: float
+
+
+class Chunking(Request):
+    """How documents are cut. Sizes are in tokens; None leaves the choice to the server and the model's input limit."""
+
+    strategy: Literal["auto", "recursive", "tokens"] = "auto"
+    size_tokens: int | None = Field(default=None, ge=1)
+    overlap_tokens: int | None = Field(default=None, ge=0)
+
+
+class NewCollection(Request):
+    """``model``, ``chunking`` and ``metric`` are the server's defaults when left out."""
+
+    name: Name
+    model: str | None = None
+    chunking: Chunking | None = None
+    metric: Metric | None = None
+
+
+class Collection(Answer):
+    id: str
+    name: Name
+    created_at: float
+    model: str
+    dimensions: int
+    metric: Metric
+    chunking: dict[str, Any]
+    version: int = Field(description="version of the published snapshot; 0 before the first")
+    published_at: float | None
+    chunks: int
+    documents: dict[str, int] = Field(description="documents by the state of their newest version")
+    token: str = Field(description="`min_token` of a search that must see the published snapshot")
+
+
+# Submitting
+
+
+class DocumentFields(Request):
+    """What a producer says about a document.
+
+    ``source`` is the producer's own name for it (a path, a URL, a key), unique in the collection: submitting it
+    again makes a new version. ``event_time`` is when its content happened; it is not found after ``expires_at``.
+    """
+
+    source: str = Field(min_length=1, max_length=4096)
+    filename: str | None = Field(default=None, min_length=1, max_length=1024)
+    media_type: str | None = Field(default=None, min_length=1, max_length=255)
+    title: str | None = Field(default=None, max_length=4096)
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    event_time: float | None = None
+    expires_at: float | None = None
+
+
+class NewDocument(DocumentFields):
+    """A document with its content: exactly one of ``text`` and ``content_base64``."""
+
+    text: str | None = None
+    content_base64: str | None = None
+
+
+class Submission(Request):
+    """Documents accepted together or not at all. ``job_id`` adds them to a job that is still running."""
+
+    documents: list[NewDocument] = Field(min_length=1)
+    job_id: str | None = None
+
+
+class UploadForm(Request):
+    """The form fields beside ``files``: what is said about the n-th file, in their order."""
+
+    documents: list[DocumentFields] = Field(min_length=1)
+    job_id: str | None = None
+
+
+class SourceHash(Request):
+    source: str = Field(min_length=1, max_length=4096)
+    content_hash: str = Field(pattern="^[0-9a-f]{64}$", description="blake2b-256 of the document's bytes, in hex")
+
+
+class KnownQuery(Request):
+    documents: list[SourceHash] = Field(max_length=10_000)
+
+
+class Known(Answer):
+    known: list[str] = Field(description="sources whose newest version has exactly this content and did not fail")
+
+
+class Job(Answer):
+    id: str
+    collection: Name
+    state: JobState
+    created_at: float
+    finished_at: float | None
+    documents: dict[str, int] = Field(description="documents of this job by state")
+    chunks_total: int
+    chunks_embedded: int
+    chunks_indexed: int
+    cache_hits: int = Field(description="chunks whose vectors were in the cache")
+    unchanged: int = Field(description="submitted documents that were already here")
+    token: str | None = Field(description="`min_token` of a search that must see what this job has indexed so far")
+
+    @property
+    def failed(self) -> int:
+        return self.documents.get("failed", 0)
+
+
+class Submitted(Answer):
+    """What was taken. From here on each accepted document becomes indexed, or failed with its reason."""
+
+    job: Job
+    accepted: int
+    unchanged: int
+
+
+class Document(Answer):
+    id: str
+    source: str
+    title: str | None
+    filename: str
+    media_type: str | None
+    size_bytes: int
+    metadata: dict[str, Any]
+    version: int = Field(description="number of the newest version, from 1")
+    state: DocumentState
+    stage: str | None = Field(description="where it failed")
+    error_code: str | None
+    error: str | None
+    chunks: int | None
+    created_at: float
+    finished_at: float | None
+    indexed_version: int | None = Field(description="snapshot version that first served it")
+    job_id: str
+
+
+# Searching
+
+
+class SearchQuery(Request):
+    """Exactly one of ``query`` (text) and ``vector`` (numbers, or base64 of little-endian float32)."""
+
+    query: str | None = Field(default=None, min_length=1, max_length=65_536)
+    vector: list[float] | str | None = None
+    k: int = Field(default=10, ge=1)
+    filter: dict[str, Any] | str | None = Field(
+        default=None, description='`{"type": "eq", "key": "lang", "value": "en"}`, nested by `and` and `or`'
+    )
+    ef: int | None = Field(
+        default=None, ge=1, le=4096, description="how wide a graph is searched: higher finds more, slower"
+    )
+    min_token: str | None = Field(default=None, description="wait until the snapshot covers this token")
+    explain: bool = False
+
+
+class HitDocument(Answer):
+    id: str
+    source: str
+    title: str | None
+    metadata: dict[str, Any]
+    version: int
+    media_type: str
+
+
+class Hit(Answer):
+    """A chunk that was found. ``start`` and ``end`` are character offsets into the parsed text of the document."""
+
+    chunk_id: int
+    score: float = Field(description="higher is better; cosine and dot: inner product, l2: negative squared distance")
+    text: str
+    start: int
+    end: int
+    page: int | None
+    heading: str | None
+    document: HitDocument
+
+
+class SearchResult(Answer):
+    hits: list[Hit]
+    version: int = Field(description="version of the snapshot that answered; 0 when nothing was published yet")
+    token: str
+    took_ms: float
+    explain: dict[str, Any] | None = None
+
+
+# Lists, status, errors
+
+
+class TenantList(Answer):
+    data: list[Tenant]
+
+
+class CollectionList(Answer):
+    data: list[Collection]
+
+
+class DocumentList(Answer):
+    """``last_id`` as ``after`` gives the next page."""
+
+    data: list[Document]
+    has_more: bool
+    last_id: str | None
+
+
+class JobList(Answer):
+    """Newest first. ``last_id`` as ``after`` gives the next page."""
+
+    data: list[Job]
+    has_more: bool
+    last_id: str | None
+
+
+class StageStatus(Answer):
+    """Batches of one stage: waiting in the ledger, handed to the queue, held by a worker."""
+
+    ready: int
+    sent: int
+    running: int
+    dead: int
+    oldest_s: float | None = Field(description="age of the oldest unfinished batch")
+
+
+class RoleStatus(Answer):
+    role: str
+    host: str
+    pid: int
+    started_at: float
+    seen_at: float
+    progress_at: float | None
+    doing: str | None
+
+
+class CollectionStatus(Answer):
+    tenant: Name
+    name: Name
+    model: str
+    version: int
+    chunks: int
+    documents: dict[str, int]
+
+
+class TenantJob(Job):
+    tenant: Name
+
+
+class Status(Answer):
+    version: str
+    now: float
+    queued_documents: int = Field(description="accepted documents not yet in a batch")
+    stages: dict[str, StageStatus]
+    roles: list[RoleStatus] | None = Field(description="processes seen lately; null when there is no broker to ask")
+    jobs: list[TenantJob] = Field(description="running jobs, newest first, at most 50")
+    collections: list[CollectionStatus]
+
+
+class Health(Answer):
+    ok: bool
+    reasons: list[str] = Field(default_factory=list)
+
+
+class ErrorBody(Answer):
+    code: str
+    message: str
+    param: str | None = None
+
+
+class ErrorAnswer(Answer):
+    """Every error has this shape, whatever its status."""
+
+    error: ErrorBody

@@ -1,0 +1,110 @@
+"""Joins blocks of text into one text and keeps count of what stands where. Knows no file format."""
+
+import re
+
+from ..errors import ParseError
+from .documents import Deadline, ParsedDocument, ParseLimits, Span
+
+_LINE_END = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
+# Lone surrogates cannot be encoded; the others are invisible, and a NUL ends strings in some databases.
+_UNWANTED = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ufeff\ufffe\uffff\ud800-\udfff]")
+_SPACES = re.compile(r"\s+")
+_MAX_HEADING_CHARACTERS = 120
+
+
+def clean(text: str) -> str:
+    """Return ``text`` with ``\\n`` line ends, without control characters, byte order marks and lone surrogates."""
+    return _UNWANTED.sub("", _LINE_END.sub("\n", text))
+
+
+def one_line(text: str) -> str:
+    """Return ``text`` with every run of white space as one space."""
+    return _SPACES.sub(" ", clean(text)).strip()
+
+
+class Outline:
+    """The headings the reader is under at the moment."""
+
+    def __init__(self) -> None:
+        self._open: list[tuple[int, str]] = []
+
+    @property
+    def path(self) -> str | None:
+        """The open headings, outermost first: ``Storage > Segments``. None before the first."""
+        return " > ".join(text for _, text in self._open) or None
+
+    def enter(self, level: int, text: str) -> None:
+        """Open a heading; those of the same or a deeper level end. A blank one changes nothing."""
+        heading = one_line(text)[:_MAX_HEADING_CHARACTERS]
+        if not heading:
+            return
+        while self._open and self._open[-1][0] >= level:
+            self._open.pop()
+        self._open.append((level, heading))
+
+
+class TextWriter:
+    """Collects the blocks of one document in reading order."""
+
+    def __init__(self, limits: ParseLimits, deadline: Deadline) -> None:
+        self._max_characters = limits.max_characters
+        self._deadline = deadline
+        self._parts: list[str] = []
+        self._length = 0
+        self._spans: list[Span] = []
+
+    @property
+    def holds_text(self) -> bool:
+        """Whether any block was kept."""
+        return bool(self._parts)
+
+    def add(self, text: str, *, page: int | None = None, heading: str | None = None, gap: str = "\n\n") -> None:
+        """Append a block, ``gap`` before it; blank blocks are dropped.
+
+        Raises:
+            ParseError: ``too_large`` or ``timeout``.
+        """
+        self._deadline.check()
+        block = clean(text).strip("\n")
+        if not block.strip():
+            return
+        if self._parts:
+            self._extend(gap)
+        start = self._length
+        self._parts.append(block)
+        self._length += len(block)
+        check_length(self._length, self._max_characters)
+        last = self._spans[-1] if self._spans else None
+        if last and (last.page, last.heading) == (page, heading):
+            self._spans[-1] = Span(last.start, self._length, page, heading)
+        else:
+            self._spans.append(Span(start, self._length, page, heading))
+
+    def finish(self, *, title: str | None, media_type: str) -> ParsedDocument:
+        """Return what was added.
+
+        Raises:
+            ParseError: ``no_text``.
+        """
+        if not self._parts:
+            raise ParseError("no_text", "It was read but holds no text: submit a version with text in it.")
+        return ParsedDocument("".join(self._parts), title_of(title), media_type, self._spans)
+
+    def _extend(self, gap: str) -> None:
+        last = self._spans[-1]
+        self._parts.append(gap)
+        self._length += len(gap)
+        self._spans[-1] = Span(last.start, self._length, last.page, last.heading)
+
+
+def check_length(characters: int, max_characters: int) -> None:
+    """Raise ParseError ``too_large`` when the text is longer than allowed."""
+    if characters > max_characters:
+        raise ParseError(
+            "too_large", f"Its text is longer than {max_characters:,} characters: split it into smaller files."
+        )
+
+
+def title_of(text: str | None) -> str | None:
+    """Return ``text`` as a title: one line of at most 300 characters, None when blank."""
+    return one_line(text)[:300] or None if text else None

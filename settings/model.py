@@ -1,0 +1,256 @@
+"""Every setting, with its default and its meaning. Data only: nothing here opens, connects or reads anything.
+
+Units are in the names. `Settings(...)` uses only what it is given; `sources.load` adds the file, environment and flags.
+"""
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+Seconds = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+REDIS_SCHEMES = ("redis://", "rediss://", "unix://", "redis+socket://", "valkey://", "valkeys://")
+
+
+def cores() -> int:
+    """Return how many cores this process may use, which in a container is fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def default_data_dir() -> Path:
+    """Return the per-user directory where an installation lives unless ``data_dir`` says otherwise."""
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Application Support" / "penstock"
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "penstock"
+
+
+class Group(BaseModel):
+    """A table of the settings file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+
+class Objects(Group):
+    """Where segments, manifests and submitted documents lie."""
+
+    directory: Path | None = Field(None, description="Directory of the object store; default: <data_dir>/objects")
+
+
+class Tenants(Group):
+    """Who may use this installation."""
+
+    create: Annotated[tuple[str, ...], NoDecode] = Field(
+        ("default",), description="Tenants made at start when they do not exist yet; comma-separated in a variable"
+    )
+    max_batches_in_flight: Count = Field(
+        16, description="Batches of one tenant in the queues at once, so that its corpus cannot delay the others"
+    )
+
+    @field_validator("create", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+
+
+class Embedding(Group):
+    """Which model turns text into vectors, and how much of this machine it may use."""
+
+    model: str = Field(
+        "minilm",
+        min_length=1,
+        description="Model of new collections: minilm, static, hash, hash-<dimensions> or openai/<model name>",
+    )
+    threads: Count = Field(
+        default_factory=cores,
+        description="Threads of a local model in one process; default: one per core",
+    )
+    batch_tokens: Count = Field(16_384, description="Tokens given to the model at once, padding included")
+    timeout_s: Seconds = Field(60.0, description="Longest wait for one answer of a remote provider")
+    openai_base_url: str | None = Field(
+        None,
+        description="Base URL of an OpenAI-compatible endpoint; default: OpenAI's own",
+    )
+    openai_api_key: SecretStr | None = Field(None, description="Key for that endpoint")
+    openai_dimensions: Annotated[int, Field(ge=256, le=4096)] | None = Field(
+        None, description="Dimensions of openai/<model>; needed for models Penstock does not know"
+    )
+    cache_ttl_s: Seconds = Field(
+        30 * 86_400.0,
+        description="How long a cached vector may go unused before it is forgotten",
+    )
+    share_cache: bool = Field(
+        False, description="Whether tenants share cached vectors; if so, timing tells one that another has a text"
+    )
+
+
+class Chunking(Group):
+    """How documents of new collections are cut."""
+
+    strategy: Literal["auto", "recursive", "tokens"] = Field("auto", description="auto, recursive or tokens")
+    size_tokens: Count | None = Field(
+        None,
+        description="Longest chunk in tokens; default: what suits the embedding model",
+    )
+    overlap_tokens: Annotated[int, Field(ge=0)] | None = Field(
+        None,
+        description="Tokens repeated from the chunk before",
+    )
+
+
+class Limits(Group):
+    """What is refused, so that one document cannot take the service down."""
+
+    max_document_bytes: Count = Field(50 << 20, description="Largest document")
+    max_pages: Count = Field(2_000, description="Most pages of one PDF")
+    max_characters: Count = Field(20_000_000, description="Most characters of text in one document")
+    parse_timeout_s: Seconds = Field(60.0, description="Longest time to parse one document")
+    max_submission_bytes: Count = Field(128 << 20, description="Largest request that submits documents")
+    max_documents_per_submission: Count = Field(1_000, description="Most documents in one request")
+
+
+class Api(Group):
+    """The HTTP server."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface")
+    port: Port = Field(7700, description="Port to listen on; 0 takes a free one")
+    search_threads: Count = Field(default_factory=cores, description="Threads that run searches; default: one per core")
+
+
+class Flower(Group):
+    """The queue's own web page."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on")
+    port: Port = Field(5555, description="Port to listen on")
+    user: str = Field("admin", min_length=1, description="Name to log in with")
+    password: SecretStr | None = Field(
+        None,
+        description="Password to log in with; default: made once, in <data_dir>/flower.password",
+    )
+
+
+class Search(Group):
+    """How much a search may cost."""
+
+    ef: Annotated[int, Field(ge=8, le=4096)] = Field(
+        64,
+        description="Candidates kept while walking a graph: higher finds more, slower",
+    )
+    max_k: Count = Field(1_000, description="Most hits of one search")
+    poll_s: Seconds = Field(1.0, description="How often a reader looks for a new version when no notification comes")
+    snapshot_cache_bytes: Count = Field(
+        4 << 30,
+        description="Address space for opened snapshots before the least used is closed",
+    )
+
+
+class Workers(Group):
+    """How many of what runs, and when work counts as lost."""
+
+    chunk_processes: Count = Field(
+        default_factory=lambda: max(1, cores() // 2),
+        description="Processes that parse and chunk; default: half the cores",
+    )
+    embed_threads: Count = Field(
+        1,
+        description="Batches embedded at once in one process; more only helps remote providers",
+    )
+    search_threads: Count = Field(
+        default_factory=cores,
+        description="Searches from the queue at once; default: one per core",
+    )
+    shards: Count = Field(1, description="Writers that publish side by side; fixed for a collection when it is created")
+    max_attempts: Count = Field(5, description="Attempts on a batch before its documents are tried alone, then failed")
+    lease_s: Seconds = Field(60.0, description="How long a worker may hold a batch without saying so again")
+    resend_after_s: Seconds = Field(30.0, description="When a message that nobody acted on is sent again")
+    retry_delay_s: Seconds = Field(
+        1.0,
+        description="Delay before the second attempt; doubled for each further one, up to a minute",
+    )
+    queue_depth: Count = Field(32, description="Batches kept waiting in each queue; the rest wait in the ledger")
+    max_chunks_per_publish: Count = Field(20_000, description="Most chunks published in one version")
+    chunk_memory_bytes: Count = Field(2 << 30, description="Memory of one parsing process before it is replaced")
+
+
+class Log(Group):
+    """What the processes write to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
+    format: Literal["text", "json"] = Field("text", description="text for people, json for one object per line")
+
+
+class Settings(BaseSettings):
+    """All settings of one installation, frozen. ``None`` means the default that the description names."""
+
+    model_config = SettingsConfigDict(
+        frozen=True, extra="forbid", validate_default=True, env_prefix="PENSTOCK_", env_nested_delimiter="__"
+    )
+
+    data_dir: Path = Field(
+        default_factory=default_data_dir,
+        description="Directory of everything this installation keeps",
+    )
+    broker_url: SecretStr | None = Field(
+        None, description="Queue: redis://, rediss://, unix:// or amqp://; default: a private Valkey of `penstock up`"
+    )
+    cache_url: SecretStr | None = Field(
+        None, description="Redis or Valkey for cached vectors, notifications and presence; default: the broker's"
+    )
+    catalog_url: SecretStr | None = Field(
+        None, description="Catalog and ledger: postgresql+psycopg:// or sqlite:///; default: <data_dir>/catalog.sqlite3"
+    )
+    admin_key: SecretStr | None = Field(
+        None,
+        description="Key of this installation; default: made at the first `penstock up`",
+    )
+    objects: Objects = Objects()
+    tenants: Tenants = Tenants()
+    embedding: Embedding = Embedding()
+    chunking: Chunking = Chunking()
+    limits: Limits = Limits()
+    api: Api = Api()
+    flower: Flower = Flower()
+    search: Search = Search()
+    workers: Workers = Workers()
+    log: Log = Log()
+
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)  # dotted key → where its value came from
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Take nothing from the environment here: `sources.load` does, and remembers where each value came from."""
+        return (init_settings,)
+
+    @field_validator("data_dir")
+    @classmethod
+    def _absolute(cls, value: Path) -> Path:
+        return value.expanduser().absolute()
+
+    @field_validator("admin_key")
+    @classmethod
+    def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and len(value.get_secret_value()) < 16:
+            raise ValueError("needs at least 16 characters: it opens every tenant")
+        return value
+
+    @model_validator(mode="after")
+    def _cache_is_redis(self) -> Self:
+        if self.broker_url and not self.cache_url and not self.broker_url.get_secret_value().startswith(REDIS_SCHEMES):
+            raise ValueError("cache_url is needed when broker_url is not a Redis or Valkey")
+        if self.cache_url and not self.cache_url.get_secret_value().startswith(REDIS_SCHEMES):
+            raise ValueError("cache_url must be a Redis or Valkey: redis://, rediss:// or unix://")
+        return self

@@ -1,0 +1,198 @@
+"""The one place where components are built from settings.
+
+Every function imports what it builds only when called, so that a command pays for nothing it does not use.
+Whoever opens a component closes it; nothing here is cached.
+"""
+
+import hashlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit, urlunsplit
+
+from .errors import MissingComponent
+from .model import Settings
+
+if TYPE_CHECKING:
+    import redis
+
+    from penstock.pipeline.embedding import Embedder
+    from penstock.pipeline.parsing import ParseLimits
+    from penstock.storage.cache import EmbeddingCache
+    from penstock.storage.catalog.engine import Catalog
+    from penstock.storage.notices import Notices
+    from penstock.storage.objects import ObjectStore
+    from penstock.storage.presence import Presence
+    from penstock.storage.snapshots import SnapshotCache
+
+SOCKET_PATH_BYTES = 100  # sun_path holds 108 on Linux and 104 on macOS
+SOCKET_ROOT = Path("/tmp")  # noqa: S108 TMPDIR is too long on macOS; the directory below is private and checked
+THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
+
+
+def catalog_url(settings: Settings) -> str:
+    """Return the SQLAlchemy URL of the catalog."""
+    if settings.catalog_url is not None:
+        return settings.catalog_url.get_secret_value()
+    return f"sqlite:///{settings.data_dir / 'catalog.sqlite3'}"
+
+
+def embedded_socket(settings: Settings) -> Path:
+    """Return the socket of the private Valkey of this data directory, the same in every process.
+
+    A data directory too deep for a socket address gets a directory of its user's own under /tmp.
+    """
+    socket = settings.data_dir / "valkey" / "valkey.sock"
+    if len(os.fsencode(socket)) <= SOCKET_PATH_BYTES:
+        return socket
+    digest = hashlib.blake2b(os.fsencode(settings.data_dir), digest_size=8).hexdigest()
+    return SOCKET_ROOT / f"penstock-{os.getuid()}-{digest}" / "valkey.sock"
+
+
+def uses_embedded_server(settings: Settings) -> bool:
+    """Return whether this installation's queue is the private Valkey that `penstock up` starts."""
+    return settings.broker_url is None
+
+
+def broker_url(settings: Settings) -> str:
+    """Return the queue's URL as kombu writes it (``redis+socket://`` for a unix socket)."""
+    url = _broker(settings)
+    return url.replace("unix://", "redis+socket://", 1) if url.startswith("unix://") else url
+
+
+def redis_url(settings: Settings) -> str:
+    """Return the URL, as redis-py writes it, of the server for cached vectors, notifications, presence and results."""
+    url = settings.cache_url.get_secret_value() if settings.cache_url is not None else _broker(settings)
+    return _redis_py(url)
+
+
+def result_url(settings: Settings) -> str:
+    """Return the result backend's URL as Celery writes it, on `redis_url`'s server. For the search role alone."""
+    return redis_url(settings).replace("unix://", "redis+socket://", 1)
+
+
+def _broker(settings: Settings) -> str:
+    if settings.broker_url is not None:
+        return settings.broker_url.get_secret_value()
+    return f"unix://{embedded_socket(settings)}"
+
+
+def _redis_py(url: str) -> str:
+    """Translate kombu's spelling: ``redis+socket:///path?virtual_host=1`` is ``unix:///path?db=1``."""
+    parts = urlsplit(url)
+    scheme = {"redis+socket": "unix", "valkey": "redis", "valkeys": "rediss"}.get(parts.scheme, parts.scheme)
+    return urlunsplit(parts._replace(scheme=scheme, query=parts.query.replace("virtual_host=", "db=")))
+
+
+def open_redis(settings: Settings) -> "redis.Redis":
+    """Return a client of `redis_url`'s server: answers bytes, gives up after seconds, connects when first used."""
+    import redis
+
+    return redis.Redis.from_url(
+        redis_url(settings), socket_timeout=5.0, socket_connect_timeout=2.0, health_check_interval=30
+    )
+
+
+def open_catalog(settings: Settings) -> "Catalog":
+    """Return the catalog and ledger. Does not look at the schema: see `storage.catalog.migrations`."""
+    from penstock.storage.catalog.engine import Catalog
+
+    if settings.catalog_url is None:
+        make_data_dir(settings)
+    return Catalog.open(catalog_url(settings))
+
+
+def open_objects(settings: Settings) -> "ObjectStore":
+    """Return the object store."""
+    from penstock.storage.objects import LocalObjects
+
+    if settings.objects.directory is None:
+        make_data_dir(settings)
+    return LocalObjects(settings.objects.directory or settings.data_dir / "objects")
+
+
+def open_cache(settings: Settings) -> "EmbeddingCache":
+    """Return the cache of vectors; with its server down everything is a miss."""
+    from penstock.storage.cache import EmbeddingCache
+
+    return EmbeddingCache(
+        open_redis(settings), ttl_s=settings.embedding.cache_ttl_s, shared=settings.embedding.share_cache
+    )
+
+
+def open_notices(settings: Settings) -> "Notices":
+    """Return the notifications between processes."""
+    from penstock.storage.notices import Notices
+
+    return Notices(redis_url(settings))
+
+
+def open_presence(settings: Settings) -> "Presence":
+    """Return the heartbeats of the role processes."""
+    from penstock.storage.presence import Presence
+
+    return Presence(open_redis(settings))
+
+
+def open_embedder(settings: Settings, model: str | None = None, *, threads: int | None = None) -> "Embedder":
+    """Return the embedder of ``model`` (default: ``embedding.model``). Loads the weights of a local model.
+
+    ``threads``: for this embedder instead of ``embedding.threads``; a process that embeds single queries needs one.
+    """
+    from penstock.pipeline.embedding import EmbeddingOptions, open_embedder
+
+    chosen = settings.embedding
+    options = EmbeddingOptions(
+        threads=threads or chosen.threads,
+        batch_tokens=chosen.batch_tokens,
+        timeout_s=chosen.timeout_s,
+        openai_base_url=chosen.openai_base_url,
+        openai_api_key=chosen.openai_api_key.get_secret_value() if chosen.openai_api_key else None,
+        openai_dimensions=chosen.openai_dimensions,
+    )
+    return open_embedder(model or chosen.model, options)
+
+
+def new_snapshots(settings: Settings, catalog: "Catalog", objects: "ObjectStore") -> "SnapshotCache":
+    """Return the reader's cache of opened snapshots."""
+    from penstock.storage.snapshots import SnapshotCache
+
+    return SnapshotCache(
+        catalog, objects, poll_s=settings.search.poll_s, capacity_bytes=settings.search.snapshot_cache_bytes
+    )
+
+
+def parse_limits(settings: Settings) -> "ParseLimits":
+    """Return what a document may be at most."""
+    from penstock.pipeline.parsing import ParseLimits
+
+    return ParseLimits(
+        max_bytes=settings.limits.max_document_bytes,
+        max_pages=settings.limits.max_pages,
+        max_characters=settings.limits.max_characters,
+        timeout_s=settings.limits.parse_timeout_s,
+    )
+
+
+def thread_environment(threads: int) -> dict[str, str]:
+    """Return the variables that keep numerical libraries from starting one thread per core in every process.
+
+    They are read when the libraries load, so they belong into a role's environment before it starts.
+    """
+    return dict.fromkeys(THREAD_VARIABLES, str(threads))
+
+
+def make_data_dir(settings: Settings) -> Path:
+    """Create the data directory, readable by its owner alone, and return it.
+
+    Raises:
+        MissingComponent: it cannot be created or written.
+    """
+    try:
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise MissingComponent(
+            f"data_dir {settings.data_dir} cannot be made: {error.strerror}; "
+            "choose another with --data-dir or PENSTOCK_DATA_DIR"
+        ) from error
+    return settings.data_dir

@@ -1,0 +1,179 @@
+"""One door to the SQL server: short consistent reads, serial writes, the same on SQLite and PostgreSQL.
+
+It opens connections and translates their failures; it knows no table.
+"""
+
+import os
+import sqlite3
+import time
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Self
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.engine import URL, Connection, Engine, make_url
+
+from ..errors import InvalidName, Unavailable, Unsupported
+
+LOCK_WAIT_S = 30
+OLDEST_SQLITE = (3, 35, 0)  # UPDATE … RETURNING
+_WRITES = "penstock_writes"
+_SQLITE_TRY_AGAIN = ("locked", "busy", "disk is full", "disk i/o", "unable to open")
+
+
+class Catalog:
+    """The SQL catalog and ledger. Safe to share between threads, and to keep across a fork.
+
+    Reads see one state of the database from their first statement to their last and never wait for a writer.
+    Writes commit when the block ends and roll back when it raises. On SQLite they run one at a time; on PostgreSQL
+    they are READ COMMITTED, so statements that race must lock their rows.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._reader = engine.execution_options(**_read_options(engine))
+        self._writer = engine.execution_options(**{_WRITES: True})
+        self._address = engine.url.render_as_string(hide_password=True)
+        self.dialect = engine.dialect.name
+        _leave_connections_out_of_forks(engine)
+
+    @classmethod
+    def open(cls, url: str) -> Self:
+        """Return the catalog at ``url``: ``sqlite:////folder/catalog.db`` or ``postgresql://user@host/name``.
+
+        Nothing is connected until the first use.
+
+        Raises:
+            InvalidName: the URL is malformed, names another kind of database, or SQLite without a file.
+            Unsupported: the SQLite library is older than 3.35.
+        """
+        try:
+            address = make_url(url)
+        except sa.exc.ArgumentError as error:
+            raise InvalidName(
+                "the catalog URL cannot be read: use sqlite:////path/to/file or postgresql://…"
+            ) from error
+        match address.get_backend_name():
+            case "sqlite":
+                return cls(_sqlite_engine(address))
+            case "postgresql" | "postgres":
+                return cls(_postgresql_engine(address))
+            case other:
+                raise InvalidName(
+                    f"the catalog cannot be kept in {other!r}: use sqlite:////path/to/file or postgresql://…"
+                )
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """Give a connection that sees one state of the database. What it changes is not kept.
+
+        Raises:
+            Unavailable: the server does not answer, or the file cannot be opened.
+        """
+        with self._translated(), self._reader.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """Give a connection whose changes are durable when the block ends, and gone when it raises.
+
+        Raises:
+            Unavailable: the server does not answer, or the write lock was not free within 30 s. Try again.
+        """
+        with self._translated(), self._writer.begin() as connection:
+            yield connection
+
+    def dispose(self) -> None:
+        """Close the idle connections. The catalog stays usable."""
+        self._writer.dispose()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        try:
+            yield
+        except (sa.exc.OperationalError, sa.exc.InterfaceError, sa.exc.TimeoutError) as error:
+            if not _is_transient(error):
+                raise
+            reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+            raise Unavailable(f"the catalog at {self._address} did not answer: {reason}. Try again.") from error
+
+
+def _sqlite_engine(address: URL) -> Engine:
+    if not address.database or address.database == ":memory:":
+        raise InvalidName("the catalog needs a file that every process can open: use sqlite:////path/to/file")
+    if sqlite3.sqlite_version_info < OLDEST_SQLITE:
+        raise Unsupported(f"SQLite {sqlite3.sqlite_version} is too old: the catalog needs 3.35, or PostgreSQL")
+    engine = sa.create_engine(
+        address.set(drivername="sqlite+pysqlite"),
+        connect_args={"timeout": LOCK_WAIT_S},
+        insertmanyvalues_page_size=500,
+    )
+    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _postgresql_engine(address: URL) -> Engine:
+    return sa.create_engine(
+        address.set(drivername="postgresql+psycopg"),
+        connect_args={"connect_timeout": 10, "options": f"-c lock_timeout={LOCK_WAIT_S}s"},
+        isolation_level="READ COMMITTED",
+        pool_pre_ping=True,  # the server may have been restarted since
+    )
+
+
+def _read_options(engine: Engine) -> dict[str, Any]:
+    if engine.dialect.name == "sqlite":
+        return {_WRITES: False}  # any read transaction of SQLite in WAL mode is a snapshot
+    return {"isolation_level": "REPEATABLE READ", "postgresql_readonly": True}
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
+    # Left to itself the driver begins transactions late and never before a SELECT; _begin_sqlite says when.
+    connection.isolation_level = None
+    _enter_wal(connection)
+    for pragma in ("synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY", "cache_size=-16384"):
+        connection.execute(f"PRAGMA {pragma}")
+
+
+def _enter_wal(connection: sqlite3.Connection) -> None:
+    """Set the journal mode. SQLite does not wait for the lock here, so two first processes would collide."""
+    deadline = time.monotonic() + LOCK_WAIT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    # IMMEDIATE takes the write lock at once: a read that turned into a write later could not wait for it.
+    writes = connection.get_execution_options().get(_WRITES)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _is_transient(error: sa.exc.SQLAlchemyError) -> bool:
+    cause = getattr(error, "orig", None)
+    if isinstance(cause, sqlite3.Error):
+        return any(word in str(cause).lower() for word in _SQLITE_TRY_AGAIN)
+    return True
+
+
+def _leave_connections_out_of_forks(engine: Engine) -> None:
+    """Close idle connections before each fork, and forget the others in the child.
+
+    A child that shared its parent's socket would mix their statements; one that shared its SQLite handle would
+    believe to hold locks that only the parent has.
+    """
+    alive = weakref.ref(engine)
+
+    def dispose(*, close: bool) -> None:
+        if (found := alive()) is not None:
+            found.dispose(close=close)
+
+    os.register_at_fork(before=lambda: dispose(close=True), after_in_child=lambda: dispose(close=False))

@@ -1,0 +1,1 @@
+"""The schema revisions, in order. Each file is frozen once released."""

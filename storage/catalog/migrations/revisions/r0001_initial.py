@@ -1,0 +1,227 @@
+"""The first schema: tenants, collections, generations, and the ledger of documents and batches."""
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0001"
+down_revision = None
+branch_labels = None
+depends_on = None
+
+
+def upgrade() -> None:
+    """Create every table, parents first."""
+    _create_installation()
+    _create_collections()
+    _create_generations()
+    _create_jobs()
+    _create_documents()
+    _create_versions()
+    _create_chunks()
+    _create_batches()
+
+
+def downgrade() -> None:
+    """Drop every table, children first."""
+    for table in ("batches", "chunks", "versions", "documents", "jobs", "generations", "collections"):
+        op.drop_table(table)
+    for table in ("shards", "tenants", "installation"):
+        op.drop_table(table)
+
+
+def _key(name: str, parent: str) -> sa.Column[str]:
+    return sa.Column(name, sa.String(64), sa.ForeignKey(f"{parent}.id"), nullable=False)
+
+
+def _time(name: str, *, nullable: bool = False) -> sa.Column[float]:
+    return sa.Column(name, sa.Double, nullable=nullable)
+
+
+def _count(name: str) -> sa.Column[int]:
+    return sa.Column(name, sa.BigInteger, nullable=False)
+
+
+def _state(name: str, width: int, words: str) -> sa.Column[str]:
+    listed = ", ".join(repr(word) for word in words.split())
+    return sa.Column(name, sa.String(width), sa.CheckConstraint(f"{name} IN ({listed})", name=name), nullable=False)
+
+
+def _create_installation() -> None:
+    op.create_table(
+        "installation",
+        sa.Column("id", sa.Integer, sa.CheckConstraint("id = 1", name="single"), primary_key=True),
+        sa.Column("admin_key_hash", sa.LargeBinary, nullable=False),
+        _time("created_at"),
+    )
+    op.create_table("tenants", sa.Column("id", sa.String(64), primary_key=True), _time("created_at"))
+    op.create_table(
+        "shards",
+        sa.Column("shard", sa.Integer, primary_key=True),
+        sa.Column("owner", sa.String(128)),
+        _count("epoch"),
+        _time("expires_at"),
+    )
+
+
+def _create_collections() -> None:
+    op.create_table(
+        "collections",
+        sa.Column("id", sa.String(64), primary_key=True),
+        _key("tenant_id", "tenants"),
+        sa.Column("name", sa.String(64), nullable=False),
+        _time("created_at"),
+        sa.UniqueConstraint("tenant_id", "name"),
+    )
+
+
+def _create_generations() -> None:
+    op.create_table(
+        "generations",
+        sa.Column("id", sa.String(64), primary_key=True),
+        _key("tenant_id", "tenants"),
+        _key("collection_id", "collections"),
+        _state("state", 16, "active building retired"),
+        sa.Column("model", sa.String(128), nullable=False),
+        sa.Column("dimensions", sa.Integer, nullable=False),
+        sa.Column("metric", sa.String(8), nullable=False),
+        sa.Column("chunking", sa.JSON, nullable=False),
+        sa.Column("shard", sa.Integer, nullable=False),
+        sa.Column("manifest", sa.Text),
+        _count("version"),
+        _count("writer_epoch"),
+        _count("next_chunk_id"),
+        _count("live_chunks"),
+        _time("published_at", nullable=True),
+        _time("created_at"),
+    )
+    op.create_index("ix_generations_collection_id_state", "generations", ["collection_id", "state"])
+    op.create_index("ix_generations_shard", "generations", ["shard"])
+
+
+def _create_jobs() -> None:
+    op.create_table(
+        "jobs",
+        sa.Column("id", sa.String(64), primary_key=True),
+        _key("tenant_id", "tenants"),
+        _key("collection_id", "collections"),
+        _state("state", 16, "running done cancelled"),
+        _time("created_at"),
+        _time("finished_at", nullable=True),
+        _count("cache_hits"),
+        _count("unchanged"),
+    )
+    op.create_index("ix_jobs_tenant_id_created_at", "jobs", ["tenant_id", "created_at"])
+    op.create_index("ix_jobs_state", "jobs", ["state"])
+
+
+def _create_documents() -> None:
+    op.create_table(
+        "documents",
+        sa.Column("id", sa.String(64), primary_key=True),
+        _key("tenant_id", "tenants"),
+        _key("collection_id", "collections"),
+        sa.Column("source", sa.Text, nullable=False),
+        _count("newest"),
+        _time("created_at"),
+        sa.UniqueConstraint("collection_id", "source"),
+    )
+    op.create_index("ix_documents_tenant_id_collection_id_id", "documents", ["tenant_id", "collection_id", "id"])
+
+
+def _create_versions() -> None:
+    op.create_table(
+        "versions",
+        sa.Column("id", sa.String(64), primary_key=True),
+        _key("tenant_id", "tenants"),
+        _key("collection_id", "collections"),
+        _key("generation_id", "generations"),
+        _key("document_id", "documents"),
+        _key("job_id", "jobs"),
+        _count("number"),
+        _state("state", 16, "queued chunking embedding indexing indexed failed cancelled superseded"),
+        sa.Column("batch_id", sa.String(64)),
+        *_submitted(),
+        sa.Column("chunk_count", sa.Integer),
+        sa.Column("stage", sa.String(16)),
+        sa.Column("error_code", sa.String(64)),
+        sa.Column("error", sa.Text),
+        _time("created_at"),
+        _time("finished_at", nullable=True),
+        sa.Column("indexed_version", sa.BigInteger),
+        sa.UniqueConstraint("document_id", "number"),
+    )
+    progress = ["job_id", "state", "batch_id", "chunk_count", "indexed_version"]
+    op.create_index("ix_versions_progress", "versions", progress)
+    op.create_index("ix_versions_batch_id", "versions", ["batch_id"])
+    op.create_index("ix_versions_admission", "versions", ["state", "tenant_id", "generation_id", "id"])
+    op.create_index("ix_versions_pack", "versions", ["pack"])
+    _create_partial_index("uq_versions_one_indexed", "versions", "document_id", "state = 'indexed'")
+
+
+def _submitted() -> list[sa.Column[object]]:
+    return [
+        sa.Column("filename", sa.Text, nullable=False),
+        sa.Column("media_type", sa.String(255)),
+        sa.Column("title", sa.Text),
+        sa.Column("metadata", sa.JSON, nullable=False),
+        sa.Column("event_time", sa.Double),
+        sa.Column("expires_at", sa.Double),
+        sa.Column("content_hash", sa.LargeBinary, nullable=False),
+        sa.Column("metadata_hash", sa.LargeBinary, nullable=False),
+        sa.Column("pack", sa.Text, nullable=False),
+        sa.Column("pack_offset", sa.BigInteger, nullable=False),
+        sa.Column("size_bytes", sa.BigInteger, nullable=False),
+    ]
+
+
+def _create_chunks() -> None:
+    op.create_table(
+        "chunks",
+        _key("generation_id", "generations"),
+        sa.Column("chunk_id", sa.BigInteger, nullable=False),
+        sa.Column("tenant_id", sa.String(64), nullable=False),
+        sa.Column("document_id", sa.String(64), nullable=False),
+        sa.Column("ordinal", sa.Integer, nullable=False),
+        sa.Column("identity", sa.LargeBinary, nullable=False),
+        sa.PrimaryKeyConstraint("generation_id", "chunk_id"),
+    )
+    op.create_index("ix_chunks_generation_id_document_id", "chunks", ["generation_id", "document_id"])
+
+
+def _create_batches() -> None:
+    op.create_table(
+        "batches",
+        sa.Column("id", sa.String(64), primary_key=True),
+        _key("tenant_id", "tenants"),
+        _key("generation_id", "generations"),
+        sa.Column("shard", sa.Integer, nullable=False),
+        _state("stage", 8, "chunk embed index merge swap"),
+        _state("state", 8, "ready sent running done dead"),
+        sa.Column("group_id", sa.String(64), nullable=False),
+        sa.Column("part", sa.Integer, nullable=False),
+        sa.Column("attempts", sa.Integer, nullable=False),
+        sa.Column("owner", sa.String(128)),
+        _time("lease_until", nullable=True),
+        _time("next_attempt_at"),
+        sa.Column("document_count", sa.Integer, nullable=False),
+        sa.Column("chunk_count", sa.Integer, nullable=False),
+        _count("size_bytes"),
+        sa.Column("input", sa.Text),
+        sa.Column("output", sa.Text),
+        sa.Column("details", sa.JSON(none_as_null=True)),
+        sa.Column("cache_hits", sa.Integer, nullable=False),
+        sa.Column("error", sa.Text),
+        _time("created_at"),
+        _time("finished_at", nullable=True),
+        sa.UniqueConstraint("group_id", "stage", "part"),
+    )
+    op.create_index("ix_batches_dispatch", "batches", ["stage", "state", "next_attempt_at", "id"])
+    op.create_index("ix_batches_leases", "batches", ["state", "lease_until"])
+    op.create_index("ix_batches_generation_id_stage_state", "batches", ["generation_id", "stage", "state"])
+    open_merge = "stage IN ('merge', 'swap') AND state IN ('ready', 'sent', 'running')"
+    _create_partial_index("uq_batches_one_merge", "batches", "generation_id", open_merge)
+
+
+def _create_partial_index(name: str, table: str, column: str, condition: str) -> None:
+    where = sa.text(condition)
+    op.create_index(name, table, [column], unique=True, sqlite_where=where, postgresql_where=where)

@@ -1,0 +1,293 @@
+"""The object store: write-once files under names. It knows nothing of what they mean.
+
+An object that was written is never edited. Readers may map what ``local_path`` returns for as long as they like:
+deleting an object removes its name, not the bytes of an open map.
+"""
+
+import os
+import secrets
+import shutil
+import tempfile
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock
+from typing import Protocol
+
+from .errors import AlreadyExists, NotFound
+from .failpoints import hit
+from .paths import checked_object_name
+
+SCRATCH = ".scratch"  # begins with a dot: no object name can reach it
+_IOV_MAX = 512
+_KNOWN_DIRECTORIES_MAX = 8192
+
+
+@dataclass(frozen=True)
+class ObjectInfo:
+    name: str
+    size_bytes: int
+    modified_at: float  # seconds since 1970
+
+
+class ObjectStore(Protocol):
+    """A place for write-once objects. Names are those of ``paths``; all methods are safe from several threads."""
+
+    def put(self, name: str, parts: Sequence[bytes | memoryview]) -> None:
+        """Write an object of these parts, one after the other. When it returns, a power loss cannot undo it.
+
+        A reader never sees a part of an object. Writing a name again is harmless when the size is the same (a retry:
+        the first bytes stay, and the object counts as modified now).
+
+        Raises:
+            AlreadyExists: the name holds an object of another size.
+        """
+
+    def get(self, name: str) -> bytes:
+        """Return the whole object. Raises NotFound."""
+
+    def get_range(self, name: str, *, offset: int, size_bytes: int) -> bytes:
+        """Return ``size_bytes`` from ``offset``, fewer where the object ends before. Raises NotFound."""
+
+    def local_path(self, name: str) -> Path:
+        """Return a local file with the object's bytes, to be mapped and never written. Raises NotFound."""
+
+    def adopt(self, name: str, path: Path) -> None:
+        """Move a finished file made in ``scratch()`` in under ``name``, as durable as ``put``. ``path`` is gone after.
+
+        Raises:
+            AlreadyExists: the name holds an object of another size; ``path`` is left.
+        """
+
+    def scratch(self) -> Path:
+        """Return a directory on the same file system, to build files in. What a crash leaves there is garbage."""
+
+    def exists(self, name: str) -> bool: ...
+
+    def delete(self, name: str) -> None:
+        """Remove the name; no error when it is absent."""
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        """Yield the objects whose names begin with ``prefix``, in no particular order."""
+
+
+class LocalObjects:
+    """Objects as files below ``root``; files are built in ``root/.scratch`` and linked to their names when durable."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._durable_directories: set[Path] = set()
+        self._lock = Lock()
+
+    def put(self, name: str, parts: Sequence[bytes | memoryview]) -> None:
+        target = self._path(name)
+        temporary = self.scratch() / f"put-{secrets.token_hex(8)}"
+        try:
+            _write_file(temporary, parts)
+            hit("objects.put.file_synced")
+            self._link(temporary, target, name=name)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+    def get(self, name: str) -> bytes:
+        try:
+            return self._path(name).read_bytes()
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+            raise _not_found(name) from error
+
+    def get_range(self, name: str, *, offset: int, size_bytes: int) -> bytes:
+        try:
+            with self._path(name).open("rb", buffering=0) as file:
+                return os.pread(file.fileno(), size_bytes, offset)
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+            raise _not_found(name) from error
+
+    def local_path(self, name: str) -> Path:
+        path = self._path(name)
+        if not path.is_file():
+            raise _not_found(name)
+        return path
+
+    def adopt(self, name: str, path: Path) -> None:
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+        hit("objects.adopt.file_synced")
+        self._link(path, self._path(name), name=name)
+        path.unlink()
+
+    def scratch(self) -> Path:
+        directory = self.root / SCRATCH
+        directory.mkdir(parents=True, exist_ok=True)
+        return directory
+
+    def exists(self, name: str) -> bool:
+        return self._path(name).is_file()
+
+    def delete(self, name: str) -> None:
+        path = self._path(name)
+        path.unlink(missing_ok=True)
+        # A staging folder per batch would otherwise stay for ever. A rival put that lost its folder makes it again.
+        with suppress(OSError):
+            path.parent.rmdir()
+            with self._lock:
+                self._durable_directories.discard(path.parent)
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        folder = self.root / prefix.rpartition("/")[0] if "/" in prefix else self.root
+        for path in _files(folder):
+            name = path.relative_to(self.root).as_posix()
+            if name.startswith(prefix):
+                with suppress(FileNotFoundError):
+                    status = path.stat()
+                    yield ObjectInfo(name=name, size_bytes=status.st_size, modified_at=status.st_mtime)
+
+    def _path(self, name: str) -> Path:
+        return self.root / checked_object_name(name)
+
+    def _link(self, source: Path, target: Path, *, name: str) -> None:
+        for _ in range(16):
+            self._make_durable(target.parent)
+            try:
+                os.link(source, target)
+            except FileNotFoundError:  # someone emptied and removed the folder between the two lines
+                with self._lock:
+                    self._durable_directories.discard(target.parent)
+                if not source.exists():
+                    raise
+                continue
+            except FileExistsError:
+                _accept_retry(source, target, name=name)
+            break
+        else:
+            raise NotFound(f"the folder of object {name} keeps disappearing")
+        hit("objects.linked")
+        _sync_directory(target.parent)
+
+    def _make_durable(self, directory: Path) -> None:
+        """Make ``directory`` and sync every folder above it up to the root, once per process."""
+        if directory in self._durable_directories and directory.is_dir():
+            return
+        directory.mkdir(parents=True, exist_ok=True)
+        for folder in directory.parents:
+            if not folder.is_relative_to(self.root):
+                break
+            _sync_directory(folder)
+        with self._lock:
+            if len(self._durable_directories) >= _KNOWN_DIRECTORIES_MAX:
+                self._durable_directories.clear()
+            self._durable_directories.add(directory)
+
+
+class MemoryObjects:
+    """Objects in memory, for tests: the same contract, but nothing outlives the process."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
+        self._clock = clock
+        self._objects: dict[str, tuple[bytes, float]] = {}
+        self._lock = Lock()
+        self._folder = Path(tempfile.mkdtemp(prefix="penstock-objects-"))
+        self._cleanup = weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+
+    def put(self, name: str, parts: Sequence[bytes | memoryview]) -> None:
+        data = b"".join(parts)
+        with self._lock:
+            before = self._objects.get(checked_object_name(name))
+            if before is not None and len(before[0]) != len(data):
+                raise _already_exists(name)
+            self._objects[name] = (before[0] if before else data, self._clock())
+
+    def get(self, name: str) -> bytes:
+        with self._lock:
+            found = self._objects.get(checked_object_name(name))
+        if found is None:
+            raise _not_found(name)
+        return found[0]
+
+    def get_range(self, name: str, *, offset: int, size_bytes: int) -> bytes:
+        return self.get(name)[offset : offset + size_bytes]
+
+    def local_path(self, name: str) -> Path:
+        data = self.get(name)
+        path = self._folder / "spilled" / name
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            temporary = self.scratch() / secrets.token_hex(8)
+            temporary.write_bytes(data)
+            temporary.replace(path)
+        return path
+
+    def adopt(self, name: str, path: Path) -> None:
+        self.put(name, [path.read_bytes()])
+        path.unlink()
+
+    def scratch(self) -> Path:
+        directory = self._folder / SCRATCH
+        directory.mkdir(parents=True, exist_ok=True)
+        return directory
+
+    def exists(self, name: str) -> bool:
+        return checked_object_name(name) in self._objects
+
+    def delete(self, name: str) -> None:
+        with self._lock:
+            self._objects.pop(checked_object_name(name), None)
+        (self._folder / "spilled" / name).unlink(missing_ok=True)
+
+    def list(self, prefix: str) -> Iterator[ObjectInfo]:
+        with self._lock:
+            found = [(name, len(data), at) for name, (data, at) in self._objects.items() if name.startswith(prefix)]
+        yield from (ObjectInfo(name=name, size_bytes=size, modified_at=at) for name, size, at in found)
+
+
+def _not_found(name: str) -> NotFound:
+    return NotFound(f"there is no object {name}")
+
+
+def _already_exists(name: str) -> AlreadyExists:
+    return AlreadyExists(f"object {name} was written before with another size; objects are written once")
+
+
+def _accept_retry(source: Path, target: Path, *, name: str) -> None:
+    """Let a repeated write of the same size pass, and mark the object as modified now so that no collector takes it."""
+    if target.stat().st_size != source.stat().st_size:
+        raise _already_exists(name)
+    os.utime(target)
+
+
+def _write_file(path: Path, parts: Sequence[bytes | memoryview]) -> None:
+    views = [memoryview(part).cast("B") for part in parts if memoryview(part).nbytes]
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+    try:
+        while views:
+            written = os.writev(descriptor, views[:_IOV_MAX])
+            while views and written >= views[0].nbytes:
+                written -= views.pop(0).nbytes
+            if written:
+                views[0] = views[0][written:]
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    try:
+        entries = list(os.scandir(folder))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    for entry in entries:
+        if entry.is_dir(follow_symlinks=False):
+            if entry.name != SCRATCH:
+                yield from _files(Path(entry.path))
+        else:
+            yield Path(entry.path)

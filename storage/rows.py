@@ -1,0 +1,328 @@
+"""Chunks of documents as columns: what staging objects, segments and searches pass to each other.
+
+It holds no vectors and no chunk ids, and it does no I/O.
+"""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from hashlib import blake2b
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .errors import Damaged
+from .sections import Array, Sections
+
+IDENTITY_BYTES = 16
+_COLUMNS = {"document": "<u4", "ordinal": "<u4", "start": "<u4", "end": "<u4", "page": "<i4", "tokens": "<u4"}
+_RAGGED = (("text_bytes", "text_offsets"), ("heading_bytes", "heading_offsets"))
+_DOCUMENTS = ("document_bytes", "document_offsets")
+
+
+@dataclass(frozen=True)
+class DocumentRecord:
+    """What a segment keeps of one document version. Times are seconds since 1970, UTC."""
+
+    document_id: str
+    version_id: str
+    number: int
+    source: str
+    title: str | None
+    metadata: dict[str, Any]
+    event_time: float | None
+    expires_at: float | None
+    ingested_at: float
+    media_type: str
+
+
+class Documents(Sequence[DocumentRecord]):
+    """Records as JSON lines in one byte array, decoded when asked for and then remembered."""
+
+    def __init__(self, data: NDArray[np.uint8], offsets: NDArray[np.uint64]) -> None:
+        self.data = data
+        self.offsets = offsets
+        self._decoded: dict[int, DocumentRecord] = {}
+
+    @classmethod
+    def of(cls, records: Iterable[DocumentRecord]) -> "Documents":
+        if isinstance(records, cls):
+            return records
+        several = list(records)
+        documents = cls.of_lines([_line(record) for record in several])
+        documents._decoded.update(enumerate(several))
+        return documents
+
+    @classmethod
+    def of_lines(cls, lines: Sequence[bytes]) -> "Documents":
+        return cls(*_ragged(lines))
+
+    def line(self, index: int) -> bytes:
+        """Return the JSON line of one record, without decoding it. Equal records have equal lines."""
+        return self.data[int(self.offsets[index]) : int(self.offsets[index + 1])].tobytes()
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> DocumentRecord: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[DocumentRecord]: ...
+    def __getitem__(self, index: int | slice) -> DocumentRecord | list[DocumentRecord]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        position = index + len(self) if index < 0 else index
+        if not 0 <= position < len(self):
+            raise IndexError(f"document {index} of {len(self)}")
+        record = self._decoded.get(position)
+        if record is None:
+            record = self._decoded[position] = _record(self.line(position))
+        return record
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]  # compared by content
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """``n`` chunks; ``documents[document[i]]`` owns row ``i``.
+
+    Texts and headings are UTF-8 in one byte array each; row ``i`` is ``bytes[offsets[i]:offsets[i + 1]]``.
+    """
+
+    documents: Documents
+    document: NDArray[np.uint32]
+    ordinal: NDArray[np.uint32]  # position of the chunk in its document
+    start: NDArray[np.uint32]  # character offsets into the parsed text, end exclusive
+    end: NDArray[np.uint32]
+    page: NDArray[np.int32]  # 1-based, -1 where the format has none
+    tokens: NDArray[np.uint32]
+    identity: NDArray[np.uint8]  # (n, 16)
+    text_bytes: NDArray[np.uint8]
+    text_offsets: NDArray[np.uint64]  # n + 1
+    heading_bytes: NDArray[np.uint8]
+    heading_offsets: NDArray[np.uint64]  # n + 1; an empty heading means none
+
+    @classmethod
+    def build(
+        cls,
+        documents: Iterable[DocumentRecord],
+        *,
+        document: ArrayLike,
+        ordinal: ArrayLike,
+        start: ArrayLike,
+        end: ArrayLike,
+        page: ArrayLike,
+        tokens: ArrayLike,
+        identity: Sequence[bytes] | NDArray[np.uint8],
+        texts: Sequence[str],
+        headings: Sequence[str | None],
+    ) -> "Rows":
+        """Make rows of plain columns of equal length.
+
+        Raises:
+            ValueError: the columns differ in length, or a row names a document that is not there.
+        """
+        given = (document, ordinal, start, end, page, tokens)
+        columns = {
+            name: np.asarray(column, dtype) for (name, dtype), column in zip(_COLUMNS.items(), given, strict=True)
+        }
+        raw = identity if isinstance(identity, np.ndarray) else np.frombuffer(b"".join(identity), np.uint8)
+        text_bytes, text_offsets = _ragged([_encoded(text) for text in texts])
+        heading_bytes, heading_offsets = _ragged([_encoded(heading or "") for heading in headings])
+        rows = cls(
+            documents=Documents.of(documents),
+            **columns,
+            identity=raw.reshape(-1, IDENTITY_BYTES),
+            text_bytes=text_bytes,
+            text_offsets=text_offsets,
+            heading_bytes=heading_bytes,
+            heading_offsets=heading_offsets,
+        )
+        rows._check(ValueError, source="rows")
+        return rows
+
+    @classmethod
+    def empty(cls) -> "Rows":
+        """Return no rows of no documents."""
+        return cls.concat([])
+
+    @classmethod
+    def concat(cls, several: Sequence["Rows"]) -> "Rows":
+        """Join rows in order. Equal documents (parts of one large document) become one."""
+        lines: dict[bytes, int] = {}
+        owners: list[Array] = []
+        for rows in several:
+            numbers = [lines.setdefault(rows.documents.line(i), len(lines)) for i in range(len(rows.documents))]
+            owners.append(np.asarray(numbers, "<u4")[rows.document])
+        columns = {
+            name: _joined([getattr(rows, name) for rows in several], dtype=dtype)
+            for name, dtype in _COLUMNS.items()
+            if name != "document"
+        }
+        ragged: dict[str, Array] = {}
+        for data, offsets in _RAGGED:
+            ragged[data] = _joined([getattr(rows, data) for rows in several], dtype="|u1")
+            ragged[offsets] = _joined_offsets([getattr(rows, offsets) for rows in several])
+        identity = _joined([rows.identity for rows in several], dtype="|u1").reshape(-1, IDENTITY_BYTES)
+        documents = Documents.of_lines(list(lines))
+        return cls(documents=documents, document=_joined(owners, dtype="<u4"), identity=identity, **columns, **ragged)
+
+    @classmethod
+    def from_sections(cls, sections: Sections) -> "Rows":
+        """View the rows in an opened container; texts and documents are decoded when asked for.
+
+        Raises:
+            Damaged: a section is missing, or lengths and offsets contradict each other.
+        """
+        arrays = sections.arrays
+        names = [field.name for field in fields(cls) if field.name != "documents"]
+        missing = [name for name in (*names, *_DOCUMENTS) if name not in arrays]
+        if missing:
+            raise Damaged(f"{sections.source} lacks the sections {', '.join(missing)}")
+        documents = Documents(arrays["document_bytes"], arrays["document_offsets"])
+        rows = cls(documents=documents, **{name: arrays[name] for name in names})
+        rows._check(Damaged, source=sections.source)
+        return rows
+
+    def to_arrays(self) -> dict[str, Array]:
+        """Return the sections that ``from_sections`` reads."""
+        columns = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "documents"}
+        return {**columns, "document_bytes": self.documents.data, "document_offsets": self.documents.offsets}
+
+    def take(self, rows: NDArray[Any]) -> "Rows":
+        """Return these rows, in this order, and only the documents they belong to.
+
+        Args:
+            rows: positions, or a boolean mask of length ``n``.
+        """
+        chosen = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
+        used, owner = np.unique(self.document[chosen], return_inverse=True)
+        columns = {name: getattr(self, name)[chosen] for name in _COLUMNS if name != "document"}
+        ragged: dict[str, Array] = {}
+        for data, offsets in _RAGGED:
+            ragged[data], ragged[offsets] = _take_ragged(getattr(self, data), getattr(self, offsets), chosen)
+        return Rows(
+            documents=Documents(*_take_ragged(self.documents.data, self.documents.offsets, used)),
+            document=owner.astype("<u4"),
+            identity=self.identity[chosen],
+            **columns,
+            **ragged,
+        )
+
+    def text(self, index: int) -> str:
+        return self._string(self.text_bytes, self.text_offsets, index)
+
+    def heading(self, index: int) -> str | None:
+        return self._string(self.heading_bytes, self.heading_offsets, index) or None
+
+    def texts(self) -> list[str]:
+        return [self.text(index) for index in range(len(self))]
+
+    @cached_property
+    def document_ids(self) -> list[str]:
+        """The id of each document, in the order of ``documents``. Decodes them all."""
+        return [record.document_id for record in self.documents]
+
+    def __len__(self) -> int:
+        return len(self.document)
+
+    @staticmethod
+    def _string(data: NDArray[np.uint8], offsets: NDArray[np.uint64], index: int) -> str:
+        raw = data[int(offsets[index]) : int(offsets[index + 1])].tobytes()
+        try:
+            return raw.decode()
+        except UnicodeDecodeError as error:
+            raise Damaged(
+                "the text of a chunk is not UTF-8: its segment was overwritten; restore or rebuild it"
+            ) from error
+
+    def _check(self, error: type[Exception], *, source: str) -> None:
+        """Check what a reader relies on to stay inside the arrays: one pass over each small column."""
+        count = len(self)
+        for name, dtype in _COLUMNS.items():
+            column = getattr(self, name)
+            if column.shape != (count,) or column.dtype != np.dtype(dtype):
+                raise error(f"{source}: column {name!r} is {column.dtype}{column.shape}, not {dtype}({count},)")
+        if self.identity.shape != (count, IDENTITY_BYTES):
+            raise error(f"{source}: the identities have the shape {self.identity.shape}, not {(count, IDENTITY_BYTES)}")
+        for data, offsets in _RAGGED:
+            _check_ragged(
+                getattr(self, data), getattr(self, offsets), count=count, name=data, error=error, source=source
+            )
+        documents = self.documents
+        _check_ragged(
+            documents.data, documents.offsets, count=len(documents), name=_DOCUMENTS[0], error=error, source=source
+        )
+        if count and int(self.document.max()) >= len(documents):
+            raise error(f"{source}: a row belongs to a document that is not there")
+
+
+def chunk_identity(text: str, *, chunking: Mapping[str, Any]) -> bytes:
+    """Return 16 bytes that are equal for equal text cut by equal chunking settings (blake2b-128)."""
+    settings = json.dumps(chunking, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    return blake2b(settings + b"\0" + _encoded(text), digest_size=IDENTITY_BYTES).digest()
+
+
+def _encoded(text: str) -> bytes:
+    """Encode, with '?' for the lone surrogates that no UTF-8 can hold; the number of characters stays."""
+    return text.encode("utf-8", "replace")
+
+
+def _line(record: DocumentRecord) -> bytes:
+    # not asdict(): it copies the metadata deeply, value by value
+    return json.dumps(vars(record), sort_keys=True, separators=(",", ":")).encode() + b"\n"
+
+
+def _record(line: bytes) -> DocumentRecord:
+    try:
+        return DocumentRecord(**json.loads(line))
+    except (ValueError, TypeError) as error:
+        raise Damaged("a document record is not the JSON it was: its segment was overwritten; restore it") from error
+
+
+def _ragged(items: Sequence[bytes]) -> tuple[NDArray[np.uint8], NDArray[np.uint64]]:
+    offsets = np.zeros(len(items) + 1, "<u8")
+    np.cumsum([len(item) for item in items], out=offsets[1:])
+    return np.frombuffer(b"".join(items), np.uint8), offsets
+
+
+def _take_ragged(
+    data: NDArray[np.uint8], offsets: NDArray[np.uint64], rows: NDArray[Any]
+) -> tuple[NDArray[np.uint8], NDArray[np.uint64]]:
+    """Gather items; neighbours are copied as one run, so keeping nearly everything costs nearly nothing."""
+    taken = np.zeros(len(rows) + 1, "<u8")
+    if not len(rows):
+        return np.empty(0, np.uint8), taken
+    positions = rows.astype(np.int64)
+    np.cumsum((offsets[positions + 1] - offsets[positions]), out=taken[1:])
+    breaks = np.flatnonzero(np.diff(positions) != 1) + 1
+    first = positions[np.concatenate(([0], breaks))]
+    last = positions[np.concatenate((breaks - 1, [len(positions) - 1]))]
+    pieces = [data[int(a) : int(b)] for a, b in zip(offsets[first], offsets[last + 1], strict=True)]
+    return np.concatenate(pieces), taken
+
+
+def _joined(arrays: Sequence[Array], *, dtype: str) -> Array:
+    return np.concatenate(arrays) if arrays else np.empty(0, dtype)
+
+
+def _joined_offsets(several: Sequence[NDArray[np.uint64]]) -> NDArray[np.uint64]:
+    joined, base = [np.zeros(1, "<u8")], np.uint64(0)
+    for offsets in several:
+        joined.append(offsets[1:] + base)
+        base = np.uint64(base + offsets[-1])
+    return np.concatenate(joined)
+
+
+def _check_ragged(  # noqa: PLR0913
+    data: Array, offsets: Array, *, count: int, name: str, error: type[Exception], source: str
+) -> None:
+    if offsets.shape != (count + 1,) or offsets.dtype != np.dtype("<u8") or data.dtype != np.uint8 or data.ndim != 1:
+        raise error(f"{source}: {name} and its offsets do not have one item for each of {count}")
+    if int(offsets[0]) != 0 or int(offsets[-1]) != data.size or bool((offsets[1:] < offsets[:-1]).any()):
+        raise error(f"{source}: the offsets into {name} are not ascending from 0 to {data.size}")

@@ -1,0 +1,267 @@
+"""Segments: immutable sets of chunks, and the tombstones laid over them. Writing, opening, verifying.
+
+A ``.segment`` file holds rows, payload, chunk ids, times and the field index; of a flat segment also the vectors. The
+vectors of a graph segment live in its ``.hnsw`` file only. Tombstones are no part of a segment, so that one opened
+segment serves every version that names it. It searches nothing and publishes nothing.
+"""
+
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import paths
+from .errors import Damaged, NotFound
+from .fields import build_index
+from .graph_files import GraphView, check_links, open_graph
+from .ids import GenerationId, SegmentId, TenantId, new_id
+from .manifests import CHECKSUM_BYTES, FileEntry, SegmentEntry, file_entry
+from .objects import ObjectStore
+from .rows import Documents, Rows
+from .sections import Array, Sections, open_sections, write_sections
+
+SEGMENT_KIND = "segment"
+DELETES_KIND = "deletes"
+_READ_BYTES = 1 << 22
+_Opened = TypeVar("_Opened")
+
+
+@dataclass(frozen=True)
+class StagedGraph:
+    """A graph file that is stored already, and what a reader must know of it."""
+
+    file: FileEntry
+    record_rows: NDArray[np.uint32]
+    upper_at: NDArray[np.uint32]
+
+
+@dataclass(frozen=True)
+class OpenSegment:
+    """A mapped segment of ``n`` rows. The arrays are read-only views of files; tombstones are not applied."""
+
+    entry: SegmentEntry
+    rows: Rows
+    chunk_ids: NDArray[np.uint64]  # ascending
+    event_time: NDArray[np.float64]  # seconds since 1970, NaN where there is none
+    ingested_at: NDArray[np.float64]
+    expires_at: NDArray[np.float64]  # +inf where there is none
+    vectors: NDArray[np.float32] | None  # (n, d), flat segments only
+    graph: GraphView | None  # graph segments only
+    sections: Sections  # everything in the .segment file, the field index included
+
+    @property
+    def documents(self) -> Documents:
+        return self.rows.documents
+
+    def row_vectors(self, rows: NDArray[np.uint32]) -> NDArray[np.float32]:
+        """Return a copy f32[len(rows), d] of the vectors of these rows."""
+        if self.graph is not None:
+            return self.graph.row_vectors(rows)
+        assert self.vectors is not None
+        return self.vectors[rows]
+
+
+def write_segment(
+    objects: ObjectStore,
+    *,
+    tenant: TenantId,
+    generation_id: GenerationId,
+    rows: Rows,
+    chunk_ids: NDArray[np.uint64],
+    vectors: NDArray[np.float32] | None = None,
+    graph: StagedGraph | None = None,
+    segment_id: SegmentId | None = None,
+) -> SegmentEntry:
+    """Write a segment under new names; durable on return, and nobody's until a manifest names it.
+
+    Args:
+        chunk_ids: u64[n], ascending.
+        vectors: f32[n, d] of a flat segment.
+        graph: the stored graph of a graph segment, whose labels are the positions in ``rows``.
+    """
+    assert len(rows) == len(chunk_ids) > 0
+    assert (vectors is None) != (graph is None)
+    segment = segment_id or SegmentId(new_id("seg"))
+    arrays = {**_row_arrays(rows, chunk_ids=chunk_ids), **build_index(rows.documents).to_arrays()}
+    if vectors is not None:
+        arrays["vectors"] = np.ascontiguousarray(vectors, "<f4")
+    if graph is not None:
+        arrays |= {"graph_record_rows": graph.record_rows, "graph_upper_at": graph.upper_at}
+    meta = {"segment_id": segment, "generation_id": generation_id, "tenant_id": tenant}
+    parts = write_sections(SEGMENT_KIND, meta=meta, arrays=arrays)
+    file = file_entry(paths.segment(tenant, generation_id, segment), parts)
+    objects.put(file.name, parts)
+    return SegmentEntry(
+        id=segment,
+        kind="flat" if graph is None else "graph",
+        row_count=len(rows),
+        first_chunk_id=int(chunk_ids[0]),
+        last_chunk_id=int(chunk_ids[-1]),
+        files=[file] if graph is None else [file, graph.file],
+    )
+
+
+def open_segment(objects: ObjectStore, entry: SegmentEntry, *, dimensions: int) -> OpenSegment:
+    """Map a segment and check its structure: sizes, shapes, offsets, the header's checksum. Vectors are not read.
+
+    Raises:
+        Damaged: naming the file that is missing, truncated, or not what the manifest says.
+        Unsupported: written by a newer program.
+    """
+    sections = _open_container(objects, entry.files[0], kind=SEGMENT_KIND)
+    rows = Rows.from_sections(sections)
+    if sections.meta.get("segment_id") != entry.id or len(rows) != entry.row_count:
+        raise Damaged(f"{sections.source} is not segment {entry.id} of {entry.row_count} rows")
+    chunk_ids = _column(sections, "chunk_id", "<u8", count=len(rows))
+    if (chunk_ids[0], chunk_ids[-1]) != (entry.first_chunk_id, entry.last_chunk_id) or _descends(chunk_ids):
+        raise Damaged(f"{sections.source}: the chunk ids are not ascending in the range that the manifest states")
+    graph = _open_graph(objects, entry, sections, dimensions=dimensions) if entry.kind == "graph" else None
+    return OpenSegment(
+        entry=entry,
+        rows=rows,
+        chunk_ids=chunk_ids,
+        event_time=_column(sections, "event_time", "<f8", count=len(rows)),
+        ingested_at=_column(sections, "ingested_at", "<f8", count=len(rows)),
+        expires_at=_column(sections, "expires_at", "<f8", count=len(rows)),
+        vectors=None if graph else _column(sections, "vectors", "<f4", count=len(rows), width=dimensions),
+        graph=graph,
+        sections=sections,
+    )
+
+
+def read_chunk_ids(objects: ObjectStore, entry: SegmentEntry) -> NDArray[np.uint64]:
+    """Return the ascending chunk ids u64[n] of a segment; reads nothing else. Raises as ``open_segment``."""
+    sections = _open_container(objects, entry.files[0], kind=SEGMENT_KIND)
+    return _column(sections, "chunk_id", "<u8", count=entry.row_count)
+
+
+def verify_segment(objects: ObjectStore, entry: SegmentEntry, *, dimensions: int) -> None:
+    """Read every file of a segment and compare it with the manifest's checksums; check the links of a graph.
+
+    Raises:
+        Damaged: naming the first file that is not what was written.
+    """
+    for file in entry.all_files:
+        verify_file(objects, file)
+    segment = open_segment(objects, entry, dimensions=dimensions)
+    segment.sections.verify()
+    read_deletes(objects, entry)
+    if segment.graph is not None:
+        check_links(segment.graph, source=entry.files[1].name)
+
+
+def verify_file(objects: ObjectStore, file: FileEntry) -> None:
+    """Compare a file's size and whole content with what the manifest says. Raises Damaged."""
+    path = _local(objects, file)
+    digest = blake2b(digest_size=CHECKSUM_BYTES)
+    with path.open("rb") as opened:
+        while block := opened.read(_READ_BYTES):
+            digest.update(block)
+    if digest.hexdigest() != file.blake2b:
+        raise Damaged(f"{file.name} does not match its checksum in the manifest; restore or rebuild it")
+
+
+def write_deletes(
+    objects: ObjectStore,
+    *,
+    tenant: TenantId,
+    generation_id: GenerationId,
+    segment_id: SegmentId,
+    rows: NDArray[np.uint32],
+) -> FileEntry:
+    """Write the tombstones of a segment as a new file.
+
+    Args:
+        rows: u32[k], ascending positions in the segment.
+    """
+    parts = write_sections(
+        DELETES_KIND, meta={"segment_id": segment_id}, arrays={"rows": rows.astype("<u4", copy=False)}
+    )
+    file = file_entry(paths.deletes(tenant, generation_id, new_id("del")), parts)
+    objects.put(file.name, parts)
+    return file
+
+
+def read_deletes(objects: ObjectStore, entry: SegmentEntry) -> NDArray[np.uint32]:
+    """Return the ascending tombstoned rows u32[deleted_count] of a segment, empty when it has none.
+
+    Raises:
+        Damaged: missing, altered, or not of this segment.
+    """
+    if entry.deletes is None:
+        return np.empty(0, "<u4")
+    sections = _open_container(objects, entry.deletes, kind=DELETES_KIND)
+    sections.verify()  # small, and a wrong bit hides a chunk or shows a deleted one
+    rows = _column(sections, "rows", "<u4", count=entry.deleted_count)
+    if sections.meta.get("segment_id") != entry.id or _descends(rows) or rows[-1] >= entry.row_count:
+        raise Damaged(f"{sections.source} does not hold the tombstones of segment {entry.id}")
+    return rows
+
+
+def _row_arrays(rows: Rows, *, chunk_ids: NDArray[np.uint64]) -> dict[str, Array]:
+    times = [(d.event_time, d.ingested_at, d.expires_at) for d in rows.documents]
+    event_time = np.array([np.nan if event is None else event for event, _, _ in times], "<f8")
+    ingested_at = np.array([ingested for _, ingested, _ in times], "<f8")
+    expires_at = np.array([np.inf if expires is None else expires for _, _, expires in times], "<f8")
+    return {
+        "chunk_id": chunk_ids.astype("<u8", copy=False),
+        "event_time": event_time[rows.document],
+        "ingested_at": ingested_at[rows.document],
+        "expires_at": expires_at[rows.document],
+        **rows.to_arrays(),
+    }
+
+
+def _open_graph(objects: ObjectStore, entry: SegmentEntry, sections: Sections, *, dimensions: int) -> GraphView:
+    record_rows = _column(sections, "graph_record_rows", "<u4", count=entry.row_count)
+    upper_at = _column(sections, "graph_upper_at", "<u4", count=entry.row_count)
+
+    def opened(path: Path) -> GraphView:
+        return open_graph(path, dimensions=dimensions, record_rows=record_rows, upper_at=upper_at)
+
+    return _mapped(objects, entry.files[1], opened)
+
+
+def _open_container(objects: ObjectStore, file: FileEntry, *, kind: str) -> Sections:
+    return _mapped(objects, file, lambda path: open_sections(path, kind=kind))
+
+
+def _mapped(objects: ObjectStore, file: FileEntry, opener: Callable[[Path], _Opened]) -> _Opened:
+    with suppress(NotFound):
+        return opener(_local(objects, file))
+    raise _missing(file)
+
+
+def _local(objects: ObjectStore, file: FileEntry) -> Path:
+    try:
+        path = objects.local_path(file.name)
+        size_bytes = path.stat().st_size
+    except (NotFound, FileNotFoundError) as error:
+        raise _missing(file) from error
+    if size_bytes != file.size_bytes:
+        raise Damaged(
+            f"{file.name} has {size_bytes} bytes where the manifest says {file.size_bytes}: truncated or overwritten"
+        )
+    return path
+
+
+def _missing(file: FileEntry) -> Damaged:
+    return Damaged(f"{file.name} is missing from the object store; restore or rebuild it")
+
+
+def _column(sections: Sections, name: str, dtype: str, *, count: int, width: int | None = None) -> Array:
+    shape = (count,) if width is None else (count, width)
+    array = sections.arrays.get(name)
+    if array is None or array.shape != shape or array.dtype != np.dtype(dtype):
+        found = "missing" if array is None else f"{array.dtype}{array.shape}"
+        raise Damaged(f"{sections.source}: section {name!r} is {found} where {dtype}{shape} is needed")
+    return array
+
+
+def _descends(ascending: Array) -> bool:
+    return bool((ascending[1:] <= ascending[:-1]).any())

@@ -1,0 +1,118 @@
+"""The compiled filters against a plain-Python reading of the grammar, on random metadata and filters."""
+
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from penstock.pipeline.filters import parse_filter
+from penstock.storage.fields import FieldIndex, build_index, evaluate
+from penstock.storage.rows import DocumentRecord
+
+KEYS = ("a", "b", "a.b", "a b", "ü")
+numbers = st.one_of(
+    st.integers(-3, 3),
+    st.sampled_from([2**53, 2**53 + 1, -(2**53) - 1, 2**63 - 1, -(2**63)]),
+    st.sampled_from([0.0, -0.0, 0.5, 1.0, -2.5, 2.0**53, 2.0**63, 1e300]),
+)
+texts = st.one_of(
+    st.sampled_from(["", "a", "b", "ab", "2024-01-01", "1", "é", "\U0001f600", "\uffff"]), st.text(max_size=3)
+)
+scalars = st.one_of(numbers, texts, st.booleans())
+values = st.recursive(
+    st.one_of(st.none(), scalars),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(KEYS), inner, max_size=2)),
+    max_leaves=5,
+)
+metadata = st.dictionaries(st.sampled_from(KEYS), values, max_size=3)
+keys = st.sampled_from([*KEYS, "a.a", "a.b.a", "missing"])
+ordered = st.one_of(numbers, texts)
+conditions = st.one_of(
+    st.builds(
+        lambda op, key, value: {"type": op, "key": key, "value": value}, st.sampled_from(["eq", "ne"]), keys, scalars
+    ),
+    st.builds(
+        lambda op, key, value: {"type": op, "key": key, "value": value},
+        st.sampled_from(["gt", "gte", "lt", "lte"]),
+        keys,
+        ordered,
+    ),
+    st.builds(
+        lambda op, key, several: {"type": op, "key": key, "value": several},
+        st.sampled_from(["in", "nin"]),
+        keys,
+        st.lists(scalars, max_size=3),
+    ),
+    st.builds(lambda key, value: {"type": "contains", "key": key, "value": value}, keys, scalars),
+    st.builds(lambda key, value: {"type": "exists", "key": key, "value": value}, keys, st.booleans()),
+)
+filters = st.recursive(
+    conditions,
+    lambda inner: st.builds(
+        lambda op, several: {"type": op, "filters": several},
+        st.sampled_from(["and", "or"]),
+        st.lists(inner, min_size=1, max_size=3),
+    ),
+    max_leaves=5,
+)
+
+
+def held(value: Any, path: str, sought: str) -> list[Any]:
+    """All scalars of ``value``, which stands at ``path``, that are found at exactly ``sought``."""
+    if isinstance(value, dict):
+        return [found for key, inner in value.items() for found in held(inner, f"{path}.{key}", sought)]
+    if isinstance(value, list):
+        return [found for inner in value for found in held(inner, path, sought)]
+    return [value] if value is not None and path == f".{sought}" else []
+
+
+def paths_of(value: Any, path: str) -> list[str]:
+    if isinstance(value, dict):
+        return [found for key, inner in value.items() for found in paths_of(inner, f"{path}.{key}")]
+    if isinstance(value, list):
+        return [found for inner in value for found in paths_of(inner, path)]
+    return [] if value is None else [path]
+
+
+def kind(value: Any) -> str:
+    if isinstance(value, bool):
+        return "boolean"
+    return "text" if isinstance(value, str) else "number"
+
+
+def oracle(condition: dict[str, Any], document: dict[str, Any]) -> bool:
+    op = condition["type"]
+    if op in ("and", "or"):
+        return (all if op == "and" else any)([oracle(inner, document) for inner in condition["filters"]])
+    key, value = condition["key"], condition["value"]
+    if op == "exists":
+        below = f".{key}."
+        return any(path == f".{key}" or path.startswith(below) for path in paths_of(document, "")) is value
+    found = held(document, "", key)
+    if op in ("in", "nin"):
+        return any(kind(x) == kind(v) and x == v for x in found for v in value) is (op == "in")
+    same = [x for x in found if kind(x) == kind(value)]
+    return {
+        "eq": any(x == value for x in same),
+        "contains": any(x == value for x in same),
+        "ne": not any(x == value for x in same),
+        "gt": op == "gt" and any(x > value for x in same),
+        "gte": op == "gte" and any(x >= value for x in same),
+        "lt": op == "lt" and any(x < value for x in same),
+        "lte": op == "lte" and any(x <= value for x in same),
+    }[op]
+
+
+def record(fields: dict[str, Any]) -> DocumentRecord:
+    return DocumentRecord("d", "v", 1, "s", None, fields, None, None, 0.0, "text/plain")
+
+
+@settings(max_examples=400, deadline=None)
+@given(documents=st.lists(metadata, max_size=6), condition=filters)
+def test_filters_accept_exactly_what_a_plain_reading_of_the_grammar_accepts(
+    documents: list[dict[str, Any]], condition: dict[str, Any]
+) -> None:
+    index = build_index([record(fields) for fields in documents])
+    reopened = FieldIndex.from_arrays(index.to_arrays(), document_count=len(documents))
+    expected = [oracle(condition, fields) for fields in documents]
+    assert evaluate(reopened, parse_filter(condition)).tolist() == expected

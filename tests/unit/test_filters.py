@@ -1,0 +1,109 @@
+"""The filter grammar: what is accepted, and what a refusal says."""
+
+from typing import Any
+
+import pytest
+
+from penstock.pipeline.errors import InvalidFilter
+from penstock.pipeline.filters import parse_filter
+from penstock.storage.fields import And, Compare, Contains, Exists, Filter, Member, Or
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ({"type": "eq", "key": "lang", "value": "en"}, Compare("eq", "lang", "en")),
+        ({"type": "gte", "key": "year", "value": 2024}, Compare("gte", "year", 2024)),
+        ({"type": "in", "key": "year", "value": [1, 2.5, "x", True]}, Member("in", "year", (1, 2.5, "x", True))),
+        ({"type": "nin", "key": "year", "value": []}, Member("nin", "year", ())),
+        ({"type": "contains", "key": "tags", "value": "a"}, Contains("tags", "a")),
+        ({"type": "exists", "key": "tags"}, Exists("tags")),
+        ({"type": "exists", "key": "tags", "value": False}, Exists("tags", present=False)),
+        ({"type": "eq", "key": "$source", "value": "a.txt"}, Compare("eq", "$source", "a.txt")),
+        (
+            {"type": "or", "filters": [{"type": "ne", "key": "a", "value": 1}, {"type": "and", "filters": ["b=x"]}]},
+            Or((Compare("ne", "a", 1), And((Compare("eq", "b", "x"),)))),
+        ),
+    ],
+)
+def test_the_json_grammar_is_read(written: Any, meant: Filter) -> None:
+    assert parse_filter(written) == meant
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("lang=en", Compare("eq", "lang", "en")),
+        ("lang==en", Compare("eq", "lang", "en")),
+        ("lang != en", Compare("ne", "lang", "en")),
+        ("year>=3", Compare("gte", "year", 3)),
+        ("score<0.5", Compare("lt", "score", 0.5)),
+        ("day>2024-01-01", Compare("gt", "day", "2024-01-01")),
+        ("year=2024", Member("in", "year", (2024, "2024"))),
+        ("draft!=true", Member("nin", "draft", (True, "true"))),
+        ('year="2024"', Compare("eq", "year", "2024")),
+        ('title="a, b AND \\"c\\""', Compare("eq", "title", 'a, b AND "c"')),
+        ('title=""', Compare("eq", "title", "")),
+        ("a.b=x,c>1", And((Compare("eq", "a.b", "x"), Compare("gt", "c", 1)))),
+        ("a=x AND c>1 , d=y", And((Compare("eq", "a", "x"), Compare("gt", "c", 1), Compare("eq", "d", "y")))),
+        ("name=Ada Lovelace", Compare("eq", "name", "Ada Lovelace")),
+        ("v=NaN", Compare("eq", "v", "NaN")),
+        ("v=1e999", Compare("eq", "v", "1e999")),
+        ('{"type": "eq", "key": "a", "value": 1}', Compare("eq", "a", 1)),
+        (["a=x", "b=y"], And((Compare("eq", "a", "x"), Compare("eq", "b", "y")))),
+    ],
+)
+def test_the_command_line_grammar_is_read(written: Any, meant: Filter) -> None:
+    assert parse_filter(written) == meant
+
+
+@pytest.mark.parametrize(
+    ("written", "says"),
+    [
+        ({"type": "like", "key": "title", "value": "x"}, "'title': unknown operator 'like'; use one of eq, ne"),
+        ({"type": ["eq"], "key": "title", "value": "x"}, "unknown operator"),
+        ({"type": "eq", "value": "x"}, "needs 'key'"),
+        ({"type": "eq", "key": 3, "value": "x"}, "needs 'key'"),
+        ({"type": "eq", "key": "a", "value": None}, "'a': null compares with nothing; use 'exists'"),
+        ({"type": "eq", "key": "a", "value": ["x"]}, "'a': a value is text, a number or a boolean"),
+        ({"type": "eq", "key": "a"}, "'a': null"),
+        ({"type": "gt", "key": "a", "value": True}, "'a': booleans have no order"),
+        ({"type": "gt", "key": "a", "value": float("nan")}, "'a': nan"),
+        ({"type": "in", "key": "a", "value": "x"}, "'a': 'in' needs a list"),
+        ({"type": "in", "key": "a", "value": [None]}, "'a': null"),
+        ({"type": "exists", "key": "a", "value": []}, "'a': 'exists' needs"),
+        ({"type": "eq", "key": "$secret", "value": 1}, r"'\$secret': there is no such built-in field; there are"),
+        ({"type": "eq", "key": "a", "value": 1, "values": 2}, "'a' has the unknown property 'values'"),
+        ({"type": "and", "filters": []}, "'and' needs 'filters'"),
+        ({"type": "or", "filters": "a=1"}, "'or' needs 'filters'"),
+        ({"type": "or", "filters": ["a=1"], "key": "b"}, "unknown property 'key'"),
+        ({"type": "and", "filters": [3]}, "a filter is an object"),
+        ({}, "needs 'key'"),
+        (None, "a filter is an object"),
+        ([], "a filter is an object"),
+        ("", "cannot read the filter"),
+        ("year", "cannot read the filter at 'year'"),
+        ("a=1,,b=2", "cannot read the filter at ',b=2'"),
+        ("a=", "'a': the value is missing"),
+        ("a>true", "'a': booleans have no order"),
+        ("{a=1}", "not valid JSON"),
+        ("[" * 100_000, "not valid JSON"),
+    ],
+)
+def test_a_filter_that_is_not_well_formed_is_refused_by_name(written: Any, says: str) -> None:
+    with pytest.raises(InvalidFilter, match=says):
+        parse_filter(written)
+
+
+def test_a_filter_nested_too_deep_is_refused() -> None:
+    written: Any = "a=1"
+    for _ in range(3_000):
+        written = {"type": "and", "filters": [written]}
+    with pytest.raises(InvalidFilter, match="levels deep"):
+        parse_filter(written)
+
+
+def test_a_filter_with_too_many_values_is_refused() -> None:
+    parse_filter({"type": "in", "key": "a", "value": list(range(1_000))})
+    with pytest.raises(InvalidFilter, match="1,001 conditions"):
+        parse_filter({"type": "in", "key": "a", "value": list(range(1_001))})

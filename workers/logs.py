@@ -1,0 +1,55 @@
+"""What role processes write to standard error: one line per batch, a sentence and its ids. Never text, vectors or keys."""
+
+import json
+import logging
+import sys
+from typing import Any
+
+from penstock.settings.model import Log
+
+IDS = ("role", "tenant", "collection", "generation", "job", "batch", "document", "shard", "version")
+LOUD = ("celery.app.trace", "celery.worker.strategy", "celery.redirected", "celery.beat", "kombu", "tornado.access")
+
+
+class TextFormatter(logging.Formatter):
+    """``time level sentence  key=value …`` for people."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = f"{self.formatTime(record, '%H:%M:%S')} {record.levelname.lower():7} {record.getMessage()}"
+        ids = " ".join(f"{key}={value}" for key, value in _ids(record).items())
+        return _with_traceback(self, record, f"{line}  {ids}" if ids else line)
+
+
+class JsonFormatter(logging.Formatter):
+    """One object per line for programs: ``time`` in seconds since 1970, ``level``, ``message``, ids."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, Any] = {
+            "time": round(record.created, 3),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+            **_ids(record),
+        }
+        if record.exc_info:
+            entry["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(entry, ensure_ascii=False)
+
+
+def configure(log: Log) -> None:
+    """Send this process's log to standard error as the settings say, once, in place of what was there."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter() if log.format == "json" else TextFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(log.level.upper())
+    for name in LOUD:  # two lines per message of Celery's own; ours say more
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+
+
+def _ids(record: logging.LogRecord) -> dict[str, Any]:
+    return {key: record.__dict__[key] for key in IDS if record.__dict__.get(key) is not None}
+
+
+def _with_traceback(formatter: logging.Formatter, record: logging.LogRecord, line: str) -> str:
+    return f"{line}\n{formatter.formatException(record.exc_info)}" if record.exc_info else line

@@ -1,0 +1,49 @@
+"""Names of tasks and queues, and which queue carries which task. Only names: nothing here connects or sends."""
+
+from collections.abc import Iterable
+
+from kombu import Exchange, Queue
+
+CHUNK = "penstock.chunk"
+EMBED = "penstock.embed"
+INDEX = "penstock.index"
+MERGE = "penstock.merge"
+COLLECT = "penstock.collect"
+SEARCH = "penstock.search"
+SUBMIT = "penstock.submit"
+
+MAINTENANCE_QUEUE = "maintenance"
+SEARCH_QUEUE = "search"
+
+DIRECT = Exchange("", type="direct")  # the default exchange: no binding that a FLUSHALL could delete
+
+
+def index_queue(shard: int) -> str:
+    """Return the queue of one shard's writer."""
+    return f"index.{shard}"
+
+
+def queue(name: str) -> Queue:
+    """Return a durable queue reached by its own name."""
+    return Queue(name, exchange=DIRECT, routing_key=name)
+
+
+def all_queues(shards: int) -> list[Queue]:
+    """Return every queue of an installation."""
+    names = ["chunk", "embed", *map(index_queue, range(shards)), SEARCH_QUEUE, MAINTENANCE_QUEUE]
+    return [queue(name) for name in names]
+
+
+def role_queues(role: str, *, shards: Iterable[int]) -> list[str]:
+    """Return the queues a role consumes; ``shards`` are those this index process writes."""
+    return [index_queue(shard) for shard in shards] if role == "index" else [role]
+
+
+TASK_QUEUES = {  # penstock.index is missing: its queue depends on the shard
+    CHUNK: "chunk",
+    EMBED: "embed",
+    MERGE: MAINTENANCE_QUEUE,
+    COLLECT: MAINTENANCE_QUEUE,
+    SEARCH: SEARCH_QUEUE,
+    SUBMIT: SEARCH_QUEUE,
+}
