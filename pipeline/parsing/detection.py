@@ -55,7 +55,7 @@ _ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 _OLE = b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"
 _OLE_ENCRYPTED = "EncryptedPackage".encode("utf-16-le")
 _HTML = re.compile(
-    rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*|<!--.*?-->\s*)*<(?:!doctype\s+html|html[\s>])", re.I | re.S
+    rb"(?:\xef\xbb\xbf)?\s*(?:<\?xml[^>]*>\s*|<!--.*?-->\s*)*<(?:!doctype\s+html|html[\s>])", re.IGNORECASE | re.DOTALL
 )
 _FOREIGN: tuple[tuple[re.Pattern[bytes], str], ...] = tuple(
     (re.compile(pattern, re.DOTALL), name)
@@ -109,9 +109,9 @@ def _named(filename: str, media_type: str | None) -> Kind | None:
 def _zipped(data: bytes, named: Kind | None, filename: str) -> Kind:
     # Names inside a zip are not compressed, and the first ones survive when the end of the file is missing.
     other_office = any(folder in data for folder in (b"xl/workbook", b"ppt/presentation", b"mimetypeapplication/"))
-    if b"word/" in data or (named == "docx" and not other_office):
-        return "docx"
-    _refuse("a spreadsheet, presentation or archive", named, filename)
+    if b"word/" not in data and (named != "docx" or other_office):
+        _refuse("a spreadsheet, presentation or archive", named, filename)
+    return "docx"
 
 
 def _compound(data: bytes, named: Kind | None, filename: str) -> NoReturn:

@@ -18,7 +18,7 @@ _PDFIUM = threading.Lock()
 _END_MARK_WITHIN_BYTES = 2048
 _HYPHENATED = re.compile("[\ufffe\x02]\r?\n?")
 _PLACEHOLDER_TITLE = re.compile(
-    r"(?:untitled|title|document)?\d*|microsoft word - .*|.*\.(?:docx?|dvi|indd|tex|qxd)", re.I
+    r"(?:untitled|title|document)?\d*|microsoft word - .*|.*\.(?:docx?|dvi|indd|tex|qxd)", re.IGNORECASE
 )
 _MAX_BOOKMARKS = 5000
 _WRONG_PASSWORD = 4  # FPDF_ERR_PASSWORD

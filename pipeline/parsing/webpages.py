@@ -11,7 +11,9 @@ from .writing import Outline, TextWriter
 if TYPE_CHECKING:
     from selectolax.lexbor import LexborHTMLParser, LexborNode
 
-_DECLARED = re.compile(rb"""<meta[^>]+charset\s*=\s*["']?\s*([\w-]+)|<\?xml[^>]+encoding\s*=\s*["']([\w-]+)""", re.I)
+_DECLARED = re.compile(
+    rb"""<meta[^>]+charset\s*=\s*["']?\s*([\w-]+)|<\?xml[^>]+encoding\s*=\s*["']([\w-]+)""", re.IGNORECASE
+)
 _FURNITURE = (
     "script, style, noscript, template, nav, footer, aside, svg, iframe, object, button, select, textarea, head,"
     " header:not(:has(h1, h2)), [hidden], [aria-hidden=true], [role=navigation], [role=search], [role=contentinfo],"
@@ -21,14 +23,11 @@ _FURNITURE = (
 _LAYOUT = "h1, h2, h3, h4, h5, h6, table, pre, ul, ol, dl, p + p, hr"
 _HEADINGS = {"h1": 1, "h2": 2, "h3": 3, "h4": 4, "h5": 5, "h6": 6}
 _LINES = frozenset({"li", "tr", "dt", "dd", "option", "caption"})
-_BLOCKS = (
-    _LINES
-    | _HEADINGS.keys()
-    | frozenset(
-        "address article blockquote body center details div dl fieldset figcaption figure form header hr main ol p pre"
-        " section summary table tbody tfoot thead ul".split()
-    )
-)
+_SECTIONS = """
+    address article blockquote body center details div dl fieldset figcaption figure form header hr main ol p pre
+    section summary table tbody tfoot thead ul
+"""
+_BLOCKS = _LINES | _HEADINGS.keys() | frozenset(_SECTIONS.split())
 _SPACE = re.compile(r"[ \t\n\r\f\xa0]+")
 _AROUND_BREAK = re.compile(r" *\n *")
 

@@ -1,9 +1,8 @@
-"""Word documents (DOCX): paragraphs and tables in document order. Leaves out headers, footers, comments and deletions."""
+"""Word documents (DOCX): paragraphs and tables in document order, without page headers, comments and deletions."""
 
 import io
 import re
 import zipfile
-import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -26,9 +25,17 @@ def parse_docx(data: bytes, limits: ParseLimits, deadline: Deadline) -> ParsedDo
     """Return paragraphs and tables as blocks, a table row as one line with its cells between bars."""
     check_archive(data, limits)
     deadline.check()
-    document = _open(data)
-    deadline.check()
-    return _Body(document, limits, deadline).read()
+    import docx  # noqa: PLC0415 -- a slow import that only Word documents need
+    from docx.exceptions import PythonDocxError  # noqa: PLC0415
+    from docx.opc.exceptions import OpcError  # noqa: PLC0415
+    from lxml.etree import LxmlError  # type: ignore[import-untyped]  # noqa: PLC0415
+
+    try:
+        return _Body(docx.Document(io.BytesIO(data)), limits, deadline).read()
+    except (OpcError, PythonDocxError, LxmlError) as error:
+        raise ParseError(
+            "malformed", "The Word document is damaged: open it in Word, save it under a new name, submit that."
+        ) from error
 
 
 def check_archive(data: bytes, limits: ParseLimits) -> None:
@@ -52,26 +59,6 @@ def check_archive(data: bytes, limits: ParseLimits) -> None:
             f"The Word document expands to {expanded >> 20:,} MiB in {len(parts):,} parts:"
             " split it, or take out pictures and attachments.",
         )
-
-
-def _open(data: bytes) -> Any:
-    import docx  # noqa: PLC0415 -- a slow import that only Word documents need
-    from docx.exceptions import PythonDocxError  # noqa: PLC0415
-    from docx.opc.exceptions import OpcError  # noqa: PLC0415
-    from lxml.etree import LxmlError  # noqa: PLC0415
-
-    try:
-        return docx.Document(io.BytesIO(data))
-    except zipfile.BadZipFile as error:
-        raise _damaged() from error
-    except (OpcError, PythonDocxError, LxmlError, zlib.error) as error:
-        raise _damaged() from error
-
-
-def _damaged() -> ParseError:
-    return ParseError(
-        "malformed", "The Word document is damaged: open it in Word, save it under a new name, submit that."
-    )
 
 
 class _Body:

@@ -1,0 +1,100 @@
+"""What the interfaces answer instead of a result: one class, because every caller does the same with it.
+
+    ApiError
+    └── Refused    a status, a stable code, a sentence for people, and the field to change
+
+`refusal` translates the errors of the folders below; whatever it does not know is a defect and stays unexplained.
+"""
+
+import math
+from http import HTTPStatus
+
+from penstock.pipeline.errors import (
+    EmbeddingError,
+    InputRejected,
+    InvalidChunking,
+    InvalidFilter,
+    ProviderMisconfigured,
+    ProviderUnavailable,
+)
+from penstock.storage.errors import (
+    AlreadyExists,
+    Conflict,
+    Damaged,
+    InvalidMetadata,
+    InvalidName,
+    NotFound,
+    Unavailable,
+    Unsupported,
+)
+
+
+class ApiError(Exception):
+    """An interface cannot do what it was asked."""
+
+
+class Refused(ApiError):
+    """Raised with everything the answer needs.
+
+    ``param`` is the field that is wrong, for example ``documents[3].source``; ``retry_after_s`` is set when asking
+    again may help.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        code: str = "invalid_request",
+        param: str | None = None,
+        retry_after_s: float | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.status = HTTPStatus(status)
+        self.code = code
+        self.param = param
+        self.headers = dict(headers or {})
+        if retry_after_s is not None:
+            self.headers["Retry-After"] = str(max(1, math.ceil(retry_after_s)))
+
+
+# The first class an error is an instance of decides; subclasses come before what they derive from.
+TRANSLATIONS: tuple[tuple[type[Exception], int, str, str | None], ...] = (
+    (InvalidMetadata, 400, "invalid_metadata", "metadata"),
+    (InvalidName, 400, "invalid_name", None),
+    (NotFound, 404, "not_found", None),
+    (AlreadyExists, 409, "already_exists", None),
+    (Conflict, 409, "conflict", None),
+    (Damaged, 500, "damaged", None),
+    (Unsupported, 500, "unsupported", None),
+    (Unavailable, 503, "unavailable", None),
+    (InvalidChunking, 400, "invalid_chunking", "chunking"),
+    (InvalidFilter, 400, "invalid_filter", "filter"),
+    (InputRejected, 400, "query_rejected", "query"),
+    (ProviderUnavailable, 503, "embedding_unavailable", None),
+    (ProviderMisconfigured, 500, "embedding_misconfigured", None),
+    (EmbeddingError, 500, "embedding_failed", None),
+)
+
+
+def refusal(error: Exception, *, param: str | None = None) -> Refused | None:
+    """Return what to answer for an error of storage/ or pipeline/; None when it is a defect of this program.
+
+    ``param`` overrides the field that is named.
+    """
+    if isinstance(error, Refused):
+        return error
+    for kind, status, code, usual_param in TRANSLATIONS:
+        if isinstance(error, kind):
+            return Refused(
+                str(error), status=status, code=code, param=param or usual_param, retry_after_s=_retry_after_s(error)
+            )
+    return None
+
+
+def _retry_after_s(error: Exception) -> float | None:
+    if isinstance(error, ProviderUnavailable):
+        return error.retry_after_s or 1.0
+    return 1.0 if isinstance(error, Unavailable) else None
