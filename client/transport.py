@@ -51,7 +51,7 @@ class Transport:
     def get(
         self, path: str, kind: type[AnswerT], *, params: Mapping[str, Any] | None = None, wait_s: float = 0
     ) -> AnswerT:
-        """Ask, and ask again a little when the connection fails. ``wait_s``: how long the server may hold the answer."""
+        """Ask, and ask again a little when the connection fails. ``wait_s``: how long the server may hold it."""
         given = {key: value for key, value in (params or {}).items() if value is not None}
         timeout = httpx.USE_CLIENT_DEFAULT if not wait_s else self._patient(wait_s)
         return _read(self._ask("GET", path, params=given, timeout=timeout), kind)

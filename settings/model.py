@@ -179,6 +179,14 @@ class Workers(Group):
     chunk_memory_bytes: Count = Field(2 << 30, description="Memory of one parsing process before it is replaced")
 
 
+class Embedded(Group):
+    """The private Valkey that `penstock up` starts when ``broker_url`` is not set."""
+
+    max_memory_bytes: Annotated[int, Field(ge=32 << 20)] = Field(
+        512 << 20, description="Its memory; above it the vectors that were used least are forgotten, never the queue"
+    )
+
+
 class Log(Group):
     """What the processes write to standard error."""
 
@@ -219,6 +227,7 @@ class Settings(BaseSettings):
     flower: Flower = Flower()
     search: Search = Search()
     workers: Workers = Workers()
+    embedded: Embedded = Embedded()
     log: Log = Log()
 
     _origins: dict[str, str] = PrivateAttr(default_factory=dict)  # dotted key → where its value came from

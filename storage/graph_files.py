@@ -51,8 +51,9 @@ class GraphView:
     @property
     def vectors(self) -> NDArray[np.float32]:
         """Return a strided view f32[count, dimensions], in the order of records."""
-        records = self.floats.reshape(self.count, self.stride)
-        return records[:, self.vector_at : self.vector_at + self.dimensions]
+        records: NDArray[np.float32] = self.floats.reshape(self.count, self.stride)
+        vectors: NDArray[np.float32] = records[:, self.vector_at : self.vector_at + self.dimensions]
+        return vectors
 
     def row_vectors(self, rows: NDArray[Any]) -> NDArray[np.float32]:
         """Return a copy f32[len(rows), dimensions] of the vectors of these rows."""

@@ -57,6 +57,32 @@ class SegmentEntry:
     def all_files(self) -> list[FileEntry]:
         return [*self.files, *([self.deletes] if self.deletes else [])]
 
+    def to_details(self) -> dict[str, Any]:
+        """Return JSON values that ``from_details`` reads: in a manifest, and in the ledger's swap batches."""
+        return asdict(self)
+
+    @classmethod
+    def from_details(cls, details: dict[str, Any]) -> "SegmentEntry":
+        """Raises TypeError or KeyError when fields are missing or unknown."""
+        files = [FileEntry(**file) for file in details["files"]]
+        deletes = FileEntry(**details["deletes"]) if details["deletes"] else None
+        return cls(**{**details, "files": files, "deletes": deletes})
+
+
+@dataclass(frozen=True)
+class Swap:
+    """What a merge made: ``output`` holds the rows of the segments ``inputs``, which it replaces."""
+
+    inputs: list[SegmentId]
+    output: SegmentEntry
+
+    def to_details(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_details(cls, details: dict[str, Any]) -> "Swap":
+        return cls(inputs=details["inputs"], output=SegmentEntry.from_details(details["output"]))
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -105,7 +131,7 @@ class Manifest:
             unknown = ", ".join(sorted(set(values["flags"]) - KNOWN_FLAGS)) or f"format {values['format']}"
             raise Unsupported(f"{source} needs {unknown}, which this program does not know: upgrade it")
         try:
-            segments = [_segment(entry) for entry in values.pop("segments")]
+            segments = [SegmentEntry.from_details(entry) for entry in values.pop("segments")]
             manifest = cls(segments=segments, **values)
         except (TypeError, KeyError) as error:
             raise Damaged(f"{source} has fields that its format does not have, or lacks some: {error}") from error
@@ -190,12 +216,6 @@ def _belongs(file: FileEntry, tenant: TenantId) -> bool:
         return checked_object_name(file.name).startswith(tenant_prefix(tenant)) and file.size_bytes >= 0
     except InvalidName:
         return False
-
-
-def _segment(values: dict[str, Any]) -> SegmentEntry:
-    files = [FileEntry(**file) for file in values.pop("files")]
-    deletes = values.pop("deletes")
-    return SegmentEntry(files=files, deletes=FileEntry(**deletes) if deletes else None, **values)
 
 
 def _digest(body: bytes) -> str:

@@ -41,19 +41,23 @@ class DocumentRecord:
 class Documents(Sequence[DocumentRecord]):
     """Records as JSON lines in one byte array, decoded when asked for and then remembered."""
 
-    def __init__(self, data: NDArray[np.uint8], offsets: NDArray[np.uint64]) -> None:
+    def __init__(
+        self,
+        data: NDArray[np.uint8],
+        offsets: NDArray[np.uint64],
+        *,
+        decoded: Mapping[int, DocumentRecord] | None = None,
+    ) -> None:
         self.data = data
         self.offsets = offsets
-        self._decoded: dict[int, DocumentRecord] = {}
+        self._decoded = dict(decoded or {})
 
     @classmethod
     def of(cls, records: Iterable[DocumentRecord]) -> "Documents":
         if isinstance(records, cls):
             return records
         several = list(records)
-        documents = cls.of_lines([_line(record) for record in several])
-        documents._decoded.update(enumerate(several))
-        return documents
+        return cls(*_ragged([_line(record) for record in several]), decoded=dict(enumerate(several)))
 
     @classmethod
     def of_lines(cls, lines: Sequence[bytes]) -> "Documents":
@@ -319,9 +323,7 @@ def _joined_offsets(several: Sequence[NDArray[np.uint64]]) -> NDArray[np.uint64]
     return np.concatenate(joined)
 
 
-def _check_ragged(  # noqa: PLR0913
-    data: Array, offsets: Array, *, count: int, name: str, error: type[Exception], source: str
-) -> None:
+def _check_ragged(data: Array, offsets: Array, *, count: int, name: str, error: type[Exception], source: str) -> None:
     if offsets.shape != (count + 1,) or offsets.dtype != np.dtype("<u8") or data.dtype != np.uint8 or data.ndim != 1:
         raise error(f"{source}: {name} and its offsets do not have one item for each of {count}")
     if int(offsets[0]) != 0 or int(offsets[-1]) != data.size or bool((offsets[1:] < offsets[:-1]).any()):

@@ -177,7 +177,7 @@ def _view(buffer: bytes | mmap.mmap, entry: dict[str, Any], *, at: int, source: 
 
 
 def _bytes_of(array: Array) -> memoryview:
-    return memoryview(array.reshape(-1).view(np.uint8)) if array.nbytes else memoryview(b"")
+    return array.reshape(-1).view(np.uint8).data if array.nbytes else memoryview(b"")
 
 
 def _checksum(array: Array) -> str:

@@ -7,7 +7,7 @@ segment serves every version that names it. It searches nothing and publishes no
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 from typing import TypeVar
@@ -166,25 +166,24 @@ def verify_file(objects: ObjectStore, file: FileEntry) -> None:
         raise Damaged(f"{file.name} does not match its checksum in the manifest; restore or rebuild it")
 
 
-def write_deletes(
+def with_deletes(
     objects: ObjectStore,
+    entry: SegmentEntry,
     *,
     tenant: TenantId,
     generation_id: GenerationId,
-    segment_id: SegmentId,
     rows: NDArray[np.uint32],
-) -> FileEntry:
-    """Write the tombstones of a segment as a new file.
+) -> SegmentEntry:
+    """Write the tombstones of a segment as a new file and return the entry that names it.
 
     Args:
-        rows: u32[k], ascending positions in the segment.
+        rows: u32[k], ascending positions in the segment: all that are deleted, former ones included.
     """
-    parts = write_sections(
-        DELETES_KIND, meta={"segment_id": segment_id}, arrays={"rows": rows.astype("<u4", copy=False)}
-    )
+    arrays = {"rows": rows.astype("<u4", copy=False)}
+    parts = write_sections(DELETES_KIND, meta={"segment_id": entry.id}, arrays=arrays)
     file = file_entry(paths.deletes(tenant, generation_id, new_id("del")), parts)
     objects.put(file.name, parts)
-    return file
+    return replace(entry, deletes=file, deleted_count=len(rows))
 
 
 def read_deletes(objects: ObjectStore, entry: SegmentEntry) -> NDArray[np.uint32]:

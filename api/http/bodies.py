@@ -2,16 +2,12 @@
 
 import asyncio
 import difflib
-from collections.abc import Iterator
-from contextlib import contextmanager
-from tempfile import SpooledTemporaryFile
-from typing import IO, Any, TypeVar, get_args
+from collections.abc import AsyncIterator
+from typing import TypeVar, get_args
 
 import anyio.to_thread
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
-from starlette.requests import ClientDisconnect, Request
-from starlette.types import Message, Receive
+from starlette.requests import Request
 
 from penstock.client.wire import Request as WireRequest
 
@@ -20,35 +16,126 @@ from ..errors import Refused
 BodyT = TypeVar("BodyT", bound=WireRequest)
 
 SMALL_BODY_BYTES = 1 << 20
-IN_MEMORY_BYTES = 1 << 20  # more of a submission is spooled to disk while it arrives
-PARSE_INLINE_BYTES = 1 << 16  # parsing more would hold up the event loop for a millisecond
+PARSED_INLINE_BYTES = 1 << 16  # parsing more would hold up the event loop for a millisecond
 LINGER_S = 2.0
 
 
 async def read_json(request: Request, kind: type[BodyT], *, limit_bytes: int = SMALL_BODY_BYTES) -> BodyT:
-    """Return the body as ``kind``. Raises Refused naming the first field that is wrong."""
-    check_json_type(request)
-    chunks = [chunk async for chunk in bounded(request, limit_bytes=limit_bytes)]
-    body = b"".join(chunks)
-    if len(body) <= PARSE_INLINE_BYTES:
-        return parse_json(kind, body)
-    return await anyio.to_thread.run_sync(parse_json, kind, body)
+    """Return the body as ``kind``.
+
+    Raises:
+        Refused: 413 when it is larger than ``limit_bytes``, 415 when it is declared as something else than JSON,
+            400 naming the first field that is wrong.
+    """
+    check_is_json(request)
+    body = b"".join([chunk async for chunk in bounded(request, limit_bytes=limit_bytes)])
+    if len(body) <= PARSED_INLINE_BYTES:
+        return parse_json(body, kind)
+    return await anyio.to_thread.run_sync(parse_json, body, kind)
 
 
-def check_json_type(request: Request) -> None:
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type and media_type != "application/json" and not media_type.endswith("+json"):
-        raise Refused(
-            f"the body is {media_type!r}: send application/json",
-            status=415,
-            code="unsupported_media_type",
-        )
+def check_is_json(request: Request) -> None:
+    """Refuse a body that is declared as something else."""
+    declared = media_type(request)
+    if declared and declared != "application/json" and not declared.endswith("+json"):
+        raise Refused(f"the body is {declared!r}: send application/json", status=415, code="unsupported_media_type")
 
 
-class bounded:  # noqa: N801 an asynchronous iterator used like a function
-    """The chunks of a body, refused with 413 as soon as they exceed ``limit_bytes``, announced or streamed."""
+def media_type(request: Request) -> str:
+    """Return the declared type of the body in lower case, without its parameters; empty when there is none."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
-    def __init__(self, request: Request, *, limit_bytes: int) -> None:
-        self._request = request
-        self._limit_bytes = limit_bytes
-        self._read_bytes = 0
+
+async def bounded(request: Request, *, limit_bytes: int) -> AsyncIterator[bytes]:
+    """Yield the body as it arrives. Raises Refused (413) once more than ``limit_bytes`` are announced or came."""
+    announced = request.headers.get("content-length", "")
+    stream = request.stream()
+    if announced.isdigit() and int(announced) > limit_bytes:
+        await _drain(stream)
+        raise _too_large(limit_bytes)
+    read_bytes = 0
+    async for chunk in stream:
+        read_bytes += len(chunk)
+        if read_bytes > limit_bytes:
+            await _drain(stream)
+            raise _too_large(limit_bytes)
+        yield chunk
+
+
+async def _drain(stream: AsyncIterator[bytes]) -> None:
+    """Read on for a moment: closing a connection with unread bytes resets it, and the caller never sees the reason."""
+    try:
+        async with asyncio.timeout(LINGER_S):
+            async for _ in stream:
+                pass
+    except TimeoutError:
+        pass
+
+
+def _too_large(limit_bytes: int) -> Refused:
+    return Refused(
+        f"the request is larger than {limit_bytes:,} bytes: send less at once",
+        status=413,
+        code="request_too_large",
+        headers={"Connection": "close"},
+    )
+
+
+def parse_json(body: bytes, kind: type[BodyT], *, within: str | None = None) -> BodyT:
+    """Return JSON as ``kind``. ``within`` is the form field that held it. Raises Refused naming what is wrong."""
+    try:
+        return kind.model_validate_json(body)
+    except ValidationError as error:
+        raise refused_fields(error, kind, within=within) from error
+
+
+def refused_fields(error: ValidationError, kind: type[BaseModel], *, within: str | None = None) -> Refused:
+    """Return what to answer: the first wrong field, how many more there are, and what a misspelt one may mean."""
+    first, *others = error.errors(include_url=False, include_input=False, include_context=False)
+    if first["type"] == "json_invalid":
+        return Refused(f"the body is not JSON: {first['msg'].removeprefix('Invalid JSON: ')}", code="invalid_json")
+    path = _path(first["loc"])
+    if first["type"] == "extra_forbidden":
+        message = f"unknown field {path!r}{_suggestion(kind, first['loc'])}"
+    elif first["type"] == "missing":
+        message = f"field {path!r} is missing"
+    else:
+        message = f"field {path!r}: {_sentence(first['msg'])}" if path else _sentence(first["msg"])
+    if others:
+        message += f" ({len(others)} more {'problem' if len(others) == 1 else 'problems'})"
+    param = ".".join(part for part in (within, path) if part) or None
+    return Refused(message, code="invalid_request", param=param)
+
+
+def _path(location: tuple[int | str, ...]) -> str:
+    """Return ``documents[3].source``. Alternatives of a union, which pydantic puts last, are left out."""
+    path = ""
+    for part in location:
+        if isinstance(part, int):
+            path += f"[{part}]"
+        elif part.isidentifier() or not path:
+            path += f".{part}" if path else part
+    return path
+
+
+def _sentence(text: str) -> str:
+    return text[:1].lower() + text[1:]
+
+
+def _suggestion(kind: type[BaseModel], location: tuple[int | str, ...]) -> str:
+    known = list(_model_at(kind, location[:-1]).model_fields)
+    close = difflib.get_close_matches(str(location[-1]), known, n=1)
+    return f": did you mean {close[0]!r}?" if close else f": there are {', '.join(known)}"
+
+
+def _model_at(kind: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel]:
+    for part in location:
+        if isinstance(part, str) and part in kind.model_fields:
+            kind = _model_in(kind.model_fields[part].annotation) or kind
+    return kind
+
+
+def _model_in(annotation: object) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for inner in get_args(annotation) if (found := _model_in(inner))), None)

@@ -1,8 +1,12 @@
 """Turns bytes into characters: byte order mark, declared encoding, UTF-8, then a guess. Refuses what is not text."""
 
 import codecs
+from typing import TYPE_CHECKING
 
 from ..errors import ParseError
+
+if TYPE_CHECKING:
+    from charset_normalizer import CharsetMatch
 
 # UTF-32 first: its mark begins with the one of UTF-16.
 _MARKS = (
@@ -16,6 +20,8 @@ _CONTROLS = bytes(set(range(32)) - set(b"\t\n\v\f\r\x1b")) + b"\x7f"
 _HIGH = bytes(range(128, 256))
 _SAMPLE_BYTES = 1 << 16
 _GUESSED_BYTES = 1 << 14
+# Short texts fit many encodings equally well: then the more common one.
+_COMMON = ("cp1252", "cp1251", "cp932", "euc_jis_2004", "gb18030", "cp949", "big5", "cp1250")
 _UNICODE = {"utf_8", "utf_8_sig", "utf_16", "utf_32", "utf_16_le", "utf_16_be", "utf_7"}
 
 
@@ -94,6 +100,12 @@ def _guessed(data: bytes) -> str:
     import charset_normalizer  # noqa: PLC0415 -- a slow import that few documents need
 
     telling = b"\n".join(line for line in data.splitlines() if not line.isascii())[:_GUESSED_BYTES]
-    best = charset_normalizer.from_bytes(telling).best()
-    encoding = best.encoding if best and best.encoding not in _UNICODE else "cp1252"
-    return data.decode(encoding, "replace")
+    matches = [match for match in charset_normalizer.from_bytes(telling) if match.encoding not in _UNICODE]
+    best = min(matches, key=_unlikelihood, default=None)
+    return data.decode(best.encoding if best else "cp1252", "replace")
+
+
+def _unlikelihood(match: "CharsetMatch") -> tuple[float, float, int]:
+    """Order guesses by how odd the characters look, then how unlike a language they are, then how rare the encoding."""
+    rarity = _COMMON.index(match.encoding) if match.encoding in _COMMON else len(_COMMON)
+    return round(match.chaos, 1), -round(match.coherence, 1), rarity

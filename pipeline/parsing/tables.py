@@ -8,7 +8,7 @@ from ..errors import ParseError
 from .decoding import decode
 from .detection import MEDIA_TYPES
 from .documents import Deadline, ParsedDocument, ParseLimits
-from .writing import TextWriter, clean, one_line
+from .writing import TextWriter, clean
 
 _DELIMITERS = ",;\t|"
 _SAMPLED_ROWS = 20
@@ -21,7 +21,7 @@ def parse_csv(data: bytes, limits: ParseLimits, deadline: Deadline) -> ParsedDoc
     writer = TextWriter(limits, deadline)
     rows = _rows(text, sniff_delimiter(text))
     first = next(rows, [])
-    names = first if _is_header(first) else []
+    names = [" ".join(name.split()) for name in first] if _is_header(first) else []
     if not names:
         writer.add(_record(first, names))
     for row in rows:
@@ -79,7 +79,7 @@ def _is_number(cell: str) -> bool:
 def _record(row: Sequence[str], names: Sequence[str]) -> str:
     lines = []
     for column, cell in enumerate(row):
-        if value := one_line(cell):
-            name = one_line(names[column]) if column < len(names) else f"column {column + 1}"
+        if value := " ".join(cell.split()):
+            name = names[column] if column < len(names) else f"column {column + 1}"
             lines.append(f"{name}: {value}")
     return "\n".join(lines)

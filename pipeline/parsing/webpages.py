@@ -29,7 +29,6 @@ _SECTIONS = """
 """
 _BLOCKS = _LINES | _HEADINGS.keys() | frozenset(_SECTIONS.split())
 _SPACE = re.compile(r"[ \t\n\r\f\xa0]+")
-_AROUND_BREAK = re.compile(r" *\n *")
 
 
 def parse_html(data: bytes, limits: ParseLimits, deadline: Deadline) -> ParsedDocument:
@@ -80,7 +79,8 @@ class _Page:
 
     def _leave_until_next(self, node: "LexborNode") -> "LexborNode | None":
         current: LexborNode | None = node
-        while current is not None and current != self._root:
+        root = self._root.mem_id if self._root else 0  # comparing nodes would compare their whole HTML
+        while current is not None and current.mem_id != root:
             self._leave(current)
             if current.next is not None:
                 return current.next
@@ -120,6 +120,8 @@ class _Page:
             self._gap = "\n"
         elif tag in _BLOCKS:
             self._break(tag)
+            if tag in _LINES:
+                self._gap = "\n"
         self._pre -= tag == "pre"
 
     @property
@@ -137,8 +139,8 @@ class _Page:
             self._words.append(" ")
             return
         self._flush()
-        if tag in _LINES:
-            self._gap = "\n"
+        if tag not in _LINES:
+            self._gap = "\n\n"
 
     def _add_words(self, words: str) -> None:
         if words:
@@ -148,7 +150,7 @@ class _Page:
         text = "".join(self._words)
         self._words.clear()
         if not self._pre:
-            text = _AROUND_BREAK.sub("\n", _SPACE.sub(lambda run: "\n" if "\n" in run[0] else " ", text)).strip()
+            text = "\n".join(" ".join(line.split()) for line in text.split("\n")).strip("\n")
         if text and not text.isspace():
             self.writer.add(text, heading=self._outline.path, gap=self._gap)
             self._gap = "\n\n"

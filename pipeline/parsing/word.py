@@ -18,7 +18,7 @@ _BLOCKS = frozenset({_W + "p", _W + "tbl"})
 _TITLE_LEVEL = 0
 _MAX_EXPANSION = 4  # of limits.max_bytes: pictures and styles expand too, a bomb expands a thousandfold
 _MAX_PARTS = 10_000
-_HEADING_STYLE = re.compile(r"heading (\d)", re.IGNORECASE)
+_HEADING_STYLE = re.compile(r"heading (\d)")
 
 
 def parse_docx(data: bytes, limits: ParseLimits, deadline: Deadline) -> ParsedDocument:
@@ -68,8 +68,9 @@ class _Body:
         self._document = document
         self._writer = TextWriter(limits, deadline)
         self._outline = Outline()
-        self._levels = _heading_levels(document)
+        self._styles = _style_names(document)
         self._title: str | None = None
+        self._after_item = False
 
     def read(self) -> ParsedDocument:
         for block in _blocks(self._document.element.body):
@@ -83,25 +84,29 @@ class _Body:
 
     def _add_paragraph(self, paragraph: Any) -> None:
         text = _paragraph_text(paragraph)
-        properties = paragraph.find(_W + "pPr")
-        style = properties.find(_W + "pStyle") if properties is not None else None
-        level = self._levels.get(style.get(_W + "val")) if style is not None else None
-        is_item = properties is not None and properties.find(_W + "numPr") is not None
+        style = _style_name(paragraph, self._styles)
+        level = _heading_level(style)
         if level is not None:
             self._outline.enter(level, text)
             self._title = self._title or one_line(text)
-        self._writer.add(text, heading=self._outline.path, gap="\n" if is_item else "\n\n")
+        is_item = style.startswith("list") or paragraph.find(f"{_W}pPr/{_W}numPr") is not None
+        self._writer.add(text, heading=self._outline.path, gap="\n" if is_item and self._after_item else "\n\n")
+        self._after_item = is_item
 
 
-def _heading_levels(document: Any) -> dict[str, int]:
-    levels = {}
-    for style in document.styles.element.iterchildren(_W + "style"):
-        name = style.find(_W + "name")
-        words = (name.get(_W + "val") or "").lower() if name is not None else ""
-        heading = _HEADING_STYLE.fullmatch(words)
-        if heading or words == "title":
-            levels[style.get(_W + "styleId")] = int(heading[1]) if heading else _TITLE_LEVEL
-    return levels
+def _style_names(document: Any) -> dict[str, str]:
+    named = ((style, style.find(_W + "name")) for style in document.styles.element.iterchildren(_W + "style"))
+    return {style.get(_W + "styleId"): name.get(_W + "val", "").lower() for style, name in named if name is not None}
+
+
+def _style_name(paragraph: Any, names: dict[str, str]) -> str:
+    style = paragraph.find(f"{_W}pPr/{_W}pStyle")
+    return names.get(style.get(_W + "val"), "") if style is not None else ""
+
+
+def _heading_level(style: str) -> int | None:
+    heading = _HEADING_STYLE.fullmatch(style)
+    return int(heading[1]) if heading else _TITLE_LEVEL if style == "title" else None
 
 
 def _blocks(container: Any) -> Iterator[Any]:
@@ -121,13 +126,9 @@ def _row(row: Any) -> str:
     cells = (
         one_line(" ".join(_paragraph_text(paragraph) for paragraph in cell.iter(_W + "p")))
         for cell in row.iter(_W + "tc")
-        if cell.getparent().getparent() is not None and _nearest_row(cell) is row
+        if next(cell.iterancestors(_W + "tr")) is row  # a cell of a table inside a cell is read with that cell
     )
     return " | ".join(cell for cell in cells if cell)
-
-
-def _nearest_row(cell: Any) -> Any:
-    return next(cell.iterancestors(_W + "tr"))
 
 
 def _paragraph_text(paragraph: Any) -> str:

@@ -8,18 +8,19 @@ from .documents import Deadline, ParsedDocument, ParseLimits, Span
 _LINE_END = re.compile("\r\n?|[\x0b\x0c\x85\u2028\u2029]")
 # Lone surrogates cannot be encoded; the others are invisible, and a NUL ends strings in some databases.
 _UNWANTED = re.compile("[\x00-\x08\x0e-\x1f\x7f-\x9f\ufeff\ufffe\uffff\ud800-\udfff]")
-_SPACES = re.compile(r"\s+")
 _MAX_HEADING_CHARACTERS = 120
 
 
 def clean(text: str) -> str:
     """Return ``text`` with ``\\n`` line ends, without control characters, byte order marks and lone surrogates."""
-    return _UNWANTED.sub("", _LINE_END.sub("\n", text))
+    if not text.isprintable():  # newlines are not printable: only single lines take the short way
+        text = _UNWANTED.sub("", _LINE_END.sub("\n", text))
+    return text
 
 
 def one_line(text: str) -> str:
     """Return ``text`` with every run of white space as one space."""
-    return _SPACES.sub(" ", clean(text)).strip()
+    return " ".join(clean(text).split())
 
 
 class Outline:

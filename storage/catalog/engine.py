@@ -16,6 +16,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 
 from ..errors import InvalidName, Unavailable, Unsupported
+from ..failpoints import hit
 
 LOCK_WAIT_S = 30
 OLDEST_SQLITE = (3, 35, 0)  # UPDATE … RETURNING
@@ -75,14 +76,18 @@ class Catalog:
             yield connection
 
     @contextmanager
-    def write(self) -> Iterator[Connection]:
+    def write(self, what: str = "catalog") -> Iterator[Connection]:
         """Give a connection whose changes are durable when the block ends, and gone when it raises.
+
+        ``what`` names the two failpoints, ``<what>.before_commit`` and ``<what>.after_commit``.
 
         Raises:
             Unavailable: the server does not answer, or the write lock was not free within 30 s. Try again.
         """
         with self._translated(), self._writer.begin() as connection:
             yield connection
+            hit(f"{what}.before_commit")
+        hit(f"{what}.after_commit")
 
     def dispose(self) -> None:
         """Close the idle connections. The catalog stays usable."""

@@ -1,0 +1,271 @@
+"""Reads submissions, as JSON or as multipart forms, into documents for storage/intake.py. Accepts nothing itself.
+
+What arrives is spooled to disk; memory holds the content of a submission once, when its turn has come.
+"""
+
+import base64
+import binascii
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import PurePosixPath
+from tempfile import SpooledTemporaryFile
+from typing import IO, Protocol
+
+import anyio.to_thread
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from penstock.client.wire import DocumentFields, NewDocument, Submission, UploadForm
+from penstock.settings.model import Limits
+from penstock.storage.errors import InvalidMetadata
+from penstock.storage.intake import SubmittedDocument
+from penstock.storage.metadata import check_metadata
+
+from ..errors import Refused
+from .bodies import bounded, check_is_json, media_type, parse_json
+
+SPOOLED_BYTES = 1 << 20  # more goes to disk
+FORM_FIELD_BYTES = 32 << 20  # `documents` of a form: fields and metadata of all files
+FORM_FIELDS = ("files", "documents", "job_id")
+UNDECLARED = "application/octet-stream"  # what programs send that do not know better
+
+
+class Arrived(Protocol):
+    """A submission that is here completely, but not looked at. Used once, in a thread."""
+
+    def read(self, limits: Limits) -> tuple[list[SubmittedDocument], str | None]:
+        """Return the documents and the job they belong to. Raises Refused naming the document that is wrong."""
+
+
+@asynccontextmanager
+async def arrived(request: Request, limits: Limits) -> AsyncIterator[Arrived]:
+    """Receive a submission of either kind; its spooled files are gone when the block ends.
+
+    Raises:
+        Refused: 413 when it is larger than the limits, 415 when it is neither JSON nor a form, 400 when a form is
+            incomplete or has fields that nobody asked for.
+    """
+    if media_type(request) == "multipart/form-data":
+        async with _form(request, limits) as form:
+            yield _ArrivedForm(files=_files(form), documents=_text(form, "documents"), job_id=_text(form, "job_id"))
+    else:
+        check_is_json(request)
+        with SpooledTemporaryFile(max_size=SPOOLED_BYTES) as body:
+            await _spool(bounded(request, limit_bytes=limits.max_submission_bytes), body)
+            yield _ArrivedJson(body)
+
+
+async def _spool(chunks: AsyncIterator[bytes], file: "SpooledTemporaryFile[bytes]") -> None:
+    on_disk = False
+    async for chunk in chunks:
+        if on_disk:
+            await anyio.to_thread.run_sync(file.write, chunk)
+        else:
+            file.write(chunk)
+            on_disk = file.tell() > SPOOLED_BYTES
+
+
+@dataclass(frozen=True)
+class _ArrivedJson:
+    body: IO[bytes]
+
+    def read(self, limits: Limits) -> tuple[list[SubmittedDocument], str | None]:
+        self.body.seek(0)
+        submission = parse_json(self.body.read(), Submission)
+        _check_count(len(submission.documents), limits)
+        return list(_decoded(submission.documents, limits)), submission.job_id
+
+
+def _decoded(documents: list[NewDocument], limits: Limits) -> Iterator[SubmittedDocument]:
+    """Yield documents with their bytes, letting go of each text as it is encoded."""
+    documents.reverse()
+    for position in range(len(documents)):
+        document = documents.pop()
+        data = _content(document, position)
+        _check_size(len(data), position, limits)
+        yield _submitted(document, data, position, media_type=_media_type(document))
+
+
+def _content(document: NewDocument, position: int) -> bytes:
+    if (document.text is None) == (document.content_base64 is None):
+        raise Refused(
+            f"document {document.source!r} needs exactly one of 'text' and 'content_base64'",
+            param=f"documents[{position}]",
+        )
+    if document.text is not None:
+        return document.text.encode()
+    try:
+        return base64.b64decode(document.content_base64 or "", validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise Refused(
+            f"document {document.source!r} has content that is not base64: {error}",
+            code="invalid_base64",
+            param=f"documents[{position}].content_base64",
+        ) from error
+
+
+def _media_type(document: NewDocument) -> str | None:
+    if document.text is not None and document.media_type is None and document.filename is None:
+        return "text/plain"  # a source may end in .pdf, the text taken from it is none
+    return document.media_type
+
+
+@dataclass(frozen=True)
+class _ArrivedForm:
+    files: Sequence[UploadFile]
+    documents: str | None
+    job_id: str | None
+
+    def read(self, limits: Limits) -> tuple[list[SubmittedDocument], str | None]:
+        _check_count(len(self.files), limits)
+        return list(self._read(self._fields(), limits)), self.job_id
+
+    def _fields(self) -> Sequence[DocumentFields]:
+        if self.documents is None:
+            return [_unsaid(file, position) for position, file in enumerate(self.files)]
+        body = self.documents.strip()
+        if body.startswith("["):
+            body = f'{{"documents": {body}}}'
+        fields = parse_json(body.encode(), UploadForm).documents
+        if len(fields) != len(self.files):
+            raise Refused(
+                f"{len(self.files)} files came with {len(fields)} entries in 'documents': send one entry per file, "
+                "in the same order",
+                param="documents",
+            )
+        return fields
+
+    def _read(self, fields: Sequence[DocumentFields], limits: Limits) -> Iterator[SubmittedDocument]:
+        for position, (said, file) in enumerate(zip(fields, self.files, strict=True)):
+            _check_size(file.size or 0, position, limits)
+            with file.file as content:
+                data = content.read()
+            declared = said.media_type or file.content_type
+            named = said if said.filename or not file.filename else said.model_copy(update={"filename": file.filename})
+            yield _submitted(named, data, position, media_type=None if declared == UNDECLARED else declared)
+
+
+def _unsaid(file: UploadFile, position: int) -> DocumentFields:
+    if not file.filename:
+        raise Refused("a file without a name needs an entry in 'documents'", param=f"files[{position}]")
+    return DocumentFields(source=file.filename[:4096])
+
+
+def _submitted(said: DocumentFields, data: bytes, position: int, *, media_type: str | None) -> SubmittedDocument:
+    filename = said.filename or PurePosixPath(said.source).name or said.source
+    for name, value in (("source", said.source), ("filename", filename), ("title", said.title)):
+        if value is not None and "\x00" in value:
+            raise Refused(f"{name!r} has a NUL character", param=f"documents[{position}].{name}")
+    try:
+        check_metadata(said.metadata)
+    except InvalidMetadata as error:
+        raise Refused(
+            f"document {said.source!r}: {error}", code="invalid_metadata", param=f"documents[{position}].metadata"
+        ) from error
+    return SubmittedDocument(
+        source=said.source,
+        filename=filename,
+        data=data,
+        media_type=media_type,
+        title=said.title,
+        metadata=said.metadata,
+        event_time=said.event_time,
+        expires_at=said.expires_at,
+    )
+
+
+def _check_count(count: int, limits: Limits) -> None:
+    if count == 0:
+        raise Refused("the submission has no documents", code="empty_submission", param="documents")
+    if count > limits.max_documents_per_submission:
+        raise _too_many(limits)
+
+
+def _too_many(limits: Limits) -> Refused:
+    return Refused(
+        f"more than {limits.max_documents_per_submission:,} documents in one submission: send several",
+        status=413,
+        code="too_many_documents",
+        param="documents",
+    )
+
+
+def _check_size(size_bytes: int, position: int, limits: Limits) -> None:
+    if size_bytes > limits.max_document_bytes:
+        raise Refused(
+            f"a document of {size_bytes:,} bytes is too large: this server takes {limits.max_document_bytes:,}",
+            status=413,
+            code="document_too_large",
+            param=f"documents[{position}]",
+        )
+
+
+class _WholeMultiPartParser(MultiPartParser):
+    """Knows whether the closing boundary came: without it the last part is missing and nobody says so."""
+
+    spool_max_size = SPOOLED_BYTES
+    whole = False
+
+    def on_end(self) -> None:
+        self.whole = True
+
+
+@asynccontextmanager
+async def _form(request: Request, limits: Limits) -> AsyncIterator[FormData]:
+    form = await _parsed_form(request, limits)
+    try:
+        yield form
+    finally:
+        await form.close()
+
+
+async def _parsed_form(request: Request, limits: Limits) -> FormData:
+    parser = _WholeMultiPartParser(
+        request.headers,
+        _bounded_stream(request, limits),
+        max_files=limits.max_documents_per_submission,
+        max_fields=len(FORM_FIELDS) + 1,
+        max_part_size=min(FORM_FIELD_BYTES, limits.max_submission_bytes),
+    )
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        if "Too many files" in error.message:
+            raise _too_many(limits) from error
+        raise Refused(f"the form cannot be read: {error.message}", code="invalid_form") from error
+    try:
+        _check_form(form, whole=parser.whole)
+    except Refused:
+        await form.close()
+        raise
+    return form
+
+
+async def _bounded_stream(request: Request, limits: Limits) -> AsyncGenerator[bytes, None]:
+    async for chunk in bounded(request, limit_bytes=limits.max_submission_bytes):
+        yield chunk
+
+
+def _check_form(form: FormData, *, whole: bool) -> None:
+    if not whole:
+        raise Refused("the form ends before its last boundary: it was cut off on the way", code="invalid_form")
+    for name, value in form.multi_items():
+        if name not in FORM_FIELDS:
+            raise Refused(f"unknown form field {name!r}: there are {', '.join(FORM_FIELDS)}", param=name)
+        if isinstance(value, UploadFile) != (name == "files"):
+            kind = "files" if name == "files" else "text"
+            raise Refused(f"form field {name!r} takes {kind}", param=name)
+    for name in ("documents", "job_id"):
+        if len(form.getlist(name)) > 1:
+            raise Refused(f"form field {name!r} is there more than once", param=name)
+
+
+def _files(form: FormData) -> list[UploadFile]:
+    return [value for value in form.getlist("files") if isinstance(value, UploadFile)]
+
+
+def _text(form: FormData, name: str) -> str | None:
+    value = form.get(name)
+    return value if isinstance(value, str) else None

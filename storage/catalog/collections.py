@@ -1,0 +1,210 @@
+"""Collections and their generations: what a search reads from, and where its current manifest is."""
+
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Row
+
+from ..errors import AlreadyExists, NotFound
+from ..ids import CollectionId, GenerationId, ManifestVersion, TenantId, checked_name, new_id
+from .engine import Catalog
+from .statements import insert_if_absent
+from .tables import batches, chunks, collections, documents, generations, jobs, versions
+from .tenants import require_tenant
+from .values import slices
+
+Metric = Literal["cosine", "dot", "l2"]
+
+
+@dataclass(frozen=True)
+class GenerationInfo:
+    """One generation. ``manifest`` is an object name, None until the first publish; ``version`` is then 0."""
+
+    id: GenerationId
+    tenant_id: TenantId
+    collection_id: CollectionId
+    state: str
+    model: str
+    dimensions: int
+    metric: str
+    chunking: Mapping[str, Any]
+    shard: int
+    manifest: str | None
+    version: ManifestVersion
+    live_chunks: int
+    published_at: float | None
+
+
+@dataclass(frozen=True)
+class CollectionInfo:
+    """A collection and its active generation. ``documents`` counts them by the state of their newest version."""
+
+    id: CollectionId
+    tenant_id: TenantId
+    name: str
+    created_at: float
+    generation: GenerationInfo
+    documents: Mapping[str, int]
+
+
+def shard_of(tenant: TenantId, *, shards: int) -> int:
+    """Return the shard of a tenant, the same on every machine; all its generations have the same writer."""
+    digest = hashlib.blake2b(tenant.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") % shards
+
+
+def create_collection(
+    catalog: Catalog,
+    *,
+    tenant: TenantId,
+    name: str,
+    model: str,
+    dimensions: int,
+    metric: Metric,
+    chunking: Mapping[str, Any],
+    shards: int,
+    now: float,
+) -> CollectionInfo:
+    """Make a collection with one empty, active generation. Raises InvalidName, NotFound (tenant), AlreadyExists."""
+    collection_id = CollectionId(new_id("col"))
+    row = {"id": collection_id, "tenant_id": tenant, "name": checked_name("collection", name), "created_at": now}
+    generation = {
+        "id": new_id("gen"),
+        "tenant_id": tenant,
+        "collection_id": collection_id,
+        "state": "active",
+        "model": model,
+        "dimensions": dimensions,
+        "metric": metric,
+        "chunking": dict(chunking),
+        "shard": shard_of(tenant, shards=shards),
+        "created_at": now,
+    }
+    with catalog.write("create_collection") as connection:
+        require_tenant(connection, tenant)
+        if not connection.execute(insert_if_absent(catalog.dialect, collections).values(row)).rowcount:
+            raise AlreadyExists(f"collection {name!r} exists already")
+        connection.execute(sa.insert(generations).values(generation))
+    return get_collection(catalog, tenant=tenant, name=name)
+
+
+def get_collection(catalog: Catalog, *, tenant: TenantId, name: str, counted: bool = True) -> CollectionInfo:
+    """Return one collection. Raises NotFound.
+
+    ``counted=False`` leaves ``documents`` empty: for searches, which need the generation and no look at every document.
+    """
+    with catalog.read() as connection:
+        row = connection.execute(_collection_rows(tenant).where(collections.c.name == name)).first()
+        if row is None:
+            raise NotFound(f"there is no collection {name!r}")
+        info = _collection(row)
+        return _counted(connection, [info])[0] if counted else info
+
+
+def list_collections(catalog: Catalog, *, tenant: TenantId, counted: bool = True) -> list[CollectionInfo]:
+    """Return the tenant's collections, by name."""
+    with catalog.read() as connection:
+        rows = connection.execute(_collection_rows(tenant).order_by(collections.c.name)).all()
+        found = [_collection(row) for row in rows]
+        return _counted(connection, found) if counted else found
+
+
+def delete_collection(catalog: Catalog, *, tenant: TenantId, name: str) -> None:
+    """Forget a collection and everything in it; its objects become garbage. Raises NotFound.
+
+    Workers that hold its batches get Conflict when they finish, a writer that publishes it gets Fenced.
+    """
+    with catalog.write("delete_collection") as connection:
+        wanted = sa.select(collections.c.id).where(collections.c.tenant_id == tenant, collections.c.name == name)
+        collection_id = connection.scalar(wanted.with_for_update())  # nobody can add rows below it from here on
+        if collection_id is None:
+            raise NotFound(f"there is no collection {name!r}")
+        mine = sa.select(generations.c.id).where(generations.c.collection_id == collection_id)
+        for table in (chunks, batches):
+            connection.execute(sa.delete(table).where(table.c.generation_id.in_(mine)))
+        for table in (versions, documents, jobs, generations):
+            connection.execute(sa.delete(table).where(table.c.collection_id == collection_id))
+        connection.execute(sa.delete(collections).where(collections.c.id == collection_id))
+
+
+def require_collection(connection: Connection, collection_id: CollectionId, *, tenant: TenantId) -> None:
+    """Return if the collection exists and is the tenant's. Raises NotFound."""
+    owned = sa.select(collections.c.id).where(collections.c.id == collection_id, collections.c.tenant_id == tenant)
+    if connection.scalar(owned) is None:
+        raise NotFound(f"there is no collection {collection_id!r}")
+
+
+def generation_info(catalog: Catalog, generation_id: GenerationId) -> GenerationInfo:
+    """Return one generation. Raises NotFound."""
+    with catalog.read() as connection:
+        found = read_generations(connection, [generation_id])
+    if generation_id not in found:
+        raise NotFound(f"there is no generation {generation_id!r}")
+    return found[generation_id]
+
+
+def read_generations(connection: Connection, ids: Sequence[str]) -> dict[GenerationId, GenerationInfo]:
+    """Return the generations that exist among ``ids``."""
+    found: dict[GenerationId, GenerationInfo] = {}
+    for some in slices(list(ids)):
+        rows = connection.execute(sa.select(*_generation_columns()).where(generations.c.id.in_(some)))
+        found.update((GenerationId(row.generation_id), _generation(row)) for row in rows)
+    return found
+
+
+def pointers(catalog: Catalog, ids: Iterable[str]) -> dict[GenerationId, tuple[str | None, ManifestVersion]]:
+    """Return (manifest object name, version) of the generations that exist among ``ids``."""
+    found: dict[GenerationId, tuple[str | None, ManifestVersion]] = {}
+    wanted = sa.select(generations.c.id, generations.c.manifest, generations.c.version)
+    with catalog.read() as connection:
+        for some in slices(sorted(ids)):
+            for row in connection.execute(wanted.where(generations.c.id.in_(some))):
+                found[GenerationId(row.id)] = (row.manifest, ManifestVersion(row.version))
+    return found
+
+
+def _collection_rows(tenant: TenantId) -> sa.Select[Any]:
+    columns = (collections.c.id, collections.c.name, collections.c.created_at, *_generation_columns())
+    active = sa.and_(generations.c.collection_id == collections.c.id, generations.c.state == "active")
+    return sa.select(*columns).join(generations, active).where(collections.c.tenant_id == tenant)
+
+
+def _generation_columns() -> list[sa.ColumnElement[Any]]:
+    left_out = ("id", "created_at", "next_chunk_id", "writer_epoch")  # the publisher's own business
+    named = [column for column in generations.c if column.name not in left_out]
+    return [generations.c.id.label("generation_id"), *named]
+
+
+def _generation(row: Row[Any]) -> GenerationInfo:
+    values = row._mapping  # noqa: SLF001 - SQLAlchemy's public name for the row as a mapping
+    names = [name for name in GenerationInfo.__dataclass_fields__ if name != "id"]
+    return GenerationInfo(id=GenerationId(row.generation_id), **{name: values[name] for name in names})
+
+
+def _collection(row: Row[Any]) -> CollectionInfo:
+    return CollectionInfo(
+        id=CollectionId(row.id),
+        tenant_id=TenantId(row.tenant_id),
+        name=row.name,
+        created_at=row.created_at,
+        generation=_generation(row),
+        documents={},
+    )
+
+
+def _counted(connection: Connection, found: Sequence[CollectionInfo]) -> list[CollectionInfo]:
+    newest = sa.and_(versions.c.document_id == documents.c.id, versions.c.number == documents.c.newest)
+    counts: dict[str, dict[str, int]] = {info.id: {} for info in found}
+    for some in slices([info.id for info in found]):
+        rows = connection.execute(
+            sa.select(documents.c.collection_id, versions.c.state, sa.func.count())
+            .join(versions, newest)
+            .where(documents.c.collection_id.in_(some))
+            .group_by(documents.c.collection_id, versions.c.state)
+        )
+        for collection_id, state, count in rows:
+            counts[collection_id][state] = count
+    return [replace(info, documents=counts[info.id]) for info in found]

@@ -1,0 +1,107 @@
+"""Documents as their owner sees them: the newest version of each, and how far it came."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Row
+
+from ..errors import NotFound
+from ..ids import CollectionId, DocumentId, JobId, TenantId, VersionId
+from .collections import require_collection
+from .engine import Catalog
+from .tables import documents, versions
+from .values import slices
+
+NOT_KEPT = ("failed", "cancelled")  # a document whose newest version ended so may be submitted again unchanged
+
+
+@dataclass(frozen=True)
+class DocumentInfo:
+    """The newest version of one document. Times are seconds since 1970; ``stage`` and ``error`` say why it failed."""
+
+    id: DocumentId
+    collection_id: CollectionId
+    version_id: VersionId
+    job_id: JobId
+    source: str
+    title: str | None
+    filename: str
+    media_type: str | None
+    size_bytes: int
+    metadata: Mapping[str, Any]
+    event_time: float | None
+    expires_at: float | None
+    number: int
+    state: str
+    stage: str | None
+    error_code: str | None
+    error: str | None
+    chunk_count: int | None
+    created_at: float
+    finished_at: float | None
+    indexed_version: int | None
+
+
+def list_documents(
+    catalog: Catalog,
+    *,
+    tenant: TenantId,
+    collection_id: CollectionId,
+    state: str | None = None,
+    after: DocumentId | None = None,
+    limit: int,
+) -> list[DocumentInfo]:
+    """Return up to ``limit`` documents by id, which is by age; the next page begins ``after`` the last one.
+
+    Raises:
+        NotFound: the tenant has no such collection.
+    """
+    wanted = _newest_versions(tenant).where(documents.c.collection_id == collection_id)
+    if state is not None:
+        wanted = wanted.where(versions.c.state == state)
+    if after is not None:
+        wanted = wanted.where(documents.c.id > after)
+    with catalog.read() as connection:
+        require_collection(connection, collection_id, tenant=tenant)
+        return [_document(row) for row in connection.execute(wanted.order_by(documents.c.id).limit(limit))]
+
+
+def get_document(catalog: Catalog, *, tenant: TenantId, document_id: DocumentId) -> DocumentInfo:
+    """Return one document. Raises NotFound."""
+    with catalog.read() as connection:
+        row = connection.execute(_newest_versions(tenant).where(documents.c.id == document_id)).first()
+    if row is None:
+        raise NotFound(f"there is no document {document_id!r}")
+    return _document(row)
+
+
+def known(catalog: Catalog, *, tenant: TenantId, collection_id: CollectionId, hashes: Mapping[str, bytes]) -> set[str]:
+    """Return the sources whose newest version is in progress or indexed with just these bytes.
+
+    ``hashes`` maps sources to the blake2b-256 of the document's bytes. Metadata is not compared.
+
+    Raises:
+        NotFound: the tenant has no such collection.
+    """
+    newest = sa.and_(versions.c.document_id == documents.c.id, versions.c.number == documents.c.newest)
+    kept = sa.select(documents.c.source, versions.c.content_hash).join(versions, newest)
+    kept = kept.where(documents.c.collection_id == collection_id, versions.c.state.not_in(NOT_KEPT))
+    with catalog.read() as connection:
+        require_collection(connection, collection_id, tenant=tenant)
+        rows = [
+            row for some in slices(list(hashes)) for row in connection.execute(kept.where(documents.c.source.in_(some)))
+        ]
+    return {row.source for row in rows if row.content_hash == hashes[row.source]}
+
+
+def _newest_versions(tenant: TenantId) -> sa.Select[Any]:
+    newest = sa.and_(versions.c.document_id == documents.c.id, versions.c.number == documents.c.newest)
+    of_version = [versions.c[name] for name in DocumentInfo.__dataclass_fields__ if name in versions.c and name != "id"]
+    columns = (documents.c.id, documents.c.source, versions.c.id.label("version_id"), *of_version)
+    return sa.select(*columns).join(versions, newest).where(documents.c.tenant_id == tenant)
+
+
+def _document(row: Row[Any]) -> DocumentInfo:
+    return DocumentInfo(**row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for the row as a mapping

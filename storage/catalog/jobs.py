@@ -1,0 +1,140 @@
+"""Jobs: what one submission became. Progress is read from the documents themselves, so no counter can be wrong."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Row
+
+from ..errors import Conflict, NotFound
+from ..ids import GenerationId, JobId, ManifestVersion, TenantId
+from .completion import OPEN_BATCH, UNFINISHED, close_empty_batches, finish_jobs
+from .engine import Catalog
+from .progress import Progress, read_progress
+from .tables import batches, collections, jobs, versions
+from .values import slices
+
+__all__ = ["JobInfo", "cancel_job", "finish_jobs", "get_job", "list_jobs"]
+
+
+@dataclass(frozen=True)
+class JobInfo:
+    """One job. ``documents`` counts its document versions by state.
+
+    Chunks are those of documents that are on their way or indexed; ``chunks_total`` grows while documents are chunked.
+    ``unchanged``: submitted documents that were already here. ``token``: a search that waits for this generation's
+    version sees every document the job has indexed so far; None before the first.
+    """
+
+    id: JobId
+    tenant_id: TenantId
+    collection: str
+    state: str
+    created_at: float
+    finished_at: float | None
+    documents: Mapping[str, int]
+    chunks_total: int
+    chunks_embedded: int
+    chunks_indexed: int
+    cache_hits: int
+    unchanged: int
+    token: tuple[GenerationId, ManifestVersion] | None
+
+
+def get_job(catalog: Catalog, *, tenant: TenantId, job_id: JobId) -> JobInfo:
+    """Return one job. Raises NotFound."""
+    with catalog.read() as connection:
+        row = connection.execute(_job_rows(tenant).where(jobs.c.id == job_id)).first()
+        if row is None:
+            raise _not_found(job_id)
+        return _described(connection, [row])[0]
+
+
+def list_jobs(catalog: Catalog, *, tenant: TenantId, limit: int = 20, after: JobId | None = None) -> list[JobInfo]:
+    """Return up to ``limit`` jobs, newest first; the next page begins ``after`` the last one.
+
+    Raises:
+        NotFound: the tenant has no job ``after``.
+    """
+    wanted = _job_rows(tenant).order_by(jobs.c.created_at.desc(), jobs.c.id.desc()).limit(limit)
+    with catalog.read() as connection:
+        if after is not None:
+            last = connection.execute(_job_rows(tenant).where(jobs.c.id == after)).first()
+            if last is None:
+                raise _not_found(after)
+            wanted = wanted.where(sa.tuple_(jobs.c.created_at, jobs.c.id) < (last.created_at, last.id))
+        return _described(connection, connection.execute(wanted).all())
+
+
+def cancel_job(catalog: Catalog, *, tenant: TenantId, job_id: JobId, now: float) -> JobInfo:
+    """Cancel every document of the job that is not finished yet; those already indexed stay. Twice is harmless.
+
+    A publish that holds one of them fails as a whole and is prepared again without it: none becomes half visible.
+
+    Raises:
+        NotFound: the tenant has no such job.
+        Conflict: every document of the job is finished already.
+    """
+    with catalog.write("cancel_job") as connection:
+        wanted = sa.select(jobs.c.state).where(jobs.c.id == job_id, jobs.c.tenant_id == tenant)
+        state = connection.scalar(wanted.with_for_update())
+        if state is None:
+            raise _not_found(job_id)
+        if state != "cancelled" and not _cancel_versions(connection, job_id, now=now):
+            raise Conflict(f"job {job_id} cannot be cancelled: it is done")
+        cancelled = sa.update(jobs).where(jobs.c.id == job_id, jobs.c.state != "cancelled")
+        connection.execute(cancelled.values(state="cancelled", finished_at=now))
+    return get_job(catalog, tenant=tenant, job_id=job_id)
+
+
+def _cancel_versions(connection: Connection, job_id: JobId, *, now: float) -> int:
+    unfinished = (versions.c.job_id == job_id, versions.c.state.in_(UNFINISHED))
+    found = sa.select(versions.c.batch_id).where(*unfinished, versions.c.batch_id.is_not(None)).distinct()
+    groups = connection.scalars(found).all()
+    _lock_batches(connection, groups)
+    cancelled = connection.execute(sa.update(versions).where(*unfinished).values(state="cancelled", finished_at=now))
+    close_empty_batches(connection, groups, now=now)
+    return cancelled.rowcount
+
+
+def _lock_batches(connection: Connection, groups: Sequence[str]) -> None:
+    """Take batches before versions, the order of every stage: the other way round two transactions could wait in a ring."""
+    for some in slices(sorted(groups)):
+        held = sa.select(batches.c.id).where(batches.c.group_id.in_(some), batches.c.state.in_(OPEN_BATCH))
+        connection.execute(held.order_by(batches.c.id).with_for_update()).all()
+
+
+def _job_rows(tenant: TenantId) -> sa.Select[Any]:
+    named = sa.select(jobs, collections.c.name.label("collection"))
+    return named.join(collections, collections.c.id == jobs.c.collection_id).where(jobs.c.tenant_id == tenant)
+
+
+def _described(connection: Connection, rows: Iterable[Row[Any]]) -> list[JobInfo]:
+    found = list(rows)
+    progress = read_progress(connection, [row.id for row in found])
+    return [_job(row, progress[row.id]) for row in found]
+
+
+def _job(row: Row[Any], progress: Progress) -> JobInfo:
+    # The stamp may be a moment late; what it would say is already known.
+    over = row.state == "running" and not any(progress.documents.get(state) for state in UNFINISHED)
+    return JobInfo(
+        id=JobId(row.id),
+        tenant_id=TenantId(row.tenant_id),
+        collection=row.collection,
+        state="done" if over else row.state,
+        created_at=row.created_at,
+        finished_at=row.finished_at,
+        documents=progress.documents,
+        chunks_total=progress.chunks_total,
+        chunks_embedded=progress.chunks_embedded,
+        chunks_indexed=progress.chunks_indexed,
+        cache_hits=row.cache_hits + progress.cache_hits,
+        unchanged=row.unchanged,
+        token=progress.token,
+    )
+
+
+def _not_found(job_id: JobId) -> NotFound:
+    return NotFound(f"there is no job {job_id!r}")

@@ -1,0 +1,81 @@
+"""Tenants, and the facts of this installation: its admin key. Only a hash of the key is kept."""
+
+import hashlib
+import hmac
+import secrets
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ..errors import AlreadyExists, NotFound
+from ..ids import TenantId, checked_name
+from .engine import Catalog
+from .statements import insert_if_absent
+from .tables import installation, tenants
+
+DEFAULT_TENANT = TenantId("default")
+
+
+@dataclass(frozen=True)
+class TenantInfo:
+    id: TenantId
+    created_at: float
+
+
+def create_tenant(catalog: Catalog, tenant: str, *, now: float) -> TenantId:
+    """Make a tenant. Raises InvalidName, or AlreadyExists."""
+    tenant_id = TenantId(checked_name("tenant", tenant))
+    with catalog.write("create_tenant") as connection:
+        if not _insert_tenant(connection, tenant_id, now=now):
+            raise AlreadyExists(f"tenant {tenant_id!r} exists already")
+    return tenant_id
+
+
+def list_tenants(catalog: Catalog) -> list[TenantInfo]:
+    """Return every tenant, by name."""
+    with catalog.read() as connection:
+        rows = connection.execute(sa.select(tenants.c.id, tenants.c.created_at).order_by(tenants.c.id))
+        return [TenantInfo(id=TenantId(row.id), created_at=row.created_at) for row in rows]
+
+
+def require_tenant(connection: Connection, tenant: TenantId) -> None:
+    """Return if the tenant exists. Raises NotFound."""
+    if connection.scalar(sa.select(tenants.c.id).where(tenants.c.id == tenant)) is None:
+        raise NotFound(f"there is no tenant {tenant!r}")
+
+
+def ensure_installation(catalog: Catalog, *, now: float, key: str | None) -> str | None:
+    """Make the tenant ``default`` and the admin key where they are missing. Twice is harmless.
+
+    ``key``: the key from the settings; it replaces the one in force. Without it one is made at the first call.
+    Returns the key in force when this call made or replaced it, else None: it cannot be shown a second time.
+    """
+    with catalog.write("ensure_installation") as connection:
+        _insert_tenant(connection, DEFAULT_TENANT, now=now)
+        made = key or f"pk_admin_{secrets.token_urlsafe(32)}"
+        values = {"id": 1, "admin_key_hash": _key_hash(made), "created_at": now}
+        if connection.execute(insert_if_absent(catalog.dialect, installation).values(values)).rowcount:
+            return made
+        if key is None:
+            return None
+        changed = sa.update(installation).where(installation.c.admin_key_hash != _key_hash(key))
+        replaced = connection.execute(changed.values(admin_key_hash=_key_hash(key))).rowcount
+        return key if replaced else None
+
+
+def admin_key_matches(catalog: Catalog, key: str) -> bool:
+    """Say whether ``key`` is the admin key, in a time that does not depend on how much of it is right."""
+    with catalog.read() as connection:
+        stored = connection.scalar(sa.select(installation.c.admin_key_hash))
+    return stored is not None and hmac.compare_digest(stored, _key_hash(key))
+
+
+def _insert_tenant(connection: Connection, tenant: TenantId, *, now: float) -> bool:
+    statement = insert_if_absent(connection.dialect.name, tenants)
+    return connection.execute(statement.values(id=tenant, created_at=now)).rowcount == 1
+
+
+def _key_hash(key: str) -> bytes:
+    # Surrogates cannot come from a settings file, but can from a header; they must not raise.
+    return hashlib.blake2b(key.encode("utf-8", "surrogatepass"), digest_size=32).digest()

@@ -1,0 +1,23 @@
+"""Fits Python values into SQL: lists short enough for an IN, text that every server stores. It runs no statement."""
+
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+
+IN_LIST = 500  # SQLite allows 999 parameters in its older builds
+TEXT_CHARACTERS = 4_000
+
+
+def slices(items: Sequence[T], size: int = IN_LIST) -> Iterator[Sequence[T]]:
+    """Yield ``items`` in order, ``size`` at a time."""
+    for start in range(0, len(items), size):
+        yield items[start : start + size]
+
+
+def storable(text: str) -> str:
+    """Return ``text`` without what PostgreSQL refuses (NUL) or UTF-8 cannot say (lone surrogates), and not endless.
+
+    For titles and error messages, which come out of foreign files and libraries.
+    """
+    return text[:TEXT_CHARACTERS].replace("\0", "").encode("utf-8", "replace").decode("utf-8")

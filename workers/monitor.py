@@ -1,0 +1,51 @@
+"""Flower, the queue's own web page: behind a password, read-only, on loopback unless the settings say otherwise.
+
+Tasks carry ids only and the search role sends no events, so the page has no tenant's text to show.
+"""
+
+import logging
+import signal
+from typing import Any
+
+from penstock.settings.keys import flower_password
+from penstock.settings.model import Settings
+from penstock.settings.wiring import make_data_dir
+
+from . import logs
+from .app import make_app
+from .errors import MissingProgram
+
+log = logging.getLogger(__name__)
+
+
+def run(settings: Settings) -> None:
+    """Serve the page until SIGTERM or SIGINT.
+
+    Raises:
+        MissingProgram: Flower is not installed.
+    """
+    try:
+        from flower import command
+    except ImportError as error:
+        raise MissingProgram("Flower is not installed; install it with: pip install 'penstock[flower]'") from error
+    logs.configure(settings.log)
+    make_data_dir(settings)
+    _set_options(command.options, settings)
+    command.extract_settings()
+    server = command.Flower(capp=make_app(settings), options=command.options, **command.settings)
+    signal.signal(signal.SIGTERM, command.sigterm_handler)
+    port = server.start_http_server()
+    log.info("Flower is at http://%s:%d for user %s.", settings.flower.host, port, settings.flower.user)
+    try:
+        server.start()
+    except (KeyboardInterrupt, SystemExit):
+        server.stop()
+
+
+def _set_options(options: Any, settings: Settings) -> None:
+    """Set Flower's options in memory: a command line or an environment could be read, or changed, from outside."""
+    options.address = settings.flower.host
+    options.port = settings.flower.port
+    options.basic_auth = [f"{settings.flower.user}:{flower_password(settings)}"]
+    options.read_only = True
+    options.persistent = False  # it would write its database into the current directory
