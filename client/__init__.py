@@ -12,18 +12,22 @@ from .errors import (
     Unreachable,
 )
 from .penstock import Penstock, Upload
-from .wire import Chunking, NewDocument, content_hash
+from .wire import Chunking, Document, Job, NewDocument, SearchResult, Status, content_hash
 
 __all__ = [
     "Busy",
     "Chunking",
     "ClientError",
     "Conflict",
+    "Document",
     "Invalid",
+    "Job",
     "NewDocument",
     "NotFound",
     "Penstock",
+    "SearchResult",
     "ServerError",
+    "Status",
     "TooLarge",
     "Unauthorized",
     "Unreachable",

@@ -71,7 +71,8 @@ class Transport:
 
     def _patient(self, wait_s: float) -> httpx.Timeout:
         usual = self._client.timeout
-        return httpx.Timeout(usual, read=(usual.read or 0) + wait_s)
+        read_s = None if usual.read is None else usual.read + wait_s
+        return httpx.Timeout(connect=usual.connect, read=read_s, write=usual.write, pool=usual.pool)
 
     def _ask(self, method: str, path: str, **options: Any) -> httpx.Response:
         for delay_s in RETRY_DELAYS_S:

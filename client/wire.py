@@ -94,7 +94,7 @@ class DocumentFields(Request):
     again makes a new version. ``event_time`` is when its content happened; it is not found after ``expires_at``.
     """
 
-    source: str = Field(min_length=1, max_length=4096)
+    source: str = Field(min_length=1, max_length=2048)
     filename: str | None = Field(default=None, min_length=1, max_length=1024)
     media_type: str | None = Field(default=None, min_length=1, max_length=255)
     title: str | None = Field(default=None, max_length=4096)
@@ -125,7 +125,7 @@ class UploadForm(Request):
 
 
 class SourceHash(Request):
-    source: str = Field(min_length=1, max_length=4096)
+    source: str = Field(min_length=1, max_length=2048)
     content_hash: str = Field(pattern="^[0-9a-f]{64}$", description="blake2b-256 of the document's bytes, in hex")
 
 
@@ -172,6 +172,8 @@ class Document(Answer):
     media_type: str | None
     size_bytes: int
     metadata: dict[str, Any]
+    event_time: float | None
+    expires_at: float | None
     version: int = Field(description="number of the newest version, from 1")
     state: DocumentState
     stage: str | None = Field(description="where it failed")
@@ -193,7 +195,7 @@ class SearchQuery(Request):
     query: str | None = Field(default=None, min_length=1, max_length=65_536)
     vector: list[float] | str | None = None
     k: int = Field(default=10, ge=1)
-    filter: dict[str, Any] | str | None = Field(
+    filter: dict[str, Any] | list[Any] | str | None = Field(
         default=None, description='`{"type": "eq", "key": "lang", "value": "en"}`, nested by `and` and `or`'
     )
     ef: int | None = Field(
@@ -304,8 +306,11 @@ class Status(Answer):
 
 
 class Health(Answer):
+    """``reasons``: why it is not ok. ``degraded``: what is missing but not needed to answer."""
+
     ok: bool
     reasons: list[str] = Field(default_factory=list)
+    degraded: list[str] = Field(default_factory=list)
 
 
 class ErrorBody(Answer):

@@ -14,6 +14,7 @@ Layout (``saveIndex`` in hnswalg.h), little-endian:
 import mmap
 import struct
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -48,18 +49,23 @@ class GraphView:
     upper_at: NDArray[np.uint32]  # per record: place in ``upper`` of its list for level 1; lists take max_m + 1 words
     record_rows: NDArray[np.uint32]  # per record: its row in the segment
 
+    @cached_property
+    def row_records(self) -> NDArray[np.uint32]:
+        """The record of each row, u32[count]: the inverse of ``record_rows``."""
+        records = np.zeros(self.count, np.uint32)
+        records[self.record_rows] = np.arange(self.count, dtype=np.uint32)
+        return records
+
     @property
     def vectors(self) -> NDArray[np.float32]:
         """Return a strided view f32[count, dimensions], in the order of records."""
-        records: NDArray[np.float32] = self.floats.reshape(self.count, self.stride)
-        vectors: NDArray[np.float32] = records[:, self.vector_at : self.vector_at + self.dimensions]
-        return vectors
+        records = self.floats.reshape(self.count, self.stride)
+        return records[:, self.vector_at : self.vector_at + self.dimensions]
 
     def row_vectors(self, rows: NDArray[Any]) -> NDArray[np.float32]:
         """Return a copy f32[len(rows), dimensions] of the vectors of these rows."""
-        records = np.empty(self.count, np.uint32)
-        records[self.record_rows] = np.arange(self.count, dtype=np.uint32)
-        return self.vectors[records[rows]]
+        taken: NDArray[np.float32] = self.vectors[self.row_records[rows]]
+        return taken
 
 
 def open_graph(

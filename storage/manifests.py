@@ -10,7 +10,8 @@ comes with a word in ``flags``; this program refuses words it does not know befo
 
 import json
 from dataclasses import asdict, dataclass, field
-from hashlib import blake2b
+from hashlib import blake2b, file_digest
+from pathlib import Path
 from typing import Any, Literal
 
 from .errors import Damaged, InvalidName, NotFound, Unsupported
@@ -168,6 +169,13 @@ def file_entry(name: str, parts: list[bytes | memoryview]) -> FileEntry:
     for part in parts:
         digest.update(part)
     return FileEntry(name=name, size_bytes=sum(memoryview(part).nbytes for part in parts), blake2b=digest.hexdigest())
+
+
+def describe_file(name: str, path: Path) -> FileEntry:
+    """Describe a local file that is, or will be, the object ``name``. Reads all of it."""
+    with path.open("rb") as file:
+        digest = file_digest(file, lambda: blake2b(digest_size=CHECKSUM_BYTES))
+        return FileEntry(name=name, size_bytes=file.tell(), blake2b=digest.hexdigest())
 
 
 def check_invariants(manifest: Manifest, *, source: str = "manifest") -> None:

@@ -123,7 +123,8 @@ class Publisher:
         if row["manifest"] is None:
             return _Parent(None, base, epoch)
         manifest = read_manifest(self._objects, row["manifest"])
-        if (manifest.version, manifest.next_chunk_id) != (row["version"], row["next_chunk_id"]):
+        stated = (row["id"], row["version"], row["next_chunk_id"])
+        if (manifest.generation_id, manifest.version, manifest.next_chunk_id) != stated:
             raise Damaged(
                 f"manifest {row['manifest']} is not the version that the catalog states; run `penstock doctor`"
             )
@@ -147,26 +148,31 @@ class Publisher:
         swap: Swap | None,
     ) -> Manifest:
         """Write the files of the next version, except its manifest."""
-        base, segments = parent.manifest, parent.manifest.segments
-        place = {"tenant": base.tenant_id, "generation_id": base.generation_id}
+        manifest = parent.manifest
         if swap is not None:
-            segments = swap_in(self._objects, segments, swap, **place)
-        segments = bury(self._objects, segments, chunk_ids=doomed, **place)
-        following = base.next_chunk_id
+            manifest = swap_in(self._objects, manifest, swap)
+        manifest = bury(self._objects, manifest, chunk_ids=doomed)
         if additions is not None and len(additions):
-            chunk_ids = np.arange(following, following + len(additions), dtype="<u8")
-            fresh = write_segment(self._objects, rows=additions, chunk_ids=chunk_ids, vectors=vectors, **place)
-            segments = [*segments, fresh]
-            following += len(additions)
+            manifest = self._append(manifest, additions, vectors=vectors)
         return replace(
-            base,
-            version=ManifestVersion(base.version + 1),
+            manifest,
+            version=ManifestVersion(manifest.version + 1),
             parent=parent.name,
             writer_epoch=parent.epoch,
-            next_chunk_id=following,
             created_at=self._clock(),
-            segments=segments,
         )
+
+    def _append(self, manifest: Manifest, additions: Rows, *, vectors: NDArray[np.float32] | None) -> Manifest:
+        following = manifest.next_chunk_id + len(additions)
+        entry = write_segment(
+            self._objects,
+            tenant=manifest.tenant_id,
+            generation_id=manifest.generation_id,
+            rows=additions,
+            chunk_ids=np.arange(manifest.next_chunk_id, following, dtype="<u8"),
+            vectors=vectors,
+        )
+        return replace(manifest, segments=[*manifest.segments, entry], next_chunk_id=following)
 
     def _write_manifest(self, manifest: Manifest) -> str:
         check_invariants(manifest)

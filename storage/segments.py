@@ -8,7 +8,6 @@ segment serves every version that names it. It searches nothing and publishes no
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from hashlib import blake2b
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,14 +19,13 @@ from .errors import Damaged, NotFound
 from .fields import build_index
 from .graph_files import GraphView, check_links, open_graph
 from .ids import GenerationId, SegmentId, TenantId, new_id
-from .manifests import CHECKSUM_BYTES, FileEntry, SegmentEntry, file_entry
+from .manifests import FileEntry, SegmentEntry, describe_file, file_entry
 from .objects import ObjectStore
 from .rows import Documents, Rows
 from .sections import Array, Sections, open_sections, write_sections
 
 SEGMENT_KIND = "segment"
 DELETES_KIND = "deletes"
-_READ_BYTES = 1 << 22
 _Opened = TypeVar("_Opened")
 
 
@@ -38,6 +36,7 @@ class StagedGraph:
     file: FileEntry
     record_rows: NDArray[np.uint32]
     upper_at: NDArray[np.uint32]
+    insertions: int  # into this graph and those it was grown from
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,8 @@ def write_segment(
         arrays["vectors"] = np.ascontiguousarray(vectors, "<f4")
     if graph is not None:
         arrays |= {"graph_record_rows": graph.record_rows, "graph_upper_at": graph.upper_at}
-    meta = {"segment_id": segment, "generation_id": generation_id, "tenant_id": tenant}
+    insertions = graph.insertions if graph else 0
+    meta = {"segment_id": segment, "generation_id": generation_id, "tenant_id": tenant, "graph_insertions": insertions}
     parts = write_sections(SEGMENT_KIND, meta=meta, arrays=arrays)
     file = file_entry(paths.segment(tenant, generation_id, segment), parts)
     objects.put(file.name, parts)
@@ -157,12 +157,7 @@ def verify_segment(objects: ObjectStore, entry: SegmentEntry, *, dimensions: int
 
 def verify_file(objects: ObjectStore, file: FileEntry) -> None:
     """Compare a file's size and whole content with what the manifest says. Raises Damaged."""
-    path = _local(objects, file)
-    digest = blake2b(digest_size=CHECKSUM_BYTES)
-    with path.open("rb") as opened:
-        while block := opened.read(_READ_BYTES):
-            digest.update(block)
-    if digest.hexdigest() != file.blake2b:
+    if describe_file(file.name, _local(objects, file)) != file:
         raise Damaged(f"{file.name} does not match its checksum in the manifest; restore or rebuild it")
 
 

@@ -4,59 +4,45 @@ It writes files of tombstones under new names and changes nothing that exists. P
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import Conflict, Damaged
-from .ids import GenerationId, TenantId
-from .manifests import SegmentEntry, Swap
+from .manifests import Manifest, SegmentEntry, Swap
 from .objects import ObjectStore
 from .segments import read_chunk_ids, read_deletes, with_deletes
 
 
-def bury(
-    objects: ObjectStore,
-    segments: Sequence[SegmentEntry],
-    *,
-    tenant: TenantId,
-    generation_id: GenerationId,
-    chunk_ids: NDArray[np.uint64],
-) -> list[SegmentEntry]:
-    """Return the segments with tombstones on these chunks; a segment without a live row is left out.
+def bury(objects: ObjectStore, manifest: Manifest, *, chunk_ids: NDArray[np.uint64]) -> Manifest:
+    """Return the manifest with tombstones on these chunks; a segment without a live row is left out.
 
     Args:
-        chunk_ids: u64, ascending; each is live in one of ``segments``.
+        chunk_ids: u64, ascending; each is live in one of the manifest's segments.
 
     Raises:
         Damaged: a chunk is in no segment, or has a tombstone already: catalog and manifest disagree.
     """
     kept: list[SegmentEntry] = []
     buried = 0
-    for entry in segments:
+    for entry in manifest.segments:
         first, end = np.searchsorted(chunk_ids, [entry.first_chunk_id, entry.last_chunk_id + 1])
         here = chunk_ids[first:end]
         buried += len(here)
         successor: SegmentEntry | None = entry
         if len(here):
             rows = _rows_of(objects, entry, chunk_ids=here)
-            successor = _with_tombstones(objects, entry, tenant=tenant, generation_id=generation_id, rows=rows)
+            successor = _with_tombstones(objects, manifest, entry, rows=rows)
         if successor is not None:
             kept.append(successor)
     if buried != len(chunk_ids):
-        raise _disagreement(generation_id)
-    return kept
+        raise _disagreement(manifest.generation_id)
+    return replace(manifest, segments=kept)
 
 
-def swap_in(
-    objects: ObjectStore,
-    segments: Sequence[SegmentEntry],
-    swap: Swap,
-    *,
-    tenant: TenantId,
-    generation_id: GenerationId,
-) -> list[SegmentEntry]:
-    """Return the segments with a merge's output in the place of its inputs.
+def swap_in(objects: ObjectStore, manifest: Manifest, swap: Swap) -> Manifest:
+    """Return the manifest with a merge's output in the place of its inputs.
 
     Chunks that were deleted since the merge read its inputs are buried in the output too. An input that is gone was
     dropped because none of its rows was live.
@@ -66,19 +52,20 @@ def swap_in(
         Damaged: the output would lose a live chunk, or show a dead one.
     """
     output = swap.output
-    replaced = [entry for entry in segments if entry.id in swap.inputs]
-    others = [entry for entry in segments if entry.id not in swap.inputs]
+    replaced = [entry for entry in manifest.segments if entry.id in swap.inputs]
+    others = [entry for entry in manifest.segments if entry.id not in swap.inputs]
     if not replaced or any(_overlap(entry, output) for entry in others):
         raise Conflict(f"the inputs of merged segment {output.id} are gone: drop it")
     rows = _dead_rows(objects, output, replaced=replaced)
     fresh = np.setdiff1d(rows, read_deletes(objects, output), assume_unique=True)
     successor: SegmentEntry | None = output
     if len(fresh):
-        successor = _with_tombstones(objects, output, tenant=tenant, generation_id=generation_id, rows=fresh)
+        successor = _with_tombstones(objects, manifest, output, rows=fresh)
     live = successor.live_count if successor else 0
     if live != sum(entry.live_count for entry in replaced):
         raise Damaged(f"merged segment {output.id} does not hold the live chunks of its inputs: merge them again")
-    return sorted([*others, *([successor] if successor else [])], key=lambda entry: entry.first_chunk_id)
+    segments = [*others, *([successor] if successor else [])]
+    return replace(manifest, segments=sorted(segments, key=lambda entry: entry.first_chunk_id))
 
 
 def _dead_rows(objects: ObjectStore, output: SegmentEntry, *, replaced: Sequence[SegmentEntry]) -> NDArray[np.uint32]:
@@ -103,12 +90,7 @@ def _rows_of(objects: ObjectStore, entry: SegmentEntry, *, chunk_ids: NDArray[np
 
 
 def _with_tombstones(
-    objects: ObjectStore,
-    entry: SegmentEntry,
-    *,
-    tenant: TenantId,
-    generation_id: GenerationId,
-    rows: NDArray[np.uint32],
+    objects: ObjectStore, manifest: Manifest, entry: SegmentEntry, *, rows: NDArray[np.uint32]
 ) -> SegmentEntry | None:
     """Return the entry with tombstones on ``rows`` besides those it has, or None when no row is left."""
     former = read_deletes(objects, entry)
@@ -117,7 +99,7 @@ def _with_tombstones(
         raise _disagreement(entry.id)
     if len(united) == entry.row_count:
         return None
-    return with_deletes(objects, entry, tenant=tenant, generation_id=generation_id, rows=united)
+    return with_deletes(objects, entry, tenant=manifest.tenant_id, generation_id=manifest.generation_id, rows=united)
 
 
 def _overlap(one: SegmentEntry, other: SegmentEntry) -> bool:

@@ -18,8 +18,8 @@ from .errors import MissingProgram
 log = logging.getLogger(__name__)
 
 
-def run(settings: Settings) -> None:
-    """Serve the page until SIGTERM or SIGINT.
+def run(settings: Settings) -> int:
+    """Serve the page until SIGTERM or SIGINT, and return the exit status.
 
     Raises:
         MissingProgram: Flower is not installed.
@@ -40,6 +40,7 @@ def run(settings: Settings) -> None:
         server.start()
     except (KeyboardInterrupt, SystemExit):
         server.stop()
+    return 0
 
 
 def _set_options(options: Any, settings: Settings) -> None:

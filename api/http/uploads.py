@@ -5,7 +5,7 @@ What arrives is spooled to disk; memory holds the content of a submission once, 
 
 import base64
 import binascii
-from collections.abc import AsyncGenerator, AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -13,8 +13,7 @@ from tempfile import SpooledTemporaryFile
 from typing import IO, Protocol
 
 import anyio.to_thread
-from starlette.datastructures import FormData, UploadFile
-from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
 from penstock.client.wire import DocumentFields, NewDocument, Submission, UploadForm
@@ -25,10 +24,8 @@ from penstock.storage.metadata import check_metadata
 
 from ..errors import Refused
 from .bodies import bounded, check_is_json, media_type, parse_json
+from .forms import SPOOLED_BYTES, files_of, received_form, text_of, too_many_documents
 
-SPOOLED_BYTES = 1 << 20  # more goes to disk
-FORM_FIELD_BYTES = 32 << 20  # `documents` of a form: fields and metadata of all files
-FORM_FIELDS = ("files", "documents", "job_id")
 UNDECLARED = "application/octet-stream"  # what programs send that do not know better
 
 
@@ -48,8 +45,10 @@ async def arrived(request: Request, limits: Limits) -> AsyncIterator[Arrived]:
             incomplete or has fields that nobody asked for.
     """
     if media_type(request) == "multipart/form-data":
-        async with _form(request, limits) as form:
-            yield _ArrivedForm(files=_files(form), documents=_text(form, "documents"), job_id=_text(form, "job_id"))
+        async with received_form(request, limits) as form:
+            yield _ArrivedForm(
+                files=files_of(form), documents=text_of(form, "documents"), job_id=text_of(form, "job_id")
+            )
     else:
         check_is_json(request)
         with SpooledTemporaryFile(max_size=SPOOLED_BYTES) as body:
@@ -150,7 +149,7 @@ class _ArrivedForm:
 def _unsaid(file: UploadFile, position: int) -> DocumentFields:
     if not file.filename:
         raise Refused("a file without a name needs an entry in 'documents'", param=f"files[{position}]")
-    return DocumentFields(source=file.filename[:4096])
+    return DocumentFields(source=file.filename)
 
 
 def _submitted(said: DocumentFields, data: bytes, position: int, *, media_type: str | None) -> SubmittedDocument:
@@ -180,16 +179,7 @@ def _check_count(count: int, limits: Limits) -> None:
     if count == 0:
         raise Refused("the submission has no documents", code="empty_submission", param="documents")
     if count > limits.max_documents_per_submission:
-        raise _too_many(limits)
-
-
-def _too_many(limits: Limits) -> Refused:
-    return Refused(
-        f"more than {limits.max_documents_per_submission:,} documents in one submission: send several",
-        status=413,
-        code="too_many_documents",
-        param="documents",
-    )
+        raise too_many_documents(limits)
 
 
 def _check_size(size_bytes: int, position: int, limits: Limits) -> None:
@@ -200,72 +190,3 @@ def _check_size(size_bytes: int, position: int, limits: Limits) -> None:
             code="document_too_large",
             param=f"documents[{position}]",
         )
-
-
-class _WholeMultiPartParser(MultiPartParser):
-    """Knows whether the closing boundary came: without it the last part is missing and nobody says so."""
-
-    spool_max_size = SPOOLED_BYTES
-    whole = False
-
-    def on_end(self) -> None:
-        self.whole = True
-
-
-@asynccontextmanager
-async def _form(request: Request, limits: Limits) -> AsyncIterator[FormData]:
-    form = await _parsed_form(request, limits)
-    try:
-        yield form
-    finally:
-        await form.close()
-
-
-async def _parsed_form(request: Request, limits: Limits) -> FormData:
-    parser = _WholeMultiPartParser(
-        request.headers,
-        _bounded_stream(request, limits),
-        max_files=limits.max_documents_per_submission,
-        max_fields=len(FORM_FIELDS) + 1,
-        max_part_size=min(FORM_FIELD_BYTES, limits.max_submission_bytes),
-    )
-    try:
-        form = await parser.parse()
-    except MultiPartException as error:
-        if "Too many files" in error.message:
-            raise _too_many(limits) from error
-        raise Refused(f"the form cannot be read: {error.message}", code="invalid_form") from error
-    try:
-        _check_form(form, whole=parser.whole)
-    except Refused:
-        await form.close()
-        raise
-    return form
-
-
-async def _bounded_stream(request: Request, limits: Limits) -> AsyncGenerator[bytes, None]:
-    async for chunk in bounded(request, limit_bytes=limits.max_submission_bytes):
-        yield chunk
-
-
-def _check_form(form: FormData, *, whole: bool) -> None:
-    if not whole:
-        raise Refused("the form ends before its last boundary: it was cut off on the way", code="invalid_form")
-    for name, value in form.multi_items():
-        if name not in FORM_FIELDS:
-            raise Refused(f"unknown form field {name!r}: there are {', '.join(FORM_FIELDS)}", param=name)
-        if isinstance(value, UploadFile) != (name == "files"):
-            kind = "files" if name == "files" else "text"
-            raise Refused(f"form field {name!r} takes {kind}", param=name)
-    for name in ("documents", "job_id"):
-        if len(form.getlist(name)) > 1:
-            raise Refused(f"form field {name!r} is there more than once", param=name)
-
-
-def _files(form: FormData) -> list[UploadFile]:
-    return [value for value in form.getlist("files") if isinstance(value, UploadFile)]
-
-
-def _text(form: FormData, name: str) -> str | None:
-    value = form.get(name)
-    return value if isinstance(value, str) else None

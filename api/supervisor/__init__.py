@@ -1,4 +1,4 @@
-"""One machine's processes under one parent: starts them in order, restarts the dead, shows one log, stops them in order."""
+"""One machine's processes under one parent: started and stopped in order, restarted when they die, with one log."""
 
 from .errors import StartFailed
 from .running import Supervisor

@@ -17,6 +17,7 @@ LONGEST_DELAY_S = 30.0
 HEALTHY_S = 60.0
 LONGEST_LINE_BYTES = 64 << 10
 PR_SET_PDEATHSIG = 1
+NOT_STARTED = 127  # what shells say
 
 
 def delay_s(failures: int) -> float:
@@ -64,7 +65,7 @@ class Child:
         try:
             while not self._stopping.is_set():
                 started = self._clock()
-                status = await self._run(writing)
+                status = await self._attempt(writing)
                 if self._stopping.is_set():
                     break
                 self.failures = 1 if self._clock() - started >= HEALTHY_S else self.failures + 1
@@ -76,7 +77,7 @@ class Child:
                 await asyncio.wait_for(pump, 1.0)  # a stray grandchild may hold the pipe open
 
     async def stop(self, *, grace_s: float, hurry: asyncio.Event) -> None:
-        """Ask the process to finish; kill it, with everything it started, after ``grace_s`` or when ``hurry`` is set."""
+        """Ask the process to finish; kill it and all it started after ``grace_s``, or when ``hurry`` is set."""
         self._stopping.set()
         self._signal(signal.SIGTERM)
         if await _first(self._gone, hurry, timeout_s=grace_s) is self._gone:
@@ -89,6 +90,13 @@ class Child:
         if self._process is not None and self._process.returncode is None:
             with suppress(ProcessLookupError):
                 self._process.send_signal(number)
+
+    async def _attempt(self, output: int) -> int:
+        try:
+            return await self._run(output)
+        except OSError as error:
+            self._log.line(self.role.name, f"cannot be started: {error or type(error).__name__}")
+            return NOT_STARTED
 
     async def _run(self, output: int) -> int:
         if self._before_start is not None:

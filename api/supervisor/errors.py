@@ -1,6 +1,6 @@
 """What keeps `penstock up` from starting.
 
-    StartFailed    the message says which process, port or directory, and what to change
+StartFailed    the message says which process, port or directory, and what to change
 """
 
 

@@ -76,7 +76,9 @@ def make_directories(settings: Settings) -> None:
     directory.mkdir(mode=0o700, exist_ok=True)
     found = directory.lstat()  # under /tmp another user may have been first
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
-        raise StartFailed(f"{directory} is not a private directory of this user: remove it, or use a shorter --data-dir")
+        raise StartFailed(
+            f"{directory} is not a private directory of this user: remove it, or use a shorter --data-dir"
+        )
 
 
 async def clear_socket(path: Path) -> None:

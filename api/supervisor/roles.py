@@ -44,6 +44,7 @@ def chosen_roles(*, only: Collection[str] = (), without: Collection[str] = (), f
 def role(name: str, settings: Settings, *, socket_fd: int | None = None) -> Role:
     """Return how to start a role. ``socket_fd``: the listening socket that the api process inherits."""
     environment = thread_environment(_threads(name, settings))
+    command: tuple[str, ...]
     if name == API:
         command = (sys.executable, "-m", "penstock.api.cli", "serve", "--fd", str(socket_fd))
     else:

@@ -31,13 +31,20 @@ def decode(data: bytes, *, declared: str | None = None) -> str:
     Raises:
         ParseError: ``binary`` when it is not text in any encoding, ``empty`` when there is nothing but white space.
     """
-    text = _marked(data) or _zero_padded(data)
+    text = _marked(data)
+    if text is None:
+        text = _zero_padded(data)
     if text is None:
         _refuse_controls(data)
         text = _declared(data, declared) or _utf8(data) or _guessed(data)
+    refuse_blank(text)
+    return text
+
+
+def refuse_blank(text: str) -> None:
+    """Raise ParseError ``empty`` when there is nothing but white space."""
     if not text or text.isspace():
         raise ParseError("empty", "It holds no text, only white space: submit it again with its content.")
-    return text
 
 
 def _binary() -> ParseError:

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterator
 
-from .decoding import decode
+from .decoding import decode, refuse_blank
 from .detection import MEDIA_TYPES
 from .documents import Deadline, ParsedDocument, ParseLimits, Span
 from .writing import Outline, check_length, clean, title_of
@@ -23,9 +23,8 @@ _DECORATION = re.compile(r"!?\[([^\]\n]*)\]\([^)\n]*\)|[*`]+|[ \t]+#+[ \t]*$")
 
 def parse_text(data: bytes, limits: ParseLimits, deadline: Deadline) -> ParsedDocument:
     """Return the text as it is, in one span."""
-    text = clean(decode(data))
+    text = _whole(data, limits)
     deadline.check()
-    check_length(len(text), limits.max_characters)
     return ParsedDocument(text, None, MEDIA_TYPES["text"], [Span(0, len(text))])
 
 
@@ -34,8 +33,7 @@ def parse_markdown(data: bytes, limits: ParseLimits, deadline: Deadline) -> Pars
 
     The title is the ``title`` of the front matter, else the first heading of the first level.
     """
-    text = clean(decode(data))
-    check_length(len(text), limits.max_characters)
+    text = _whole(data, limits)
     front = _FRONT_MATTER.match(text)
     front_title = _FRONT_TITLE.search(front[1]) if front else None
     title = front_title[2] if front_title else None
@@ -51,6 +49,13 @@ def parse_markdown(data: bytes, limits: ParseLimits, deadline: Deadline) -> Pars
         title = title or (heading if level == 1 else None)
     spans.append(Span(start, len(text), None, outline.path))
     return ParsedDocument(text, title_of(title), MEDIA_TYPES["markdown"], spans)
+
+
+def _whole(data: bytes, limits: ParseLimits) -> str:
+    text = clean(decode(data))
+    refuse_blank(text)
+    check_length(len(text), limits.max_characters)
+    return text
 
 
 def _headings(text: str, position: int) -> Iterator[tuple[int, int, str]]:

@@ -99,7 +99,7 @@ def _cancel_versions(connection: Connection, job_id: JobId, *, now: float) -> in
 
 
 def _lock_batches(connection: Connection, groups: Sequence[str]) -> None:
-    """Take batches before versions, the order of every stage: the other way round two transactions could wait in a ring."""
+    """Take batches before versions, as every stage does: the other way round, two transactions could wait in a ring."""
     for some in slices(sorted(groups)):
         held = sa.select(batches.c.id).where(batches.c.group_id.in_(some), batches.c.state.in_(OPEN_BATCH))
         connection.execute(held.order_by(batches.c.id).with_for_update()).all()

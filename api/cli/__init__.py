@@ -1,0 +1,24 @@
+"""The command line, `penstock`: the operations of the HTTP interface for people, and the processes of this machine.
+
+Must not import what a command needs before that command runs: `penstock --help` answers at once.
+"""
+
+import os
+import sys
+
+
+def main() -> None:
+    """Run one command and exit with its code: see `exits.ExitCode`."""
+    try:
+        import typer  # noqa: F401
+    except ImportError:
+        sys.exit("error: the command line is not installed; install it with: pip install 'penstock[all]'")
+    from .application import app
+    from .exits import report
+
+    try:
+        app()
+    except Exception as error:  # noqa: BLE001 the outermost frame: a person sees a sentence, not a stack
+        if os.environ.get("PENSTOCK_DEBUG"):
+            raise
+        sys.exit(report(error, as_json="--json" in sys.argv))

@@ -1,0 +1,36 @@
+"""Options that several commands share, so that they are named and explained the same everywhere."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Url = Annotated[
+    str | None,
+    typer.Option(
+        "--url",
+        envvar="PENSTOCK_URL",
+        help="Server to talk to; default: the one that runs on this machine, else http://127.0.0.1:7700.",
+    ),
+]
+Key = Annotated[
+    str | None,
+    typer.Option(
+        "--key",
+        envvar="PENSTOCK_API_KEY",
+        help="API key; default: the one that `penstock up` keeps in the data directory.",
+        show_default=False,
+    ),
+]
+Tenant = Annotated[str, typer.Option("--tenant", envvar="PENSTOCK_TENANT", help="Tenant to act for.")]
+Collection = Annotated[str, typer.Option("--collection", "-c", help="Collection to act on.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
+Config = Annotated[
+    Path | None,
+    typer.Option("--config", envvar="PENSTOCK_CONFIG", help="Settings file; default: penstock.toml, if there is one."),
+]
+DataDir = Annotated[
+    Path | None, typer.Option("--data-dir", help="Directory of everything this installation keeps (data_dir).")
+]
+Limit = Annotated[int, typer.Option("--limit", min=1, max=1000, help="Most rows to list.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]

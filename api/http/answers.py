@@ -1,0 +1,104 @@
+"""Words what storage/ returns as wire types. Reads nothing, decides nothing."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic_core import to_json
+from starlette.responses import Response
+
+from penstock.storage.catalog.collections import CollectionInfo
+from penstock.storage.catalog.documents import DocumentInfo
+from penstock.storage.catalog.jobs import JobInfo
+from penstock.storage.catalog.tenants import TenantInfo
+from penstock.storage.ids import GenerationId, ManifestVersion
+
+JSON = "application/json"
+
+
+def answer(
+    content: BaseModel | dict[str, Any], *, status: int = 200, headers: dict[str, str] | None = None
+) -> Response:
+    """Return ``content`` as JSON in one pass, without checking our own answer once more."""
+    return Response(to_json(content), status_code=status, headers=headers, media_type=JSON)
+
+
+def token(generation_id: GenerationId, version: ManifestVersion) -> str:
+    """Return the text that `read_token` understands; to callers it means nothing."""
+    return f"{generation_id}:{version}"
+
+
+def read_token(text: str) -> tuple[GenerationId, ManifestVersion]:
+    """Return what `token` was made of. Raises ValueError."""
+    generation_id, _, version = text.rpartition(":")
+    if not generation_id or not (version.isascii() and version.isdigit()) or len(version) > 18:
+        raise ValueError(text)
+    return GenerationId(generation_id), ManifestVersion(int(version))
+
+
+def tenant(info: TenantInfo) -> dict[str, Any]:
+    return {"name": info.id, "created_at": info.created_at}
+
+
+def collection(info: CollectionInfo) -> dict[str, Any]:
+    generation = info.generation
+    return {
+        "id": info.id,
+        "name": info.name,
+        "created_at": info.created_at,
+        "model": generation.model,
+        "dimensions": generation.dimensions,
+        "metric": generation.metric,
+        "chunking": dict(generation.chunking),
+        "version": generation.version,
+        "published_at": generation.published_at,
+        "chunks": generation.live_chunks,
+        "documents": dict(info.documents),
+        "token": token(generation.id, generation.version),
+    }
+
+
+def document(info: DocumentInfo) -> dict[str, Any]:
+    return {
+        "id": info.id,
+        "source": info.source,
+        "title": info.title,
+        "filename": info.filename,
+        "media_type": info.media_type,
+        "size_bytes": info.size_bytes,
+        "metadata": dict(info.metadata),
+        "event_time": info.event_time,
+        "expires_at": info.expires_at,
+        "version": info.number,
+        "state": info.state,
+        "stage": info.stage,
+        "error_code": info.error_code,
+        "error": info.error,
+        "chunks": info.chunk_count,
+        "created_at": info.created_at,
+        "finished_at": info.finished_at,
+        "indexed_version": info.indexed_version,
+        "job_id": info.job_id,
+    }
+
+
+def job(info: JobInfo) -> dict[str, Any]:
+    return {
+        "id": info.id,
+        "collection": info.collection,
+        "state": info.state,
+        "created_at": info.created_at,
+        "finished_at": info.finished_at,
+        "documents": dict(info.documents),
+        "chunks_total": info.chunks_total,
+        "chunks_embedded": info.chunks_embedded,
+        "chunks_indexed": info.chunks_indexed,
+        "cache_hits": info.cache_hits,
+        "unchanged": info.unchanged,
+        "token": token(*info.token) if info.token else None,
+    }
+
+
+def page(found: Sequence[dict[str, Any]], *, limit: int) -> dict[str, Any]:
+    """Return one page of ``limit`` entries out of up to one more, which only says that there is a next page."""
+    shown = list(found[:limit])
+    return {"data": shown, "has_more": len(found) > limit, "last_id": shown[-1]["id"] if shown else None}

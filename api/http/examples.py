@@ -1,0 +1,150 @@
+"""One example of every request and answer, shown in the OpenAPI description. A test reads each as its type."""
+
+from typing import Any
+
+from pydantic import BaseModel
+
+from penstock.client import wire
+
+JOB = {
+    "id": "job_0192f1c0a5b3c1d2e3f4a5b6c7",
+    "collection": "handbook",
+    "state": "running",
+    "created_at": 1767225600.0,
+    "finished_at": None,
+    "documents": {"embedding": 2, "indexed": 1},
+    "chunks_total": 41,
+    "chunks_embedded": 20,
+    "chunks_indexed": 12,
+    "cache_hits": 3,
+    "unchanged": 0,
+    "token": "gen_0192f1bfe2a0b1c2d3e4f5a6b7:4",
+}
+DOCUMENT = {
+    "id": "doc_0192f1c0a5b4d2e3f4a5b6c7d8",
+    "source": "manuals/penstock.md",
+    "title": "Penstocks",
+    "filename": "penstock.md",
+    "media_type": "text/markdown",
+    "size_bytes": 5120,
+    "metadata": {"lang": "en", "tags": ["water", "turbines"]},
+    "event_time": 1735689600.0,
+    "expires_at": None,
+    "version": 2,
+    "state": "failed",
+    "stage": "chunk",
+    "error_code": "truncated",
+    "error": "the file ends in the middle of a table",
+    "chunks": None,
+    "created_at": 1767225600.0,
+    "finished_at": 1767225602.5,
+    "indexed_version": None,
+    "job_id": JOB["id"],
+}
+COLLECTION = {
+    "id": "col_0192f1bfe29fa0b1c2d3e4f5a6",
+    "name": "handbook",
+    "created_at": 1767225000.0,
+    "model": "minilm",
+    "dimensions": 384,
+    "metric": "cosine",
+    "chunking": {"strategy": "recursive", "size_tokens": 200, "overlap_tokens": 20},
+    "version": 4,
+    "published_at": 1767225610.0,
+    "chunks": 128,
+    "documents": {"indexed": 11, "failed": 1},
+    "token": "gen_0192f1bfe2a0b1c2d3e4f5a6b7:4",
+}
+TENANT = {"name": "acme", "created_at": 1767224000.0}
+FILTER = {
+    "type": "and",
+    "filters": [
+        {"type": "eq", "key": "lang", "value": "en"},
+        {"type": "in", "key": "tags", "value": ["water", "dams"]},
+    ],
+}
+
+EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
+    wire.NewTenant: {"name": "acme"},
+    wire.Tenant: TENANT,
+    wire.TenantList: {"data": [TENANT]},
+    wire.NewCollection: {"name": "handbook", "model": "minilm", "chunking": {"strategy": "auto"}},
+    wire.Collection: COLLECTION,
+    wire.CollectionList: {"data": [COLLECTION]},
+    wire.Submission: {
+        "documents": [
+            {"source": "notes/1", "text": "A penstock leads water to a turbine.", "metadata": {"lang": "en"}},
+            {"source": "manuals/a.pdf", "filename": "a.pdf", "content_base64": "JVBERi0xLjcK", "title": "Manual A"},
+        ]
+    },
+    wire.UploadForm: {"documents": [{"source": "manuals/a.pdf", "metadata": {"lang": "en"}}]},
+    wire.Submitted: {"job": JOB, "accepted": 3, "unchanged": 0},
+    wire.KnownQuery: {"documents": [{"source": "notes/1", "content_hash": "9f" * 32}]},
+    wire.Known: {"known": ["notes/1"]},
+    wire.Document: DOCUMENT,
+    wire.DocumentList: {"data": [DOCUMENT], "has_more": False, "last_id": DOCUMENT["id"]},
+    wire.Job: JOB,
+    wire.JobList: {"data": [JOB], "has_more": False, "last_id": JOB["id"]},
+    wire.SearchQuery: {"query": "what leads water to a turbine?", "k": 3, "filter": FILTER},
+    wire.SearchResult: {
+        "hits": [
+            {
+                "chunk_id": 17,
+                "score": 0.8312,
+                "text": "A penstock leads water to a turbine.",
+                "start": 0,
+                "end": 36,
+                "page": None,
+                "heading": "Intake",
+                "document": {
+                    "id": DOCUMENT["id"],
+                    "source": "manuals/penstock.md",
+                    "title": "Penstocks",
+                    "metadata": {"lang": "en", "tags": ["water", "turbines"]},
+                    "version": 2,
+                    "media_type": "text/markdown",
+                },
+            }
+        ],
+        "version": 4,
+        "token": COLLECTION["token"],
+        "took_ms": 6.4,
+        "explain": None,
+    },
+    wire.Status: {
+        "version": "0.1.0",
+        "now": 1767225611.0,
+        "queued_documents": 0,
+        "stages": {"embed": {"ready": 3, "sent": 2, "running": 1, "dead": 0, "oldest_s": 1.4}},
+        "roles": [
+            {
+                "role": "embed",
+                "host": "node-1",
+                "pid": 4211,
+                "started_at": 1767220000.0,
+                "seen_at": 1767225610.0,
+                "progress_at": 1767225609.5,
+                "doing": "embedding 128 chunks",
+            }
+        ],
+        "jobs": [JOB | {"tenant": "acme"}],
+        "collections": [
+            {
+                "tenant": "acme",
+                "name": "handbook",
+                "model": "minilm",
+                "version": 4,
+                "chunks": 128,
+                "documents": {"indexed": 11, "failed": 1},
+            }
+        ],
+    },
+    wire.Health: {"ok": True, "reasons": [], "degraded": ["the queue's server does not answer"]},
+    wire.ErrorAnswer: {
+        "error": {
+            "code": "invalid_request",
+            "message": "unknown field 'documents[0].sorce': did you mean 'source'?",
+            "param": "documents[0].sorce",
+        }
+    },
+}

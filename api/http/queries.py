@@ -1,0 +1,22 @@
+"""Query parameters of the list routes. Unknown ones are refused like unknown fields."""
+
+from pydantic import Field
+
+from penstock.client.wire import DocumentState, Request
+
+
+class DocumentsQuery(Request):
+    state: DocumentState | None = Field(default=None, description="only documents whose newest version is so")
+    after: str | None = Field(default=None, max_length=64, description="`last_id` of the page before")
+    limit: int = Field(default=100, ge=1, le=1000)
+
+
+class JobsQuery(Request):
+    after: str | None = Field(default=None, max_length=64, description="`last_id` of the page before")
+    limit: int = Field(default=20, ge=1, le=100)
+
+
+class JobQuery(Request):
+    wait: float = Field(
+        default=0.0, ge=0, le=30, description="answer when the job is not running any more, at most so many seconds later"
+    )

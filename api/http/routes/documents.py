@@ -1,0 +1,122 @@
+"""Routes: submitting documents, and what became of them."""
+
+from typing import Annotated, Any
+
+import anyio.to_thread
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from penstock.client import wire
+from penstock.storage.catalog.documents import get_document, known, list_documents
+from penstock.storage.catalog.engine import Catalog
+from penstock.storage.catalog.jobs import get_job
+from penstock.storage.errors import NotFound
+from penstock.storage.ids import DocumentId, JobId
+from penstock.storage.intake import accept
+
+from ...errors import Refused, refusal
+from .. import answers
+from ..bodies import read_json
+from ..components import Components, components_of
+from ..docs import json_body, submission_body
+from ..lookups import find_collection
+from ..queries import DocumentsQuery
+from ..uploads import Arrived, arrived
+
+router = APIRouter(tags=["documents"])
+DOCUMENTS = "/v1/tenants/{tenant}/collections/{collection}/documents"
+KNOWN_BODY_BYTES = 32 << 20
+
+
+@router.post(
+    DOCUMENTS,
+    response_model=wire.Submitted,
+    status_code=202,
+    summary="Submit documents",
+    description="All are accepted or none. From then on each becomes indexed, or failed with its reason. "
+    "`Location` is the job. Documents that are here already, unchanged, cost nothing.",
+    openapi_extra=submission_body(),
+)
+async def submit(request: Request, tenant: str, collection: str) -> Response:
+    components = components_of(request)
+    await components.call(find_collection, tenant, collection)  # before a long upload, not after it
+    async with arrived(request, components.settings.limits) as submission:
+        answer = await anyio.to_thread.run_sync(
+            _accept, components, tenant, collection, submission, limiter=components.submissions
+        )
+    components.notices.work_ready()
+    location = f"/v1/tenants/{tenant}/jobs/{answer['job']['id']}"
+    return answers.answer(answer, status=202, headers={"Location": location})
+
+
+@router.post(
+    DOCUMENTS + ":known",
+    response_model=wire.Known,
+    summary="Ask which documents are here already",
+    description="So that a producer need not send them again.",
+    openapi_extra=json_body(wire.KnownQuery),
+)
+async def ask_known(request: Request, tenant: str, collection: str) -> Response:
+    asked = await read_json(request, wire.KnownQuery, limit_bytes=KNOWN_BODY_BYTES)
+    found = await components_of(request).call(_known, tenant, collection, asked)
+    return answers.answer({"known": found})
+
+
+@router.get(DOCUMENTS, response_model=wire.DocumentList, summary="List documents")
+async def list_page(
+    request: Request, tenant: str, collection: str, query: Annotated[DocumentsQuery, Query()]
+) -> Response:
+    return answers.answer(await components_of(request).call(_page, tenant, collection, query))
+
+
+@router.get(DOCUMENTS + "/{document_id}", response_model=wire.Document, summary="Show a document")
+async def show(request: Request, tenant: str, collection: str, document_id: str) -> Response:
+    return answers.answer(await components_of(request).call(_document, tenant, collection, document_id))
+
+
+def _accept(components: Components, tenant: str, name: str, submission: Arrived) -> dict[str, Any]:
+    documents, job_id = submission.read(components.settings.limits)
+    found = find_collection(components.catalog, tenant, name)
+    try:
+        accepted = accept(
+            components.catalog,
+            components.objects,
+            tenant=found.tenant_id,
+            collection_id=found.id,
+            generation_id=found.generation.id,
+            documents=documents,
+            now=components.clock(),
+            job_id=None if job_id is None else JobId(job_id),
+        )
+    except NotFound as error:
+        raise refusal(error, param="job_id") or error from error
+    job = get_job(components.catalog, tenant=found.tenant_id, job_id=accepted.job_id)
+    return {"job": answers.job(job), "accepted": accepted.accepted, "unchanged": accepted.unchanged}
+
+
+def _known(catalog: Catalog, tenant: str, name: str, asked: wire.KnownQuery) -> list[str]:
+    found = find_collection(catalog, tenant, name)
+    hashes = {document.source: bytes.fromhex(document.content_hash) for document in asked.documents}
+    return sorted(known(catalog, tenant=found.tenant_id, collection_id=found.id, hashes=hashes))
+
+
+def _page(catalog: Catalog, tenant: str, name: str, query: DocumentsQuery) -> dict[str, Any]:
+    found = find_collection(catalog, tenant, name)
+    after = None if query.after is None else DocumentId(query.after)
+    page = list_documents(
+        catalog,
+        tenant=found.tenant_id,
+        collection_id=found.id,
+        state=query.state,
+        after=after,
+        limit=query.limit + 1,
+    )
+    return answers.page([answers.document(info) for info in page], limit=query.limit)
+
+
+def _document(catalog: Catalog, tenant: str, name: str, document_id: str) -> dict[str, Any]:
+    found = find_collection(catalog, tenant, name)
+    info = get_document(catalog, tenant=found.tenant_id, document_id=DocumentId(document_id))
+    if info.collection_id != found.id:
+        raise NotFound(f"there is no document {document_id!r}")
+    return answers.document(info)

@@ -1,0 +1,69 @@
+"""Routes: jobs of a tenant."""
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from penstock.client import wire
+from penstock.storage.catalog.engine import Catalog
+from penstock.storage.catalog.jobs import cancel_job, get_job, list_jobs
+from penstock.storage.ids import JobId
+
+from .. import answers
+from ..components import components_of
+from ..front import UNTIMED
+from ..lookups import find_tenant
+from ..queries import JobQuery, JobsQuery
+
+router = APIRouter(tags=["jobs"])
+JOBS = "/v1/tenants/{tenant}/jobs"
+FIRST_LOOK_S = 0.1
+LAST_LOOK_S = 1.0
+
+
+@router.get(JOBS, response_model=wire.JobList, summary="List jobs, newest first")
+async def list_page(request: Request, tenant: str, query: Annotated[JobsQuery, Query()]) -> Response:
+    return answers.answer(await components_of(request).call(_page, tenant, query))
+
+
+@router.get(JOBS + "/{job_id}", response_model=wire.Job, summary="Show a job, or wait for its end")
+async def show(request: Request, tenant: str, job_id: str, query: Annotated[JobQuery, Query()]) -> Response:
+    components, loop = components_of(request), asyncio.get_running_loop()
+    deadline, pause_s = loop.time() + query.wait, FIRST_LOOK_S
+    if query.wait:
+        request.scope[UNTIMED] = True
+    while True:
+        found = await components.call(_job, tenant, job_id)
+        left_s = deadline - loop.time()
+        if found["state"] != "running" or left_s <= 0 or components.stopping:
+            return answers.answer(found)
+        await asyncio.sleep(min(pause_s, left_s))
+        pause_s = min(pause_s * 1.5, LAST_LOOK_S)
+
+
+@router.post(
+    JOBS + "/{job_id}/cancel",
+    response_model=wire.Job,
+    summary="Cancel what is not indexed yet",
+    description="409 when the job is done. Twice is harmless.",
+)
+async def cancel(request: Request, tenant: str, job_id: str) -> Response:
+    components = components_of(request)
+    return answers.answer(await components.call(_cancelled, tenant, job_id, now=components.clock()))
+
+
+def _page(catalog: Catalog, tenant: str, query: JobsQuery) -> dict[str, Any]:
+    after = None if query.after is None else JobId(query.after)
+    found = list_jobs(catalog, tenant=find_tenant(catalog, tenant), limit=query.limit + 1, after=after)
+    return answers.page([answers.job(info) for info in found], limit=query.limit)
+
+
+def _job(catalog: Catalog, tenant: str, job_id: str) -> dict[str, Any]:
+    return answers.job(get_job(catalog, tenant=find_tenant(catalog, tenant), job_id=JobId(job_id)))
+
+
+def _cancelled(catalog: Catalog, tenant: str, job_id: str, *, now: float) -> dict[str, Any]:
+    tenant_id = find_tenant(catalog, tenant)
+    return answers.job(cancel_job(catalog, tenant=tenant_id, job_id=JobId(job_id), now=now))

@@ -1,0 +1,57 @@
+"""What an installation needs before its first process starts: a schema, an admin key, tenants."""
+
+import time
+from collections.abc import Callable
+
+from penstock.settings.keys import admin_key_file, keep_secret
+from penstock.settings.model import Settings
+from penstock.settings.wiring import make_data_dir, open_catalog
+
+
+def migrate_catalog(settings: Settings) -> None:
+    """Bring the catalog's schema to this program's; harmless when it is there already.
+
+    Raises:
+        Unsupported: the schema is a newer program's.
+        Unavailable: the database does not answer.
+    """
+    from penstock.storage.catalog.migrations import migrate  # noqa: PLC0415
+
+    catalog = open_catalog(settings)
+    try:
+        migrate(catalog)
+    finally:
+        catalog.dispose()
+
+
+def prepare(settings: Settings, *, new_key: str | None = None, clock: Callable[[], float] = time.time) -> str | None:
+    """Make the installation ready for its roles and return the admin key if it was made just now.
+
+    ``new_key`` replaces the key of an installation that exists; a key in the settings does so too, but is not returned.
+    The key is kept for the command line of this user in `admin_key_file`.
+    """
+    from penstock.storage.catalog.tenants import create_tenant, ensure_installation, list_tenants  # noqa: PLC0415
+
+    migrate_catalog(settings)
+    chosen = settings.admin_key.get_secret_value() if settings.admin_key else new_key
+    catalog = open_catalog(settings)
+    try:
+        made = ensure_installation(catalog, now=clock(), key=chosen)
+        present = {tenant.id for tenant in list_tenants(catalog)}
+        for tenant in settings.tenants.create:
+            if tenant not in present:
+                create_tenant(catalog, tenant, now=clock())
+    finally:
+        catalog.dispose()
+    if made is not None:
+        keep_secret(admin_key_file(settings), made)
+    return made if settings.admin_key is None else None
+
+
+def write_url(settings: Settings, url: str) -> None:
+    """Let the command line of this user find the running server; ``""`` says that there is none."""
+    path = make_data_dir(settings) / "api.url"
+    if url:
+        path.write_text(url + "\n", encoding="utf-8")
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,68 @@
+"""Documents by their producer's own names: which are here, and what their newest version holds."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ..ids import CollectionId, DocumentId, TenantId, new_id
+from .documents import NOT_KEPT
+from .statements import insert_if_absent
+from .tables import documents, versions
+from .values import slices
+
+
+@dataclass(frozen=True)
+class KnownDocument:
+    """A document and the hashes of its newest version; ``number`` is 0 and ``kept`` false before the first.
+
+    ``kept``: the newest version is in progress or indexed, so the same bytes need not be taken again.
+    """
+
+    id: DocumentId
+    number: int
+    kept: bool
+    content_hash: bytes | None
+    metadata_hash: bytes | None
+
+    def holds(self, content_hash: bytes, metadata_hash: bytes) -> bool:
+        return self.kept and (self.content_hash, self.metadata_hash) == (content_hash, metadata_hash)
+
+
+def read_sources(
+    connection: Connection, collection_id: CollectionId, *, sources: Sequence[str]
+) -> dict[str, KnownDocument]:
+    """Return the documents that exist, by source."""
+    newest = sa.and_(versions.c.document_id == documents.c.id, versions.c.number == documents.c.newest)
+    of_version = (versions.c.state, versions.c.content_hash, versions.c.metadata_hash)
+    wanted = sa.select(documents.c.id, documents.c.source, documents.c.newest, *of_version)
+    wanted = wanted.join(versions, newest, isouter=True).where(documents.c.collection_id == collection_id)
+    found: dict[str, KnownDocument] = {}
+    for some in slices(sources):
+        for row in connection.execute(wanted.where(documents.c.source.in_(some))):
+            kept = row.state is not None and row.state not in NOT_KEPT
+            found[row.source] = KnownDocument(row.id, row.newest, kept, row.content_hash, row.metadata_hash)
+    return found
+
+
+def hold_sources(
+    connection: Connection, collection_id: CollectionId, *, tenant: TenantId, sources: Sequence[str], now: float
+) -> dict[str, KnownDocument]:
+    """Return every document, making those that are new. Nobody else numbers their versions until the commit."""
+    known = read_sources(connection, collection_id, sources=sources)
+    missing = [source for source in sources if source not in known]
+    if missing:
+        made = sorted(DocumentId(new_id("doc")) for _ in missing)
+        row = {"tenant_id": tenant, "collection_id": collection_id, "newest": 0, "created_at": now}
+        rows = [{"id": new, "source": source, **row} for new, source in zip(made, missing, strict=True)]
+        connection.execute(insert_if_absent(connection.dialect.name, documents), rows)
+        new_documents = zip(missing, made, strict=True)
+        known |= {source: KnownDocument(new, 0, False, None, None) for source, new in new_documents}
+    if connection.dialect.name == "sqlite":  # this transaction is the only writer
+        return known
+    for some in slices(sorted(sources)):
+        held = sa.select(documents.c.id).where(documents.c.collection_id == collection_id)
+        held = held.where(documents.c.source.in_(some)).order_by(documents.c.id)
+        connection.execute(held.with_for_update()).all()
+    return read_sources(connection, collection_id, sources=sources)

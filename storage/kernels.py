@@ -1,0 +1,216 @@
+"""The compiled loops of search: exact scan and graph walk, without the GIL and without hnswlib.
+
+A cost orders results, lowest first: the squared distance under ``l2``, else the negated inner product. Places are
+positions of vectors in an array of 32-bit words, so that one kernel reads flat segments and graph records alike.
+Compiled code is kept on disk beside this module, or in NUMBA_CACHE_DIR; all kernels live in this one file because
+numba notices a change only in the file of the function it calls. Nothing here knows segments, filters or versions.
+
+Two traps. Index arithmetic on a flat array makes numba check for wrap-around, which LLVM turns into gathers, 2.3 times
+slower: take the slice of a vector first. And a mapped file can rot: every link is bounded before it is followed.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+from numpy.typing import NDArray
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+Costs = NDArray[np.float32]
+Places = NDArray[np.int64]
+BROKEN = -1  # in place of a count: a link leads nowhere
+SPENT = -2  # in place of a count: the budget of visits was not enough
+
+
+def _compiled(*, inline: bool = False) -> Callable[[_Function], _Function]:
+    """Compile when first called. Reassociating sums is safe: stored vectors are finite."""
+    options: dict[str, Any] = {"nogil": True, "fastmath": True, "boundscheck": False, "error_model": "numpy"}
+    if inline:
+        options["inline"] = "always"
+
+    def decorate(function: _Function) -> _Function:
+        try:
+            return cast("_Function", njit(function, cache=True, **options))
+        except RuntimeError:  # no directory to keep compiled code in: compile at every start
+            return cast("_Function", njit(function, **options))
+
+    return decorate
+
+
+def _prefetch(_context: Any, floats: Any, at: Any) -> Any:
+    """Ask for the cache line of ``floats[at]``; its latency then overlaps with other work."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        address = builder.bitcast(builder.gep(array.data, [arguments[1]]), cgutils.voidptr_t)
+        word = ir.IntType(32)
+        shape = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, word, word, word])
+        function = cgutils.get_or_insert_function(builder.module, shape, "llvm.prefetch.p0")
+        builder.call(function, [address, word(0), word(3), word(1)])  # read, keep in all caches, data
+        return context.get_dummy_value()
+
+    return types.void(floats, at), generate
+
+
+prefetch = intrinsic(_prefetch)
+
+
+@_compiled(inline=True)
+def _cost(floats, at, query, dimensions, l2):
+    vector = floats[at : at + dimensions]
+    total = np.float32(0)
+    if l2:
+        for i in range(dimensions):
+            difference = vector[i] - query[i]
+            total += difference * difference
+        return total
+    for i in range(dimensions):
+        total += vector[i] * query[i]
+    return -total
+
+
+@_compiled(inline=True)
+def _place_for(costs, size, cost):
+    low, high = 0, size
+    while low < high:
+        middle = (low + high) >> 1
+        if costs[middle] <= cost:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+@_compiled()
+def scan(floats, places, query, l2, best, costs):
+    """Find the nearest of the vectors that start at ``places``; the first of equals wins.
+
+    Args:
+        floats: f32[any], read-only; places: i64[n], where vectors start; query: f32[d], read-only; l2: bool.
+        best: i64[k], out: positions in ``places``, nearest first; costs: f32[k], out.
+
+    Returns:
+        How many were found, ``min(k, n)``.
+    """
+    dimensions, wanted, size, count = len(query), len(best), 0, len(places)
+    ahead = 8
+    for position in range(count):
+        if position + ahead < count:
+            following = places[position + ahead]
+            for line in range(0, 64, 16):
+                prefetch(floats, following + line)
+        cost = _cost(floats, places[position], query, dimensions, l2)
+        if size == wanted and cost >= costs[size - 1]:
+            continue
+        at = _place_for(costs, size, cost)
+        if size < wanted:
+            size += 1
+        for i in range(size - 1, at, -1):
+            best[i], costs[i] = best[i - 1], costs[i - 1]
+        best[at], costs[at] = position, cost
+    return size
+
+
+@_compiled(inline=True)
+def _descend(floats, vector_at, stride, upper, upper_at, count, max_m, max_level, entry, query, l2):
+    """Walk the upper levels greedily; return the nearest record met and its cost, or (BROKEN, 0)."""
+    best = entry
+    least = _cost(floats, best * stride + vector_at, query, len(query), l2)
+    for level in range(max_level, 0, -1):
+        moved = True
+        while moved:
+            moved = False
+            at = np.int64(upper_at[best]) + (level - 1) * (max_m + 1)
+            if at + max_m >= len(upper):
+                return np.int64(BROKEN), np.float32(0)
+            links = np.int64(upper[at] & 0xFFFF)
+            if links > max_m:
+                return np.int64(BROKEN), np.float32(0)
+            for j in range(links):
+                other = np.int64(upper[at + 1 + j])
+                if other >= count:
+                    return np.int64(BROKEN), np.float32(0)
+                cost = _cost(floats, other * stride + vector_at, query, len(query), l2)
+                if cost < least:
+                    best, least, moved = other, cost, True
+    return best, least
+
+
+@_compiled(inline=True)
+def _unvisited(words, floats, record, stride, vector_at, max_m0, count, visited, epoch, fresh):
+    """Collect the links of ``record`` not met before, mark them, and ask for their vectors; BROKEN if one leads nowhere."""
+    base = record * stride
+    links = np.int64(words[base] & 0xFFFF)
+    if links > max_m0:
+        return np.int64(BROKEN)
+    size = np.int64(0)
+    for j in range(links):
+        other = np.int64(words[base + 1 + j])
+        if other >= count:
+            return np.int64(BROKEN)
+        if visited[other] != epoch:
+            visited[other] = epoch
+            fresh[size] = other
+            size += 1
+            at = other * stride + vector_at
+            for line in range(0, PREFETCHED, 16):
+                prefetch(floats, at + line)
+    return size
+
+
+PREFETCHED = 64
+
+
+@_compiled()
+def walk(words, floats, upper, upper_at, shape, query, l2, visited, epoch, best, costs):
+    """Walk an hnswlib graph and return its nearest records, as hnswlib's search does at ``ef = len(best)``.
+
+    Args:
+        words, floats: u32 and f32 views of level 0, read-only; upper, upper_at: u32, of the levels above.
+        shape: i64[7]: count, stride, vector_at, max_m0, max_m, max_level, entry point.
+        visited: u16[>= count], where no element equals ``epoch``: the caller's thread owns it.
+        best: i64[ef], out: records, nearest first; costs: f32[ef], out.
+
+    Returns:
+        How many were found or BROKEN, and how many records were visited.
+    """
+    count, stride, vector_at, max_m0 = shape[0], shape[1], shape[2], shape[3]
+    ef, dimensions = len(best), len(query)
+    entry, least = _descend(
+        floats, vector_at, stride, upper, upper_at, count, shape[4], shape[5], shape[6], query, l2
+    )
+    if entry == BROKEN:
+        return np.int64(BROKEN), np.int64(0)
+    fresh, expanded = np.empty(max_m0, np.int64), np.empty(ef, np.bool_)
+    best[0], costs[0], expanded[0] = entry, least, False
+    visited[entry] = epoch
+    size, i, visits = 1, 0, 1
+    while i < size:
+        if expanded[i]:
+            i += 1
+            continue
+        expanded[i] = True
+        lowest = i + 1
+        found = _unvisited(words, floats, best[i], stride, vector_at, max_m0, count, visited, epoch, fresh)
+        if found == BROKEN:
+            return np.int64(BROKEN), np.int64(visits)
+        visits += found
+        for j in range(found):
+            record = fresh[j]
+            cost = _cost(floats, record * stride + vector_at, query, dimensions, l2)
+            if size == ef and cost >= costs[size - 1]:
+                continue
+            at = _place_for(costs, size, cost)
+            if size < ef:
+                size += 1
+            for t in range(size - 1, at, -1):
+                best[t], costs[t], expanded[t] = best[t - 1], costs[t - 1], expanded[t - 1]
+            best[at], costs[at], expanded[at] = record, cost, False
+            lowest = min(lowest, at)
+        i = min(i + 1, lowest)
+    return np.int64(size), np.int64(visits)

@@ -1,0 +1,129 @@
+"""Who works on which batch: claims with a lease and an attempt number, counted before the work begins.
+
+A claim is proved by (owner, attempt). Whoever lost it gets Conflict from every function that would record its work.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Row
+
+from ..catalog.collections import GenerationInfo, read_generations
+from ..catalog.engine import Catalog
+from ..catalog.tables import batches
+from ..errors import Conflict
+from ..ids import BatchId, GenerationId, TenantId
+from .contents import VersionRow, holds_documents, read_versions, wanted_by
+
+
+@dataclass(frozen=True)
+class Held:
+    """The proof of a claim: what every function asks for that records an outcome."""
+
+    batch_id: BatchId
+    owner: str
+    attempt: int
+    max_attempts: int
+
+
+@dataclass(frozen=True)
+class Claim(Held):
+    """The right to work on one batch until the lease ends.
+
+    ``versions``: the documents still wanted, by id; never empty for the stages chunk and embed, always empty for merge
+    and swap. ``quarantined``: its only document is suspected to kill workers. ``input`` names a staging object.
+    """
+
+    tenant_id: TenantId
+    generation: GenerationInfo
+    shard: int
+    stage: str
+    group_id: BatchId
+    part: int
+    chunk_count: int
+    size_bytes: int
+    input: str | None
+    details: Mapping[str, Any]
+    quarantined: bool
+    versions: tuple[VersionRow, ...]
+
+
+def claim(
+    catalog: Catalog, batch_id: BatchId, *, owner: str, lease_s: float, now: float, max_attempts: int
+) -> Claim | None:
+    """Take a batch that is due, or whose holder let its lease run out, and count the attempt: all committed.
+
+    ``owner`` must differ from that of every other process, past ones included. Returns None when there is nothing to
+    do: the batch is done, held or not due, or every document of it was cancelled meanwhile.
+    """
+    with catalog.write("claim") as connection:
+        row = _take(connection, batch_id, owner=owner, lease_s=lease_s, now=now, max_attempts=max_attempts)
+        if row is None:
+            return None
+        wanted = read_versions(connection, *wanted_by(row)) if holds_documents(row) else []
+        generation = read_generations(connection, [row.generation_id])[GenerationId(row.generation_id)]
+        taken = _claim(row, generation, wanted, max_attempts=max_attempts)
+        if holds_documents(row) and not wanted:
+            end(connection, taken, state="done", now=now, error="no document left")
+            return None
+    return taken
+
+
+def renew(catalog: Catalog, claim: Held, *, lease_s: float, now: float) -> bool:
+    """Move the end of the lease to ``now + lease_s``. False: the claim was lost, and its work will not be taken."""
+    with catalog.write("renew") as connection:
+        held = sa.update(batches).where(*is_held(claim)).values(lease_until=now + lease_s)
+        return connection.execute(held).rowcount == 1
+
+
+def is_held(claim: Held) -> tuple[sa.ColumnElement[bool], ...]:
+    """Return the conditions under which ``claim`` is still the one in force, lapsed or not."""
+    mine = (batches.c.owner == claim.owner, batches.c.attempts == claim.attempt)
+    return (batches.c.id == claim.batch_id, batches.c.state == "running", *mine)
+
+
+def end(connection: Connection, claim: Held, *, state: str, now: float, **values: Any) -> None:
+    """Finish the claimed batch as ``state``. Raises Conflict when the claim was lost."""
+    ended = {"state": state, "owner": None, "lease_until": None, "finished_at": now, **values}
+    if connection.execute(sa.update(batches).where(*is_held(claim)).values(ended)).rowcount != 1:
+        raise lost(claim)
+
+
+def lost(claim: Held) -> Conflict:
+    return Conflict(f"batch {claim.batch_id} is no longer held by {claim.owner}: it was taken over, or cancelled")
+
+
+def _take(
+    connection: Connection, batch_id: BatchId, *, owner: str, lease_s: float, now: float, max_attempts: int
+) -> Row[Any] | None:
+    due = sa.and_(batches.c.state.in_(("ready", "sent")), batches.c.next_attempt_at <= now)
+    # At the cap the reconciler decides: one more attempt could only kill one more worker.
+    below_cap = batches.c.attempts < max_attempts
+    lapsed = sa.and_(batches.c.state == "running", batches.c.lease_until < now, below_cap)
+    values = {"state": "running", "owner": owner, "lease_until": now + lease_s, "attempts": batches.c.attempts + 1}
+    taken = sa.update(batches).where(batches.c.id == batch_id, sa.or_(due, lapsed)).values(values)
+    return connection.execute(taken.returning(batches)).first()
+
+
+def _claim(row: Row[Any], generation: GenerationInfo, wanted: list[VersionRow], *, max_attempts: int) -> Claim:
+    details = row.details or {}
+    return Claim(
+        batch_id=BatchId(row.id),
+        owner=row.owner,
+        attempt=row.attempts,
+        max_attempts=max_attempts,
+        tenant_id=TenantId(row.tenant_id),
+        generation=generation,
+        shard=row.shard,
+        stage=row.stage,
+        group_id=BatchId(row.group_id),
+        part=row.part,
+        chunk_count=row.chunk_count,
+        size_bytes=row.size_bytes,
+        input=row.input,
+        details=details,
+        quarantined=bool(details.get("quarantined")),
+        versions=tuple(wanted),
+    )

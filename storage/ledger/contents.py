@@ -1,0 +1,85 @@
+"""Which document versions a batch holds, and how they end when they fail. It moves no batch."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Row
+
+from ..catalog.completion import UNFINISHED
+from ..catalog.tables import documents, versions
+from ..catalog.values import slices, storable
+from ..ids import BatchId, DocumentId, JobId, VersionId
+
+STATE_IN = {"chunk": "chunking", "embed": "embedding", "index": "indexing"}
+
+
+@dataclass(frozen=True)
+class VersionRow:
+    """One document version as it was submitted. Its bytes are ``size_bytes`` from ``pack_offset`` of object ``pack``."""
+
+    id: VersionId
+    document_id: DocumentId
+    job_id: JobId
+    batch_id: BatchId
+    number: int
+    source: str
+    filename: str
+    media_type: str | None
+    title: str | None
+    metadata: Mapping[str, Any]
+    event_time: float | None
+    expires_at: float | None
+    pack: str
+    pack_offset: int
+    size_bytes: int
+    created_at: float
+
+
+@dataclass(frozen=True)
+class FailedDocument:
+    """Why a document version failed: ``code`` for programs, ``error`` for its owner."""
+
+    version_id: VersionId
+    code: str
+    error: str
+
+
+def holds_documents(batch: Row[Any]) -> bool:
+    return batch.stage in STATE_IN
+
+
+def wanted_by(batch: Row[Any]) -> tuple[sa.ColumnElement[bool], ...]:
+    """Return the conditions for the versions that the batch has still to bring further."""
+    of_group = (versions.c.batch_id == batch.group_id, versions.c.state == STATE_IN[batch.stage])
+    if batch.stage == "embed":  # a part holds the chunks of some of its group's documents
+        return (*of_group, versions.c.id.in_(batch.details["versions"]))
+    return of_group
+
+
+def read_versions(connection: Connection, *conditions: sa.ColumnElement[bool]) -> list[VersionRow]:
+    """Return the versions that meet the conditions, by id."""
+    named = [versions.c[name] for name in VersionRow.__dataclass_fields__ if name != "source"]
+    wanted = sa.select(*named, documents.c.source).join(documents, documents.c.id == versions.c.document_id)
+    rows = connection.execute(wanted.where(*conditions).order_by(versions.c.id))
+    return [VersionRow(**row._mapping) for row in rows]  # noqa: SLF001 - the public name for a row as a mapping
+
+
+def hold_versions(connection: Connection, *conditions: sa.ColumnElement[bool]) -> dict[VersionId, JobId]:
+    """Return the job of each version that meets the conditions; nobody else changes them until the commit."""
+    wanted = sa.select(versions.c.id, versions.c.job_id).where(*conditions).order_by(versions.c.id)
+    return {row.id: row.job_id for row in connection.execute(wanted.with_for_update())}
+
+
+def mark_failed(connection: Connection, failures: Sequence[FailedDocument], *, stage: str, now: float) -> None:
+    """End these versions as failed. They must be held and unfinished."""
+    alike: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for failure in failures:
+        alike[failure.code, failure.error].append(failure.version_id)
+    for (code, error), ids in alike.items():
+        values = {"state": "failed", "stage": stage, "error_code": code, "error": storable(error), "finished_at": now}
+        for some in slices(ids):
+            unfinished = (versions.c.id.in_(some), versions.c.state.in_(UNFINISHED))
+            connection.execute(sa.update(versions).where(*unfinished).values(values))

@@ -1,0 +1,212 @@
+"""Merging: fewer, larger segments out of many small ones, from files that never change.
+
+Planning reads a manifest only. Building runs in the maintenance role, writes new files and publishes nothing: the
+writer swaps the result in (``Swap``) and re-applies the deletes that landed meanwhile. Rows keep their chunk ids and
+their order, so only neighbours are merged.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby, takewhile
+from math import log
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import paths
+from .errors import Conflict
+from .failpoints import hit
+from .graph_files import graph_shape, record_map, upper_places
+from .graphs import build_graph
+from .ids import SegmentId, new_id
+from .manifests import Manifest, SegmentEntry, Swap, describe_file
+from .objects import ObjectStore
+from .rows import Rows
+from .segments import OpenSegment, StagedGraph, open_segment, read_deletes, verify_segment, with_deletes, write_segment
+
+__all__ = ["GRAPH_ROWS", "Swap", "build_merge", "plan_merge"]
+
+GRAPH_ROWS = 10_000  # below, an exact scan is as quick as a graph and costs nothing to open
+FAN_IN = 8
+GRAPH_WORN_SHARE = 0.2  # tombstones are walked through: above this share a graph is built anew
+FLAT_WORN_SHARE = 0.5
+_SLICE_ROWS = 8_192
+
+
+def plan_merge(manifest: Manifest, *, graph_rows: int = GRAPH_ROWS, fan_in: int = FAN_IN) -> list[SegmentEntry] | None:
+    """Return the neighbouring segments to merge next, or None when the generation is in good shape.
+
+    First what is worn by tombstones; then flat segments that together are large enough for a graph, with the graph
+    they follow; then ``fan_in`` or more neighbours of one size class (powers of ``fan_in``).
+    """
+    segments = manifest.segments
+    for position, entry in enumerate(segments):
+        if _is_worn(entry):
+            return [entry, *(_flats_from(segments, position + 1) if entry.kind == "graph" else ())]
+    for position, entry in enumerate(segments):
+        if entry.kind == "flat" and (position == 0 or segments[position - 1].kind == "graph"):
+            run = _flats_from(segments, position)
+            if sum(flat.live_count for flat in run) >= graph_rows:
+                return [*segments[max(position - 1, 0) : position], *run]
+            if small := _small_neighbours(run, fan_in=fan_in):
+                return small
+    return None
+
+
+def build_merge(
+    objects: ObjectStore,
+    manifest: Manifest,
+    segments: Sequence[SegmentEntry],
+    *,
+    threads: int = 1,
+    graph_rows: int = GRAPH_ROWS,
+) -> SegmentEntry:
+    """Write the segment that replaces ``segments``, neighbours in ``manifest``, and return its entry.
+
+    Every input is first compared with its checksums, so that damage is never copied under a new one. A graph that
+    comes first and is not worn is extended and keeps its tombstoned rows; otherwise only live rows are taken.
+
+    Raises:
+        Conflict: no row is live any more.
+        Damaged: an input is not what was written, or the new graph lost rows.
+    """
+    if not any(entry.live_count for entry in segments):
+        raise Conflict(f"all rows of {', '.join(entry.id for entry in segments)} are deleted: nothing to merge")
+    inputs = [_open_input(objects, manifest, entry, first=entry is segments[0]) for entry in segments]
+    rows = Rows.concat([each.rows for each in inputs])
+    chunk_ids = np.concatenate([each.chunk_ids for each in inputs])
+    if not inputs[0].whole_graph and len(rows) < graph_rows:
+        vectors = np.concatenate([part for each in inputs for part in each.vectors()])
+        return _write(objects, manifest, rows=rows, chunk_ids=chunk_ids, vectors=vectors)
+    segment_id = SegmentId(new_id("seg"))
+    graph = _stage_graph(objects, manifest, inputs, segment_id=segment_id, threads=threads)
+    merged = _write(objects, manifest, rows=rows, chunk_ids=chunk_ids, graph=graph, segment_id=segment_id)
+    if not inputs[0].deleted_count:
+        return merged
+    dead = read_deletes(objects, inputs[0].segment.entry)
+    return with_deletes(objects, merged, tenant=manifest.tenant_id, generation_id=manifest.generation_id, rows=dead)
+
+
+@dataclass(frozen=True)
+class _Input:
+    """A verified segment, and which of its rows go into the merge."""
+
+    segment: OpenSegment
+    kept: NDArray[np.uint32] | None  # None: all of them, tombstoned ones too
+
+    @property
+    def whole_graph(self) -> bool:
+        return self.kept is None and self.segment.graph is not None
+
+    @property
+    def deleted_count(self) -> int:
+        """How many tombstoned rows are taken along."""
+        return self.segment.entry.deleted_count if self.kept is None else 0
+
+    @property
+    def rows(self) -> Rows:
+        return self.segment.rows if self.kept is None else self.segment.rows.take(self.kept)
+
+    @property
+    def chunk_ids(self) -> NDArray[np.uint64]:
+        return self.segment.chunk_ids if self.kept is None else self.segment.chunk_ids[self.kept]
+
+    def vectors(self) -> Iterator[NDArray[np.float32]]:
+        """Yield the vectors of the rows in order, a slice at a time."""
+        rows = np.arange(self.segment.entry.row_count, dtype="<u4") if self.kept is None else self.kept
+        for first in range(0, len(rows), _SLICE_ROWS):
+            yield self.segment.row_vectors(rows[first : first + _SLICE_ROWS])
+
+
+def _open_input(objects: ObjectStore, manifest: Manifest, entry: SegmentEntry, *, first: bool) -> _Input:
+    verify_segment(objects, entry, dimensions=manifest.dimensions)
+    segment = open_segment(objects, entry, dimensions=manifest.dimensions)
+    if not entry.deleted_count or (first and entry.kind == "graph" and not _is_worn(entry)):
+        return _Input(segment, None)
+    live = np.ones(entry.row_count, np.bool_)
+    live[read_deletes(objects, entry)] = False
+    return _Input(segment, np.flatnonzero(live).astype("<u4"))
+
+
+def _stage_graph(
+    objects: ObjectStore, manifest: Manifest, inputs: Sequence[_Input], *, segment_id: SegmentId, threads: int
+) -> StagedGraph:
+    """Build a graph over all rows of ``inputs``, on top of the first one where it is a whole graph, and store it."""
+    base = inputs[0].segment if inputs[0].whole_graph else None
+    added = inputs[1:] if base else inputs
+    base_count = base.entry.row_count if base else 0
+    inserted = sum(len(each.chunk_ids) for each in added)
+    path = objects.scratch() / f"{segment_id}.hnsw"
+    try:
+        build_graph(
+            path,
+            base=objects.local_path(base.entry.files[1].name) if base else None,
+            base_count=base_count,
+            vectors=(part for each in added for part in each.vectors()),
+            count=base_count + inserted,
+            dimensions=manifest.dimensions,
+            metric=manifest.metric,
+            threads=threads,
+        )
+        hit("merge.graph_built")
+        before = int(base.sections.meta["graph_insertions"]) if base else 0
+        name = paths.graph(manifest.tenant_id, manifest.generation_id, segment_id)
+        return _store_graph(objects, path, name=name, insertions=before + inserted)
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _store_graph(objects: ObjectStore, path: Path, *, name: str, insertions: int) -> StagedGraph:
+    count, record_bytes = graph_shape(path)
+    staged = StagedGraph(
+        file=describe_file(name, path),
+        record_rows=record_map(path, count=count, record_bytes=record_bytes),
+        upper_at=upper_places(path, count=count, record_bytes=record_bytes),
+        insertions=insertions,
+    )
+    objects.adopt(name, path)
+    return staged
+
+
+def _write(
+    objects: ObjectStore,
+    manifest: Manifest,
+    *,
+    rows: Rows,
+    chunk_ids: NDArray[np.uint64],
+    vectors: NDArray[np.float32] | None = None,
+    graph: StagedGraph | None = None,
+    segment_id: SegmentId | None = None,
+) -> SegmentEntry:
+    return write_segment(
+        objects,
+        tenant=manifest.tenant_id,
+        generation_id=manifest.generation_id,
+        rows=rows,
+        chunk_ids=chunk_ids,
+        vectors=vectors,
+        graph=graph,
+        segment_id=segment_id,
+    )
+
+
+def _is_worn(entry: SegmentEntry) -> bool:
+    share = GRAPH_WORN_SHARE if entry.kind == "graph" else FLAT_WORN_SHARE
+    return entry.deleted_count > share * entry.row_count
+
+
+def _flats_from(segments: Sequence[SegmentEntry], position: int) -> list[SegmentEntry]:
+    """Return the flat segments that follow each other from ``position`` on."""
+    return list(takewhile(lambda entry: entry.kind == "flat", segments[position:]))
+
+
+def _small_neighbours(run: Sequence[SegmentEntry], *, fan_in: int) -> list[SegmentEntry] | None:
+    """Return ``fan_in`` or more neighbours of the lowest size class that has so many, or None."""
+    classes = [int(log(entry.live_count, fan_in)) for entry in run]
+    for limit in sorted(set(classes)):
+        for within, group in groupby(zip(classes, run, strict=True), key=lambda pair: pair[0] <= limit):
+            members = [entry for _, entry in group]
+            if within and len(members) >= fan_in:
+                return members
+    return None

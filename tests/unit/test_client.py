@@ -1,0 +1,195 @@
+"""The client words failures for people and asks again only where that is safe."""
+
+import base64
+import json
+import struct
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from penstock import client
+from penstock.client import transport, wire
+
+JOB: dict[str, Any] = {
+    "id": "job_1",
+    "collection": "books",
+    "state": "running",
+    "created_at": 1.0,
+    "finished_at": None,
+    "documents": {"queued": 1},
+    "chunks_total": 0,
+    "chunks_embedded": 0,
+    "chunks_indexed": 0,
+    "cache_hits": 0,
+    "unchanged": 0,
+    "token": None,
+}
+Handler = Callable[[httpx.Request], httpx.Response]
+
+
+@pytest.fixture(autouse=True)
+def _no_pauses(monkeypatch):
+    monkeypatch.setattr(transport, "RETRY_DELAYS_S", (0.0, 0.0))
+
+
+def client_of(handler: Handler, **options: Any) -> client.Penstock:
+    return client.Penstock("http://server", "secret", transport=httpx.MockTransport(handler), **options)
+
+
+def failing(status: int, code: str, **headers: str) -> Handler:
+    body = {"error": {"code": code, "message": "what happened", "param": "k"}}
+    return lambda request: httpx.Response(status, json=body, headers=headers)
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, client.Invalid),
+        (401, client.Unauthorized),
+        (404, client.NotFound),
+        (409, client.Conflict),
+        (413, client.TooLarge),
+        (429, client.Busy),
+        (500, client.ServerError),
+        (503, client.Busy),
+        (504, client.Busy),
+    ],
+)
+def test_every_status_becomes_the_error_a_caller_can_act_on(status, kind):
+    with pytest.raises(kind, match="what happened") as caught:
+        client_of(failing(status, "word")).status()
+    assert type(caught.value) is kind
+    assert (caught.value.code, caught.value.status, caught.value.param) == ("word", status, "k")
+
+
+def test_busy_says_when_to_ask_again():
+    with pytest.raises(client.Busy) as caught:
+        client_of(failing(503, "unavailable", **{"retry-after": "7"})).status()
+    assert caught.value.retry_after_s == 7
+
+
+def test_an_answer_that_no_penstock_gives_is_a_server_error():
+    with pytest.raises(client.ServerError, match="is it a Penstock server"):
+        client_of(lambda request: httpx.Response(200, text="<html>hello</html>")).status()
+    with pytest.raises(client.ServerError, match="without a reason"):
+        client_of(lambda request: httpx.Response(500, text="<html>oops</html>")).status()
+
+
+def test_reads_are_asked_again_when_the_connection_fails_and_writes_are_not():
+    calls: list[str] = []
+
+    def broken(request: httpx.Request) -> httpx.Response:
+        calls.append(request.method)
+        raise httpx.ReadError("connection reset")
+
+    with pytest.raises(client.Unreachable, match="http://server"):
+        client_of(broken).tenants()
+    assert calls == ["GET"] * 3
+    calls.clear()
+    with pytest.raises(client.Unreachable):
+        client_of(broken).submit("books", [client.NewDocument(source="a", text="a")])
+    assert calls == ["POST"]
+
+
+def test_a_search_survives_one_broken_connection():
+    answers = iter([httpx.ConnectError("refused"), {"hits": [], "version": 3, "token": "gen_1:3", "took_ms": 1.0}])
+
+    def flaky(request: httpx.Request) -> httpx.Response:
+        answer = next(answers)
+        if isinstance(answer, Exception):
+            raise answer
+        return httpx.Response(200, json=answer)
+
+    assert client_of(flaky).search("books", "a query").version == 3
+
+
+def test_the_key_the_tenant_and_only_what_was_said_are_sent():
+    seen: list[httpx.Request] = []
+
+    def record(request: httpx.Request) -> httpx.Response:
+        seen.append(request)
+        return httpx.Response(202, json={"job": JOB, "accepted": 1, "unchanged": 0})
+
+    client_of(record, tenant="acme").submit("books", [client.NewDocument(source="a", text="b")], job_id="job_1")
+    assert seen[0].headers["authorization"] == "Bearer secret"
+    assert seen[0].url.path == "/v1/tenants/acme/collections/books/documents"
+    assert json.loads(seen[0].content) == {"documents": [{"source": "a", "text": "b"}], "job_id": "job_1"}
+
+
+def test_names_cannot_leave_their_place_in_the_path():
+    paths: list[bytes] = []
+
+    def record(request: httpx.Request) -> httpx.Response:
+        paths.append(request.url.raw_path)
+        return failing(404, "unknown_collection")(request)
+
+    with pytest.raises(client.NotFound):
+        client_of(record, tenant="a/../b").collection("../../status")
+    assert paths == [b"/v1/tenants/a%2F..%2Fb/collections/..%2F..%2Fstatus"]
+
+
+def test_a_vector_is_sent_as_little_endian_float32():
+    bodies: list[dict[str, Any]] = []
+
+    def record(request: httpx.Request) -> httpx.Response:
+        bodies.append(json.loads(request.content))
+        return httpx.Response(200, json={"hits": [], "version": 0, "token": "t", "took_ms": 0.1})
+
+    client_of(record).search("books", vector=[1.0, -0.5], k=3)
+    assert base64.b64decode(bodies[0].pop("vector")) == struct.pack("<2f", 1.0, -0.5)
+    assert bodies[0] == {"k": 3}
+
+
+def test_waiting_reports_progress_and_ends_with_the_job():
+    states = iter(["running", "running", "done"])
+    seen: list[str] = []
+    waiting = client_of(lambda request: httpx.Response(200, json=JOB | {"state": next(states)}))
+    done = waiting.wait("job_1", on_progress=lambda job: seen.append(job.state))
+    assert (done.state, seen) == ("done", ["running", "running", "done"])
+
+
+def test_waiting_gives_up_when_told_to():
+    running = client_of(lambda request: httpx.Response(200, json=JOB))
+    with pytest.raises(client.Busy, match="still running"):
+        running.wait("job_1", timeout_s=0)
+
+
+def test_uploads_send_one_entry_per_file_in_order(tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"from disk")
+    seen: list[bytes] = []
+
+    def record(request: httpx.Request) -> httpx.Response:
+        seen.append(request.read())
+        return httpx.Response(202, json={"job": JOB, "accepted": 2, "unchanged": 0})
+
+    files = [
+        client.Upload(content=tmp_path / "a.txt", source="docs/a.txt", metadata={"n": 1}),
+        client.Upload(content=b"from memory", source="docs/b.md", media_type="text/markdown"),
+    ]
+    client_of(record).upload("books", files)
+    assert seen[0].index(b"from disk") < seen[0].index(b"from memory")
+    assert b'"source":"docs/a.txt"' in seen[0]
+    assert b'filename="b.md"' in seen[0]
+
+
+def test_all_documents_walks_through_the_pages():
+    asked: list[str | None] = []
+
+    def page(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.params.get("after"))
+        return httpx.Response(200, json={"data": [], "has_more": len(asked) < 3, "last_id": f"doc_{len(asked)}"})
+
+    assert list(client_of(page).all_documents("books")) == []
+    assert asked == [None, "doc_1", "doc_2"]
+
+
+def test_requests_refuse_fields_that_do_not_exist_and_answers_accept_newer_ones():
+    with pytest.raises(ValueError, match="sorce"):
+        wire.NewDocument.model_validate({"sorce": "a", "source": "a", "text": "b"})
+    assert wire.Tenant.model_validate({"name": "acme", "created_at": 0.0, "colour": "new"}).name == "acme"
+
+
+def test_content_hash_is_blake2b_256_in_hex():
+    assert client.content_hash(b"") == "0e5751c026e543b2e8ab2eb06099daa1d1e5df47778f7787faab45cdf12fe3a8"

@@ -1,0 +1,59 @@
+"""Says every few seconds that this role process is there, and when its work last moved. Lost beats harm nothing."""
+
+import logging
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from penstock.settings import wiring
+from penstock.settings.model import Settings
+from penstock.storage.presence import Presence
+
+from .liveness import Liveness
+
+log = logging.getLogger(__name__)
+EVERY_S = 5.0
+
+
+class Heartbeat:
+    """Presence of one role process. ``busy`` says how many tasks run now; ``details`` go along as they are."""
+
+    def __init__(
+        self, presence: Presence, *, role: str, liveness: Liveness, busy: Callable[[], int], details: dict[str, Any]
+    ) -> None:
+        self._presence = presence
+        self._role = role
+        self._liveness = liveness
+        self._busy = busy
+        self._details = details
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    @classmethod
+    def of(
+        cls, settings: Settings, *, role: str, liveness: Liveness, busy: Callable[[], int], **details: Any
+    ) -> "Heartbeat":
+        return cls(wiring.open_presence(settings), role=role, liveness=liveness, busy=busy, details=details)
+
+    def start(self) -> None:
+        """Beat from a thread of its own. Not in a process that will fork: see `beat`."""
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def beat(self) -> None:
+        """Beat once, for callers with a timer."""
+        try:
+            self._presence.beat(
+                self._role, {**self._details, "progress_at": self._liveness.progress_at, "doing": self._busy()}
+            )
+        except Exception:  # noqa: BLE001 presence is for people; no failure of it may stop work
+            log.debug("This process could not say that it is there.", exc_info=True)
+
+    def _run(self) -> None:
+        self.beat()
+        while not self._stop.wait(EVERY_S):
+            self.beat()

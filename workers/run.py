@@ -1,0 +1,187 @@
+"""Starts one role: builds its Celery worker with the pool, queues and limits that suit it.
+
+``python -m penstock.workers ROLE [--config FILE] [--shard N …]``; `penstock worker ROLE` becomes this process.
+"""
+
+import argparse
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any
+
+from celery import Celery, signals
+from celery.worker import state
+
+from penstock.pipeline.errors import PipelineError
+from penstock.settings.errors import SettingsError
+from penstock.settings.model import Settings
+from penstock.settings.sources import load
+from penstock.storage.errors import StorageError
+
+from . import logs, routes
+from .app import make_app
+from .errors import UnknownRole, WorkerError
+from .heartbeat import EVERY_S, Heartbeat
+from .liveness import Liveness
+from .roles import Role
+
+log = logging.getLogger(__name__)
+KIBIBYTE = 1024
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one role runs. ``make`` builds the role without opening anything."""
+
+    make: Callable[[Settings, Liveness], Role]
+    pool: str  # prefork: untrusted files and long CPU work; threads: waiting; solo: one at a time by design
+    concurrency: Callable[[Settings], int]
+    results: bool = False
+
+
+def _chunker(settings: Settings, liveness: Liveness) -> Role:
+    from .chunk import Chunker
+
+    return Chunker(settings, liveness=liveness)
+
+
+def _embedding(settings: Settings, liveness: Liveness) -> Role:
+    from .embed import EmbedRole
+
+    return EmbedRole(settings, liveness=liveness)
+
+
+def _writer(settings: Settings, liveness: Liveness) -> Role:
+    from .index import Writer
+
+    return Writer(settings, liveness=liveness)
+
+
+def _searcher(settings: Settings, _liveness: Liveness) -> Role:
+    from .search import Searcher
+
+    return Searcher(settings)
+
+
+def _keeper(settings: Settings, liveness: Liveness) -> Role:
+    from .maintenance import Maintenance
+
+    return Maintenance(settings, liveness=liveness)
+
+
+PLANS: Mapping[str, Plan] = {
+    "chunk": Plan(_chunker, "prefork", lambda settings: settings.workers.chunk_processes),
+    "embed": Plan(_embedding, "threads", lambda settings: settings.workers.embed_threads),
+    "index": Plan(_writer, "solo", lambda _settings: 1),
+    "search": Plan(_searcher, "threads", lambda settings: settings.workers.search_threads, results=True),
+    "maintenance": Plan(_keeper, "prefork", lambda _settings: 1),
+}
+ROLES = (*PLANS, "beat", "flower")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run a role until it is told to stop. Returns the exit status; what went wrong is one line on standard error."""
+    parser = argparse.ArgumentParser(prog="penstock worker", description="Run one role of Penstock.")
+    parser.add_argument("role", help=", ".join(ROLES))
+    parser.add_argument("--config", type=Path, help="settings file")
+    parser.add_argument("--shard", type=int, action="append", help="index: write this shard only; may be repeated")
+    given = parser.parse_args(arguments)
+    try:
+        return run_role(given.role, load(given.config), shards=given.shard)
+    except (SettingsError, WorkerError, StorageError, PipelineError) as error:
+        print(f"penstock worker {given.role}: {error}", file=sys.stderr)  # noqa: T201 the log may not be set up yet
+        return 1
+
+
+def run_role(role: str, settings: Settings, *, shards: Sequence[int] | None = None) -> int:
+    """Run one role in this process until SIGTERM or SIGINT, and return its exit status.
+
+    Raises:
+        UnknownRole: there is no such role, or no such shard.
+    """
+    if role == "beat":
+        from .beat import run
+
+        return run(settings)
+    if role == "flower":
+        from .monitor import run as serve
+
+        return serve(settings)
+    if role not in PLANS:
+        raise UnknownRole(f"there is no role {role!r}: choose one of {', '.join(ROLES)}")
+    written = list(range(settings.workers.shards)) if shards is None else list(shards)
+    if not set(written) <= set(range(settings.workers.shards)):
+        raise UnknownRole(f"there is no shard {max(written)}: workers.shards is {settings.workers.shards}")
+    return _run_worker(role, settings, queues=routes.role_queues(role, shards=written))
+
+
+def _run_worker(role: str, settings: Settings, *, queues: list[str]) -> int:
+    plan = PLANS[role]
+    logs.configure(settings.log)
+    liveness = Liveness()
+    work = plan.make(settings, liveness)
+    app = make_app(settings, results=plan.results)
+    for name, body in work.tasks().items():
+        register(app, name=name, body=body, liveness=liveness)
+    concurrency = plan.concurrency(settings)
+    heartbeat = Heartbeat.of(
+        settings, role=role, liveness=liveness, busy=lambda: len(state.active_requests), slots=concurrency
+    )
+    forks = plan.pool == "prefork"
+    if not forks:
+        work.open()
+        heartbeat.start()
+    _connect_signals(work, liveness=liveness, heartbeat=heartbeat, forks=forks)
+    worker = app.Worker(
+        hostname=f"{role}-{os.getpid()}@{socket.gethostname()}",
+        pool=plan.pool,
+        concurrency=concurrency,
+        queues=queues,
+        loglevel=settings.log.level.upper(),
+        without_gossip=True,  # workers have nothing to tell each other, and gossip breaks on reconnects (5.7.0)
+        without_mingle=True,
+        max_memory_per_child=settings.workers.chunk_memory_bytes // KIBIBYTE if forks else None,
+        quiet=True,
+    )
+    try:
+        worker.start()
+    finally:
+        heartbeat.close()
+        if not forks:
+            work.close()
+    return int(worker.exitcode or 0)
+
+
+def register(app: Celery, *, name: str, body: Callable[..., Any], liveness: Liveness) -> None:
+    """Make ``body`` the task ``name``. What it raises is logged and kept from the broker: the ledger sends again."""
+
+    @wraps(body, assigned=("__doc__",))
+    def run(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return body(*args, **kwargs)
+        finally:
+            liveness.moved()
+
+    app.task(name=name)(run)
+
+
+def _connect_signals(work: Role, *, liveness: Liveness, heartbeat: Heartbeat, forks: bool) -> None:
+    keep = {"weak": False}  # the receivers are closures
+    signals.setup_logging.connect(lambda **_: None, **keep)  # a receiver keeps Celery from setting up logging
+    signals.worker_shutting_down.connect(lambda **_: liveness.stop(), **keep)
+    if not forks:
+        return
+    signals.worker_process_init.connect(lambda **_: work.open(), **keep)
+    signals.worker_process_shutdown.connect(lambda **_: work.close(), **keep)
+
+    def start_timer(sender: Any, **_: Any) -> None:
+        # A thread in a process that forks would leave its locks behind in the children, so the event loop's timer beats.
+        heartbeat.beat()
+        sender.timer.call_repeatedly(EVERY_S, heartbeat.beat)
+
+    signals.worker_ready.connect(start_timer, **keep)
