@@ -56,7 +56,7 @@ class Chunking(Request):
     """How documents are cut. Sizes are in tokens; None leaves the choice to the server and the model's input limit."""
 
     strategy: Literal["auto", "recursive", "tokens"] = "auto"
-    size_tokens: int | None = Field(default=None, ge=1)
+    size_tokens: int | None = Field(default=None, ge=4, le=100_000)
     overlap_tokens: int | None = Field(default=None, ge=0)
 
 

@@ -60,6 +60,11 @@ def broker_url(settings: Settings) -> str:
     return url.replace("unix://", "redis+socket://", 1) if url.startswith("unix://") else url
 
 
+def broker_redis_url(settings: Settings) -> str:
+    """Return the queue's URL as redis-py writes it; only for a queue that is a Redis or Valkey."""
+    return _redis_py(_broker(settings))
+
+
 def redis_url(settings: Settings) -> str:
     """Return the URL, as redis-py writes it, of the server for cached vectors, notifications, presence and results."""
     url = settings.cache_url.get_secret_value() if settings.cache_url is not None else _broker(settings)

@@ -1,6 +1,6 @@
 """Places in the commit protocol where a test may kill the process. Without the environment variable they do nothing.
 
-``PENSTOCK_FAILPOINT=publish.manifest_written`` kills at the first hit of that name, ``…:3`` at the third.
+``PENSTOCK_FAILPOINT=publish.files_written`` kills at the first hit of that name, ``…:3`` at the third.
 """
 
 import os

@@ -153,14 +153,17 @@ def _record_job(
     return made
 
 
-def _supersede_queued(connection: Connection, document_ids: Sequence[DocumentId], *, now: float) -> int:
-    affected: list[str] = []
+def _supersede_queued(connection: Connection, document_ids: Sequence[str], *, now: float) -> int:
+    affected: dict[str, str] = {}
     for some in slices(document_ids):
-        queued = sa.update(versions).where(versions.c.document_id.in_(some), versions.c.state == "queued")
-        ended = queued.values(state="superseded", finished_at=now).returning(versions.c.job_id)
-        affected += connection.scalars(ended).all()
+        queued = sa.select(versions.c.id, versions.c.job_id).where(versions.c.document_id.in_(some))
+        queued = queued.where(versions.c.state == "queued").order_by(versions.c.id).with_for_update()
+        affected |= {row.id: row.job_id for row in connection.execute(queued)}
+    for some in slices(list(affected)):
+        ended = sa.update(versions).where(versions.c.id.in_(some))
+        connection.execute(ended.values(state="superseded", finished_at=now))
     if affected:
-        finish_jobs(connection, now=now, job_ids=set(affected))
+        finish_jobs(connection, now=now, job_ids=set(affected.values()))
     return len(affected)
 
 

@@ -19,7 +19,7 @@ def acquire_lease(catalog: Catalog, *, shard: int, owner: str, ttl_s: float, now
     free = or_(shards.c.owner.is_(None), shards.c.owner == owner, shards.c.expires_at <= now)
     taken = {"owner": owner, "expires_at": now + ttl_s}
     _ensure_row(catalog, shard=shard)
-    with catalog.write() as connection:
+    with catalog.write("lease") as connection:
         epoch = connection.scalar(
             update(shards)
             .where(shards.c.shard == shard, free)
@@ -31,7 +31,7 @@ def acquire_lease(catalog: Catalog, *, shard: int, owner: str, ttl_s: float, now
 
 def renew_lease(catalog: Catalog, *, shard: int, owner: str, epoch: int, ttl_s: float, now: float) -> bool:
     """Prolong the lease to ``now + ttl_s``. False when another writer has taken it: stop publishing."""
-    with catalog.write() as connection:
+    with catalog.write("lease") as connection:
         renewed = connection.execute(
             update(shards)
             .where(shards.c.shard == shard, shards.c.owner == owner, shards.c.epoch == epoch)
@@ -42,7 +42,7 @@ def renew_lease(catalog: Catalog, *, shard: int, owner: str, epoch: int, ttl_s: 
 
 def release_lease(catalog: Catalog, *, shard: int, owner: str, epoch: int) -> bool:
     """Give the lease back so that the next writer need not wait. False when it was no longer held."""
-    with catalog.write() as connection:
+    with catalog.write("lease") as connection:
         released = connection.execute(
             update(shards)
             .where(shards.c.shard == shard, shards.c.owner == owner, shards.c.epoch == epoch)
@@ -56,7 +56,7 @@ def _ensure_row(catalog: Catalog, *, shard: int) -> None:
         if connection.scalar(select(shards.c.shard).where(shards.c.shard == shard)) is not None:
             return
     try:
-        with catalog.write() as connection:
+        with catalog.write("lease") as connection:
             connection.execute(insert(shards).values(shard=shard))
     except IntegrityError:  # another first writer was quicker
         return

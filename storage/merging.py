@@ -150,7 +150,7 @@ def _stage_graph(
             threads=threads,
         )
         hit("merge.graph_built")
-        before = int(base.sections.meta["graph_insertions"]) if base else 0
+        before = sum(int(each.segment.sections.meta["graph_insertions"]) for each in inputs)
         name = paths.graph(manifest.tenant_id, manifest.generation_id, segment_id)
         return _store_graph(objects, path, name=name, insertions=before + inserted)
     finally:

@@ -24,6 +24,7 @@ from .paths import checked_object_name
 SCRATCH = ".scratch"  # begins with a dot: no object name can reach it
 _IOV_MAX = 512
 _KNOWN_DIRECTORIES_MAX = 8192
+_LINK_ATTEMPTS = 16
 
 
 @dataclass(frozen=True)
@@ -148,23 +149,21 @@ class LocalObjects:
         return self.root / checked_object_name(name)
 
     def _link(self, source: Path, target: Path, *, name: str) -> None:
-        for _ in range(16):
+        """Give the finished file ``source`` the name ``target``, durably; collectors may remove names meanwhile."""
+        for _ in range(_LINK_ATTEMPTS):
             self._make_durable(target.parent)
             try:
-                os.link(source, target)
-            except FileNotFoundError:  # someone emptied and removed the folder between the two lines
-                with self._lock:
-                    self._durable_directories.discard(target.parent)
+                _link_or_confirm(source, target, name=name)
+                hit("objects.linked")
+                _sync_directory(target.parent)
+            except FileNotFoundError:
                 if not source.exists():
                     raise
-                continue
-            except FileExistsError:
-                _accept_retry(source, target, name=name)
-            break
-        else:
-            raise NotFound(f"the folder of object {name} keeps disappearing")
-        hit("objects.linked")
-        _sync_directory(target.parent)
+                with self._lock:
+                    self._durable_directories.discard(target.parent)
+            else:
+                return
+        raise NotFound(f"the folder of object {name} keeps disappearing")
 
     def _make_durable(self, directory: Path) -> None:
         """Make ``directory`` and sync every folder above it up to the root, once per process."""
@@ -250,11 +249,14 @@ def _already_exists(name: str) -> AlreadyExists:
     return AlreadyExists(f"object {name} was written before with another size; objects are written once")
 
 
-def _accept_retry(source: Path, target: Path, *, name: str) -> None:
-    """Let a repeated write of the same size pass, and mark the object as modified now so that no collector takes it."""
-    if target.stat().st_size != source.stat().st_size:
-        raise _already_exists(name)
-    os.utime(target)
+def _link_or_confirm(source: Path, target: Path, *, name: str) -> None:
+    """Link; or, when a former try did, mark the object as modified now, so that no collector takes it for garbage."""
+    try:
+        os.link(source, target)
+    except FileExistsError as error:
+        if target.stat().st_size != source.stat().st_size:
+            raise _already_exists(name) from error
+        os.utime(target)
 
 
 def _write_file(path: Path, parts: Sequence[bytes | memoryview]) -> None:

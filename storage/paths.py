@@ -43,8 +43,14 @@ def pack(tenant: TenantId, *, digest: str) -> str:
     return f"{packs_prefix(tenant)}{digest}"
 
 
-def staging_prefix(tenant: TenantId, batch: BatchId) -> str:
-    return f"tenants/{tenant}/staging/{batch}/"
+def staging_prefix(tenant: TenantId, batch: BatchId | None = None) -> str:
+    """Return where a batch stages its objects; without a batch, where all of the tenant's do."""
+    return f"tenants/{tenant}/staging/" + (f"{batch}/" if batch else "")
+
+
+def batch_of(staged: str) -> BatchId:
+    """Return the batch to which a staged object's name belongs."""
+    return BatchId(staged.split("/")[3])
 
 
 def staged_chunks(tenant: TenantId, batch: BatchId) -> str:
@@ -55,8 +61,17 @@ def staged_vectors(tenant: TenantId, batch: BatchId, *, attempt: int) -> str:
     return f"{staging_prefix(tenant, batch)}vectors-{attempt}"
 
 
+def generations_prefix(tenant: TenantId) -> str:
+    return f"tenants/{tenant}/generations/"
+
+
+def generation_of(name: str) -> GenerationId:
+    """Return the generation to which the name of a segment, manifest or tombstones belongs."""
+    return GenerationId(name.split("/")[3])
+
+
 def generation_prefix(tenant: TenantId, generation: GenerationId) -> str:
-    return f"tenants/{tenant}/generations/{generation}/"
+    return f"{generations_prefix(tenant)}{generation}/"
 
 
 def segment(tenant: TenantId, generation: GenerationId, segment_id: SegmentId) -> str:

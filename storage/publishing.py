@@ -6,17 +6,16 @@ before the commit leaves files that nobody names. It never edits a file, and it 
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, delete, exists, insert, select, update
+from sqlalchemy import Connection
 
 from .catalog.engine import Catalog
-from .catalog.tables import chunks, collections, generations, shards
-from .errors import Damaged, Fenced, NotFound
+from .commits import Replacement, Standing, advance, live_chunk_ids, read_standing, replace_chunks
+from .errors import Damaged
 from .failpoints import hit
 from .ids import ChunkId, GenerationId, ManifestVersion
 from .leases import acquire_lease, release_lease, renew_lease
@@ -27,8 +26,6 @@ from .segments import write_segment
 from .successors import bury, swap_in
 
 __all__ = ["PublishedManifest", "Publisher", "Swap", "acquire_lease", "release_lease", "renew_lease"]
-
-_IDS_PER_STATEMENT = 500
 
 
 @dataclass(frozen=True)
@@ -42,13 +39,6 @@ class PublishedManifest:
 
 
 InTransaction = Callable[[Connection, PublishedManifest], None]
-
-
-@dataclass(frozen=True)
-class _Parent:
-    name: str | None
-    manifest: Manifest
-    epoch: int  # of the writer that publishes on top of it
 
 
 class Publisher:
@@ -88,120 +78,78 @@ class Publisher:
             Damaged: vectors of another size or not finite; or what is stored contradicts itself. Nothing is published.
             NotFound: there is no such generation in this shard.
         """
-        parent = self._parent(generation_id, epoch=epoch, shard=shard)
-        if additions is not None and len(additions):
-            _check_vectors(vectors, count=len(additions), dimensions=parent.manifest.dimensions)
-        documents = {*removed_document_ids, *(additions.document_ids if additions is not None else ())}
-        doomed = self._live_chunk_ids(generation_id, sorted(documents))
-        changed = bool(swap or len(doomed) or (additions is not None and len(additions)))
+        standing = read_standing(self._catalog, generation_id, shard=shard, epoch=epoch)
+        current = self._current(standing)
+        replacement = self._replacement(generation_id, additions, removed_document_ids)
+        if replacement.additions is not None:
+            _check_vectors(vectors, count=len(replacement.additions), dimensions=current.dimensions)
+        changed = bool(swap or len(replacement.doomed) or replacement.additions)
+        published = PublishedManifest(standing.name, current, ChunkId(current.next_chunk_id), changed)
         hit("publish.begun")
-        published = PublishedManifest(parent.name, parent.manifest, ChunkId(parent.manifest.next_chunk_id), changed)
         if changed:
-            manifest = self._next_manifest(parent, additions=additions, vectors=vectors, doomed=doomed, swap=swap)
-            published = replace(published, name=self._write_manifest(manifest), manifest=manifest)
+            successor = self._successor(current, replacement, vectors=vectors, swap=swap)
+            name, manifest = self._store(successor, standing)
+            published = replace(published, name=name, manifest=manifest)
         hit("publish.files_written")
-        with self._catalog.write() as connection:
-            _advance(connection, parent, published)
-            if changed:
-                _replace_chunks(connection, published, doomed=doomed, documents=sorted(documents), additions=additions)
+        with self._catalog.write("publish") as connection:
+            advance(connection, standing, name=published.name, manifest=published.manifest)
+            replace_chunks(connection, current, replacement, first_chunk_id=current.next_chunk_id)
             if in_transaction is not None:
                 in_transaction(connection, published)
-            hit("publish.before_commit")
-        hit("publish.committed")
         return published
 
-    def _parent(self, generation_id: GenerationId, *, epoch: int, shard: int) -> _Parent:
-        query = select(generations, collections.c.name, _lease_holds(shard, epoch).label("holds")).join(collections)
-        with self._catalog.read() as connection:
-            found = connection.execute(query.where(generations.c.id == generation_id, generations.c.shard == shard))
-            row = found.mappings().one_or_none()
-        if row is None:
-            raise NotFound(f"there is no generation {generation_id} in shard {shard}")
-        if not row["holds"]:
-            raise _fenced(generation_id)
-        base = _empty_manifest(row)
-        if row["manifest"] is None:
-            return _Parent(None, base, epoch)
-        manifest = read_manifest(self._objects, row["manifest"])
-        stated = (row["id"], row["version"], row["next_chunk_id"])
-        if (manifest.generation_id, manifest.version, manifest.next_chunk_id) != stated:
-            raise Damaged(
-                f"manifest {row['manifest']} is not the version that the catalog states; run `penstock doctor`"
-            )
-        return _Parent(row["manifest"], replace(base, segments=manifest.segments), epoch)
+    def _current(self, standing: Standing) -> Manifest:
+        """Return the current manifest, with the catalog's word for everything but the segments."""
+        if standing.name is None:
+            return standing.empty
+        stored, stated = read_manifest(self._objects, standing.name), standing.empty
+        for fact in ("generation_id", "version", "next_chunk_id", "dimensions", "metric", "model"):
+            if getattr(stored, fact) != getattr(stated, fact):
+                raise Damaged(f"{standing.name} and the catalog differ in {fact}; run `penstock doctor`")
+        return replace(stated, segments=stored.segments)
 
-    def _live_chunk_ids(self, generation_id: GenerationId, documents: Sequence[str]) -> NDArray[np.uint64]:
-        found: list[int] = []
-        with self._catalog.read() as connection:
-            for some in _slices(documents):
-                here = (chunks.c.generation_id == generation_id) & chunks.c.document_id.in_(some)
-                found += connection.scalars(select(chunks.c.chunk_id).where(here))
-        return np.sort(np.array(found, "<u8"))
+    def _replacement(
+        self, generation_id: GenerationId, additions: Rows | None, removed_document_ids: Sequence[str]
+    ) -> Replacement:
+        documents = sorted({*removed_document_ids, *(additions.document_ids if additions is not None else ())})
+        doomed = live_chunk_ids(self._catalog, generation_id, documents=documents)
+        return Replacement(documents, doomed, additions or None)
 
-    def _next_manifest(
-        self,
-        parent: _Parent,
-        *,
-        additions: Rows | None,
-        vectors: NDArray[np.float32] | None,
-        doomed: NDArray[np.uint64],
-        swap: Swap | None,
+    def _successor(
+        self, manifest: Manifest, replacement: Replacement, *, vectors: NDArray[np.float32] | None, swap: Swap | None
     ) -> Manifest:
-        """Write the files of the next version, except its manifest."""
-        manifest = parent.manifest
+        """Return the segments and ids of the next version, whose files are then stored."""
         if swap is not None:
             manifest = swap_in(self._objects, manifest, swap)
-        manifest = bury(self._objects, manifest, chunk_ids=doomed)
-        if additions is not None and len(additions):
-            manifest = self._append(manifest, additions, vectors=vectors)
-        return replace(
-            manifest,
-            version=ManifestVersion(manifest.version + 1),
-            parent=parent.name,
-            writer_epoch=parent.epoch,
-            created_at=self._clock(),
-        )
-
-    def _append(self, manifest: Manifest, additions: Rows, *, vectors: NDArray[np.float32] | None) -> Manifest:
-        following = manifest.next_chunk_id + len(additions)
+        manifest = bury(self._objects, manifest, chunk_ids=replacement.doomed)
+        if replacement.additions is None:
+            return manifest
+        following = manifest.next_chunk_id + len(replacement.additions)
         entry = write_segment(
             self._objects,
             tenant=manifest.tenant_id,
             generation_id=manifest.generation_id,
-            rows=additions,
+            rows=replacement.additions,
             chunk_ids=np.arange(manifest.next_chunk_id, following, dtype="<u8"),
             vectors=vectors,
         )
         return replace(manifest, segments=[*manifest.segments, entry], next_chunk_id=following)
 
-    def _write_manifest(self, manifest: Manifest) -> str:
-        check_invariants(manifest)
-        data = manifest.to_json()
-        name = name_of(manifest, data)
+    def _store(self, manifest: Manifest, standing: Standing) -> tuple[str, Manifest]:
+        """Number the next version, check it, and store its manifest."""
+        numbered = replace(
+            manifest,
+            version=ManifestVersion(manifest.version + 1),
+            parent=standing.name,
+            writer_epoch=standing.epoch,
+            created_at=self._clock(),
+        )
+        check_invariants(numbered)
+        data = numbered.to_json()
+        name = name_of(numbered, data)
         hit("publish.segments_written")
         self._objects.put(name, [data])
-        return name
-
-
-def _empty_manifest(row: Any) -> Manifest:
-    """Return what the catalog says of a generation, as the version before the first."""
-    return Manifest(
-        generation_id=row["id"],
-        tenant_id=row["tenant_id"],
-        collection_id=row["collection_id"],
-        collection_name=row["name"],
-        version=row["version"],
-        parent=None,
-        writer_epoch=row["writer_epoch"],
-        model=row["model"],
-        dimensions=row["dimensions"],
-        metric=row["metric"],
-        chunking=row["chunking"],
-        shard=row["shard"],
-        next_chunk_id=row["next_chunk_id"],
-        created_at=row["created_at"],
-        segments=[],
-    )
+        return name, numbered
 
 
 def _check_vectors(vectors: NDArray[np.float32] | None, *, count: int, dimensions: int) -> None:
@@ -211,86 +159,3 @@ def _check_vectors(vectors: NDArray[np.float32] | None, *, count: int, dimension
     # One sum instead of a mask of n * d: a NaN or an infinity anywhere makes it not finite.
     if not np.isfinite(vectors.sum(dtype=np.float64)):
         raise Damaged("a vector holds NaN or infinity; embed its document again")
-
-
-def _lease_holds(shard: int, epoch: int) -> Any:
-    held = (shards.c.shard == shard) & (shards.c.epoch == epoch) & shards.c.owner.is_not(None)
-    return exists().where(held)
-
-
-def _advance(connection: Connection, parent: _Parent, published: PublishedManifest) -> None:
-    """Move the generation's pointer from the parent's manifest to the published one, or raise Fenced.
-
-    With nothing to publish the pointer is set to what it is: the same guard, the same lock.
-    """
-    manifest = published.manifest
-    lease = (shards.c.shard == manifest.shard) & (shards.c.epoch == parent.epoch)
-    # PostgreSQL: a rival that wants the lease waits here until this transaction ends. SQLite has one writer anyway.
-    connection.execute(select(shards.c.epoch).where(lease).with_for_update(read=True))
-    values: dict[str, Any] = {"manifest": published.name}
-    if published.changed:
-        values |= {
-            "version": manifest.version,
-            "writer_epoch": parent.epoch,
-            "next_chunk_id": manifest.next_chunk_id,
-            "live_chunks": manifest.live_chunks,
-            "published_at": manifest.created_at,
-        }
-    moved = connection.execute(
-        update(generations)
-        .where(
-            generations.c.id == manifest.generation_id,
-            generations.c.manifest.is_not_distinct_from(parent.name),
-            generations.c.writer_epoch <= parent.epoch,
-            _lease_holds(manifest.shard, parent.epoch),
-        )
-        .values(values)
-    )
-    if moved.rowcount != 1:
-        raise _fenced(manifest.generation_id)
-
-
-def _replace_chunks(
-    connection: Connection,
-    published: PublishedManifest,
-    *,
-    doomed: NDArray[np.uint64],
-    documents: Sequence[str],
-    additions: Rows | None,
-) -> None:
-    manifest = published.manifest
-    removed = 0
-    for some in _slices(documents) if len(doomed) else ():
-        here = (chunks.c.generation_id == manifest.generation_id) & chunks.c.document_id.in_(some)
-        removed += connection.execute(delete(chunks).where(here)).rowcount
-    if removed != len(doomed):
-        raise _fenced(manifest.generation_id)
-    if additions is not None and len(additions):
-        rows = _chunk_rows(additions, manifest, first_chunk_id=published.first_chunk_id)
-        connection.execute(insert(chunks), rows)
-
-
-def _chunk_rows(additions: Rows, manifest: Manifest, *, first_chunk_id: int) -> list[dict[str, Any]]:
-    fixed = {"generation_id": manifest.generation_id, "tenant_id": manifest.tenant_id}
-    identities, documents = additions.identity.tobytes(), additions.document_ids
-    return [
-        {
-            **fixed,
-            "chunk_id": first_chunk_id + row,
-            "document_id": documents[document],
-            "ordinal": ordinal,
-            "identity": identities[16 * row : 16 * row + 16],
-        }
-        for row, (document, ordinal) in enumerate(
-            zip(additions.document.tolist(), additions.ordinal.tolist(), strict=True)
-        )
-    ]
-
-
-def _slices(items: Sequence[str]) -> Iterator[Sequence[str]]:
-    for first in range(0, len(items), _IDS_PER_STATEMENT):
-        yield items[first : first + _IDS_PER_STATEMENT]
-
-
-def _fenced(generation_id: GenerationId) -> Fenced:
-    return Fenced(f"another writer took over or published first in {generation_id}: nothing was published")

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .errors import Damaged
+from .ragged import fits, join_offsets, pack_items, take_items
 from .sections import Array, Sections
 
 IDENTITY_BYTES = 16
@@ -57,11 +58,11 @@ class Documents(Sequence[DocumentRecord]):
         if isinstance(records, cls):
             return records
         several = list(records)
-        return cls(*_ragged([_line(record) for record in several]), decoded=dict(enumerate(several)))
+        return cls(*pack_items([_line(record) for record in several]), decoded=dict(enumerate(several)))
 
     @classmethod
     def of_lines(cls, lines: Sequence[bytes]) -> "Documents":
-        return cls(*_ragged(lines))
+        return cls(*pack_items(lines))
 
     def line(self, index: int) -> bytes:
         """Return the JSON line of one record, without decoding it. Equal records have equal lines."""
@@ -136,8 +137,8 @@ class Rows:
             name: np.asarray(column, dtype) for (name, dtype), column in zip(_COLUMNS.items(), given, strict=True)
         }
         raw = identity if isinstance(identity, np.ndarray) else np.frombuffer(b"".join(identity), np.uint8)
-        text_bytes, text_offsets = _ragged([_encoded(text) for text in texts])
-        heading_bytes, heading_offsets = _ragged([_encoded(heading or "") for heading in headings])
+        text_bytes, text_offsets = pack_items([_encoded(text) for text in texts])
+        heading_bytes, heading_offsets = pack_items([_encoded(heading or "") for heading in headings])
         rows = cls(
             documents=Documents.of(documents),
             **columns,
@@ -171,7 +172,7 @@ class Rows:
         ragged: dict[str, Array] = {}
         for data, offsets in _RAGGED:
             ragged[data] = _joined([getattr(rows, data) for rows in several], dtype="|u1")
-            ragged[offsets] = _joined_offsets([getattr(rows, offsets) for rows in several])
+            ragged[offsets] = join_offsets([getattr(rows, offsets) for rows in several])
         identity = _joined([rows.identity for rows in several], dtype="|u1").reshape(-1, IDENTITY_BYTES)
         documents = Documents.of_lines(list(lines))
         return cls(documents=documents, document=_joined(owners, dtype="<u4"), identity=identity, **columns, **ragged)
@@ -209,9 +210,9 @@ class Rows:
         columns = {name: getattr(self, name)[chosen] for name in _COLUMNS if name != "document"}
         ragged: dict[str, Array] = {}
         for data, offsets in _RAGGED:
-            ragged[data], ragged[offsets] = _take_ragged(getattr(self, data), getattr(self, offsets), chosen)
+            ragged[data], ragged[offsets] = take_items(getattr(self, data), getattr(self, offsets), chosen)
         return Rows(
-            documents=Documents(*_take_ragged(self.documents.data, self.documents.offsets, used)),
+            documents=Documents(*take_items(self.documents.data, self.documents.offsets, used)),
             document=owner.astype("<u4"),
             identity=self.identity[chosen],
             **columns,
@@ -254,15 +255,11 @@ class Rows:
                 raise error(f"{source}: column {name!r} is {column.dtype}{column.shape}, not {dtype}({count},)")
         if self.identity.shape != (count, IDENTITY_BYTES):
             raise error(f"{source}: the identities have the shape {self.identity.shape}, not {(count, IDENTITY_BYTES)}")
-        for data, offsets in _RAGGED:
-            _check_ragged(
-                getattr(self, data), getattr(self, offsets), count=count, name=data, error=error, source=source
-            )
-        documents = self.documents
-        _check_ragged(
-            documents.data, documents.offsets, count=len(documents), name=_DOCUMENTS[0], error=error, source=source
-        )
-        if count and int(self.document.max()) >= len(documents):
+        ragged = [(getattr(self, data), getattr(self, offsets), count) for data, offsets in _RAGGED]
+        ragged.append((self.documents.data, self.documents.offsets, len(self.documents)))
+        if not all(fits(data, offsets, count=items) for data, offsets, items in ragged):
+            raise error(f"{source}: texts, headings or documents do not lie where their offsets say")
+        if count and int(self.document.max()) >= len(self.documents):
             raise error(f"{source}: a row belongs to a document that is not there")
 
 
@@ -289,42 +286,5 @@ def _record(line: bytes) -> DocumentRecord:
         raise Damaged("a document record is not the JSON it was: its segment was overwritten; restore it") from error
 
 
-def _ragged(items: Sequence[bytes]) -> tuple[NDArray[np.uint8], NDArray[np.uint64]]:
-    offsets = np.zeros(len(items) + 1, "<u8")
-    np.cumsum([len(item) for item in items], out=offsets[1:])
-    return np.frombuffer(b"".join(items), np.uint8), offsets
-
-
-def _take_ragged(
-    data: NDArray[np.uint8], offsets: NDArray[np.uint64], rows: NDArray[Any]
-) -> tuple[NDArray[np.uint8], NDArray[np.uint64]]:
-    """Gather items; neighbours are copied as one run, so keeping nearly everything costs nearly nothing."""
-    taken = np.zeros(len(rows) + 1, "<u8")
-    if not len(rows):
-        return np.empty(0, np.uint8), taken
-    positions = rows.astype(np.int64)
-    np.cumsum((offsets[positions + 1] - offsets[positions]), out=taken[1:])
-    breaks = np.flatnonzero(np.diff(positions) != 1) + 1
-    first = positions[np.concatenate(([0], breaks))]
-    last = positions[np.concatenate((breaks - 1, [len(positions) - 1]))]
-    pieces = [data[int(a) : int(b)] for a, b in zip(offsets[first], offsets[last + 1], strict=True)]
-    return np.concatenate(pieces), taken
-
-
 def _joined(arrays: Sequence[Array], *, dtype: str) -> Array:
     return np.concatenate(arrays) if arrays else np.empty(0, dtype)
-
-
-def _joined_offsets(several: Sequence[NDArray[np.uint64]]) -> NDArray[np.uint64]:
-    joined, base = [np.zeros(1, "<u8")], np.uint64(0)
-    for offsets in several:
-        joined.append(offsets[1:] + base)
-        base = np.uint64(base + offsets[-1])
-    return np.concatenate(joined)
-
-
-def _check_ragged(data: Array, offsets: Array, *, count: int, name: str, error: type[Exception], source: str) -> None:
-    if offsets.shape != (count + 1,) or offsets.dtype != np.dtype("<u8") or data.dtype != np.uint8 or data.ndim != 1:
-        raise error(f"{source}: {name} and its offsets do not have one item for each of {count}")
-    if int(offsets[0]) != 0 or int(offsets[-1]) != data.size or bool((offsets[1:] < offsets[:-1]).any()):
-        raise error(f"{source}: the offsets into {name} are not ascending from 0 to {data.size}")

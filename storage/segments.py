@@ -36,7 +36,7 @@ class StagedGraph:
     file: FileEntry
     record_rows: NDArray[np.uint32]
     upper_at: NDArray[np.uint32]
-    insertions: int  # into this graph and those it was grown from
+    insertions: int  # of vectors into this graph and those that its rows came from
 
 
 @dataclass(frozen=True)

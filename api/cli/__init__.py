@@ -18,7 +18,7 @@ def main() -> None:
 
     try:
         app()
-    except Exception as error:  # noqa: BLE001 the outermost frame: a person sees a sentence, not a stack
+    except Exception as error:
         if os.environ.get("PENSTOCK_DEBUG"):
             raise
         sys.exit(report(error, as_json="--json" in sys.argv))

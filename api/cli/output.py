@@ -56,13 +56,13 @@ def state(word: str) -> str:
 
 def when(at: float | None) -> str:
     """Return a time as this machine's clock shows it."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) if at is not None else "–"
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) if at is not None else "-"
 
 
 def duration(seconds: float | None) -> str:
     """Return seconds as a person would say them."""
     if seconds is None:
-        return "–"
+        return "-"
     if seconds < 60:
         return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -87,7 +87,7 @@ def count(number: int, noun: str) -> str:
 
 def by_state(counts: dict[str, int]) -> str:
     """Return counts by state, without the zeros."""
-    return ", ".join(f"{number:,} {state(word)}" for word, number in counts.items() if number) or "–"
+    return ", ".join(f"{number:,} {state(word)}" for word, number in counts.items() if number) or "-"
 
 
 def _plain(value: Any) -> Any:

@@ -61,9 +61,7 @@ class _Remembered:
 class Lookups:
     """Remembers where collections are for ``remembered_s``, so that a search costs no SQL. Safe between threads."""
 
-    def __init__(
-        self, catalog: Catalog, *, remembered_s: float, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, catalog: Catalog, *, remembered_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._catalog = catalog
         self._remembered_s = remembered_s
         self._clock = clock

@@ -18,5 +18,8 @@ class JobsQuery(Request):
 
 class JobQuery(Request):
     wait: float = Field(
-        default=0.0, ge=0, le=30, description="answer when the job is not running any more, at most so many seconds later"
+        default=0.0,
+        ge=0,
+        le=30,
+        description="answer when the job is not running any more, at most so many seconds later",
     )

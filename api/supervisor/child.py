@@ -49,6 +49,7 @@ class Child:
         self._pass_fds = tuple(pass_fds)
         self._before_start = before_start
         self._clock = clock
+        self._started_at = clock()
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = asyncio.Event()
         self._gone = asyncio.Event()
@@ -58,17 +59,22 @@ class Child:
         """The running process, None between a death and the next start."""
         return self._process.pid if self._process is not None and self._process.returncode is None else None
 
+    @property
+    def running_s(self) -> float:
+        """How long the running process has lived, 0 when none is running."""
+        return 0.0 if self.pid is None else self._clock() - self._started_at
+
     async def keep(self) -> None:
         """Run the role, again after every death with a growing delay, until `stop`."""
         reading, writing = os.pipe()
         pump = asyncio.create_task(self._pump(reading))
         try:
             while not self._stopping.is_set():
-                started = self._clock()
+                self._started_at = self._clock()
                 status = await self._attempt(writing)
                 if self._stopping.is_set():
                     break
-                self.failures = 1 if self._clock() - started >= HEALTHY_S else self.failures + 1
+                self.failures = 1 if self._clock() - self._started_at >= HEALTHY_S else self.failures + 1
                 await self._pause(status)
         finally:
             self._gone.set()
@@ -155,7 +161,7 @@ def _leash(parent: int) -> Callable[[], None] | None:
     prctl = ctypes.CDLL(None, use_errno=True).prctl  # found before the fork: afterwards only system calls are safe
 
     def tie() -> None:
-        prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        prctl(PR_SET_PDEATHSIG, signal.SIGKILL)  # who is killed leaves nobody to wait for a clean end
         if os.getppid() != parent:  # it died in between
             os._exit(1)
 

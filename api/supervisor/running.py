@@ -28,7 +28,7 @@ from .sockets import listening_socket, url_of
 READY_S = 180.0
 PATIENCE_S = 5.0  # then the operator is told what is missing
 FAILURES_AT_START = 3
-STEADY_S = 1.0  # without an api to ask, roles that live this long count as started
+STEADY_S = 2.0  # without an api to ask, roles that live this long count as started
 GRACE_S = {QUEUE: 10.0, BEAT: 5.0, API: 10.0, FLOWER: 5.0}
 
 
@@ -49,6 +49,7 @@ class Supervisor:
         environment: of every role; it must lead to the same settings.
         announce: told once, when the addresses and the key are known and before the roles are ready.
         new_key: replaces the admin key.
+        role_of: how to start a role; see `roles.role`.
     """
 
     def __init__(
@@ -60,6 +61,7 @@ class Supervisor:
         log: LogStream,
         announce: Callable[[Started], None],
         new_key: str | None = None,
+        role_of: Callable[..., Role] = role,
     ) -> None:
         self._settings = settings
         self._names = tuple(names)
@@ -67,6 +69,7 @@ class Supervisor:
         self._log = log
         self._announce = announce
         self._new_key = new_key
+        self._role_of = role_of
         self._children: dict[str, Child] = {}
         self._keeping: dict[str, asyncio.Task[None]] = {}
 
@@ -118,8 +121,9 @@ class Supervisor:
         if url:
             write_url(self._settings, url)
         for name in self._names:
-            fds = [listener.fileno()] if listener and name == API else []
-            self._keep(role(name, self._settings, socket_fd=fds[0] if fds else None), pass_fds=fds)
+            socket_fd = listener.fileno() if listener and name == API else None
+            started = self._role_of(name, self._settings, socket_fd=socket_fd)
+            self._keep(started, pass_fds=[] if socket_fd is None else [socket_fd])
         await self._until_ready(url)
         self._log.say(f"ready in {time.monotonic() - began:.1f} s", event="ready", url=url)
 
@@ -132,13 +136,12 @@ class Supervisor:
 
     async def _until_ready(self, url: str | None) -> None:
         if url is None:
-            await asyncio.sleep(STEADY_S)
             await self._until(self._all_run, what="the roles", only=list(self._children.values()))
         else:
             await self._until(lambda: readiness(url), what="the api", only=list(self._children.values()))
 
     async def _all_run(self) -> Readiness:
-        return Readiness(ready=all(child.pid is not None for child in self._children.values()))
+        return Readiness(ready=all(child.running_s >= STEADY_S for child in self._children.values()))
 
     async def _until(
         self, ask: Callable[[], Coroutine[Any, Any, Readiness]], *, what: str, only: Sequence[Child]

@@ -16,6 +16,7 @@ from ..catalog.tables import batches
 from ..errors import Conflict
 from ..ids import BatchId, GenerationId, TenantId
 from .contents import VersionRow, holds_documents, read_versions, wanted_by
+from .joins import join_groups
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ def claim(
         taken = _claim(row, generation, wanted, max_attempts=max_attempts)
         if holds_documents(row) and not wanted:
             end(connection, taken, state="done", now=now, error="no document left")
+            join_groups(connection, [taken.group_id], now=now)  # it may have been the last part of a living group
             return None
     return taken
 

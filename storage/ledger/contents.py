@@ -1,6 +1,5 @@
 """Which document versions a batch holds, and how they end when they fail. It moves no batch."""
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +9,7 @@ from sqlalchemy.engine import Connection, Row
 
 from ..catalog.completion import UNFINISHED
 from ..catalog.tables import documents, versions
-from ..catalog.values import slices, storable
+from ..catalog.values import storable
 from ..ids import BatchId, DocumentId, JobId, VersionId
 
 STATE_IN = {"chunk": "chunking", "embed": "embedding", "index": "indexing"}
@@ -18,7 +17,7 @@ STATE_IN = {"chunk": "chunking", "embed": "embedding", "index": "indexing"}
 
 @dataclass(frozen=True)
 class VersionRow:
-    """One document version as it was submitted. Its bytes are ``size_bytes`` from ``pack_offset`` of object ``pack``."""
+    """A document version as it was submitted. Its bytes are ``size_bytes`` from ``pack_offset`` of object ``pack``."""
 
     id: VersionId
     document_id: DocumentId
@@ -74,12 +73,12 @@ def hold_versions(connection: Connection, *conditions: sa.ColumnElement[bool]) -
 
 
 def mark_failed(connection: Connection, failures: Sequence[FailedDocument], *, stage: str, now: float) -> None:
-    """End these versions as failed. They must be held and unfinished."""
-    alike: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for failure in failures:
-        alike[failure.code, failure.error].append(failure.version_id)
-    for (code, error), ids in alike.items():
-        values = {"state": "failed", "stage": stage, "error_code": code, "error": storable(error), "finished_at": now}
-        for some in slices(ids):
-            unfinished = (versions.c.id.in_(some), versions.c.state.in_(UNFINISHED))
-            connection.execute(sa.update(versions).where(*unfinished).values(values))
+    """End these versions as failed, those that are not over already."""
+    # Not an IN: its parameters cannot be expanded when one statement runs for many rows.
+    unfinished = sa.or_(*(versions.c.state == state for state in UNFINISHED))
+    failed = sa.update(versions).where(versions.c.id == sa.bindparam("version"), unfinished)
+    failed = failed.values(state="failed", stage=stage, finished_at=now, error_code=sa.bindparam("code"))
+    failed = failed.values(error=sa.bindparam("reason"))
+    if failures:
+        rows = [{"version": one.version_id, "code": one.code, "reason": storable(one.error)} for one in failures]
+        connection.execute(failed, rows)

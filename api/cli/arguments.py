@@ -1,0 +1,80 @@
+"""Reads what a person types for a structured value. Says what to write instead, in the words of the option."""
+
+import json
+from typing import TYPE_CHECKING, Any, get_args
+
+from .exits import UsageError
+
+if TYPE_CHECKING:
+    from penstock.client import Chunking
+    from penstock.client.wire import Metric
+
+
+def parse_metadata(given: list[str]) -> dict[str, Any]:
+    """Return the fields of ``key=value`` words, whose values are JSON where they can be, and of JSON objects.
+
+    Raises:
+        UsageError: a word is neither.
+    """
+    fields: dict[str, Any] = {}
+    for word in given:
+        if word.lstrip().startswith("{"):
+            try:
+                fields |= json.loads(word)
+            except ValueError as error:
+                raise UsageError(f"--metadata {word}: not a JSON object: {error}") from error
+            continue
+        key, equals, value = word.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(f"--metadata {word}: write key=value, or a JSON object")
+        fields[key.strip()] = _value(value)
+    return fields
+
+
+def parse_chunking(given: str | None) -> "Chunking | None":
+    """Return ``strategy[:size_tokens[:overlap_tokens]]`` as the client's `Chunking`.
+
+    Raises:
+        UsageError: it is not of that form.
+    """
+    if given is None:
+        return None
+    from pydantic import ValidationError
+
+    from penstock.client import Chunking
+
+    strategy, *sizes = given.split(":")
+    names = ("size_tokens", "overlap_tokens")
+    try:
+        if len(sizes) > len(names):
+            raise ValueError("too many parts")  # noqa: TRY301 one message for all that is wrong
+        return Chunking.model_validate({"strategy": strategy} | dict(zip(names, map(int, sizes), strict=False)))
+    except (ValueError, ValidationError) as error:
+        raise UsageError(
+            f"--chunking {given}: write auto, recursive or tokens, or for example recursive:200:20"
+        ) from error
+
+
+def parse_metric(given: str | None) -> "Metric | None":
+    """Return the metric, checked.
+
+    Raises:
+        UsageError: there is no such metric.
+    """
+    from penstock.client.wire import Metric
+
+    known: tuple[Metric, ...] = get_args(Metric)
+    for metric in known:
+        if metric == given:
+            return metric
+    if given is None:
+        return None
+    raise UsageError(f"--metric {given}: choose one of {', '.join(known)}")
+
+
+def _value(text: str) -> Any:
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return text
+    return value if isinstance(value, str | int | float | bool) else text

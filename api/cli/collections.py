@@ -1,0 +1,96 @@
+"""`penstock collections`: named sets of documents."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .connection import connect
+from .options import Json, Key, Tenant, Url, Yes
+from .output import by_state, console, plain, print_json, table, when
+
+if TYPE_CHECKING:
+    from penstock.client.wire import Collection
+
+app = typer.Typer(name="collections", help="List, make, show and delete collections.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="Name of the collection.", show_default=False)]
+
+
+@app.command("list")
+def list_(url: Url = None, key: Key = None, tenant: Tenant = "default", as_json: Json = False) -> None:
+    """List the collections of a tenant."""
+    with connect(url, key, tenant) as client:
+        collections = client.collections()
+    if as_json:
+        print_json(collections)
+        return
+    rows = table("collection", "model", "chunks", "documents", "published", right=("chunks",))
+    for one in collections:
+        rows.add_row(one.name, plain(one.model), f"{one.chunks:,}", by_state(one.documents), when(one.published_at))
+    console().print(rows if collections else f"tenant {tenant!r} has no collections yet")
+
+
+@app.command("create")
+def create(
+    name: Name,
+    model: Annotated[str | None, typer.Option("--model", help="Embedding model; default: embedding.model.")] = None,
+    chunking: Annotated[
+        str | None,
+        typer.Option("--chunking", help="auto, recursive or tokens; recursive:200:20 sets size and overlap."),
+    ] = None,
+    metric: Annotated[str | None, typer.Option("--metric", help="cosine, dot or l2.")] = None,
+    url: Url = None,
+    key: Key = None,
+    tenant: Tenant = "default",
+    as_json: Json = False,
+) -> None:
+    """Make a collection. Its model, chunking and metric are fixed from then on."""
+    from .arguments import parse_chunking, parse_metric
+
+    cut, measure = parse_chunking(chunking), parse_metric(metric)
+    with connect(url, key, tenant) as client:
+        made = client.create_collection(name, model=model, chunking=cut, metric=measure)
+    print_json(made) if as_json else _show(made)
+
+
+@app.command("show")
+def show(name: Name, url: Url = None, key: Key = None, tenant: Tenant = "default", as_json: Json = False) -> None:
+    """Show one collection."""
+    with connect(url, key, tenant) as client:
+        found = client.collection(name)
+    print_json(found) if as_json else _show(found)
+
+
+@app.command("delete")
+def delete(
+    name: Name,
+    yes: Yes = False,
+    url: Url = None,
+    key: Key = None,
+    tenant: Tenant = "default",
+    as_json: Json = False,
+) -> None:
+    """Delete a collection with all its documents."""
+    with connect(url, key, tenant) as client:
+        if not (yes or as_json):
+            documents = sum(client.collection(name).documents.values())
+            typer.confirm(f"Delete collection {name!r} of tenant {tenant!r} with {documents:,} documents?", abort=True)
+        client.delete_collection(name)
+    print_json({"deleted": name}) if as_json else console().print(f"collection {name!r} is deleted")
+
+
+def _show(one: "Collection") -> None:
+    rows = table("", "")
+    rows.show_header = False
+    chunking = ", ".join(f"{name} {value}" for name, value in one.chunking.items() if value is not None)
+    for label, value in (
+        ("collection", one.name),
+        ("made", when(one.created_at)),
+        ("model", f"{plain(one.model)}, {one.dimensions} dimensions, {one.metric}"),
+        ("chunking", plain(chunking)),
+        ("documents", by_state(one.documents)),
+        ("chunks", f"{one.chunks:,}"),
+        ("version", f"{one.version}, published {when(one.published_at)}"),
+    ):
+        rows.add_row(f"[dim]{label}[/]", value)
+    console().print(rows)

@@ -1,0 +1,83 @@
+"""`penstock documents`: what was submitted, and how far each came."""
+
+import json
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .connection import connect
+from .options import Collection, Json, Key, Limit, Tenant, Url
+from .output import console, plain, print_json, size, state, table, when
+
+if TYPE_CHECKING:
+    from penstock.client.wire import Document
+
+app = typer.Typer(name="documents", help="List and show documents.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_(
+    collection: Collection = "default",
+    only: Annotated[
+        str | None, typer.Option("--state", help="queued, chunking, embedding, indexing, indexed, failed, cancelled.")
+    ] = None,
+    after: Annotated[str | None, typer.Option("--after", help="Id of the last document of the page before.")] = None,
+    limit: Limit = 100,
+    url: Url = None,
+    key: Key = None,
+    tenant: Tenant = "default",
+    as_json: Json = False,
+) -> None:
+    """List the documents of a collection."""
+    with connect(url, key, tenant) as client:
+        page = client.documents(collection, state=only, after=after, limit=limit)
+    if as_json:
+        print_json(page)
+        return
+    rows = table("document", "source", "state", "chunks", "size", "reason", right=("chunks", "size"))
+    for one in page.data:
+        chunks = f"{one.chunks:,}" if one.chunks is not None else "-"
+        reason = f"{plain(one.error_code)}: {plain(one.error)}" if one.error else ""
+        rows.add_row(one.id, plain(one.source), state(one.state), chunks, size(one.size_bytes), reason)
+    out = console()
+    out.print(rows if page.data else f"no such documents in {collection!r}")
+    if page.has_more:
+        out.print(f"[dim]more: --after {page.last_id}[/]")
+
+
+@app.command("show")
+def show(
+    document: Annotated[str, typer.Argument(help="Id of the document, or its source.", show_default=False)],
+    collection: Collection = "default",
+    url: Url = None,
+    key: Key = None,
+    tenant: Tenant = "default",
+    as_json: Json = False,
+) -> None:
+    """Show one document."""
+    with connect(url, key, tenant) as client:
+        found = client.document(collection, document)
+    print_json(found) if as_json else _show(found)
+
+
+def _show(one: "Document") -> None:
+    rows = table("", "")
+    rows.show_header = False
+    failed = f"{one.error_code} in {one.stage}: {one.error}" if one.error else ""
+    for label, value in (
+        ("document", one.id),
+        ("source", one.source),
+        ("title", one.title or "-"),
+        ("file", f"{one.filename}, {one.media_type or 'type found when parsing'}, {size(one.size_bytes)}"),
+        ("metadata", json.dumps(one.metadata, ensure_ascii=False)),
+        ("state", one.state),
+        ("failed", failed),
+        ("version", str(one.version)),
+        ("chunks", str(one.chunks) if one.chunks is not None else "-"),
+        ("accepted", when(one.created_at)),
+        ("finished", when(one.finished_at)),
+        ("job", one.job_id),
+    ):
+        if value:
+            rows.add_row(f"[dim]{label}[/]", state(value) if label == "state" else plain(value))
+    console().print(rows)

@@ -1,0 +1,106 @@
+"""Finds the files of the folders that are to be ingested, and says why it leaves one out. Reads no content."""
+
+import os
+import stat
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from .exits import UsageError
+
+
+@dataclass(frozen=True)
+class Found:
+    """A file and its source: its path below the folder that was given, with that folder's name in front."""
+
+    path: Path
+    source: str
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A file or folder that could not be read, and why. Hidden ones are no loss and not among these."""
+
+    path: Path
+    reason: str
+
+
+@dataclass
+class Walk:
+    """What was found below some folders, in a stable order."""
+
+    found: list[Found] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+
+
+def walk(roots: Iterable[Path]) -> Walk:
+    """Return the files of ``roots``, which are files or folders.
+
+    Hidden files and folders are left out, links to folders are followed once.
+
+    Raises:
+        UsageError: a root does not exist, or two files would have the same source.
+    """
+    result = Walk()
+    seen: set[tuple[int, int]] = set()
+    for root in roots:
+        if not root.exists():
+            raise UsageError(f"{root}: no such file or folder")
+        name = root.resolve().name
+        for entry in _below(root, name, seen):
+            if isinstance(entry, Found):
+                result.found.append(entry)
+            else:
+                result.skipped.append(entry)
+    _refuse_twins(result.found)
+    return result
+
+
+def _below(path: Path, source: str, seen: set[tuple[int, int]]) -> Iterator[Found | Skipped]:
+    try:
+        status = path.stat()
+        if stat.S_ISDIR(status.st_mode):
+            identity = (status.st_dev, status.st_ino)
+            if identity not in seen:  # else a loop of links, or a folder given twice
+                seen.add(identity)
+                for child in sorted(path.iterdir(), key=lambda child: child.name):
+                    if not child.name.startswith("."):
+                        yield from _below(child, f"{source}/{child.name}", seen)
+            return
+    except OSError as error:
+        yield Skipped(path, _why(path, error))
+        return
+    if not stat.S_ISREG(status.st_mode):
+        yield Skipped(path, "not a regular file")
+    elif not _is_text(source):
+        yield Skipped(path, "its name is not valid UTF-8")
+    elif not os.access(path, os.R_OK):
+        yield Skipped(path, "not readable by this user")
+    else:
+        yield Found(path, source, status.st_size)
+
+
+def _why(path: Path, error: OSError) -> str:
+    if isinstance(error, FileNotFoundError) and path.is_symlink():
+        return "a link to nothing"
+    return (error.strerror or str(error)).lower()
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _refuse_twins(found: list[Found]) -> None:
+    paths: dict[str, Path] = {}
+    for file in found:
+        twin = paths.setdefault(file.source, file.path)
+        if twin is not file.path:
+            raise UsageError(
+                f"{twin} and {file.path} would both be the document {file.source!r}: "
+                "ingest a folder that holds both, or rename one"
+            )

@@ -1,0 +1,92 @@
+"""`penstock jobs`: what was submitted together, how far it is, and stopping it."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .connection import connect
+from .options import Json, Key, Limit, Tenant, Url
+from .output import by_state, console, print_json, state, table, when
+
+if TYPE_CHECKING:
+    from penstock.client.wire import Job
+
+app = typer.Typer(name="jobs", help="List, show and cancel jobs.", no_args_is_help=True)
+
+Id = Annotated[str, typer.Argument(help="Id of the job.", show_default=False)]
+
+
+@app.command("list")
+def list_(
+    limit: Limit = 20,
+    after: Annotated[str | None, typer.Option("--after", help="Id of the last job of the page before.")] = None,
+    url: Url = None,
+    key: Key = None,
+    tenant: Tenant = "default",
+    as_json: Json = False,
+) -> None:
+    """List the jobs of a tenant, newest first."""
+    with connect(url, key, tenant) as client:
+        page = client.jobs(after=after, limit=limit)
+    if as_json:
+        print_json(page)
+        return
+    rows = table("job", "collection", "state", "documents", "chunks", "begun", right=("chunks",))
+    for job in page.data:
+        chunks = f"{job.chunks_indexed:,}/{job.chunks_total:,}"
+        rows.add_row(job.id, job.collection, state(job.state), by_state(job.documents), chunks, when(job.created_at))
+    out = console()
+    out.print(rows if page.data else f"tenant {tenant!r} has no jobs yet")
+    if page.has_more:
+        out.print(f"[dim]more: --after {page.last_id}[/]")
+
+
+@app.command("show")
+def show(
+    job_id: Id,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until it is done, with a progress bar.")] = False,
+    timeout: Annotated[
+        float | None, typer.Option("--timeout", min=0.0, help="Seconds to wait at most; then exit 5.")
+    ] = None,
+    url: Url = None,
+    key: Key = None,
+    tenant: Tenant = "default",
+    as_json: Json = False,
+) -> None:
+    """Show one job."""
+    with connect(url, key, tenant) as client:
+        if wait:
+            from .following import follow
+
+            job = follow(client, [job_id], notes=console(stderr=True), timeout_s=timeout)[0]
+        else:
+            job = client.job(job_id)
+    print_json(job) if as_json else _show(job)
+
+
+@app.command("cancel")
+def cancel(job_id: Id, url: Url = None, key: Key = None, tenant: Tenant = "default", as_json: Json = False) -> None:
+    """Cancel what is not indexed yet. What is indexed stays."""
+    with connect(url, key, tenant) as client:
+        job = client.cancel(job_id)
+    print_json(job) if as_json else _show(job)
+
+
+def _show(job: "Job") -> None:
+    rows = table("", "")
+    rows.show_header = False
+    for label, value in (
+        ("job", job.id),
+        ("collection", job.collection),
+        ("state", state(job.state)),
+        ("documents", by_state(job.documents)),
+        ("unchanged", f"{job.unchanged:,}"),
+        ("chunks", f"{job.chunks_indexed:,} indexed, {job.chunks_embedded:,} embedded of {job.chunks_total:,}"),
+        ("cache", f"{job.cache_hits:,} hits"),
+        ("begun", when(job.created_at)),
+        ("finished", when(job.finished_at)),
+    ):
+        rows.add_row(f"[dim]{label}[/]", value)
+    console().print(rows)
+    if job.failed:
+        console().print(f"failed: penstock documents list --collection {job.collection} --state failed")

@@ -1,0 +1,88 @@
+"""What became of ingested files, as an exit code, a summary for people and an object for programs."""
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from .exits import ExitCode
+from .following import Progress
+from .output import console, count, duration, plain, table
+
+if TYPE_CHECKING:
+    from penstock.client.wire import Document, Job
+
+    from .uploading import Sending
+
+
+@dataclass
+class Outcome:
+    """What became of the files. ``failed`` has the documents of these jobs only."""
+
+    sending: "Sending"
+    jobs: "list[Job]" = field(default_factory=list)
+    failed: "list[Document]" = field(default_factory=list)
+    waited: bool = False
+    took_s: float = 0.0
+
+    @property
+    def exit_code(self) -> ExitCode:
+        bad = self.failed or self.sending.refused or self.sending.skipped
+        return ExitCode.DOCUMENTS_FAILED if bad or any(job.state == "cancelled" for job in self.jobs) else ExitCode.OK
+
+
+def show_outcome(outcome: Outcome, collection: str) -> None:
+    out, sending = console(), outcome.sending
+    _show_problems(outcome)
+    if not sending.files and not sending.skipped:
+        out.print("nothing to do: no files found")
+    elif not outcome.jobs:
+        if sending.unchanged:
+            out.print(f"nothing to do: {count(sending.unchanged, 'document')} unchanged")
+    elif not outcome.waited:
+        out.print(
+            f"{count(sending.accepted, 'document')} accepted; see how far: penstock jobs show {outcome.jobs[-1].id}"
+        )
+    else:
+        out.print(_summary(outcome, collection))
+
+
+def _summary(outcome: Outcome, collection: str) -> str:
+    done = Progress.of(outcome.jobs)
+    indexed = sum(job.documents.get("indexed", 0) for job in outcome.jobs)
+    parts = [f"{count(indexed, 'document')} ({count(done.chunks, 'chunk')}) indexed into {collection!r}"]
+    if outcome.sending.unchanged:
+        parts.append(f"{outcome.sending.unchanged:,} unchanged")
+    if outcome.failed:
+        parts.append(f"[red]{len(outcome.failed):,} failed[/]")
+    parts.append(count(done.cache_hits, "cache hit"))
+    return f"{', '.join(parts)}, in {duration(outcome.took_s)}"
+
+
+def _show_problems(outcome: Outcome) -> None:
+    sending = outcome.sending
+    if not (outcome.failed or sending.refused or sending.skipped):
+        return
+    rows = table("not indexed", "because")
+    for skipped in sending.skipped:
+        rows.add_row(plain(str(skipped.path)), f"skipped: {plain(skipped.reason)}")
+    for refusal in sending.refused:
+        rows.add_row(plain(refusal.source), f"refused: {plain(refusal.reason)}")
+    for document in outcome.failed:
+        rows.add_row(plain(document.source), f"{plain(document.error_code)}: {plain(document.error)}")
+    console().print(rows)
+
+
+def as_plain(outcome: Outcome) -> dict[str, Any]:
+    sending = outcome.sending
+    failed = [
+        {"source": doc.source, "stage": doc.stage, "code": doc.error_code, "reason": doc.error}
+        for doc in outcome.failed
+    ]
+    failed += [{"source": no.source, "stage": "submit", "code": no.code, "reason": no.reason} for no in sending.refused]
+    return {
+        "accepted": sending.accepted,
+        "unchanged": sending.unchanged,
+        "failed": failed,
+        "skipped": [{"path": str(skipped.path), "reason": skipped.reason} for skipped in sending.skipped],
+        "jobs": [job.model_dump(mode="json") for job in outcome.jobs],
+        "took_s": round(outcome.took_s, 3),
+    }

@@ -1,0 +1,94 @@
+"""`penstock search`: hits as a person reads them, with the passage that matched."""
+
+import json
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .connection import connect
+from .exits import UsageError
+from .options import Collection, Json, Key, Tenant, Url
+from .output import console, plain, print_json
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from penstock.client.wire import Hit, SearchResult
+
+Text = Annotated[list[str], typer.Argument(help="What to search for, in your own words.", show_default=False)]
+K = Annotated[int, typer.Option("-k", min=1, max=1000, help="Most hits to return.")]
+Filter = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--filter",
+        "-f",
+        help="key=value, key!=value, key>=3 on metadata and $source, $title, $media_type; or a JSON filter. "
+        "Repeated: all must hold.",
+    ),
+]
+
+
+def search(
+    text: Text,
+    k: K = 5,
+    filters: Filter = None,
+    collection: Collection = "default",
+    url: Url = None,
+    key: Key = None,
+    tenant: Tenant = "default",
+    as_json: Json = False,
+) -> None:
+    """Search a collection by meaning."""
+    query = " ".join(text)
+    with connect(url, key, tenant) as client:
+        result = client.search(collection, query, k=k, filter=parse_filters(filters or []))
+    if as_json:
+        print_json(result)
+    else:
+        show_result(result, query)
+
+
+def parse_filters(given: list[str]) -> dict[str, Any] | str | None:
+    """Return one filter of all that were given. The server reads the short form; JSON is only parsed here.
+
+    Raises:
+        UsageError: JSON that is none, or mixed with the short form.
+    """
+    parsed = [word for word in given if word.lstrip().startswith("{")]
+    if not parsed:
+        return ",".join(given) or None
+    if len(parsed) != len(given):
+        raise UsageError("--filter: write all filters as JSON or none")
+    try:
+        trees = [json.loads(word) for word in parsed]
+    except ValueError as error:
+        raise UsageError(f"--filter is not JSON: {error}") from error
+    return trees[0] if len(trees) == 1 else {"type": "and", "filters": trees}
+
+
+def show_result(result: "SearchResult", query: str) -> None:
+    """Write the hits of a search to standard output."""
+    out = console()
+    if not result.hits:
+        out.print("nothing found" if result.version else "nothing found: the collection has no published documents yet")
+        return
+    for rank, hit in enumerate(result.hits, start=1):
+        show_hit(out, hit, query, rank=rank)
+    took = f"{result.took_ms:.1f} ms"
+    out.print(f"[dim]{len(result.hits)} of the best chunks, version {result.version}, {took}[/]")
+
+
+def show_hit(out: "Console", hit: "Hit", query: str, *, rank: int) -> None:
+    """Write one hit: score and title, where it stands, and the passage with the words of the query marked."""
+    from .passages import marked_passage
+
+    document = hit.document
+    out.print(f"[bold]{rank:2}  [green]{hit.score:.3f}[/]  {plain(document.title or document.source)}[/]")
+    page = f"page {hit.page}" if hit.page is not None else None
+    heading = hit.heading if hit.heading != document.title else None
+    place = " · ".join(plain(part) for part in (document.source, page, heading) if part)
+    out.print(f"           [dim]{place}[/]")
+    from rich.padding import Padding
+
+    passage = marked_passage(hit.text, query, styled=out.is_terminal)
+    out.print(Padding(passage, (0, 0, 1, 11)))

@@ -1,0 +1,101 @@
+"""`penstock status`: queues, roles, jobs and collections at a glance."""
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .connection import connect
+from .exits import ExitCode
+from .options import Json, Key, Tenant, Url
+from .output import by_state, console, count, duration, plain, print_json, table
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from rich.table import Table
+
+    from penstock.client.wire import Status
+
+Watch = Annotated[bool, typer.Option("--watch", "-w", help="Show it again every second until Ctrl-C.")]
+EVERY_S = 1.0
+
+
+def status(
+    watch: Watch = False, url: Url = None, key: Key = None, tenant: Tenant = "default", as_json: Json = False
+) -> None:
+    """Show what the installation is doing now, over all tenants."""
+    with connect(url, key, tenant) as client:
+        if as_json:
+            print_json(client.status())
+            return
+        out = console()
+        if not (watch and out.is_terminal):
+            out.print(_page(client.status()))
+            return
+        from rich.live import Live
+
+        try:
+            with Live(_page(client.status()), console=out, auto_refresh=False, screen=True) as live:
+                while True:
+                    time.sleep(EVERY_S)
+                    live.update(_page(client.status()), refresh=True)
+        except KeyboardInterrupt:
+            raise typer.Exit(ExitCode.OK) from None
+
+
+def _page(now: "Status") -> "RenderableType":
+    from rich.console import Group
+
+    head = f"[bold]Penstock {now.version}[/] · {count(now.queued_documents, 'document')} waiting to be cut"
+    return Group(head, "", _stages(now), _roles(now), _jobs(now), _collections(now))
+
+
+def _stages(now: "Status") -> "Table":
+    rows = table(
+        "stage", "ready", "sent", "running", "dead", "oldest", right=("ready", "sent", "running", "dead", "oldest")
+    )
+    for name, stage in now.stages.items():
+        dead = f"[red]{stage.dead}[/]" if stage.dead else "0"
+        rows.add_row(name, str(stage.ready), str(stage.sent), str(stage.running), dead, duration(stage.oldest_s))
+    return rows
+
+
+def _roles(now: "Status") -> "RenderableType":
+    if now.roles is None:
+        return "[yellow]roles: the broker does not answer[/]\n"
+    rows = table("role", "process", "up for", "seen", "doing", right=("up for", "seen"))
+    for role in sorted(now.roles, key=lambda role: (role.role, role.pid)):
+        seen = f"{duration(max(0.0, now.now - role.seen_at))} ago"
+        rows.add_row(
+            role.role, f"{role.host}:{role.pid}", duration(now.now - role.started_at), seen, plain(role.doing) or "-"
+        )
+    return rows if now.roles else "[yellow]roles: none was seen lately[/]\n"
+
+
+def _jobs(now: "Status") -> "RenderableType":
+    if not now.jobs:
+        return "jobs: none running\n"
+    from .following import Progress
+
+    rows = table("running job", "tenant", "collection", "documents", "chunks", right=("documents", "chunks"))
+    for job in now.jobs:
+        done = Progress.of([job])
+        rows.add_row(
+            job.id,
+            job.tenant,
+            job.collection,
+            f"{done.finished:,}/{done.documents:,}",
+            f"{job.chunks_indexed:,}/{job.chunks_total:,}",
+        )
+    return rows
+
+
+def _collections(now: "Status") -> "RenderableType":
+    if not now.collections:
+        return "collections: none yet; `penstock ingest PATH` makes one"
+    rows = table("tenant", "collection", "model", "version", "chunks", "documents", right=("version", "chunks"))
+    for one in now.collections:
+        rows.add_row(
+            one.tenant, one.name, plain(one.model), str(one.version), f"{one.chunks:,}", by_state(one.documents)
+        )
+    return rows

@@ -1,0 +1,160 @@
+"""Sends files to a collection: only what the server does not know, in bounded requests, all in one job.
+
+Sending a file again is harmless: the server answers that it is unchanged. So every request may be repeated.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from penstock.client import Busy, Invalid, TooLarge, Unreachable, Upload
+from penstock.client.wire import Submitted
+
+from .folders import Found, Skipped
+
+if TYPE_CHECKING:
+    from penstock.client import Penstock
+
+REQUEST_BYTES = 8 << 20
+REQUEST_DOCUMENTS = 200
+ASKED_AT_ONCE = 1_000
+ATTEMPTS = 5
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A file that the server did not take."""
+
+    source: str
+    code: str
+    reason: str
+
+
+@dataclass
+class Sending:
+    """How far the sending is, and what it found. ``job_id`` is None while nothing was sent."""
+
+    files: int
+    examined: int = 0
+    accepted: int = 0
+    unchanged: int = 0
+    job_id: str | None = None
+    refused: list[Refusal] = field(default_factory=list)
+    skipped: list[Skipped] = field(default_factory=list)
+
+
+def send(
+    client: "Penstock",
+    collection: str,
+    *,
+    files: Sequence[Found],
+    metadata: Mapping[str, Any],
+    on_progress: Callable[[Sending], None],
+) -> Sending:
+    """Send what is new. With ``metadata`` every file is sent: the server compares metadata, this side only content.
+
+    Raises:
+        ClientError: the server does not take any more; what was accepted before stays accepted.
+    """
+    sending = Sending(files=len(files))
+    for group in _groups(files, ASKED_AT_ONCE):
+        new = group if metadata else _new(client, collection, group, sending)
+        for request in _requests(new):
+            _submit(client, collection, request, metadata, sending)
+            sending.examined += len(request)
+            on_progress(sending)
+        on_progress(sending)
+    return sending
+
+
+def _new(client: "Penstock", collection: str, group: Sequence[Found], sending: Sending) -> list[Found]:
+    hashes: dict[str, str] = {}
+    for file in group:
+        try:
+            hashes[file.source] = content_hash(file.path)
+        except OSError as error:
+            sending.skipped.append(Skipped(file.path, (error.strerror or str(error)).lower()))
+    known = client.known(collection, hashes)
+    new = [file for file in group if file.source in hashes and file.source not in known]
+    sending.unchanged += len(known)
+    sending.examined += len(group) - len(new)
+    return new
+
+
+def content_hash(path: Path) -> str:
+    """Return the same as `penstock.client.content_hash` of the file's bytes, without holding them."""
+    digest = blake2b(digest_size=32)
+    with path.open("rb") as file:
+        while data := file.read(1 << 20):
+            digest.update(data)
+    return digest.hexdigest()
+
+
+def _groups(files: Sequence[Found], length: int) -> Iterator[list[Found]]:
+    rest = iter(files)
+    while group := list(islice(rest, length)):
+        yield group
+
+
+def _requests(files: Sequence[Found]) -> Iterator[list[Found]]:
+    """Yield groups of bounded size. A file above the bound goes alone."""
+    request: list[Found] = []
+    size_bytes = 0
+    for file in files:
+        if request and (len(request) >= REQUEST_DOCUMENTS or size_bytes + file.size_bytes > REQUEST_BYTES):
+            yield request
+            request, size_bytes = [], 0
+        request.append(file)
+        size_bytes += file.size_bytes
+    if request:
+        yield request
+
+
+def _submit(
+    client: "Penstock", collection: str, files: Sequence[Found], metadata: Mapping[str, Any], sending: Sending
+) -> None:
+    """Send one request. When the server refuses it, send its halves, until the file that it refuses stands alone."""
+    uploads = _opened(files, metadata, sending)
+    if not uploads:
+        return
+    try:
+        submitted = _patiently(lambda: client.upload(collection, uploads, job_id=sending.job_id))
+    except (Invalid, TooLarge) as error:
+        if len(files) == 1:
+            sending.refused.append(Refusal(files[0].source, error.code or "refused", str(error)))
+            return
+        middle = len(files) // 2
+        for half in (files[:middle], files[middle:]):
+            _submit(client, collection, half, metadata, sending)
+        return
+    sending.job_id = submitted.job.id
+    sending.accepted += submitted.accepted
+    sending.unchanged += submitted.unchanged
+
+
+def _opened(files: Sequence[Found], metadata: Mapping[str, Any], sending: Sending) -> list[Upload]:
+    uploads = []
+    for file in files:
+        try:
+            # A small file is read now: one that vanishes must not fail the others of its request.
+            content = file.path.read_bytes() if file.size_bytes <= REQUEST_BYTES else file.path
+        except OSError as error:
+            sending.skipped.append(Skipped(file.path, (error.strerror or str(error)).lower()))
+            continue
+        uploads.append(Upload(content=content, source=file.source, filename=file.path.name, metadata=metadata))
+    return uploads
+
+
+def _patiently(request: Callable[[], Submitted]) -> Submitted:
+    for attempt in range(1, ATTEMPTS):
+        try:
+            return request()
+        except Busy as error:
+            time.sleep(error.retry_after_s)
+        except Unreachable:
+            time.sleep(0.2 * attempt)
+    return request()

@@ -1,0 +1,123 @@
+"""Cuts where the text itself has the strongest break: sections, then paragraphs, lines, sentences, words.
+
+Whatever fits into one chunk is never cut for the sake of a weaker break: a paragraph that fits stays whole, and so does
+a row of a table. Works on columns of words; sees no text.
+"""
+
+from bisect import bisect_left, bisect_right
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+
+from .words import INSIDE, PARAGRAPH, SECTION, SENTENCE, WORD, Words
+
+_TINY = 1 / 4  # of a chunk: less is not worth standing alone
+_ENOUGH = 1 / 2  # of a chunk: a section of this size is not merged with the next
+
+
+def cut_recursively(words: Words, *, size_tokens: int, overlap_tokens: int) -> list[tuple[int, int]]:
+    """Return chunks as (first word, word after the last), ascending, each of at most ``size_tokens`` tokens.
+
+    ``overlap_tokens``: how much of the text before a cut is repeated after it at most. It begins at a sentence if one
+    begins there, never reaches into another section, and gives way where a paragraph would not fit otherwise.
+    """
+    cutter = _Cutter.over(words, size_tokens, overlap_tokens)
+    chunks: list[tuple[int, int]] = []
+    at = previous = 0
+    while at < cutter.count:
+        end = cutter.next_cut(at)
+        begin = cutter.overlap_start(at, end, previous) if at else 0
+        chunks.append((begin, end))
+        at, previous = end, begin
+    return chunks
+
+
+@dataclass(frozen=True, slots=True)
+class _Cutter:
+    """The columns as memory views, whose single elements Python reads faster than an array's."""
+
+    count: int
+    first: memoryview
+    last: memoryview
+    breaks: memoryview
+    levels: list[memoryview]  # for each strength, the words with a break at least as strong; ends with the word count
+    size: int
+    body: int  # what is new in a chunk, besides the overlap
+
+    @classmethod
+    def over(cls, words: Words, size: int, overlap: int) -> "_Cutter":
+        count = len(words.starts)
+        breaks = np.append(words.breaks, np.uint8(SECTION))
+        levels = [memoryview(np.flatnonzero(breaks <= strength)) for strength in range(INSIDE + 1)]
+        return cls(
+            count, memoryview(words.first), memoryview(words.last), memoryview(words.breaks), levels, size, size - overlap
+        )
+
+    def tokens(self, at: int, end: int) -> int:
+        """Return the tokens from word ``at`` to before word ``end``."""
+        return int(self.last[end - 1] - self.first[at])
+
+    def next_cut(self, at: int) -> int:
+        """Return where the chunk that begins at word ``at`` ends."""
+        reach = bisect_right(self.last, self.first[at] + self.size, at)
+        if reach <= at:  # a single part of a word beyond the size: it cannot be cut
+            return at + 1
+        if cut := self._section_cut(at, reach):
+            return cut
+        cut = 0
+        for strength in range(PARAGRAPH, INSIDE + 1):
+            cut = self._balanced_cut(at, reach, strength)
+            if cut and not self._orphaned(at, cut, strength):
+                return cut
+        return cut or reach
+
+    def _section_cut(self, at: int, reach: int) -> int:
+        """Return the end of enough whole sections, 0 when the first does not fit. The end of the text ends one too."""
+        ends = self.levels[SECTION]
+        index, stop = bisect_right(ends, at), bisect_right(ends, reach)
+        if index == stop:
+            return 0
+        while index + 1 < stop and (
+            self.tokens(at, ends[index]) < self.size * _ENOUGH
+            or self.tokens(ends[index], ends[index + 1]) < self.size * _TINY
+        ):
+            index += 1
+        return 0 if self._orphaned(at, ends[index], SECTION) else int(ends[index])
+
+    def _balanced_cut(self, at: int, reach: int, strength: int) -> int:
+        """Return the break nearest to an even share of what must be cut anyway, 0 when there is none."""
+        cuts, outer = self.levels[strength], self.levels[strength - 1]
+        total = self.tokens(at, outer[bisect_right(outer, reach, 0, len(outer) - 1)])
+        share = total / ceil(total / self.body)
+        index = bisect_right(cuts, bisect_right(self.last, self.first[at] + share, at))
+        below, above = (cuts[index - 1] if index else 0), cuts[min(index, len(cuts) - 1)]
+        if not at < above <= reach:
+            return below if below > at else 0
+        if below <= at or self.tokens(at, below) < self.size * _TINY:
+            return int(above)
+        fits = self.tokens(at, above) <= self.body
+        nearer = self.tokens(at, above) - share < share - self.tokens(at, below)
+        return int(above if fits and nearer else below)
+
+    def _orphaned(self, at: int, cut: int, strength: int) -> bool:
+        """Return whether a cut leaves too little before it, though what follows has to be cut in any case."""
+        if cut == self.count or self.tokens(at, cut) >= self.size * _TINY:
+            return False
+        cuts = self.levels[strength]
+        return self.tokens(cut, cuts[bisect_right(cuts, cut)]) > self.size
+
+    def overlap_start(self, at: int, end: int, previous: int) -> int:
+        """Return the word where the chunk with new words ``at`` to ``end`` begins, its overlap included."""
+        if self.breaks[at] == SECTION or self.body == self.size:
+            return at
+        section = self.levels[SECTION][bisect_right(self.levels[SECTION], at) - 1]
+        room = max(self.last[end - 1] - self.size, self.last[at - 1] - (self.size - self.body))
+        begin = max(bisect_left(self.first, room, 0, at), section, previous + 1)
+        for strength in (SENTENCE, WORD, INSIDE):
+            aligned = self.levels[strength][bisect_left(self.levels[strength], begin)]
+            if aligned < at:
+                return int(aligned)
+            if self.breaks[at] <= strength:
+                return at
+        return at

@@ -1,0 +1,180 @@
+"""The words of a text, and how strong the break before each is. Columns, one row per word; decides nothing.
+
+A word is what stands between white space (as `str.isspace` has it). Only a word longer than a chunk is taken apart, at
+every place where no token and no character is split: those parts are rows like words, with weaker breaks before them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from .tokens import Ints, TokenMap, map_tokens
+from .wrapping import wrapped_lines
+
+# Breaks, strongest first.
+SECTION, PARAGRAPH, LINE, SENTENCE, WORD, INSIDE = range(6)
+
+Bytes = npt.NDArray[np.uint8]
+
+_SPACE, _NEWLINE, _RETURN, _ENDS, _ENDS_WIDE, _CLOSES, _PAUSES, _LOWER = (1 << bit for bit in range(8))
+_CHARACTERS = {
+    _NEWLINE: "\n\x0b\x0c\x85\u2028\u2029",
+    _RETURN: "\r",
+    _ENDS: ".!?…;؟۔।॥։።",
+    _ENDS_WIDE: "。！？；｡",
+    _CLOSES: "\"')]}»”’」』）】》*_`",
+    _PAUSES: "，、：,;:/\\-_.|=&+!?)]}>…—–",
+}
+_TABLE_SIZE = 0x10000
+_MAX_HEADING_WORDS = 40
+
+
+class Place(Protocol):
+    """A stretch of the text with its page and heading, as parsing makes them."""
+
+    @property
+    def start(self) -> int: ...
+    @property
+    def end(self) -> int: ...
+    @property
+    def page(self) -> int | None: ...
+    @property
+    def heading(self) -> str | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Words:
+    """Row k: characters ``starts[k]:ends[k]``, which tokens ``first[k]:last[k]`` cover, and the break before it.
+
+    All int64 but ``breaks``, uint8. A token can cover parts of two rows, so ``last[k]`` may exceed ``first[k + 1]``.
+    """
+
+    starts: Ints
+    ends: Ints
+    first: Ints
+    last: Ints
+    breaks: Bytes
+
+
+def find_words(text: str, *, size_tokens: int, places: Sequence[Place] = ()) -> Words:
+    """Return the words of ``text``, which is not blank; those of more than ``size_tokens`` tokens are taken apart."""
+    tokens = map_tokens(text)
+    kinds = _kinds(text)
+    starts, ends = _between_space(kinds)
+    breaks = _breaks(kinds, starts, ends)
+    _mark_places(breaks, text, starts, ends, places)
+    breaks[0] = SECTION
+    first, last = _covering(tokens, len(text), starts, ends)
+    long = np.flatnonzero(last - first > size_tokens)
+    if len(long) == 0:
+        return Words(starts, ends, first, last, breaks)
+    inner = _inner_cuts(tokens.cuts, starts[long], ends[long])
+    inner_breaks = np.full(len(inner), INSIDE, np.uint8)
+    inner_breaks[(kinds[inner - 1] & _PAUSES) != 0] = WORD
+    inner_breaks[(kinds[inner - 1] & _ENDS_WIDE) != 0] = SENTENCE
+    at = np.searchsorted(starts, inner)
+    starts, ends = np.insert(starts, at, inner), np.insert(ends, at - 1, inner)
+    return Words(starts, ends, *_covering(tokens, len(text), starts, ends), np.insert(breaks, at, inner_breaks))
+
+
+def _kinds(text: str) -> Bytes:
+    """Return the kinds of every character, as bits."""
+    if text.isascii():
+        return _kind_table()[np.frombuffer(text.encode(), np.uint8)]
+    points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    return _kind_table()[np.minimum(points, _TABLE_SIZE - 1)]
+
+
+@cache
+def _kind_table() -> Bytes:
+    table = np.zeros(_TABLE_SIZE, np.uint8)
+    for point in range(_TABLE_SIZE):
+        character = chr(point)
+        table[point] = _SPACE * character.isspace() | _LOWER * character.islower()
+    for kind, characters in _CHARACTERS.items():
+        table[[ord(character) for character in characters]] |= kind
+    return table
+
+
+def _between_space(kinds: Bytes) -> tuple[Ints, Ints]:
+    filled = np.zeros(len(kinds) + 2, np.int8)
+    filled[1:-1] = (kinds & _SPACE) == 0
+    edges = np.flatnonzero(filled[1:] != filled[:-1])
+    return edges[::2], edges[1::2]
+
+
+def _covering(tokens: TokenMap, length: int, starts: Ints, ends: Ints) -> tuple[Ints, Ints]:
+    """Return the tokens that cover each stretch: from the one that holds its start to the one that holds its end."""
+    is_cut = np.zeros(length + 1, bool)
+    is_cut[tokens.cuts] = True
+    passed = np.cumsum(is_cut, dtype=np.int32)  # cuts up to and including each character position
+    return tokens.numbers[passed[starts] - 1], tokens.numbers[passed[ends] - is_cut[ends]]
+
+
+def _breaks(kinds: Bytes, starts: Ints, ends: Ints) -> Bytes:
+    """Return the break before each word as white space and punctuation tell it."""
+    breaks = np.full(len(starts), WORD, np.uint8)
+    breaks[1:][_ends_sentence(kinds, starts, ends)] = SENTENCE
+    lines = np.bincount(starts.searchsorted(_line_ends(kinds)), minlength=len(starts) + 1)[: len(starts)]
+    hard = lines == 1
+    hard[wrapped_lines(starts, ends, lines, (kinds[starts] & _LOWER) != 0)] = False
+    breaks[hard] = LINE
+    breaks[lines > 1] = PARAGRAPH
+    return breaks
+
+
+def _line_ends(kinds: Bytes) -> Ints:
+    """Return where lines end, ``\\r\\n`` once."""
+    newlines = (kinds & _NEWLINE) != 0
+    returns = (kinds & _RETURN) != 0
+    if returns.any():
+        newlines[:-1] |= returns[:-1] & ~newlines[1:]
+        newlines[-1] |= returns[-1]
+    return np.flatnonzero(newlines)
+
+
+def _ends_sentence(kinds: Bytes, starts: Ints, ends: Ints) -> npt.NDArray[np.bool_]:
+    """Return for each word but the first whether a sentence ends before it.
+
+    An initial ("J.") and a small letter after a full stop ("e.g. this") end none.
+    """
+    final = kinds[ends[:-1] - 1]
+    lengths = ends[:-1] - starts[:-1]
+    closed = ((final & _CLOSES) != 0) & (lengths > 1)
+    final = np.where(closed, kinds[ends[:-1] - 2], final)
+    wide = (final & _ENDS_WIDE) != 0
+    return wide | (((final & _ENDS) != 0) & (lengths > 2) & ((kinds[starts[1:]] & _LOWER) == 0))
+
+
+def _mark_places(breaks: Bytes, text: str, starts: Ints, ends: Ints, places: Sequence[Place]) -> None:
+    """Raise the breaks where a section or a page begins; tie a heading to what it stands over."""
+    if len(places) < 2 and not (places and places[0].heading):
+        return
+    words = starts.searchsorted(np.fromiter((place.start for place in places), np.int64, len(places))).tolist()
+    heading: str | None = None
+    for place, word in zip(places, words, strict=True):
+        if word < len(breaks):
+            begins_section = place.heading != heading
+            breaks[word] = min(int(breaks[word]), SECTION if begins_section else PARAGRAPH)
+            if begins_section and place.heading:
+                _tie_heading(breaks, text, starts, ends, word, place.heading)
+        heading = place.heading
+
+
+def _tie_heading(breaks: Bytes, text: str, starts: Ints, ends: Ints, word: int, heading: str) -> None:
+    """Weaken the break after the heading's own line, so that no chunk is a heading alone."""
+    upcoming = np.flatnonzero(breaks[word + 1 : word + _MAX_HEADING_WORDS] <= LINE)
+    if len(upcoming) and upcoming[0] + word + 1 < len(breaks):
+        after = word + 1 + int(upcoming[0])
+        if heading.rpartition(" > ")[2] in " ".join(text[starts[word] : ends[after - 1]].split()):
+            breaks[after] = WORD
+
+
+def _inner_cuts(cuts: Ints, starts: Ints, ends: Ints) -> Ints:
+    """Return the cuts strictly inside the stretches, ascending."""
+    begin, stop = cuts.searchsorted(starts, "right"), cuts.searchsorted(ends, "left")
+    return np.concatenate([cuts[a:b] for a, b in zip(begin.tolist(), stop.tolist(), strict=True)])

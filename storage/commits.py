@@ -1,0 +1,156 @@
+"""The SQL side of publishing: what is live, whether the lease holds, and the statements of the committing transaction.
+
+It opens no transaction of its own except for reading, and touches no object.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import ColumnElement, Connection, delete, exists, insert, select, update
+
+from .catalog.engine import Catalog
+from .catalog.tables import chunks, collections, generations, shards
+from .errors import Fenced, NotFound
+from .ids import GenerationId, ManifestVersion
+from .manifests import Manifest
+from .rows import IDENTITY_BYTES, Rows
+
+_IDS_PER_STATEMENT = 500
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Where a generation stands in the catalog, seen by the holder of a lease."""
+
+    name: str | None  # of the current manifest
+    empty: Manifest  # what the catalog says, as a manifest without segments
+    epoch: int  # of the lease
+
+
+@dataclass(frozen=True)
+class Replacement:
+    """Chunks that leave and come. ``documents`` own all of them; ``doomed`` is u64, ascending."""
+
+    documents: Sequence[str]
+    doomed: NDArray[np.uint64]
+    additions: Rows | None
+
+
+def read_standing(catalog: Catalog, generation_id: GenerationId, *, shard: int, epoch: int) -> Standing:
+    """Read where a generation stands.
+
+    Raises:
+        NotFound: there is no such generation in this shard.
+        Fenced: the lease of this epoch is over.
+    """
+    columns = (generations, collections.c.name, _lease_holds(shard, epoch).label("holds"))
+    query = select(*columns).join(collections, collections.c.id == generations.c.collection_id)
+    with catalog.read() as connection:
+        found = connection.execute(query.where(generations.c.id == generation_id, generations.c.shard == shard))
+        row = found.mappings().one_or_none()
+    if row is None:
+        raise NotFound(f"there is no generation {generation_id} in shard {shard}")
+    if not row["holds"]:
+        raise _fenced(generation_id)
+    same = ("tenant_id", "collection_id", "writer_epoch", "model", "dimensions", "metric", "chunking", "shard")
+    empty = Manifest(
+        **{name: row[name] for name in (*same, "next_chunk_id", "created_at")},
+        generation_id=generation_id,
+        collection_name=row["name"],
+        version=ManifestVersion(row["version"]),
+        parent=None,
+        segments=[],
+    )
+    return Standing(row["manifest"], empty, epoch)
+
+
+def live_chunk_ids(catalog: Catalog, generation_id: GenerationId, *, documents: Sequence[str]) -> NDArray[np.uint64]:
+    """Return the ascending ids u64 of all live chunks of these documents."""
+    found: list[int] = []
+    with catalog.read() as connection:
+        for some in _slices(documents):
+            found += connection.scalars(select(chunks.c.chunk_id).where(_of_documents(generation_id, some)))
+    return np.sort(np.array(found, "<u8"))
+
+
+def advance(connection: Connection, standing: Standing, *, name: str | None, manifest: Manifest) -> None:
+    """Move the pointer from the manifest of ``standing`` to ``manifest``; to itself, it only takes the lock.
+
+    Raises:
+        Fenced: the lease is over, or the pointer is somewhere else.
+    """
+    # PostgreSQL: a rival that wants the lease waits here until this transaction ends. SQLite has one writer anyway.
+    held = (shards.c.shard == manifest.shard) & (shards.c.epoch == standing.epoch)
+    connection.execute(select(shards.c.epoch).where(held).with_for_update(read=True))
+    values: dict[str, Any] = {"manifest": name}
+    if name != standing.name:
+        values |= {
+            "version": manifest.version,
+            "writer_epoch": manifest.writer_epoch,
+            "next_chunk_id": manifest.next_chunk_id,
+            "live_chunks": manifest.live_chunks,
+            "published_at": manifest.created_at,
+        }
+    guard = (
+        generations.c.id == manifest.generation_id,
+        generations.c.manifest.is_not_distinct_from(standing.name),
+        generations.c.writer_epoch <= standing.epoch,
+        _lease_holds(manifest.shard, standing.epoch),
+    )
+    if connection.execute(update(generations).where(*guard).values(values)).rowcount != 1:
+        raise _fenced(manifest.generation_id)
+
+
+def replace_chunks(
+    connection: Connection, manifest: Manifest, replacement: Replacement, *, first_chunk_id: int
+) -> None:
+    """Delete the chunk rows that leave and insert those that come, the first with ``first_chunk_id``.
+
+    Raises:
+        Fenced: other chunks are live than when they were read.
+    """
+    removed = 0
+    for some in _slices(replacement.documents) if len(replacement.doomed) else ():
+        removed += connection.execute(delete(chunks).where(_of_documents(manifest.generation_id, some))).rowcount
+    if removed != len(replacement.doomed):
+        raise _fenced(manifest.generation_id)
+    if replacement.additions is not None and len(replacement.additions):
+        rows = _chunk_rows(replacement.additions, manifest, first_chunk_id=first_chunk_id)
+        connection.execute(insert(chunks), rows)
+
+
+def _chunk_rows(additions: Rows, manifest: Manifest, *, first_chunk_id: int) -> list[dict[str, Any]]:
+    owner = {"generation_id": manifest.generation_id, "tenant_id": manifest.tenant_id}
+    identities, documents = additions.identity.tobytes(), additions.document_ids
+    places = zip(additions.document.tolist(), additions.ordinal.tolist(), strict=True)
+    return [
+        {
+            **owner,
+            "chunk_id": first_chunk_id + row,
+            "document_id": documents[document],
+            "ordinal": ordinal,
+            "identity": identities[IDENTITY_BYTES * row : IDENTITY_BYTES * (row + 1)],
+        }
+        for row, (document, ordinal) in enumerate(places)
+    ]
+
+
+def _lease_holds(shard: int, epoch: int) -> ColumnElement[bool]:
+    held = (shards.c.shard == shard) & (shards.c.epoch == epoch) & shards.c.owner.is_not(None)
+    return exists().where(held)
+
+
+def _of_documents(generation_id: GenerationId, documents: Sequence[str]) -> ColumnElement[bool]:
+    return (chunks.c.generation_id == generation_id) & chunks.c.document_id.in_(documents)
+
+
+def _slices(items: Sequence[str]) -> Iterator[Sequence[str]]:
+    for first in range(0, len(items), _IDS_PER_STATEMENT):
+        yield items[first : first + _IDS_PER_STATEMENT]
+
+
+def _fenced(generation_id: GenerationId) -> Fenced:
+    return Fenced(f"another writer took over or published first in {generation_id}: nothing was published")

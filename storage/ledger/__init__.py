@@ -1,0 +1,43 @@
+"""The ledger owns the state of every document and batch; the queue only carries hints about it.
+
+Each function is one transaction (those that take a connection are part of the caller's) and is harmless when run
+twice: the second time it changes nothing and says so. Within a transaction rows are taken in one order, jobs,
+batches, versions, so that none wait for each other in a ring.
+"""
+
+from .admission import ReadyBatch, form_chunk_batches, in_flight, take_ready
+from .claims import Claim, Held, claim, renew
+from .contents import FailedDocument, VersionRow
+from .indexing import IndexGroup, claim_index, finish_indexing
+from .merges import claim_swap, drop_merge, finish_merge, finish_swap, open_merge
+from .quarantine import retry_later
+from .reconciliation import Reconciled, reconcile
+from .stages import EmbedPart, fail_versions, finish_chunking, finish_embedding
+
+__all__ = [
+    "Claim",
+    "EmbedPart",
+    "FailedDocument",
+    "Held",
+    "IndexGroup",
+    "ReadyBatch",
+    "Reconciled",
+    "VersionRow",
+    "claim",
+    "claim_index",
+    "claim_swap",
+    "drop_merge",
+    "fail_versions",
+    "finish_chunking",
+    "finish_embedding",
+    "finish_indexing",
+    "finish_merge",
+    "finish_swap",
+    "form_chunk_batches",
+    "in_flight",
+    "open_merge",
+    "reconcile",
+    "renew",
+    "retry_later",
+    "take_ready",
+]

@@ -1,0 +1,228 @@
+"""What the writer of a shard indexes next, and the end of it inside the publish transaction.
+
+A newer version always wins: an older one never replaces it, whatever order they arrive in.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Row
+
+from ..catalog.collections import GenerationInfo, read_generations
+from ..catalog.completion import UNFINISHED, close_empty_batches, finish_jobs
+from ..catalog.engine import Catalog
+from ..catalog.tables import batches, versions
+from ..catalog.values import slices
+from ..errors import Conflict
+from ..ids import BatchId, GenerationId, ManifestVersion, VersionId
+from .claims import Held, lost
+from .contents import VersionRow, read_versions
+
+SUSPECT_ATTEMPTS = 2  # groups that failed so often are claimed alone, so that they can hurt no others
+_LOOK_AHEAD = 1_000
+
+
+@dataclass(frozen=True)
+class IndexGroup(Held):
+    """Embedded chunks to be published in one piece. ``parts``: pairs of staging objects (chunks, vectors), in order.
+
+    ``versions``: the documents whose chunks are wanted, never empty. The staging objects may hold more: leave those
+    out, they were cancelled or overtaken.
+    """
+
+    generation: GenerationInfo
+    parts: tuple[tuple[str, str], ...]
+    versions: tuple[VersionRow, ...]
+
+
+def claim_index(
+    catalog: Catalog,
+    *,
+    shard: int,
+    owner: str,
+    lease_s: float,
+    now: float,
+    max_chunks: int,
+    max_attempts: int = 5,
+) -> list[IndexGroup]:
+    """Take the shard's index batches that are due, oldest first, up to ``max_chunks`` but at least one.
+
+    For the holder of the shard's lease only. What the same ``owner`` took before and did not finish is taken again.
+    """
+    claimable = _claimable(shard=shard, owner=owner, now=now, max_attempts=max_attempts)
+    with catalog.read() as connection:  # the common case, without the write lock
+        if connection.execute(claimable.limit(1)).first() is None:
+            return []
+    with catalog.write("claim_index") as connection:
+        while True:
+            rows = connection.execute(claimable.with_for_update(skip_locked=True)).all()
+            taken = _within(rows, max_chunks=max_chunks)
+            group_ids = [row.group_id for row in taken]
+            _supersede_overtaken(connection, group_ids, now=now)
+            closed = close_empty_batches(connection, group_ids, now=now)
+            wanted = _read_wanted(connection, group_ids)
+            # A group of nothing but older versions stays ready: it ends when the newer ones are indexed.
+            working = [row for row in taken if row.group_id in wanted]
+            if working or not closed:
+                break
+        _mark_running(connection, working, owner=owner, lease_until=now + lease_s)
+        return _groups(connection, working, wanted, owner=owner, max_attempts=max_attempts)
+
+
+def finish_indexing(
+    connection: Connection, groups: Sequence[IndexGroup], *, version: ManifestVersion, now: float
+) -> None:
+    """Mark the groups' documents as indexed by manifest ``version``; call it inside the publish transaction.
+
+    Older versions of these documents become superseded, in whatever state they are.
+
+    Raises:
+        Conflict: a claim was lost, or a document was cancelled or overtaken since. Roll back and claim again.
+    """
+    _hold_batches(connection, groups)
+    wanted = {row.id: row for group in groups for row in group.versions}
+    older = _hold_documents(connection, wanted)
+    superseded = {"state": "superseded", "finished_at": now}
+    for some in slices([row.id for row in older]):
+        connection.execute(sa.update(versions).where(versions.c.id.in_(some)).values(superseded))
+    for some in slices(list(wanted)):
+        indexed = sa.update(versions).where(versions.c.id.in_(some))
+        connection.execute(indexed.values(state="indexed", indexed_version=version, finished_at=now))
+    for few in slices([group.batch_id for group in groups]):
+        done = {"state": "done", "owner": None, "lease_until": None, "error": None, "finished_at": now}
+        connection.execute(sa.update(batches).where(batches.c.id.in_(few)).values(done))
+    close_empty_batches(connection, {row.batch_id for row in older if row.batch_id}, now=now)
+    affected = {row.job_id for row in wanted.values()} | {row.job_id for row in older}
+    finish_jobs(connection, now=now, job_ids=affected)
+
+
+def _claimable(*, shard: int, owner: str, now: float, max_attempts: int) -> sa.Select[Any]:
+    due = sa.and_(batches.c.state.in_(("ready", "sent")), batches.c.next_attempt_at <= now)
+    left = sa.or_(batches.c.lease_until < now, batches.c.owner == owner)
+    lapsed = sa.and_(batches.c.state == "running", left, batches.c.attempts < max_attempts)
+    wanted = sa.select(batches).where(batches.c.stage == "index", batches.c.shard == shard, sa.or_(due, lapsed))
+    return wanted.order_by(batches.c.created_at, batches.c.id).limit(_LOOK_AHEAD)
+
+
+def _within(rows: Sequence[Row[Any]], *, max_chunks: int) -> list[Row[Any]]:
+    taken: list[Row[Any]] = []
+    chunks = 0
+    for row in rows:
+        suspect = row.attempts >= SUSPECT_ATTEMPTS
+        chunks += row.chunk_count
+        if taken and (suspect or chunks > max_chunks):
+            break
+        taken.append(row)
+        if suspect:
+            break
+    return taken
+
+
+def _mark_running(connection: Connection, taken: Sequence[Row[Any]], *, owner: str, lease_until: float) -> None:
+    values = {"state": "running", "owner": owner, "lease_until": lease_until, "attempts": batches.c.attempts + 1}
+    for some in slices([row.id for row in taken]):
+        connection.execute(sa.update(batches).where(batches.c.id.in_(some)).values(values))
+
+
+def _supersede_overtaken(connection: Connection, group_ids: Sequence[str], *, now: float) -> None:
+    newer = versions.alias("newer")
+    overtaken = sa.exists().where(
+        newer.c.document_id == versions.c.document_id,
+        newer.c.number > versions.c.number,
+        newer.c.state == "indexed",
+    )
+    jobs: set[str] = set()
+    for some in slices(group_ids):
+        mine = (versions.c.batch_id.in_(some), versions.c.state == "indexing")
+        ended = sa.update(versions).where(*mine, overtaken).values(state="superseded", finished_at=now)
+        jobs.update(connection.scalars(ended.returning(versions.c.job_id)))
+    if jobs:
+        finish_jobs(connection, now=now, job_ids=jobs)
+
+
+def _groups(
+    connection: Connection,
+    rows: Sequence[Row[Any]],
+    wanted: Mapping[str, Sequence[VersionRow]],
+    *,
+    owner: str,
+    max_attempts: int,
+) -> list[IndexGroup]:
+    generations = read_generations(connection, sorted({row.generation_id for row in rows}))
+    parts = _read_parts(connection, [row.group_id for row in rows])
+    return [
+        IndexGroup(
+            batch_id=BatchId(row.id),
+            owner=owner,
+            attempt=row.attempts + 1,
+            max_attempts=max_attempts,
+            generation=generations[GenerationId(row.generation_id)],
+            parts=tuple(parts[row.group_id]),
+            versions=tuple(wanted[row.group_id]),
+        )
+        for row in rows
+    ]
+
+
+def _read_parts(connection: Connection, group_ids: Sequence[str]) -> dict[str, list[tuple[str, str]]]:
+    found: dict[str, list[tuple[str, str]]] = defaultdict(list)
+    whole = sa.select(batches.c.group_id, batches.c.input, batches.c.output)
+    whole = whole.where(batches.c.stage == "embed", batches.c.state == "done", batches.c.output.is_not(None))
+    for some in slices(group_ids):
+        ordered = whole.where(batches.c.group_id.in_(some)).order_by(batches.c.group_id, batches.c.part)
+        for group_id, chunks, vectors in connection.execute(ordered):
+            found[group_id].append((chunks, vectors))
+    return found
+
+
+def _read_wanted(connection: Connection, group_ids: Sequence[str]) -> dict[str, list[VersionRow]]:
+    """Return the versions to index, of each document the newest, by group; groups without any are left out."""
+    newest: dict[str, VersionRow] = {}
+    for some in slices(group_ids):
+        for row in read_versions(connection, versions.c.batch_id.in_(some), versions.c.state == "indexing"):
+            if row.document_id not in newest or newest[row.document_id].number < row.number:
+                newest[row.document_id] = row
+    found: dict[str, list[VersionRow]] = defaultdict(list)
+    for row in sorted(newest.values(), key=lambda one: one.id):
+        found[row.batch_id].append(row)
+    return dict(found)
+
+
+def _hold_batches(connection: Connection, groups: Sequence[IndexGroup]) -> None:
+    claims = {group.batch_id: group for group in groups}
+    held: set[str] = set()
+    for some in slices(sorted(claims)):
+        running = sa.select(batches.c.id, batches.c.owner, batches.c.attempts)
+        running = running.where(batches.c.id.in_(some), batches.c.state == "running").order_by(batches.c.id)
+        for row in connection.execute(running.with_for_update()):
+            mine = claims[row.id]
+            if (row.owner, row.attempts) == (mine.owner, mine.attempt):
+                held.add(row.id)
+    for batch_id, group in claims.items():
+        if batch_id not in held:
+            raise lost(group)
+
+
+def _hold_documents(connection: Connection, wanted: dict[VersionId, VersionRow]) -> list[Row[Any]]:
+    """Check that every wanted version may be indexed now, and return the older ones that it replaces."""
+    numbers = {row.document_id: row.number for row in wanted.values()}
+    columns = (versions.c.id, versions.c.document_id, versions.c.number, versions.c.state)
+    held: sa.Select[Any] = sa.select(*columns, versions.c.batch_id, versions.c.job_id)
+    held = held.where(versions.c.state.in_((*UNFINISHED, "indexed"))).order_by(versions.c.id)
+    older: list[Row[Any]] = []
+    ready: set[str] = set()
+    for some in slices(sorted(numbers)):
+        for row in connection.execute(held.where(versions.c.document_id.in_(some)).with_for_update()):
+            number = numbers[row.document_id]
+            if row.number < number:
+                older.append(row)
+            elif row.number == number and row.state == "indexing":
+                ready.add(row.id)
+            elif row.state == "indexed":
+                raise Conflict(f"document {row.document_id} was indexed in a newer version meanwhile")
+    if missing := wanted.keys() - ready:
+        raise Conflict(f"{len(missing)} documents were cancelled meanwhile, {min(missing)} among them")
+    return older

@@ -1,0 +1,87 @@
+"""Merges of segments as two batches: ``merge``, built by maintenance, then ``swap``, published by the shard's writer.
+
+At most one is open per generation. A merge that is dropped loses nothing: its inputs are still served.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ..catalog.engine import Catalog
+from ..catalog.statements import insert_if_absent
+from ..catalog.tables import batches, generations
+from ..catalog.values import storable
+from ..errors import Conflict, NotFound
+from ..ids import BatchId, GenerationId, new_id
+from .claims import Claim, claim, end
+
+
+def open_merge(
+    catalog: Catalog, *, generation_id: GenerationId, details: Mapping[str, Any], now: float
+) -> BatchId | None:
+    """Make a merge batch, ready to be claimed; ``details`` says what to merge. None: one is open already.
+
+    Raises:
+        NotFound: there is no such generation.
+    """
+    batch_id = BatchId(new_id("batch"))
+    with catalog.write("open_merge") as connection:
+        owner = sa.select(generations.c.tenant_id, generations.c.shard).where(generations.c.id == generation_id)
+        row = connection.execute(owner.with_for_update(read=True, key_share=True)).first()
+        if row is None:
+            raise NotFound(f"there is no generation {generation_id!r}")
+        values = _batch(batch_id, stage="merge", group_id=batch_id, details=details, now=now)
+        values |= {"tenant_id": row.tenant_id, "generation_id": generation_id, "shard": row.shard}
+        made = connection.execute(insert_if_absent(catalog.dialect, batches).values(values)).rowcount
+    return batch_id if made else None
+
+
+def finish_merge(catalog: Catalog, claim: Claim, *, details: Mapping[str, Any], now: float) -> BatchId:
+    """End a merge whose segment is written, and make its swap batch; ``details`` says what to swap.
+
+    Raises:
+        Conflict: the claim was lost; nothing was changed.
+    """
+    batch_id = BatchId(f"{claim.group_id}-swap")
+    with catalog.write("finish_merge") as connection:
+        end(connection, claim, state="done", now=now, error=None)
+        values = _batch(batch_id, stage="swap", group_id=claim.group_id, details=details, now=now)
+        values |= {"tenant_id": claim.tenant_id, "generation_id": claim.generation.id, "shard": claim.shard}
+        connection.execute(sa.insert(batches).values(values))
+    return batch_id
+
+
+def claim_swap(
+    catalog: Catalog, *, shard: int, owner: str, lease_s: float, now: float, max_attempts: int
+) -> Claim | None:
+    """Take the shard's oldest swap that is due, or None. For the holder of the shard's lease."""
+    due = sa.and_(batches.c.state.in_(("ready", "sent")), batches.c.next_attempt_at <= now)
+    lapsed = sa.and_(batches.c.state == "running", batches.c.lease_until < now, batches.c.attempts < max_attempts)
+    waiting = sa.select(batches.c.id).where(batches.c.stage == "swap", batches.c.shard == shard, sa.or_(due, lapsed))
+    with catalog.read() as connection:
+        found = connection.scalar(waiting.order_by(batches.c.id).limit(1))
+    if found is None:
+        return None
+    return claim(catalog, BatchId(found), owner=owner, lease_s=lease_s, now=now, max_attempts=max_attempts)
+
+
+def finish_swap(connection: Connection, claim: Claim, *, now: float) -> None:
+    """End a swap; call it inside the publish transaction. Raises Conflict when the claim was lost."""
+    end(connection, claim, state="done", now=now, error=None)
+
+
+def drop_merge(catalog: Catalog, claim: Claim, *, error: str, now: float) -> None:
+    """End a merge or a swap that cannot succeed, for example because its inputs are gone. Raises Conflict."""
+    if claim.stage not in {"merge", "swap"}:
+        raise Conflict(f"batch {claim.batch_id} is a {claim.stage} batch: only merges and swaps can be dropped")
+    with catalog.write("drop_merge") as connection:
+        end(connection, claim, state="dead", now=now, error=storable(error))
+
+
+def _batch(
+    batch_id: BatchId, *, stage: str, group_id: BatchId, details: Mapping[str, Any], now: float
+) -> dict[str, Any]:
+    row = {"id": batch_id, "stage": stage, "state": "ready", "group_id": group_id}
+    return {**row, "details": dict(details), "created_at": now}

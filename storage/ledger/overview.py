@@ -1,0 +1,80 @@
+"""What the ledger looks like right now, for people and for monitoring. Reads only, and only what indexes can answer."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ..catalog.completion import OPEN_BATCH
+from ..catalog.engine import Catalog
+from ..catalog.tables import BATCH_STAGES, batches, jobs, versions
+from ..ids import JobId, TenantId
+
+
+@dataclass(frozen=True)
+class StageOverview:
+    """Batches of one stage by state. ``oldest_at``: when the oldest unfinished one was made; None when none is."""
+
+    ready: int
+    sent: int
+    running: int
+    dead: int
+    oldest_at: float | None
+
+
+@dataclass(frozen=True)
+class Overview:
+    """``queued`` documents are accepted and in no batch yet. ``running_jobs``: newest first."""
+
+    queued: int
+    oldest_queued_at: float | None
+    stages: Mapping[str, StageOverview]
+    running_jobs: tuple[tuple[TenantId, JobId], ...]
+    embedding_cache_hits: int
+
+
+def overview(catalog: Catalog, *, max_jobs: int = 50) -> Overview:
+    """Return one consistent look at all of it."""
+    with catalog.read() as connection:
+        queued, oldest_queued_at = _queued(connection)
+        return Overview(
+            queued=queued,
+            oldest_queued_at=oldest_queued_at,
+            stages=_stages(connection),
+            running_jobs=_running_jobs(connection, max_jobs=max_jobs),
+            embedding_cache_hits=int(connection.scalar(sa.select(sa.func.sum(jobs.c.cache_hits))) or 0),
+        )
+
+
+def _queued(connection: Connection) -> tuple[int, float | None]:
+    counted = sa.select(sa.func.count(), sa.func.min(versions.c.id)).where(versions.c.state == "queued")
+    count, oldest = connection.execute(counted).one()  # ids sort by age, and the index holds them
+    made = sa.select(versions.c.created_at).where(versions.c.id == oldest)
+    return count, connection.scalar(made) if oldest else None
+
+
+def _stages(connection: Connection) -> dict[str, StageOverview]:
+    counted = sa.select(batches.c.stage, batches.c.state, sa.func.count().label("batches"))
+    states = (*OPEN_BATCH, "dead")
+    counted = counted.where(batches.c.stage.in_(BATCH_STAGES), batches.c.state.in_(states))
+    counts = {
+        (row.stage, row.state): row.batches
+        for row in connection.execute(counted.group_by(batches.c.stage, batches.c.state))
+    }
+    oldest = sa.select(batches.c.stage, sa.func.min(batches.c.created_at).label("made_at"))
+    oldest = oldest.where(batches.c.stage.in_(BATCH_STAGES), batches.c.state.in_(OPEN_BATCH)).group_by(batches.c.stage)
+    ages = {row.stage: row.made_at for row in connection.execute(oldest)}
+    return {
+        stage: StageOverview(
+            oldest_at=ages.get(stage),
+            **{state: counts.get((stage, state), 0) for state in ("ready", "sent", "running", "dead")},
+        )
+        for stage in BATCH_STAGES
+    }
+
+
+def _running_jobs(connection: Connection, *, max_jobs: int) -> tuple[tuple[TenantId, JobId], ...]:
+    found = sa.select(jobs.c.tenant_id, jobs.c.id).where(jobs.c.state == "running")
+    rows = connection.execute(found.order_by(jobs.c.id.desc()).limit(max_jobs))
+    return tuple((TenantId(row.tenant_id), JobId(row.id)) for row in rows)

@@ -1,0 +1,118 @@
+"""What happens to a batch that did not succeed: it is tried again, taken apart, or given up with its document.
+
+One bad document never fails its batch: at the cap of attempts each of its documents starts again alone, from its
+bytes, with attempts of its own. Only a batch of one document fails that document.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Row
+
+from ..catalog.completion import close_empty_batches, finish_jobs
+from ..catalog.engine import Catalog
+from ..catalog.tables import batches, versions
+from ..catalog.values import storable
+from ..ids import VersionId, new_id
+from .claims import Held, is_held, lost
+from .contents import FailedDocument, hold_versions, holds_documents, mark_failed, wanted_by
+from .joins import join_groups
+
+DOING = {
+    "chunk": "parsing this document",
+    "embed": "embedding this document",
+    "index": "indexing this document",
+    "merge": "merging segments",
+    "swap": "publishing a merge",
+}
+
+
+def retry_later(
+    catalog: Catalog,
+    claim: Held,
+    *,
+    error: str,
+    now: float,
+    delay_s: float,
+    code: str = "gave_up",
+    counted: bool = True,
+) -> None:
+    """Hand a claimed batch back, to be tried again after ``delay_s``.
+
+    After the claim's ``max_attempts`` it is taken apart instead, or its only document fails with ``code`` and
+    ``error``. ``counted=False`` gives the attempt back: for an outage or a shutdown, which is no document's fault.
+
+    Raises:
+        Conflict: the claim was lost; nothing was changed.
+    """
+    with catalog.write("retry_later") as connection:
+        row = connection.execute(sa.select(batches).where(*is_held(claim)).with_for_update()).first()
+        if row is None:
+            raise lost(claim)
+        if counted and row.attempts >= claim.max_attempts:
+            reason = f"gave up after {row.attempts} attempts at {DOING[row.stage]}: {error}"
+            give_up(connection, [row], code=code, reason=reason, now=now)
+            return
+        again = sa.update(batches).where(batches.c.id == row.id).values(state="ready", owner=None, lease_until=None)
+        again = again.values(next_attempt_at=now + delay_s, attempts=row.attempts - (not counted))
+        connection.execute(again.values(error=storable(error)))
+
+
+def lost_reason(batch: Row[Any]) -> str:
+    """Say why a batch failed whose holders never came back."""
+    times = "once" if batch.attempts == 1 else f"{batch.attempts} times"
+    died = f"the worker died {times} while {DOING[batch.stage]}, or took too long"
+    earlier = f"; the last error seen before was: {batch.error}" if batch.error else ""
+    advice = ". Submit it again when it is mended, or the limits are raised" if holds_documents(batch) else ""
+    return f"{died}{earlier}{advice}"
+
+
+def give_up(connection: Connection, rows: Sequence[Row[Any]], *, code: str, reason: str | None, now: float) -> int:
+    """End held batches that used up their attempts. Returns how many were taken apart.
+
+    ``reason``: what the only document of a batch is told; None: that the worker died.
+    """
+    apart = 0
+    for row in rows:  # rare, and each has its own documents
+        live = hold_versions(connection, *wanted_by(row)) if holds_documents(row) else {}
+        if len(live) > 1:
+            _take_apart(connection, row, list(live), now=now)
+            apart += 1
+        elif live:
+            told = reason or lost_reason(row)
+            failures = [FailedDocument(version, code, told) for version in live]
+            mark_failed(connection, failures, stage=row.stage, now=now)
+            finish_jobs(connection, now=now, job_ids=set(live.values()))
+        told = "taken apart: each document starts again alone" if len(live) > 1 else reason or lost_reason(row)
+        ended = sa.update(batches).where(batches.c.id == row.id).values(error=storable(told), finished_at=now)
+        connection.execute(ended.values(state="dead", owner=None, lease_until=None))
+    groups = [row.group_id for row in rows if row.stage == "embed"]
+    close_empty_batches(connection, groups, now=now)
+    join_groups(connection, groups, now=now)
+    return apart
+
+
+def _take_apart(connection: Connection, row: Row[Any], live: Sequence[VersionId], *, now: float) -> None:
+    sizes = sa.select(versions.c.id, versions.c.size_bytes).where(*wanted_by(row))
+    alone = {version: new_id("batch") for version in sorted(live)}
+    rows = [
+        {
+            "id": alone[version],
+            "tenant_id": row.tenant_id,
+            "generation_id": row.generation_id,
+            "shard": row.shard,
+            "stage": "chunk",
+            "state": "ready",
+            "group_id": alone[version],
+            "document_count": 1,
+            "size_bytes": size_bytes,
+            "details": {"quarantined": True},
+            "created_at": now,
+        }
+        for version, size_bytes in connection.execute(sizes)
+    ]
+    connection.execute(sa.insert(batches), rows)
+    moved = sa.update(versions).where(versions.c.id == sa.bindparam("version"))
+    moved = moved.values(state="chunking", batch_id=sa.bindparam("batch"))
+    connection.execute(moved, [{"version": version, "batch": batch} for version, batch in alone.items()])

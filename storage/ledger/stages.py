@@ -1,0 +1,159 @@
+"""How the stages chunk and embed end: their documents move on, or fail, in the transaction that ends the batch.
+
+Called twice, the second call gets Conflict and changes nothing.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ..catalog.completion import UNFINISHED, close_empty_batches, finish_jobs
+from ..catalog.engine import Catalog
+from ..catalog.tables import batches, versions
+from ..catalog.values import slices, storable
+from ..ids import BatchId, VersionId
+from .claims import Claim, end
+from .contents import FailedDocument, hold_versions, mark_failed
+from .joins import join_groups
+
+
+@dataclass(frozen=True)
+class EmbedPart:
+    """One staging object of chunks, to become an embed batch. Parts of one group are indexed together.
+
+    A document's chunks may lie in several parts of one group, never in two groups. ``chunk_counts``: its chunks in this
+    part; ``titles``: the title found in it, if any. Both by version. ``chunk_count`` is the sum over the documents.
+    """
+
+    batch_id: BatchId
+    group_id: BatchId
+    part: int
+    input: str
+    document_version_ids: Sequence[VersionId]
+    chunk_counts: Mapping[VersionId, int]
+    chunk_count: int
+    size_bytes: int
+    titles: Mapping[VersionId, str | None]
+
+
+def finish_chunking(
+    catalog: Catalog, claim: Claim, *, parts: Sequence[EmbedPart], failed: Sequence[FailedDocument], now: float
+) -> None:
+    """End a chunk batch: its parts become embed batches, their documents move on, the failed ones fail.
+
+    Documents cancelled or superseded meanwhile are left as they are; a part with no other documents is dropped.
+
+    Raises:
+        Conflict: the claim was lost; nothing was changed.
+        ValueError: a document that is still wanted is neither in a part nor failed, or in two groups.
+    """
+    group_of = _group_of(parts)
+    failures = {failure.version_id: failure for failure in failed}
+    with catalog.write("finish_chunking") as connection:
+        end(connection, claim, state="done", now=now)
+        live = hold_versions(connection, versions.c.batch_id == claim.batch_id, versions.c.state == "chunking")
+        forgotten = [version for version in live if version not in group_of and version not in failures]
+        if forgotten:
+            raise ValueError(f"batch {claim.batch_id} ended without saying what became of {len(forgotten)} documents")
+        mark_failed(connection, [failures[version] for version in live if version in failures], stage="chunk", now=now)
+        moving = {version: group_of[version] for version in live if version not in failures}
+        _insert_parts(connection, claim, [part for part in parts if _is_wanted(part, moving)], moving, now=now)
+        _move_to_embedding(connection, parts, moving)
+        finish_jobs(connection, now=now, job_ids={job for version, job in live.items() if version in failures})
+
+
+def finish_embedding(catalog: Catalog, claim: Claim, *, output: str, cache_hits: int, now: float) -> bool:
+    """End an embed batch with its staging object of vectors. Returns whether it was the last of its group.
+
+    The group's documents are then in the state indexing and its index batch is ready.
+
+    Raises:
+        Conflict: the claim was lost; nothing was changed.
+    """
+    parts = sa.select(batches.c.id).where(batches.c.group_id == claim.group_id, batches.c.stage == "embed")
+    with catalog.write("finish_embedding") as connection:
+        # Two last parts that end at once must see each other, or neither would find the group complete.
+        connection.execute(parts.order_by(batches.c.id).with_for_update()).all()
+        end(connection, claim, state="done", now=now, output=output, cache_hits=cache_hits, error=None)
+        return bool(join_groups(connection, [claim.group_id], now=now))
+
+
+def fail_versions(catalog: Catalog, *, failures: Sequence[FailedDocument], stage: str, now: float) -> None:
+    """Fail these documents in the middle of a stage; those that are over already stay as they are.
+
+    A batch with no other document left ends here, and its holder gets Conflict.
+    """
+    ids = [failure.version_id for failure in failures]
+    with catalog.write("fail_versions") as connection:
+        groups: set[str] = set()
+        for some in slices(ids):
+            in_batch = sa.select(versions.c.batch_id).where(versions.c.id.in_(some), versions.c.batch_id.is_not(None))
+            groups.update(connection.scalars(in_batch.distinct()))
+        live: dict[VersionId, Any] = {}
+        for some in slices(ids):
+            live |= hold_versions(connection, versions.c.id.in_(some), versions.c.state.in_(UNFINISHED))
+        mark_failed(connection, [one for one in failures if one.version_id in live], stage=stage, now=now)
+        close_empty_batches(connection, groups, now=now)
+        finish_jobs(connection, now=now, job_ids=set(live.values()))
+
+
+def _group_of(parts: Sequence[EmbedPart]) -> dict[VersionId, BatchId]:
+    found: dict[VersionId, BatchId] = {}
+    for part in parts:
+        for version in part.document_version_ids:
+            if found.setdefault(version, part.group_id) != part.group_id:
+                raise ValueError(f"document version {version} is in two groups: it would be indexed in halves")
+    return found
+
+
+def _is_wanted(part: EmbedPart, moving: Mapping[VersionId, BatchId]) -> bool:
+    return any(version in moving for version in part.document_version_ids)
+
+
+def _insert_parts(
+    connection: Connection, claim: Claim, parts: Sequence[EmbedPart], moving: Mapping[VersionId, BatchId], *, now: float
+) -> None:
+    rows = []
+    for part in parts:
+        wanted = [version for version in part.document_version_ids if version in moving]
+        row = {
+            "id": part.batch_id,
+            "tenant_id": claim.tenant_id,
+            "generation_id": claim.generation.id,
+            "shard": claim.shard,
+            "stage": "embed",
+            "state": "ready",
+            "group_id": part.group_id,
+            "part": part.part,
+            "document_count": len(wanted),
+            "chunk_count": part.chunk_count,
+            "size_bytes": part.size_bytes,
+            "input": part.input,
+            "details": {"versions": wanted, "quarantined": claim.quarantined},
+            "created_at": now,
+        }
+        rows.append(row)
+    if rows:
+        connection.execute(sa.insert(batches), rows)
+
+
+def _move_to_embedding(connection: Connection, parts: Sequence[EmbedPart], moving: Mapping[VersionId, BatchId]) -> None:
+    chunk_counts: dict[VersionId, int] = defaultdict(int)
+    titles: dict[VersionId, str] = {}
+    for part in parts:
+        for version, count in part.chunk_counts.items():
+            chunk_counts[version] += count
+        titles |= {version: storable(title) for version, title in part.titles.items() if title}
+    moved = sa.update(versions).where(versions.c.id == sa.bindparam("version"))
+    moved = moved.values(state="embedding", batch_id=sa.bindparam("group"), chunk_count=sa.bindparam("chunks"))
+    moved = moved.values(title=sa.func.coalesce(versions.c.title, sa.bindparam("found_title")))
+    rows = [
+        {"version": version, "group": group, "chunks": chunk_counts[version], "found_title": titles.get(version)}
+        for version, group in moving.items()
+    ]
+    if rows:
+        connection.execute(moved, rows)
