@@ -299,10 +299,11 @@ class Status(Answer):
     version: str
     now: float
     queued_documents: int = Field(description="accepted documents not yet in a batch")
+    oldest_queued_s: float | None = Field(description="how long the oldest of them has waited")
     stages: dict[str, StageStatus]
     roles: list[RoleStatus] | None = Field(description="processes seen lately; null when there is no broker to ask")
     jobs: list[TenantJob] = Field(description="running jobs, newest first, at most 50")
-    collections: list[CollectionStatus]
+    collections: list[CollectionStatus] = Field(description="at most 200")
 
 
 class Health(Answer):

@@ -107,7 +107,8 @@ def _record(
             raise _BytesLeftOut
         unchanged = len(candidates) - len(changed)
         job = _record_job(connection, target, job_id, opened=bool(changed), unchanged=unchanged)
-        superseded = _supersede_queued(connection, [known[one.source].id for one in changed], now=target.now)
+        queued = [known[one.source].id for one in changed if known[one.source].state == "queued"]
+        superseded = _supersede_queued(connection, queued, now=target.now)
         made = _insert_versions(connection, target, changed, known=known, pack=pack, job_id=job)
     return Accepted(job, len(changed), unchanged, superseded, _accepted(candidates, known, made))
 

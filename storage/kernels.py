@@ -26,17 +26,20 @@ Words = NDArray[np.uint32]
 Longs = NDArray[np.int64]
 Marks = NDArray[np.uint16]
 Bools = NDArray[np.bool_]
+Graph = tuple[Words, Floats, Words, Words, Longs]  # words, floats, upper, upper_at, shape: see `walk`
 
 BROKEN = -1  # in place of a count: a link leads nowhere
 SPENT = -2  # in place of a count: the budget of visits was not enough
 LINE = 16  # words of a cache line
-PREFETCHED = 128  # words of a vector to ask for at once: the hardware follows by itself (0: 1.13 of hnswlib's time, 128: 0.86)
+PREFETCHED = (
+    128  # words of a vector to ask for at once: the hardware follows by itself (0: 1.13 of hnswlib's time, 128: 0.86)
+)
 AHEAD = 8  # vectors of a scan to ask for in advance
 
 
 def _compiled(*, inline: bool = False) -> Callable[[_Function], _Function]:
     """Compile when first called. Reassociating sums is safe: stored vectors are finite."""
-    options: dict[str, Any] = {"nogil": True, "fastmath": True, "boundscheck": False, "error_model": "numpy"}
+    options: dict[str, Any] = {"nogil": True, "fastmath": {"reassoc", "nsz", "contract"}, "boundscheck": False, "error_model": "numpy"}
     if inline:
         options["inline"] = "always"
 
@@ -57,18 +60,19 @@ def _prefetch(_context: Any, floats: Any, at: Any) -> Any:
         address = builder.bitcast(builder.gep(array.data, [arguments[1]]), cgutils.voidptr_t)
         word = ir.IntType(32)
         shape = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, word, word, word])
-        function = cgutils.get_or_insert_function(builder.module, shape, "llvm.prefetch.p0")
+        function = cgutils.get_or_insert_function(builder.module, shape, "llvm.prefetch.p0")  # type: ignore[no-untyped-call]
         builder.call(function, [address, word(0), word(3), word(1)])  # read, keep in all caches, data
         return context.get_dummy_value()
 
     return types.void(floats, at), generate
 
 
-prefetch = intrinsic(_prefetch)
+prefetch: Any = intrinsic(_prefetch)
 
 
 @_compiled(inline=True)
-def _cost(floats: Floats, at: Any, query: Floats, dimensions: int, l2: bool) -> Any:
+def _cost(floats: Floats, at: Any, query: Floats, l2: bool) -> Any:
+    dimensions = len(query)
     vector = floats[at : at + dimensions]
     total = np.float32(0)
     if l2:
@@ -104,12 +108,12 @@ def scan(floats: Floats, places: Longs, query: Floats, l2: bool, best: Longs, co
     Returns:
         How many were found, ``min(k, n)``.
     """
-    dimensions, wanted, size, count = len(query), len(best), 0, len(places)
+    wanted, size, count = len(best), 0, len(places)
     for position in range(count):
         if position + AHEAD < count:
             for line in range(0, PREFETCHED, LINE):
                 prefetch(floats, places[position + AHEAD] + line)
-        cost = _cost(floats, places[position], query, dimensions, l2)
+        cost = _cost(floats, places[position], query, l2)
         if size == wanted and cost >= costs[size - 1]:
             continue
         at = _place_for(costs, size, cost)
@@ -122,11 +126,12 @@ def scan(floats: Floats, places: Longs, query: Floats, l2: bool, best: Longs, co
 
 
 @_compiled(inline=True)
-def _descend(floats, vector_at, stride, upper, upper_at, count, max_m, max_level, entry, query, l2):
+def _descend(graph: Graph, query: Floats, l2: bool) -> Any:
     """Walk the upper levels greedily; return the nearest record met and its cost, or (BROKEN, 0)."""
-    best = entry
-    least = _cost(floats, best * stride + vector_at, query, len(query), l2)
-    for level in range(max_level, 0, -1):
+    _, floats, upper, upper_at, shape = graph
+    count, stride, vector_at, max_m, best = shape[0], shape[1], shape[2], shape[4], shape[6]
+    least = _cost(floats, best * stride + vector_at, query, l2)
+    for level in range(shape[5], 0, -1):
         moved = True
         while moved:
             moved = False
@@ -140,15 +145,17 @@ def _descend(floats, vector_at, stride, upper, upper_at, count, max_m, max_level
                 other = np.int64(upper[at + 1 + j])
                 if other >= count:
                     return np.int64(BROKEN), np.float32(0)
-                cost = _cost(floats, other * stride + vector_at, query, len(query), l2)
+                cost = _cost(floats, other * stride + vector_at, query, l2)
                 if cost < least:
                     best, least, moved = other, cost, True
     return best, least
 
 
 @_compiled(inline=True)
-def _unvisited(words, floats, record, stride, vector_at, max_m0, count, visited, epoch, fresh):
-    """Collect the links of ``record`` not met before, mark them, and ask for their vectors; BROKEN if one leads nowhere."""
+def _unvisited(graph: Graph, record: Any, visited: Marks, epoch: Any, fresh: Longs) -> Any:
+    """Collect and mark the links of ``record`` not met before, and ask for their vectors; BROKEN: one leads nowhere."""
+    words, floats, _, _, shape = graph
+    count, stride, vector_at, max_m0 = shape[0], shape[1], shape[2], shape[3]
     base = record * stride
     links = np.int64(words[base] & 0xFFFF)
     if links > max_m0:
@@ -169,23 +176,23 @@ def _unvisited(words, floats, record, stride, vector_at, max_m0, count, visited,
 
 
 @_compiled()
-def walk(words, floats, upper, upper_at, shape, query, l2, visited, epoch, best, costs):
+def walk(
+    graph: Graph, query: Floats, l2: bool, visited: Marks, epoch: Any, best: Longs, costs: Floats
+) -> tuple[Any, Any]:
     """Walk an hnswlib graph and return its nearest records, as hnswlib's search does at ``ef = len(best)``.
 
     Args:
-        words, floats: u32 and f32 views of level 0, read-only; upper, upper_at: u32, of the levels above.
-        shape: i64[7]: count, stride, vector_at, max_m0, max_m, max_level, entry point.
+        graph: words and floats, the u32 and f32 views of level 0; upper and upper_at, u32, of the levels above; all
+            read-only; and the shape, i64[7]: count, stride, vector_at, max_m0, max_m, max_level, entry point.
         visited: u16[>= count], where no element equals ``epoch``: the caller's thread owns it.
         best: i64[ef], out: records, nearest first; costs: f32[ef], out.
 
     Returns:
         How many were found or BROKEN, and how many records were visited.
     """
-    count, stride, vector_at, max_m0 = shape[0], shape[1], shape[2], shape[3]
-    ef, dimensions = len(best), len(query)
-    entry, least = _descend(
-        floats, vector_at, stride, upper, upper_at, count, shape[4], shape[5], shape[6], query, l2
-    )
+    _, floats, _, _, shape = graph
+    stride, vector_at, max_m0, ef = shape[1], shape[2], shape[3], len(best)
+    entry, least = _descend(graph, query, l2)
     if entry == BROKEN:
         return np.int64(BROKEN), np.int64(0)
     fresh, expanded = np.empty(max_m0, np.int64), np.empty(ef, np.bool_)
@@ -198,13 +205,13 @@ def walk(words, floats, upper, upper_at, shape, query, l2, visited, epoch, best,
             continue
         expanded[i] = True
         lowest = i + 1
-        found = _unvisited(words, floats, best[i], stride, vector_at, max_m0, count, visited, epoch, fresh)
+        found = _unvisited(graph, best[i], visited, epoch, fresh)
         if found == BROKEN:
             return np.int64(BROKEN), np.int64(visits)
         visits += found
         for j in range(found):
             record = fresh[j]
-            cost = _cost(floats, record * stride + vector_at, query, dimensions, l2)
+            cost = _cost(floats, record * stride + vector_at, query, l2)
             if size == ef and cost >= costs[size - 1]:
                 continue
             at = _place_for(costs, size, cost)
@@ -245,7 +252,18 @@ def _pop(costs: Floats, records: Longs, size: int) -> None:
 
 
 @_compiled()
-def walk_accepted(words, floats, upper, upper_at, shape, query, l2, visited, epoch, rows, accepted, budget, best, costs):
+def walk_accepted(
+    graph: Graph,
+    query: Floats,
+    l2: bool,
+    visited: Marks,
+    epoch: Any,
+    rows: Words,
+    accepted: Bools,
+    budget: int,
+    best: Longs,
+    costs: Floats,
+) -> tuple[Any, Any]:
     """Walk as `walk` does, but keep accepted records only and go on until ``len(best)`` of them are nearest.
 
     This is hnswlib's rule for a filter: every record is walked through, only accepted ones are results.
@@ -257,14 +275,12 @@ def walk_accepted(words, floats, upper, upper_at, shape, query, l2, visited, epo
     Returns:
         How many were found, or BROKEN or SPENT, and how many records were visited.
     """
-    count, stride, vector_at, max_m0 = shape[0], shape[1], shape[2], shape[3]
-    ef, dimensions = len(best), len(query)
-    entry, least = _descend(
-        floats, vector_at, stride, upper, upper_at, count, shape[4], shape[5], shape[6], query, l2
-    )
+    _, floats, _, _, shape = graph
+    stride, vector_at, max_m0, ef = shape[1], shape[2], shape[3], len(best)
+    entry, least = _descend(graph, query, l2)
     if entry == BROKEN:
         return np.int64(BROKEN), np.int64(0)
-    fresh, room = np.empty(max_m0, np.int64), min(count, budget + max_m0) + 1
+    fresh, room = np.empty(max_m0, np.int64), min(shape[0], budget + max_m0) + 1
     near, nearest = np.empty(room, np.float32), np.empty(room, np.int64)
     near[0], nearest[0], waiting, size, visits = least, entry, 1, 0, 1
     visited[entry] = epoch
@@ -274,13 +290,13 @@ def walk_accepted(words, floats, upper, upper_at, shape, query, l2, visited, epo
         record = nearest[0]
         _pop(near, nearest, waiting)
         waiting -= 1
-        found = _unvisited(words, floats, record, stride, vector_at, max_m0, count, visited, epoch, fresh)
+        found = _unvisited(graph, record, visited, epoch, fresh)
         visits += found
         if found == BROKEN or visits > budget:
             return np.int64(BROKEN if found == BROKEN else SPENT), np.int64(visits)
         for j in range(found):
             record = fresh[j]
-            cost = _cost(floats, record * stride + vector_at, query, dimensions, l2)
+            cost = _cost(floats, record * stride + vector_at, query, l2)
             if size == ef and cost >= costs[size - 1]:
                 continue
             _push(near, nearest, waiting, cost, record)
@@ -292,3 +308,20 @@ def walk_accepted(words, floats, upper, upper_at, shape, query, l2, visited, epo
                     best[t], costs[t] = best[t - 1], costs[t - 1]
                 best[at], costs[at] = record, cost
     return np.int64(size), np.int64(visits)
+
+
+def warm() -> None:
+    """Compile every kernel, or load what was compiled before, with the types that mapped segments have.
+
+    Takes seconds the first time after an installation, a fraction of one later. Call it before the first search.
+    """
+    words, rows = np.zeros(2, np.uint32), np.zeros(1, np.uint32)  # a graph of one record: no links, one dimension
+    floats, query = words.view(np.float32), np.ones(1, np.float32)
+    for array in (words, rows, floats, query):
+        array.flags.writeable = False
+    graph = (words, floats, words, rows, np.array([1, 2, 1, 0, 0, 0, 0], np.int64))
+    visited, epoch, best, costs = np.zeros(1, np.uint16), np.uint16(1), np.empty(1, np.int64), np.empty(1, np.float32)
+    accepted = np.ones(1, np.bool_)
+    scan(floats, np.zeros(1, np.int64), query, False, best, costs)
+    walk(graph, query, False, visited, epoch, best, costs)
+    walk_accepted(graph, query, False, visited, epoch, rows, accepted, 1, best, costs)

@@ -127,11 +127,9 @@ class Manifest:
         body = data[_BODY_AT : -len(_CLOSING)]
         if data != _OPENING + _digest(body).encode() + _MIDDLE + body + _CLOSING:
             raise Damaged(f"{source} does not match its checksum: truncated or overwritten; restore it")
-        values: dict[str, Any] = json.loads(body)
-        if values["format"] > FORMAT or not KNOWN_FLAGS.issuperset(values["flags"]):
-            unknown = ", ".join(sorted(set(values["flags"]) - KNOWN_FLAGS)) or f"format {values['format']}"
-            raise Unsupported(f"{source} needs {unknown}, which this program does not know: upgrade it")
         try:
+            values: dict[str, Any] = json.loads(body)
+            _refuse_newer(values["format"], values["flags"], source=source)
             segments = [SegmentEntry.from_details(entry) for entry in values.pop("segments")]
             manifest = cls(segments=segments, **values)
         except (TypeError, KeyError) as error:
@@ -187,6 +185,12 @@ def check_invariants(manifest: Manifest, *, source: str = "manifest") -> None:
     broken = next((claim for claim, holds in _invariants(manifest) if not holds), None)
     if broken is not None:
         raise Damaged(f"{source}: {broken} does not hold; it must not be served")
+
+
+def _refuse_newer(version: int, flags: list[str], *, source: str) -> None:
+    unknown = [f"format {version}"] if version > FORMAT else sorted(set(flags) - KNOWN_FLAGS)
+    if unknown:
+        raise Unsupported(f"{source} needs {', '.join(unknown)}, which this program does not know: upgrade it")
 
 
 def _invariants(manifest: Manifest) -> list[tuple[str, bool]]:

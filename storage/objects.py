@@ -13,6 +13,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from threading import Lock
 from typing import Protocol
@@ -151,12 +152,12 @@ class LocalObjects:
     def _link(self, source: Path, target: Path, *, name: str) -> None:
         """Give the finished file ``source`` the name ``target``, durably; collectors may remove names meanwhile."""
         for _ in range(_LINK_ATTEMPTS):
-            self._make_durable(target.parent)
             try:
+                self._make_durable(target.parent)
                 _link_or_confirm(source, target, name=name)
                 hit("objects.linked")
                 _sync_directory(target.parent)
-            except FileNotFoundError:
+            except (FileNotFoundError, FileExistsError):  # the latter from a folder removed while it was being made
                 if not source.exists():
                     raise
                 with self._lock:
@@ -170,10 +171,10 @@ class LocalObjects:
         if directory in self._durable_directories and directory.is_dir():
             return
         directory.mkdir(parents=True, exist_ok=True)
-        for folder in directory.parents:
-            if not folder.is_relative_to(self.root):
-                break
+        for folder in takewhile(lambda parent: parent != self.root.parent, directory.parents):
             _sync_directory(folder)
+        with suppress(PermissionError):  # the entry of the root itself, where its parent may be read
+            _sync_directory(self.root.parent)
         with self._lock:
             if len(self._durable_directories) >= _KNOWN_DIRECTORIES_MAX:
                 self._durable_directories.clear()

@@ -106,7 +106,7 @@ class Publisher:
         for fact in ("generation_id", "version", "next_chunk_id", "dimensions", "metric", "model"):
             if getattr(stored, fact) != getattr(stated, fact):
                 raise Damaged(f"{standing.name} and the catalog differ in {fact}; run `penstock doctor`")
-        return replace(stated, segments=stored.segments)
+        return replace(stated, segments=stored.segments, flags=stored.flags)
 
     def _replacement(
         self, generation_id: GenerationId, additions: Rows | None, removed_document_ids: Sequence[str]

@@ -14,6 +14,7 @@ from .metadata import check_metadata
 from .objects import ObjectStore
 
 SOURCE_MAX_BYTES = 2_048  # PostgreSQL indexes no more than 2,704 bytes per row
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 
 
 @dataclass(frozen=True)
@@ -34,13 +35,10 @@ class SubmittedDocument:
 class Candidate:
     """A checked document and what tells it from an earlier version: blake2b-256 of its bytes and of the rest."""
 
+    source: str
     submitted: SubmittedDocument
     content_hash: bytes
     metadata_hash: bytes
-
-    @property
-    def source(self) -> str:
-        return self.submitted.source
 
 
 @dataclass(frozen=True)
@@ -92,11 +90,11 @@ def _candidate(submitted: SubmittedDocument) -> Candidate:
             raise InvalidMetadata(f"{name} of {submitted.source!r} is {moment}: use seconds since 1970")
     check_metadata(submitted.metadata)
     described = [submitted.title, submitted.metadata, submitted.event_time, submitted.expires_at]
-    canonical = json.dumps(described, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
     return Candidate(
+        source=submitted.source,
         submitted=submitted,
         content_hash=hashlib.blake2b(submitted.data, digest_size=32).digest(),
-        metadata_hash=hashlib.blake2b(canonical, digest_size=32).digest(),
+        metadata_hash=hashlib.blake2b(_canonical(described).encode(), digest_size=32).digest(),
     )
 
 

@@ -1,6 +1,6 @@
 """Sends what the ledger says is ready, a little at a time, and takes back what nobody holds.
 
-The ledger decides what is ready and which tenant is next; the queue is kept short so that losing it costs little.
+The ledger decides what is ready and which tenant is next; the queues are kept short, so that losing them costs little.
 A message that cannot be sent stays in the ledger and is sent again later; nothing here may end the loop.
 """
 
@@ -11,18 +11,23 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from penstock.settings.model import Workers
 from penstock.storage import ledger
 from penstock.storage.catalog.engine import Catalog
-from penstock.storage.notices import Notices
+from penstock.storage.errors import StorageError
 
+from . import routes
 from .liveness import Liveness
+from .logs import failed_at
 
 log = logging.getLogger(__name__)
 
 IDLE_S = 0.5  # what a lost notification may cost
-PAUSE_S = 0.005  # notices that come together are served together
+GATHER_S = 0.005  # notices that come together are served together
 RECONCILE_EVERY_S = 5.0
-OUTAGE_PAUSE_S = 2.0
+OUTAGE_PAUSE_S = 1.0
+SHARD_BATCHES = 1_000  # index and swap batches marked as sent at once; one message per shard covers them all
+TASKS = {"chunk": routes.CHUNK, "embed": routes.EMBED, "merge": routes.MERGE}
 
 
 @dataclass(frozen=True)
@@ -35,10 +40,116 @@ class Message:
 
 
 class Sender(Protocol):
-    """The queue as the dispatcher sees it."""
+    """The queue as the dispatcher sees it. Its methods raise anything when the broker does not answer."""
 
     def send(self, messages: Sequence[Message]) -> None:
-        """Send all of them. Raises anything when it is not certain that all arrived."""
+        """Send all of them; when it raises, some may have arrived."""
 
     def waiting(self, queue: str) -> int:
-        """Return how many messages nobody has taken yet. Raises anything when the broker does not answer."""
+        """Return how many messages nobody has taken yet."""
+
+
+class Dispatcher:
+    """The loop. One per installation is enough; more are harmless."""
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        sender: Sender,
+        *,
+        workers: Workers,
+        liveness: Liveness,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._catalog = catalog
+        self._sender = sender
+        self._workers = workers
+        self._liveness = liveness
+        self._clock = clock
+        self._wake = threading.Event()
+        self._reconciled_at = 0.0
+        self._outage = False
+
+    def wake(self) -> None:
+        """Look at the ledger now: something became ready."""
+        self._wake.set()
+
+    def run(self, stop: threading.Event) -> None:
+        """Dispatch until ``stop`` is set; `wake` makes it notice at once."""
+        while not stop.is_set():
+            self._wake.wait(OUTAGE_PAUSE_S if self._outage else IDLE_S)
+            if self._outage:
+                stop.wait(OUTAGE_PAUSE_S)  # a broker that is down must not be asked at every notice
+            self._wake.clear()
+            self.turn_safely()
+            self._liveness.moved()
+            stop.wait(GATHER_S)
+
+    def turn_safely(self) -> None:
+        """Dispatch once. What goes wrong is logged when it begins and when it is over."""
+        try:
+            self.turn()
+        except Exception as error:  # noqa: BLE001 an outage of anything must not end the loop
+            if not self._outage:
+                told = str(error) if isinstance(error, StorageError) else failed_at(error)
+                log.warning("Nothing can be sent; accepted work waits in the ledger: %s.", told)
+            self._outage = True
+        else:
+            if self._outage:
+                log.info("Sending again.")
+            self._outage = False
+
+    def turn(self) -> int:
+        """Reconcile when it is time, then send what is due. Returns how many messages were sent."""
+        if self._outage:
+            self._sender.waiting("chunk")  # raises while the broker is away, before anything is marked as sent
+        self._reconcile()
+        sent = self._send([*self._shard_messages("swap"), *self._shard_messages("index")])
+        room = self._room()
+        sent += self._send(self._messages("merge", limit=room["merge"]))
+        embeds = self._send(self._messages("embed", limit=room["embed"]))
+        sent += embeds
+        if room["embed"] > embeds and room["chunk"] > 0:  # what cannot be embedded yet need not lie about in chunks
+            ledger.form_chunk_batches(self._catalog, now=self._clock(), max_batches=room["chunk"])
+            sent += self._send(self._messages("chunk", limit=room["chunk"]))
+        return sent
+
+    def _room(self) -> dict[str, int]:
+        in_flight = ledger.in_flight(self._catalog)
+        depth = self._workers.queue_depth
+        # A batch holds what was queued when it was formed: formed late, it is full and cheap per document.
+        caps = {"chunk": min(depth, 2 * self._workers.chunk_processes + 2), "embed": depth, "merge": depth}
+        return {stage: max(0, cap - in_flight[stage]) for stage, cap in caps.items()}
+
+    def _messages(self, stage: str, *, limit: int) -> list[Message]:
+        if limit <= 0:
+            return []
+        task = TASKS[stage]
+        return [Message(task, routes.TASK_QUEUES[task], batch.id) for batch in self._take(stage, limit=limit)]
+
+    def _shard_messages(self, stage: str) -> list[Message]:
+        shards = sorted({batch.shard for batch in self._take(stage, limit=SHARD_BATCHES)})
+        queues = {shard: routes.index_queue(shard) for shard in shards}
+        # A message that waits already will see these batches too.
+        return [
+            Message(routes.INDEX, queue, shard) for shard, queue in queues.items() if not self._sender.waiting(queue)
+        ]
+
+    def _take(self, stage: str, *, limit: int) -> list[ledger.ReadyBatch]:
+        return ledger.take_ready(
+            self._catalog, stage=stage, now=self._clock(), limit=limit, resend_after_s=self._workers.resend_after_s
+        )
+
+    def _send(self, messages: Sequence[Message]) -> int:
+        if messages:
+            self._sender.send(messages)
+        return len(messages)
+
+    def _reconcile(self) -> None:
+        now = self._clock()
+        if 0 <= now - self._reconciled_at < RECONCILE_EVERY_S:
+            return
+        self._reconciled_at = now
+        found = ledger.reconcile(self._catalog, now=now, max_attempts=self._workers.max_attempts)
+        if found.released or found.resent or found.apart or found.dead or found.joined:
+            log.info("Put right what was left behind: %s.", found)

@@ -1,8 +1,8 @@
 """What can go wrong in a role process, beyond what storage and pipeline raise. Each ends the process with its message.
 
-    WorkerError
-    ├── UnknownRole       there is no such role: choose one of those the message lists
-    └── MissingProgram    a role needs a package that is not installed: install the extra the message names
+WorkerError
+├── UnknownRole       there is no such role: choose one of those the message lists
+└── MissingProgram    a role needs a package that is not installed: install the extra the message names
 """
 
 

@@ -1,47 +1,51 @@
-"""Keeps the claims of running batches alive. One thread per process; most batches end before it first looks."""
+"""Keeps what this process holds for a limited time. One thread per process; most batches end before it first looks."""
 
 import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Generic, TypeVar
+
+from .logs import failed_at
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-@dataclass(eq=False)
-class Held(Generic[T]):
-    """A claim being kept. ``lost``: another worker may have it now, so nothing may be written in its name."""
-
-    claim: T
-    lost: threading.Event = field(default_factory=threading.Event)
-
-
 class LeaseKeeper(Generic[T]):
-    """Renews what is held every ``every_s``. A renewal that fails for a moment is tried again at the next turn."""
+    """Renews what is held every ``every_s``. What ``renew`` says is lost (False) is kept no longer.
+
+    Whoever lost a lease hears of it when recording the outcome: that is where it counts.
+    """
 
     def __init__(self, renew: Callable[[T], bool], *, every_s: float) -> None:
         self._renew = renew
         self._every_s = every_s
-        self._held: set[Held[T]] = set()
+        self._held: list[T] = []
         self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="lease-keeper", daemon=True)
         self._thread.start()
 
     @contextmanager
-    def hold(self, claim: T) -> Iterator[Held[T]]:
-        """Keep ``claim`` until the block ends."""
-        held = Held(claim)
-        with self._lock:
-            self._held.add(held)
+    def hold(self, *leases: T) -> Iterator[None]:
+        """Keep these leases until the block ends."""
+        for lease in leases:
+            self.add(lease)
         try:
-            yield held
+            yield
         finally:
-            with self._lock:
-                self._held.discard(held)
+            for lease in leases:
+                self.drop(lease)
+
+    def add(self, lease: T) -> None:
+        with self._lock:
+            self._held.append(lease)
+
+    def drop(self, lease: T) -> None:
+        """Keep a lease no longer; no error when it was lost before."""
+        with self._lock:
+            self._held[:] = [other for other in self._held if other is not lease]
 
     def close(self) -> None:
         self._stop.set()
@@ -50,15 +54,14 @@ class LeaseKeeper(Generic[T]):
     def _run(self) -> None:
         while not self._stop.wait(self._every_s):
             with self._lock:
-                several = [held for held in self._held if not held.lost.is_set()]
-            for held in several:
-                self._keep(held)
+                several = list(self._held)
+            for lease in several:
+                if not self._keep(lease):
+                    self.drop(lease)
 
-    def _keep(self, held: Held[T]) -> None:
+    def _keep(self, lease: T) -> bool:
         try:
-            kept = self._renew(held.claim)
-        except Exception:  # noqa: BLE001 whatever the catalog says, the next turn may still be in time
-            log.warning("A lease could not be renewed; trying again in %.0f s.", self._every_s, exc_info=True)
-            return
-        if not kept:
-            held.lost.set()
+            return self._renew(lease)
+        except Exception as error:  # noqa: BLE001 whatever it is, the next turn may still be in time
+            log.warning("A lease could not be renewed, trying again soon: %s.", failed_at(error))
+            return True

@@ -3,6 +3,8 @@
 import json
 import logging
 import sys
+import traceback
+from pathlib import PurePath
 from typing import Any
 
 from penstock.settings.model import Log
@@ -45,6 +47,13 @@ def configure(log: Log) -> None:
     root.setLevel(log.level.upper())
     for name in LOUD:  # two lines per message of Celery's own; ours say more
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+
+
+def failed_at(error: BaseException) -> str:
+    """Return an error's kind and place. Its own message stays out: it may quote a tenant's text."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {PurePath(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{place}"
 
 
 def _ids(record: logging.LogRecord) -> dict[str, Any]:

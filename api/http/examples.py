@@ -115,6 +115,7 @@ EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
         "version": "0.1.0",
         "now": 1767225611.0,
         "queued_documents": 0,
+        "oldest_queued_s": None,
         "stages": {"embed": {"ready": 3, "sent": 2, "running": 1, "dead": 0, "oldest_s": 1.4}},
         "roles": [
             {

@@ -31,3 +31,42 @@ def status_of(components: Components, version: str) -> dict[str, Any]:
         "jobs": list(_jobs(components.catalog, seen)),
         "collections": [_collection(info) for info in collections],
     }
+
+
+def _stage(stage: StageOverview, *, now: float) -> dict[str, Any]:
+    return {
+        "ready": stage.ready,
+        "sent": stage.sent,
+        "running": stage.running,
+        "dead": stage.dead,
+        "oldest_s": _age(stage.oldest_at, now=now),
+    }
+
+
+def _age(since: float | None, *, now: float) -> float | None:
+    return None if since is None else max(0.0, now - since)
+
+
+def _jobs(catalog: Catalog, seen: Overview) -> Iterator[dict[str, Any]]:
+    for tenant_id, job_id in seen.running_jobs:
+        try:
+            info = get_job(catalog, tenant=tenant_id, job_id=job_id)
+        except NotFound:  # its collection was deleted meanwhile
+            continue
+        yield {**answers.job(info), "tenant": tenant_id}
+
+
+def _collections(catalog: Catalog) -> Iterator[CollectionInfo]:
+    for tenant in list_tenants(catalog):
+        yield from list_collections(catalog, tenant=tenant.id)
+
+
+def _collection(info: CollectionInfo) -> dict[str, Any]:
+    return {
+        "tenant": info.tenant_id,
+        "name": info.name,
+        "model": info.generation.model,
+        "version": info.generation.version,
+        "chunks": info.generation.live_chunks,
+        "documents": dict(info.documents),
+    }

@@ -1,8 +1,9 @@
-"""From a text to chunks: where each starts and ends, in characters. Reads nothing but the text and the shipped token ranks."""
+"""From a text to chunks: where each starts and ends, in characters. Reads only the text and the shipped token ranks."""
 
-from .chunks import Chunk, Fit, Place, chunk
+from .chunks import Chunk, Fit, chunk
 from .config import ChunkingConfig, ResolvedChunking, check_size, resolve
 from .tokens import count_tokens
+from .words import Place
 
 __all__ = [
     "Chunk",

@@ -12,7 +12,6 @@ from .tokens import map_tokens
 from .windows import slide
 from .words import Place, find_words
 
-_MIN_SIZE = 4  # tokens one character can take
 _MARGIN = 0.95  # the parts of a chunk can take more of the model's tokens than their share
 _OVERLAP = 1 / 8  # of the parts of a chunk that had to be cut again
 
@@ -35,7 +34,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """What an embedding model reads: ``max_tokens`` of its own tokens, which ``count`` counts for many texts at once."""
+    """What an embedding model reads: ``max_tokens`` of its own tokens, as ``count`` counts them, many texts at once."""
 
     max_tokens: int
     count: Callable[[Sequence[str]], Sequence[int]]
@@ -94,7 +93,9 @@ def _windows(text: str, plan: ResolvedChunking) -> list[Cut]:
         if first < last and (not bounds or last > bounds[-1][1]):
             bounds.append((first, last))
     begin, end = np.array(bounds, np.int64).T
-    covered = tokens.numbers[tokens.cuts.searchsorted(end)] - tokens.numbers[tokens.cuts.searchsorted(begin, "right") - 1]
+    covered = (
+        tokens.numbers[tokens.cuts.searchsorted(end)] - tokens.numbers[tokens.cuts.searchsorted(begin, "right") - 1]
+    )
     return [(*bound, count) for bound, count in zip(bounds, covered.tolist(), strict=True)]
 
 
@@ -114,7 +115,7 @@ def _fitted(text: str, cuts: list[Cut], plan: ResolvedChunking, spans: Sequence[
 
 
 def _cut_again(text: str, one: Cut, plan: ResolvedChunking, spans: Sequence[Place], *, share: float) -> list[Cut]:
-    """Return one chunk in parts of about ``share`` of its size; none when it is a character or two, which cannot be cut."""
+    """Return one chunk in parts of about ``share`` of its size; none when it is a single token, which cannot be cut."""
     start, end, tokens = one
     inner = [
         _Stretch(max(span.start - start, 0), min(span.end, end) - start, span.page, span.heading)
@@ -122,7 +123,7 @@ def _cut_again(text: str, one: Cut, plan: ResolvedChunking, spans: Sequence[Plac
         if span.start < end and span.end > start
     ]
     size = int(tokens * share * _MARGIN)
-    while size >= _MIN_SIZE:
+    while size > 0:
         overlap = min(plan.overlap_tokens, int(size * _OVERLAP))
         parts = _cut(text[start:end], plan.model_copy(update={"size_tokens": size, "overlap_tokens": overlap}), inner)
         if len(parts) > 1:

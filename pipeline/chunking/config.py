@@ -26,7 +26,7 @@ class ChunkingConfig(BaseModel):
 
 
 class ResolvedChunking(BaseModel):
-    """What is done, with every choice made. This is what a collection keeps, so that later defaults cannot change it."""
+    """What is done, every choice made. A collection keeps this, so that later defaults cannot change it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,7 +36,7 @@ class ResolvedChunking(BaseModel):
 
 
 def resolve(config: ChunkingConfig, *, limit: int | None) -> ResolvedChunking:
-    """Return ``config`` with its defaults chosen for a model that reads ``limit`` of its own tokens (``None``: any number).
+    """Return ``config`` with its defaults chosen for a model that reads ``limit`` of its tokens (``None``: any number).
 
     Raises:
         InvalidChunking: the size exceeds the limit, or the overlap exceeds half the size.
@@ -47,7 +47,9 @@ def resolve(config: ChunkingConfig, *, limit: int | None) -> ResolvedChunking:
     if overlap is None:
         overlap = _LARGE_OVERLAP_TOKENS if size == _LARGE_SIZE_TOKENS else round(size * _OVERLAP)
     if overlap > size // 2:
-        raise InvalidChunking(f"overlap_tokens {overlap} is more than half of size_tokens {size}: use at most {size // 2}")
+        raise InvalidChunking(
+            f"overlap_tokens {overlap} is more than half of size_tokens {size}: use at most {size // 2}"
+        )
     return ResolvedChunking(
         strategy="tokens" if config.strategy == "tokens" else "recursive", size_tokens=size, overlap_tokens=overlap
     )

@@ -7,8 +7,10 @@ a row of a table. Works on columns of words; sees no text.
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from math import ceil
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from .words import INSIDE, PARAGRAPH, SECTION, SENTENCE, WORD, Words
 
@@ -47,12 +49,10 @@ class _Cutter:
 
     @classmethod
     def over(cls, words: Words, size: int, overlap: int) -> "_Cutter":
-        count = len(words.starts)
         breaks = np.append(words.breaks, np.uint8(SECTION))
-        levels = [memoryview(np.flatnonzero(breaks <= strength)) for strength in range(INSIDE + 1)]
-        return cls(
-            count, memoryview(words.first), memoryview(words.last), memoryview(words.breaks), levels, size, size - overlap
-        )
+        levels = [_view(np.flatnonzero(breaks <= strength)) for strength in range(INSIDE + 1)]
+        first, last = _view(words.first), _view(words.last)
+        return cls(len(words.starts), first, last, _view(breaks), levels, size, size - overlap)
 
     def tokens(self, at: int, end: int) -> int:
         """Return the tokens from word ``at`` to before word ``end``."""
@@ -87,18 +87,22 @@ class _Cutter:
 
     def _balanced_cut(self, at: int, reach: int, strength: int) -> int:
         """Return the break nearest to an even share of what must be cut anyway, 0 when there is none."""
-        cuts, outer = self.levels[strength], self.levels[strength - 1]
-        total = self.tokens(at, outer[bisect_right(outer, reach, 0, len(outer) - 1)])
+        cuts, first, last = self.levels[strength], self.first, self.last
+        if cuts[bisect_right(cuts, at)] > reach:
+            return 0
+        outer = self.levels[strength - 1]
+        begin = first[at]
+        total = last[outer[bisect_right(outer, reach, 0, len(outer) - 1)] - 1] - begin
         share = total / ceil(total / self.body)
-        index = bisect_right(cuts, bisect_right(self.last, self.first[at] + share, at))
-        below, above = (cuts[index - 1] if index else 0), cuts[min(index, len(cuts) - 1)]
-        if not at < above <= reach:
-            return below if below > at else 0
-        if below <= at or self.tokens(at, below) < self.size * _TINY:
+        index = bisect_right(cuts, bisect_right(last, begin + share, at, reach))
+        below, above = cuts[index - 1], cuts[index]
+        if above > reach:
+            return int(below)
+        after = last[above - 1] - begin
+        if below <= at or last[below - 1] - begin < self.size * _TINY:
             return int(above)
-        fits = self.tokens(at, above) <= self.body
-        nearer = self.tokens(at, above) - share < share - self.tokens(at, below)
-        return int(above if fits and nearer else below)
+        nearer = after - share < share - (last[below - 1] - begin)
+        return int(above if after <= self.body and nearer else below)
 
     def _orphaned(self, at: int, cut: int, strength: int) -> bool:
         """Return whether a cut leaves too little before it, though what follows has to be cut in any case."""
@@ -121,3 +125,7 @@ class _Cutter:
             if self.breaks[at] <= strength:
                 return at
         return at
+
+
+def _view(column: npt.NDArray[Any]) -> memoryview:
+    return memoryview(column.data)

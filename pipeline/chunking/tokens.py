@@ -7,6 +7,8 @@ exist here: ``<|endoftext|>`` in a document is text like any other.
 import base64
 import hashlib
 import re
+from array import array
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -24,11 +26,12 @@ _PATTERN = (
     r"""'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|"""
     r"""\s+(?!\S)|\s"""
 )
-_SLICE_CHARACTERS = 1 << 15
+_SLICE_CHARACTERS = 1 << 17
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _CONTINUES = 0b1000_0000  # a byte that continues a character is 10xxxxxx
 
 Ints = npt.NDArray[np.int64]
+_NONE: Ints = np.zeros(1, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,29 +65,37 @@ def count_tokens(text: str) -> int:
 
 def map_tokens(text: str) -> TokenMap:
     """Return where the tokens of ``text`` end."""
-    ends = np.cumsum(_token_bytes()[encode(text)], dtype=np.int64)
+    ends = np.cumsum(_token_bytes().take(encode(text)), dtype=np.int64)
     if not text.isascii():
         return _characters(_encodable(text).encode(), ends)
-    cuts = np.empty(len(ends) + 1, np.int64)
-    cuts[0] = 0
-    cuts[1:] = ends
-    return TokenMap(cuts, np.arange(len(cuts), dtype=np.int64))
+    return TokenMap(np.concatenate((_NONE, ends)), np.arange(len(ends) + 1, dtype=np.int64))
 
 
 def encode(text: str) -> npt.NDArray[np.uint32]:
-    """Return the uint32 ids of the tokens of ``text``. A lone surrogate, which UTF-8 has no bytes for, counts as U+FFFD."""
+    """Return the uint32 ids of the tokens of ``text``. A lone surrogate, which has no UTF-8, counts as U+FFFD."""
     text = _encodable(text)
-    try:
+    if len(text) <= _SLICE_CHARACTERS:
         return _encoded(text)
-    except ValueError:
-        # The pattern's engine gives up on a run of about a million spaces; in slices it does not.
-        slices = (text[at : at + _SLICE_CHARACTERS] for at in range(0, len(text), _SLICE_CHARACTERS))
-        return np.concatenate([_encoded(part) for part in slices])
+    return np.concatenate([_encoded(part) for part in _slices(text)])
+
+
+def _slices(text: str) -> Iterator[str]:
+    """Yield ``text`` in parts, divided before a space, where tokens are divided too.
+
+    The pattern's engine panics on a run of a million spaces, and its time grows faster than a run without any.
+    """
+    start = 0
+    while len(text) - start > _SLICE_CHARACTERS:
+        end = text.rfind(" ", start + 1, start + _SLICE_CHARACTERS)
+        end = end if end > start else start + _SLICE_CHARACTERS
+        yield text[start:end]
+        start = end
+    yield text[start:]
 
 
 def _encoded(text: str) -> npt.NDArray[np.uint32]:
-    ids: npt.NDArray[np.uint32] = encoding().encode_to_numpy(text, disallowed_special=())
-    return ids
+    # A third faster than tiktoken's own encode_to_numpy, which looks for special tokens first.
+    return np.frombuffer(array("I", encoding().encode_ordinary(text)), np.uint32)
 
 
 def _encodable(text: str) -> str:
@@ -102,7 +113,7 @@ def _characters(data: bytes, ends: Ints) -> TokenMap:
     before = np.zeros(len(data) + 1, np.int64)
     np.cumsum(begins, out=before[1:])
     numbers = np.arange(len(ends) + 1, dtype=np.int64)
-    places = np.concatenate(([0], ends))
+    places = np.concatenate((_NONE, ends))
     whole = np.append(begins, True)[places]
     return TokenMap(before[places[whole]], numbers[whole])
 
@@ -112,12 +123,14 @@ def _ranks() -> dict[bytes, int]:
     data = files(__package__).joinpath("data", "cl100k_base.tiktoken").read_bytes()
     if hashlib.sha256(data).hexdigest() != RANKS_SHA256:
         raise RuntimeError("The token ranks shipped with Penstock are damaged: install it again.")
-    return {base64.b64decode(token): int(rank) for token, _, rank in (line.partition(b" ") for line in data.splitlines())}
+    return {
+        base64.b64decode(token): int(rank) for token, _, rank in (line.partition(b" ") for line in data.splitlines())
+    }
 
 
 @cache
-def _token_bytes() -> npt.NDArray[np.int64]:
-    lengths = np.zeros(max(_ranks().values()) + 1, np.int64)
+def _token_bytes() -> npt.NDArray[np.uint8]:
+    lengths = np.zeros(max(_ranks().values()) + 1, np.uint8)
     for token, rank in _ranks().items():
         lengths[rank] = len(token)
     return lengths

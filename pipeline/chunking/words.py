@@ -21,13 +21,13 @@ SECTION, PARAGRAPH, LINE, SENTENCE, WORD, INSIDE = range(6)
 Bytes = npt.NDArray[np.uint8]
 
 _SPACE, _NEWLINE, _RETURN, _ENDS, _ENDS_WIDE, _CLOSES, _PAUSES, _LOWER = (1 << bit for bit in range(8))
-_CHARACTERS = {
+_CHARACTERS = {  # escapes where a character looks like another
     _NEWLINE: "\n\x0b\x0c\x85\u2028\u2029",
     _RETURN: "\r",
-    _ENDS: ".!?…;؟۔।॥։።",
-    _ENDS_WIDE: "。！？；｡",
-    _CLOSES: "\"')]}»”’」』）】》*_`",
-    _PAUSES: "，、：,;:/\\-_.|=&+!?)]}>…—–",
+    _ENDS: ".!?\u2026\u061f\u06d4\u0964\u0965\u0589\u1362",  # ellipsis; Arabic, Urdu, Devanagari, Armenian, Ethiopic
+    _ENDS_WIDE: "。｡\uff01\uff1f\uff1b",  # ! ? ;
+    _CLOSES: "\"')]}»”\u2019」』】》\uff09*_`",
+    _PAUSES: ",;:/\\-_.|=&+!?)]}>、\u2026\u2014\u2013\uff0c\uff1a",  # ellipsis, dashes, wide comma and colon
 }
 _TABLE_SIZE = 0x10000
 _MAX_HEADING_WORDS = 40
@@ -67,7 +67,6 @@ def find_words(text: str, *, size_tokens: int, places: Sequence[Place] = ()) -> 
     starts, ends = _between_space(kinds)
     breaks = _breaks(kinds, starts, ends)
     _mark_places(breaks, text, starts, ends, places)
-    breaks[0] = SECTION
     first, last = _covering(tokens, len(text), starts, ends)
     long = np.flatnonzero(last - first > size_tokens)
     if len(long) == 0:
@@ -84,9 +83,14 @@ def find_words(text: str, *, size_tokens: int, places: Sequence[Place] = ()) -> 
 def _kinds(text: str) -> Bytes:
     """Return the kinds of every character, as bits."""
     if text.isascii():
-        return _kind_table()[np.frombuffer(text.encode(), np.uint8)]
+        return np.frombuffer(text.encode().translate(_ascii_kinds()), np.uint8)
     points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
     return _kind_table()[np.minimum(points, _TABLE_SIZE - 1)]
+
+
+@cache
+def _ascii_kinds() -> bytes:
+    return _kind_table()[:256].tobytes()
 
 
 @cache
@@ -101,9 +105,9 @@ def _kind_table() -> Bytes:
 
 
 def _between_space(kinds: Bytes) -> tuple[Ints, Ints]:
-    filled = np.zeros(len(kinds) + 2, np.int8)
-    filled[1:-1] = (kinds & _SPACE) == 0
-    edges = np.flatnonzero(filled[1:] != filled[:-1])
+    space = np.ones(len(kinds) + 2, np.uint8)
+    np.bitwise_and(kinds, _SPACE, out=space[1:-1])
+    edges = np.flatnonzero(space[1:] != space[:-1])
     return edges[::2], edges[1::2]
 
 
@@ -111,14 +115,14 @@ def _covering(tokens: TokenMap, length: int, starts: Ints, ends: Ints) -> tuple[
     """Return the tokens that cover each stretch: from the one that holds its start to the one that holds its end."""
     is_cut = np.zeros(length + 1, bool)
     is_cut[tokens.cuts] = True
-    passed = np.cumsum(is_cut, dtype=np.int32)  # cuts up to and including each character position
+    passed = np.add.accumulate(is_cut, dtype=np.int32)  # cuts up to and including each character position
     return tokens.numbers[passed[starts] - 1], tokens.numbers[passed[ends] - is_cut[ends]]
 
 
 def _breaks(kinds: Bytes, starts: Ints, ends: Ints) -> Bytes:
     """Return the break before each word as white space and punctuation tell it."""
     breaks = np.full(len(starts), WORD, np.uint8)
-    breaks[1:][_ends_sentence(kinds, starts, ends)] = SENTENCE
+    breaks[_after_sentence(kinds, starts, ends)] = SENTENCE
     lines = np.bincount(starts.searchsorted(_line_ends(kinds)), minlength=len(starts) + 1)[: len(starts)]
     hard = lines == 1
     hard[wrapped_lines(starts, ends, lines, (kinds[starts] & _LOWER) != 0)] = False
@@ -129,49 +133,58 @@ def _breaks(kinds: Bytes, starts: Ints, ends: Ints) -> Bytes:
 
 def _line_ends(kinds: Bytes) -> Ints:
     """Return where lines end, ``\\r\\n`` once."""
-    newlines = (kinds & _NEWLINE) != 0
-    returns = (kinds & _RETURN) != 0
-    if returns.any():
-        newlines[:-1] |= returns[:-1] & ~newlines[1:]
-        newlines[-1] |= returns[-1]
-    return np.flatnonzero(newlines)
+    found = np.flatnonzero((kinds & (_NEWLINE | _RETURN)) != 0)
+    is_return = (kinds[found] & _RETURN) != 0
+    if not is_return.any():
+        return found
+    followed = (kinds[np.minimum(found + 1, len(kinds) - 1)] & _NEWLINE) != 0
+    ends: Ints = found[~(is_return & followed)]
+    return ends
 
 
-def _ends_sentence(kinds: Bytes, starts: Ints, ends: Ints) -> npt.NDArray[np.bool_]:
-    """Return for each word but the first whether a sentence ends before it.
+def _after_sentence(kinds: Bytes, starts: Ints, ends: Ints) -> Ints:
+    """Return the words before which a sentence ends.
 
     An initial ("J.") and a small letter after a full stop ("e.g. this") end none.
     """
-    final = kinds[ends[:-1] - 1]
-    lengths = ends[:-1] - starts[:-1]
-    closed = ((final & _CLOSES) != 0) & (lengths > 1)
-    final = np.where(closed, kinds[ends[:-1] - 2], final)
-    wide = (final & _ENDS_WIDE) != 0
-    return wide | (((final & _ENDS) != 0) & (lengths > 2) & ((kinds[starts[1:]] & _LOWER) == 0))
+    words = np.flatnonzero((kinds[ends[:-1] - 1] & (_ENDS | _ENDS_WIDE | _CLOSES)) != 0)
+    final = kinds[ends[words] - 1]
+    lengths = ends[words] - starts[words]
+    final = np.where(((final & _CLOSES) != 0) & (lengths > 1), kinds[ends[words] - 2], final)
+    narrow = ((final & _ENDS) != 0) & (lengths > 2) & ((kinds[starts[words + 1]] & _LOWER) == 0)
+    after: Ints = words[narrow | ((final & _ENDS_WIDE) != 0)] + 1
+    return after
 
 
 def _mark_places(breaks: Bytes, text: str, starts: Ints, ends: Ints, places: Sequence[Place]) -> None:
-    """Raise the breaks where a section or a page begins; tie a heading to what it stands over."""
+    """Raise the breaks where a section or a page begins; tie a heading to what it stands over: none is alone."""
+    breaks[0] = SECTION
     if len(places) < 2 and not (places and places[0].heading):
         return
     words = starts.searchsorted(np.fromiter((place.start for place in places), np.int64, len(places))).tolist()
-    heading: str | None = None
+    above: str | None = None
+    tied = 0
     for place, word in zip(places, words, strict=True):
-        if word < len(breaks):
-            begins_section = place.heading != heading
-            breaks[word] = min(int(breaks[word]), SECTION if begins_section else PARAGRAPH)
-            if begins_section and place.heading:
-                _tie_heading(breaks, text, starts, ends, word, place.heading)
-        heading = place.heading
+        if word >= len(breaks):
+            return
+        if place.heading == above:
+            breaks[word] = min(int(breaks[word]), PARAGRAPH)
+        elif not (word == tied and (place.heading or "").startswith(f"{above} > ")):
+            breaks[word] = SECTION
+        if place.heading and place.heading != above:
+            tied = _after_heading(breaks, text, starts, ends, word, place.heading)
+            breaks[tied] = WORD if tied else SECTION
+        above = place.heading
 
 
-def _tie_heading(breaks: Bytes, text: str, starts: Ints, ends: Ints, word: int, heading: str) -> None:
-    """Weaken the break after the heading's own line, so that no chunk is a heading alone."""
+def _after_heading(breaks: Bytes, text: str, starts: Ints, ends: Ints, word: int, heading: str) -> int:
+    """Return the word after the line that begins at ``word``, if that line is the heading itself; else 0."""
     upcoming = np.flatnonzero(breaks[word + 1 : word + _MAX_HEADING_WORDS] <= LINE)
-    if len(upcoming) and upcoming[0] + word + 1 < len(breaks):
-        after = word + 1 + int(upcoming[0])
-        if heading.rpartition(" > ")[2] in " ".join(text[starts[word] : ends[after - 1]].split()):
-            breaks[after] = WORD
+    if len(upcoming) == 0:
+        return 0
+    after = word + 1 + int(upcoming[0])
+    line = " ".join(text[starts[word] : ends[after - 1]].split())
+    return after if heading.rpartition(" > ")[2] in line else 0
 
 
 def _inner_cuts(cuts: Ints, starts: Ints, ends: Ints) -> Ints:

@@ -5,6 +5,7 @@ import numpy.typing as npt
 
 from .tokens import Ints
 
+_FIRST: Ints = np.zeros(1, np.int64)
 _MIN_LINES = 3
 _MIN_WIDTH = 40
 _MIN_SMALL = 0.5  # share of lines that go on with a small letter
@@ -20,22 +21,26 @@ def wrapped_lines(starts: Ints, ends: Ints, lines: Ints, begins_small: npt.NDArr
     if len(heads) < _MIN_LINES - 1 or not begins_small[heads].any():
         return heads[:0]
     if heads[0] != 0:
-        heads = np.concatenate(([0], heads))
+        heads = np.concatenate((_FIRST, heads))
     begins = lines[heads] != 1
     begins[0] = True
     paragraphs = np.flatnonzero(begins)
-    count = np.diff(paragraphs, append=len(heads))
-    full = _full(starts, ends, heads, paragraphs, count)
+    count = np.concatenate((paragraphs[1:], [len(heads)])) - paragraphs
     small = np.add.reduceat(begins_small[heads] & ~begins, paragraphs, dtype=np.int64) >= _MIN_SMALL * (count - 1)
-    wrapped = np.logical_and.reduceat(full, paragraphs) & small & (count >= _MIN_LINES)
-    return heads[np.repeat(wrapped, count) & ~begins]
+    maybe = small & (count >= _MIN_LINES)
+    if not maybe.any():
+        return heads[:0]
+    wrapped = maybe & np.logical_and.reduceat(_full(starts, ends, heads, paragraphs, count), paragraphs)
+    soft: Ints = heads[np.repeat(wrapped, count) & ~begins]
+    return soft
 
 
 def _full(starts: Ints, ends: Ints, heads: Ints, paragraphs: Ints, count: Ints) -> npt.NDArray[np.bool_]:
     """Return for each line whether the next line's first word had no room in it, by the width of their paragraph."""
-    widths = np.append(ends[heads[1:] - 1], ends[-1]) - starts[heads]
+    after = heads[1:]
+    widths = np.concatenate((ends[after - 1], ends[-1:])) - starts[heads]
     width = np.maximum(np.maximum.reduceat(widths, paragraphs), _MIN_WIDTH)
-    next_words = np.append((ends - starts)[heads[1:]], 0)
-    full: npt.NDArray[np.bool_] = widths + 1 + next_words > np.repeat(width, count)
-    full[np.append(paragraphs[1:], len(heads)) - 1] = True  # nothing follows a paragraph's last line
+    full = np.ones(len(heads), bool)
+    full[:-1] = widths[:-1] + 1 + ends[after] - starts[after] > np.repeat(width, count)[:-1]
+    full[paragraphs[1:] - 1] = True  # nothing follows a paragraph's last line
     return full

@@ -3,6 +3,7 @@
 It opens connections and translates their failures; it knows no table.
 """
 
+import json
 import os
 import sqlite3
 import time
@@ -21,6 +22,7 @@ from ..failpoints import hit
 LOCK_WAIT_S = 30
 OLDEST_SQLITE = (3, 35, 0)  # UPDATE … RETURNING
 _WRITES = "penstock_writes"
+_compact_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 _SQLITE_TRY_AGAIN = ("locked", "busy", "disk is full", "disk i/o", "unable to open")
 
 
@@ -112,7 +114,7 @@ def _sqlite_engine(address: URL) -> Engine:
     engine = sa.create_engine(
         address.set(drivername="sqlite+pysqlite"),
         connect_args={"timeout": LOCK_WAIT_S},
-        insertmanyvalues_page_size=500,
+        json_serializer=_compact_json,
     )
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin_sqlite)
@@ -124,6 +126,7 @@ def _postgresql_engine(address: URL) -> Engine:
         address.set(drivername="postgresql+psycopg"),
         connect_args={"connect_timeout": 10, "options": f"-c lock_timeout={LOCK_WAIT_S}s"},
         isolation_level="READ COMMITTED",
+        json_serializer=_compact_json,
         pool_pre_ping=True,  # the server may have been restarted since
     )
 

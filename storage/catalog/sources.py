@@ -15,19 +15,18 @@ from .values import slices
 
 @dataclass(frozen=True)
 class KnownDocument:
-    """A document and the hashes of its newest version; ``number`` is 0 and ``kept`` false before the first.
-
-    ``kept``: the newest version is in progress or indexed, so the same bytes need not be taken again.
-    """
+    """A document and its newest version; before the first, ``number`` is 0 and the rest None."""
 
     id: DocumentId
     number: int
-    kept: bool
+    state: str | None
     content_hash: bytes | None
     metadata_hash: bytes | None
 
     def holds(self, content_hash: bytes, metadata_hash: bytes) -> bool:
-        return self.kept and (self.content_hash, self.metadata_hash) == (content_hash, metadata_hash)
+        """Say whether just this is in progress or indexed already, so that it need not be taken again."""
+        same = (self.content_hash, self.metadata_hash) == (content_hash, metadata_hash)
+        return same and self.state not in NOT_KEPT
 
 
 def read_sources(
@@ -41,8 +40,7 @@ def read_sources(
     found: dict[str, KnownDocument] = {}
     for some in slices(sources):
         for row in connection.execute(wanted.where(documents.c.source.in_(some))):
-            kept = row.state is not None and row.state not in NOT_KEPT
-            found[row.source] = KnownDocument(row.id, row.newest, kept, row.content_hash, row.metadata_hash)
+            found[row.source] = KnownDocument(row.id, row.newest, row.state, row.content_hash, row.metadata_hash)
     return found
 
 
@@ -58,7 +56,7 @@ def hold_sources(
         rows = [{"id": new, "source": source, **row} for new, source in zip(made, missing, strict=True)]
         connection.execute(insert_if_absent(connection.dialect.name, documents), rows)
         new_documents = zip(missing, made, strict=True)
-        known |= {source: KnownDocument(new, 0, False, None, None) for source, new in new_documents}
+        known |= {source: KnownDocument(new, 0, None, None, None) for source, new in new_documents}
     if connection.dialect.name == "sqlite":  # this transaction is the only writer
         return known
     for some in slices(sorted(sources)):

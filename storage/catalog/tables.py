@@ -20,6 +20,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    literal_column,
     text,
 )
 
@@ -44,6 +45,10 @@ _OPEN_MERGE = "stage IN ('merge', 'swap') AND state IN ('ready', 'sent', 'runnin
 
 def _one_of(column: str, words: tuple[str, ...]) -> CheckConstraint:
     return CheckConstraint(f"{column} IN ({', '.join(repr(word) for word in words)})", name=column)
+
+
+def _partial(name: str, *columns: str, where: str, unique: bool = False) -> Index:
+    return Index(name, *columns, unique=unique, sqlite_where=text(where), postgresql_where=text(where))
 
 
 installation = Table(  # one row: facts of this installation
@@ -168,16 +173,14 @@ versions = Table(  # document versions: what was submitted, and how far it came
     UniqueConstraint("document_id", "number"),
     Index("ix_versions_progress", "job_id", "state", "batch_id", "chunk_count", "indexed_version"),  # covers JobInfo
     Index(None, "batch_id"),
-    Index("ix_versions_admission", "state", "tenant_id", "generation_id", "id"),
-    Index(None, "pack"),
-    Index(
-        "uq_versions_one_indexed",  # no document is ever served in two versions
-        "document_id",
-        unique=True,
-        sqlite_where=text("state = 'indexed'"),
-        postgresql_where=text("state = 'indexed'"),
-    ),
+    # No index begins with the state: SQLite would prefer it to a list of ids and look at every version in that state.
+    _partial("ix_versions_admission", "generation_id", "id", where="state = 'queued'"),
+    _partial("ix_versions_joins", "batch_id", where="state = 'embedding'"),
+    _partial("uq_versions_one_indexed", "document_id", where="state = 'indexed'", unique=True),  # never served twice
 )
+# Conditions with the word in them, not a parameter: only so does a server see that a partial index answers them.
+IS_QUEUED = versions.c.state == literal_column("'queued'")
+IS_EMBEDDING = versions.c.state == literal_column("'embedding'")
 
 chunks = Table(  # live chunks of the indexed version of each document
     "chunks",
@@ -221,11 +224,7 @@ batches = Table(
     Index("ix_batches_dispatch", "stage", "state", "next_attempt_at", "id"),
     Index("ix_batches_leases", "state", "lease_until"),
     Index(None, "generation_id", "stage", "state"),
-    Index(
-        "uq_batches_one_merge",  # two merges of one generation could take the same segments
-        "generation_id",
-        unique=True,
-        sqlite_where=text(_OPEN_MERGE),
-        postgresql_where=text(_OPEN_MERGE),
-    ),
+    _partial(
+        "uq_batches_one_merge", "generation_id", where=_OPEN_MERGE, unique=True
+    ),  # two could take the same segments
 )

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection, Row
 
 from ..catalog.completion import OPEN_BATCH
 from ..catalog.engine import Catalog
-from ..catalog.tables import BATCH_STAGES, batches, generations, versions
+from ..catalog.tables import BATCH_STAGES, IS_QUEUED, batches, generations, versions
 from ..catalog.values import slices
 from ..ids import BatchId, GenerationId, TenantId, new_id
 
@@ -43,7 +43,7 @@ def form_chunk_batches(
     """
     made = 0
     with catalog.read() as connection:  # the common case, without the write lock
-        if connection.scalar(sa.select(versions.c.id).where(versions.c.state == "queued").limit(1)) is None:
+        if connection.scalar(sa.select(versions.c.id).where(IS_QUEUED).limit(1)) is None:
             return 0
     with catalog.write("form_chunk_batches") as connection:
         waiting = _backlogs(connection)
@@ -93,11 +93,7 @@ def in_flight(catalog: Catalog) -> dict[str, int]:
 
 def _backlogs(connection: Connection) -> list[_Backlog]:
     # One index probe per generation, however many documents wait in it.
-    queued = sa.exists().where(
-        versions.c.state == "queued",
-        versions.c.tenant_id == generations.c.tenant_id,
-        versions.c.generation_id == generations.c.id,
-    )
+    queued = sa.exists().where(IS_QUEUED, versions.c.generation_id == generations.c.id)
     found = sa.select(generations.c.tenant_id, generations.c.id, generations.c.shard).where(queued)
     return [_Backlog(*row) for row in connection.execute(found.order_by(generations.c.id))]
 
@@ -111,8 +107,7 @@ def _open_chunk_batches(connection: Connection) -> Counter[TenantId]:
 def _oldest_queued(connection: Connection, backlog: _Backlog, *, max_documents: int, max_bytes: int) -> list[Row[Any]]:
     wanted: sa.Select[Any] = (
         sa.select(versions.c.id, versions.c.size_bytes)
-        .where(versions.c.state == "queued", versions.c.tenant_id == backlog.tenant_id)
-        .where(versions.c.generation_id == backlog.generation_id)
+        .where(IS_QUEUED, versions.c.generation_id == backlog.generation_id)
         .order_by(versions.c.id)
         .limit(max_documents)
         .with_for_update(skip_locked=True)

@@ -60,10 +60,10 @@ def wanted_by(batch: Row[Any]) -> tuple[sa.ColumnElement[bool], ...]:
 
 def read_versions(connection: Connection, *conditions: sa.ColumnElement[bool]) -> list[VersionRow]:
     """Return the versions that meet the conditions, by id."""
-    named = [versions.c[name] for name in VersionRow.__dataclass_fields__ if name != "source"]
-    wanted = sa.select(*named, documents.c.source).join(documents, documents.c.id == versions.c.document_id)
-    rows = connection.execute(wanted.where(*conditions).order_by(versions.c.id))
-    return [VersionRow(**row._mapping) for row in rows]  # noqa: SLF001 - the public name for a row as a mapping
+    names = VersionRow.__dataclass_fields__
+    columns = [documents.c.source if name == "source" else versions.c[name] for name in names]
+    wanted = sa.select(*columns).join(documents, documents.c.id == versions.c.document_id)
+    return [VersionRow(*row) for row in connection.execute(wanted.where(*conditions).order_by(versions.c.id))]
 
 
 def hold_versions(connection: Connection, *conditions: sa.ColumnElement[bool]) -> dict[VersionId, JobId]:

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
 from ..catalog.statements import insert_if_absent
-from ..catalog.tables import batches, versions
+from ..catalog.tables import IS_EMBEDDING, batches, versions
 from ..catalog.values import slices
 from ..ids import BatchId
 
@@ -27,6 +27,8 @@ def join_groups(connection: Connection, group_ids: Sequence[str], *, now: float)
     joined = 0
     for some in slices(list(group_ids)):
         complete = {row.group_id: row for row in connection.execute(_complete(some))}
+        if not complete:
+            continue
         waiting = sa.select(versions.c.batch_id, sa.func.count()).where(versions.c.state == "embedding")
         waiting = waiting.where(versions.c.batch_id.in_(list(complete))).group_by(versions.c.batch_id)
         rows = [_index_batch(complete[group_id], count, now=now) for group_id, count in connection.execute(waiting)]
@@ -41,7 +43,7 @@ def join_groups(connection: Connection, group_ids: Sequence[str], *, now: float)
 
 def missed_joins(connection: Connection) -> Sequence[str]:
     """Return the groups with documents in the state embedding whose embed batches are all over."""
-    waiting = sa.select(versions.c.batch_id).where(versions.c.state == "embedding").distinct().subquery()
+    waiting = sa.select(versions.c.batch_id).where(IS_EMBEDDING).distinct().subquery()
     still_open = sa.exists().where(
         batches.c.group_id == waiting.c.batch_id, batches.c.stage == "embed", batches.c.state.not_in(_OVER)
     )

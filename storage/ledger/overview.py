@@ -1,4 +1,4 @@
-"""What the ledger looks like right now, for people and for monitoring. Reads only, and only what indexes can answer."""
+"""What the ledger looks like right now, for people and for monitoring. Reads only."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,7 +25,10 @@ class StageOverview:
 
 @dataclass(frozen=True)
 class Overview:
-    """``queued`` documents are accepted and in no batch yet. ``running_jobs``: newest first."""
+    """``queued`` documents are accepted and in no batch yet. ``running_jobs``: newest first.
+
+    ``embedding_cache_hits``: chunks that were not embedded anew, in all batches the ledger still has.
+    """
 
     queued: int
     oldest_queued_at: float | None
@@ -43,7 +46,7 @@ def overview(catalog: Catalog, *, max_jobs: int = 50) -> Overview:
             oldest_queued_at=oldest_queued_at,
             stages=_stages(connection),
             running_jobs=_running_jobs(connection, max_jobs=max_jobs),
-            embedding_cache_hits=int(connection.scalar(sa.select(sa.func.sum(jobs.c.cache_hits))) or 0),
+            embedding_cache_hits=int(connection.scalar(sa.select(sa.func.sum(batches.c.cache_hits))) or 0),
         )
 
 

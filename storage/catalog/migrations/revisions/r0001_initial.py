@@ -153,9 +153,9 @@ def _create_versions() -> None:
     progress = ["job_id", "state", "batch_id", "chunk_count", "indexed_version"]
     op.create_index("ix_versions_progress", "versions", progress)
     op.create_index("ix_versions_batch_id", "versions", ["batch_id"])
-    op.create_index("ix_versions_admission", "versions", ["state", "tenant_id", "generation_id", "id"])
-    op.create_index("ix_versions_pack", "versions", ["pack"])
-    _create_partial_index("uq_versions_one_indexed", "versions", "document_id", "state = 'indexed'")
+    _create_partial_index("ix_versions_admission", "versions", ["generation_id", "id"], "state = 'queued'")
+    _create_partial_index("ix_versions_joins", "versions", ["batch_id"], "state = 'embedding'")
+    _create_partial_index("uq_versions_one_indexed", "versions", ["document_id"], "state = 'indexed'", unique=True)
 
 
 def _submitted() -> list[sa.Column[object]]:
@@ -219,9 +219,9 @@ def _create_batches() -> None:
     op.create_index("ix_batches_leases", "batches", ["state", "lease_until"])
     op.create_index("ix_batches_generation_id_stage_state", "batches", ["generation_id", "stage", "state"])
     open_merge = "stage IN ('merge', 'swap') AND state IN ('ready', 'sent', 'running')"
-    _create_partial_index("uq_batches_one_merge", "batches", "generation_id", open_merge)
+    _create_partial_index("uq_batches_one_merge", "batches", ["generation_id"], open_merge, unique=True)
 
 
-def _create_partial_index(name: str, table: str, column: str, condition: str) -> None:
+def _create_partial_index(name: str, table: str, columns: list[str], condition: str, *, unique: bool = False) -> None:
     where = sa.text(condition)
-    op.create_index(name, table, [column], unique=True, sqlite_where=where, postgresql_where=where)
+    op.create_index(name, table, columns, unique=unique, sqlite_where=where, postgresql_where=where)

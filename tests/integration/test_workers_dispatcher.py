@@ -1,0 +1,228 @@
+"""The dispatcher over a real ledger, with a queue that can be down."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from penstock.settings.model import Workers
+from penstock.storage import ledger
+from penstock.storage.catalog.collections import CollectionInfo, create_collection
+from penstock.storage.catalog.engine import Catalog
+from penstock.storage.catalog.migrations import migrate
+from penstock.storage.catalog.tenants import create_tenant
+from penstock.storage.ids import TenantId
+from penstock.storage.intake import SubmittedDocument, accept
+from penstock.storage.objects import MemoryObjects, ObjectStore
+from penstock.workers import routes
+from penstock.workers.dispatcher import SHARD_BATCHES, Dispatcher, Message
+from penstock.workers.liveness import Liveness
+
+ACME = TenantId("acme")
+
+
+class Queue:
+    """A broker in memory that can be down."""
+
+    def __init__(self) -> None:
+        self.messages: list[Message] = []
+        self.down = False
+
+    def send(self, messages):
+        if self.down:
+            raise ConnectionError("no broker")
+        self.messages += messages
+
+    def waiting(self, queue):
+        if self.down:
+            raise ConnectionError("no broker")
+        return sum(message.queue == queue for message in self.messages)
+
+    def taken(self) -> list[Message]:
+        taken, self.messages = self.messages, []
+        return taken
+
+
+class Bench:
+    """A catalog with one collection, a clock that stands still, and a dispatcher."""
+
+    def __init__(self, catalog: Catalog, objects: ObjectStore) -> None:
+        self.catalog, self.objects = catalog, objects
+        self.now = 1_000.0
+        self.queue = Queue()
+        self.workers = Workers(queue_depth=4, chunk_processes=1, resend_after_s=30.0)
+        self.dispatcher = Dispatcher(
+            catalog, self.queue, workers=self.workers, liveness=Liveness(), clock=lambda: self.now
+        )
+        self.submitted = 0
+
+    def submit(self, collection: CollectionInfo, *, count: int = 1, size: int = 10) -> None:
+        documents = [
+            SubmittedDocument(source=f"s{self.submitted + number}", filename="a.txt", data=b"x" * size)
+            for number in range(count)
+        ]
+        self.submitted += count
+        accept(
+            self.catalog,
+            self.objects,
+            tenant=collection.tenant_id,
+            collection_id=collection.id,
+            generation_id=collection.generation.id,
+            documents=documents,
+            now=self.now,
+        )
+
+    def collection(self, tenant: TenantId) -> CollectionInfo:
+        create_tenant(self.catalog, tenant, now=self.now)
+        return create_collection(
+            self.catalog,
+            tenant=tenant,
+            name="docs",
+            model="hash",
+            dimensions=256,
+            metric="cosine",
+            chunking={},
+            shards=1,
+            now=self.now,
+        )
+
+    def finish_chunk(self, batch_id: str) -> None:
+        """Do what the chunk role does, with one part of one chunk per document."""
+        claim = self.claim(batch_id)
+        parts = [
+            ledger.EmbedPart(
+                batch_id=f"{version.id}-part",
+                group_id=f"{version.id}-group",
+                part=0,
+                input="chunks",
+                document_version_ids=[version.id],
+                chunk_counts={version.id: 1},
+                chunk_count=1,
+                size_bytes=1,
+                titles={},
+            )
+            for version in claim.versions
+        ]
+        ledger.finish_chunking(self.catalog, claim, parts=parts, failed=[], now=self.now)
+
+    def finish_embed(self, batch_id: str) -> None:
+        ledger.finish_embedding(self.catalog, self.claim(batch_id), output="vectors", cache_hits=0, now=self.now)
+
+    def claim(self, batch_id: str) -> ledger.Claim:
+        claim = ledger.claim(self.catalog, batch_id, owner="me", lease_s=60.0, now=self.now, max_attempts=5)
+        assert claim is not None
+        return claim
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    catalog = Catalog.open(f"sqlite:///{tmp_path / 'catalog.sqlite3'}")
+    migrate(catalog)
+    yield Bench(catalog, MemoryObjects())
+    catalog.dispose()
+
+
+def test_accepted_documents_become_one_chunk_message_with_nothing_but_an_id(bench):
+    bench.submit(bench.collection(ACME), count=3)
+
+    assert bench.dispatcher.turn() == 1
+    [message] = bench.queue.taken()
+    assert (message.task, message.queue) == (routes.CHUNK, "chunk")
+    assert len(bench.claim(str(message.argument)).versions) == 3
+    assert bench.dispatcher.turn() == 0
+
+
+def test_each_stage_is_sent_to_its_own_queue(bench):
+    bench.submit(bench.collection(ACME))
+    for task, finish in [(routes.CHUNK, bench.finish_chunk), (routes.EMBED, bench.finish_embed)]:
+        bench.dispatcher.turn()
+        [message] = bench.queue.taken()
+        assert message.task == task
+        finish(str(message.argument))
+    bench.dispatcher.turn()
+
+    assert bench.queue.taken() == [Message(routes.INDEX, "index.0", 0)]
+
+
+def test_one_message_per_shard_waits_however_many_batches_are_ready(bench):
+    collection = bench.collection(ACME)
+    for _ in range(2):
+        bench.submit(collection, count=3)
+        for task, finish in [(routes.CHUNK, bench.finish_chunk), (routes.EMBED, bench.finish_embed)]:
+            bench.dispatcher.turn()
+            mine = [message for message in bench.queue.messages if message.task == task]
+            bench.queue.messages = [message for message in bench.queue.messages if message.task != task]
+            for message in mine:
+                finish(str(message.argument))
+    bench.dispatcher.turn()
+    bench.dispatcher.turn()
+
+    assert bench.queue.messages == [Message(routes.INDEX, "index.0", 0)]
+    assert (
+        len(ledger.take_ready(bench.catalog, stage="index", now=bench.now, limit=SHARD_BATCHES, resend_after_s=1)) == 0
+    )
+
+
+def test_the_queue_stays_shallow_and_the_rest_waits_in_the_ledger(bench):
+    bench.submit(bench.collection(ACME), count=40, size=600_000)
+    for _ in range(5):
+        bench.dispatcher.turn()
+
+    assert len(bench.queue.messages) == bench.workers.queue_depth
+    for message in bench.queue.taken():
+        bench.finish_chunk(str(message.argument))
+    bench.dispatcher.turn()
+    assert [message.task for message in bench.queue.messages] == [routes.EMBED] * 4
+
+
+def test_nothing_more_is_chunked_while_embedding_is_behind(bench):
+    collection = bench.collection(ACME)
+    bench.submit(collection, count=4)
+    bench.dispatcher.turn()
+    bench.finish_chunk(str(bench.queue.taken()[0].argument))
+    bench.dispatcher.turn()  # four embed batches fill the queue
+    bench.submit(collection, count=4)
+    bench.queue.taken()
+
+    assert bench.dispatcher.turn() == 0
+
+
+def test_a_message_that_was_lost_is_sent_again(bench):
+    bench.submit(bench.collection(ACME))
+    bench.dispatcher.turn()
+    [lost] = bench.queue.taken()
+    bench.now += 29
+    assert bench.dispatcher.turn() == 0
+    bench.now += 10
+
+    assert bench.dispatcher.turn() == 1
+    assert bench.queue.taken() == [lost]
+
+
+def test_an_outage_of_the_broker_loses_nothing_and_marks_nothing_more_as_sent(bench):
+    collection = bench.collection(ACME)
+    bench.queue.down = True
+    for _ in range(5):
+        bench.submit(collection)
+        bench.dispatcher.turn_safely()
+    assert ledger.in_flight(bench.catalog)["chunk"] == 1  # the one that found out
+    bench.queue.down = False
+    bench.dispatcher.turn_safely()
+    bench.now += 40
+    bench.dispatcher.turn_safely()
+
+    sent = {str(message.argument) for message in bench.queue.taken()}
+    assert sum(len(bench.claim(batch).versions) for batch in sent) == 5
+
+
+def test_a_broken_ledger_does_not_end_the_loop(bench, monkeypatch):
+    def broken(*_args, **_kwargs):
+        raise OSError("disk I/O error")
+
+    monkeypatch.setattr(ledger, "take_ready", broken)
+    bench.dispatcher.turn_safely()
+    monkeypatch.undo()
+    bench.submit(bench.collection(ACME))
+    bench.dispatcher.turn_safely()
+
+    assert len(bench.queue.messages) == 1

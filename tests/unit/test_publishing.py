@@ -1,0 +1,274 @@
+"""Publishing: versions follow each other whole, and only the holder of the lease makes them."""
+
+import numpy as np
+import pytest
+from sqlalchemy import select, update
+
+from penstock.storage.catalog.tables import chunks, generations
+from penstock.storage.errors import Conflict, Damaged, Fenced, NotFound
+from penstock.storage.ids import GenerationId
+from penstock.storage.leases import acquire_lease, release_lease, renew_lease
+from penstock.storage.publishing import Publisher
+from penstock.storage.rows import Rows
+
+from ..storage_samples import (
+    DIMENSIONS,
+    GENERATION,
+    InterceptedObjects,
+    Store,
+    current_manifest,
+    new_store,
+    rows_of,
+    texts_of,
+    unit_vectors,
+)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return new_store(tmp_path)
+
+
+def names(store: Store) -> set[str]:
+    return {info.name for info in store.objects.list("tenants/")}
+
+
+def test_what_is_published_is_served(store):
+    published = store.add({"a": ["one", "two"], "b": ["three"]})
+
+    assert texts_of(store.content()) == {"a": ["one", "two"], "b": ["three"]}
+    assert (published.manifest.version, published.first_chunk_id, published.changed) == (1, 1, True)
+    assert published.manifest.parent is None
+    assert published.manifest.collection_name == "gen_1"
+    assert [vector for own in store.content().values() for _, vector in own] == [
+        tuple(v) for v in unit_vectors(3).tolist()
+    ]
+
+
+def test_a_document_that_comes_again_replaces_its_chunks_in_the_same_version(store):
+    first = store.add({"a": ["one", "two"], "b": ["three"]})
+    second = store.add({"a": ["uno"]}, removed_document_ids=["nobody"])
+
+    assert texts_of(store.content()) == {"a": ["uno"], "b": ["three"]}
+    assert second.manifest.parent == first.name
+    assert second.first_chunk_id == 4
+    assert [entry.deleted_count for entry in second.manifest.segments] == [2, 0]
+
+
+def test_removed_documents_leave_and_a_segment_without_live_rows_with_them(store):
+    store.add({"a": ["one", "two"]})
+    store.add({"b": ["three"], "c": ["four"]})
+    published = store.publish(removed_document_ids=["a", "c"])
+
+    assert texts_of(store.content()) == {"b": ["three"]}
+    assert [entry.row_count for entry in published.manifest.segments] == [2]
+    store.publish(removed_document_ids=["b"])
+    assert store.content() == {}
+    store.add({"a": ["again"]})
+    assert texts_of(store.content()) == {"a": ["again"]}
+
+
+def test_tombstones_of_a_segment_add_up(store):
+    store.add({name: [name] for name in "abcde"})
+    for name in "ace":
+        store.publish(removed_document_ids=[name])
+
+    assert sorted(store.content()) == ["b", "d"]
+    assert [entry.deleted_count for entry in store.published[-1].manifest.segments] == [3]
+
+
+def test_a_document_that_lost_all_its_chunks_is_gone(store):
+    store.add({"a": ["one"], "b": ["two"]})
+    store.publish(additions=rows_of({"a": []}))
+
+    assert sorted(store.content()) == ["b"]
+
+
+def test_nothing_to_change_publishes_nothing_but_still_marks(store):
+    marked = []
+    before = store.publish(in_transaction=lambda _, published: marked.append(published.manifest.version))
+    store.add({"a": ["one"]})
+    objects = names(store)
+    after = store.publish(
+        additions=Rows.concat([]),
+        removed_document_ids=["nobody"],
+        in_transaction=lambda _, published: marked.append(published.manifest.version),
+    )
+
+    assert (before.name, before.changed) == (None, False)
+    assert (after.name, after.changed) == (store.published[1].name, False)
+    assert marked == [0, 1]
+    assert names(store) == objects
+
+
+def test_what_in_transaction_raises_undoes_everything(store):
+    store.add({"a": ["one"]})
+    before = store.content()
+
+    def refuse(connection, published):
+        assert connection.scalar(select(generations.c.version)) == published.manifest.version == 2
+        raise Conflict("a document was cancelled")
+
+    with pytest.raises(Conflict, match="cancelled"):
+        store.add({"a": ["uno"], "b": ["two"]}, in_transaction=refuse)
+    assert store.content() == before
+    store.add({"b": ["two"]})
+    assert texts_of(store.content()) == {"a": ["one"], "b": ["two"]}
+
+
+def test_chunks_of_the_catalog_are_those_of_the_rows(store):
+    store.add({"a": ["one", "two"], "b": ["three"]})
+    rows = rows_of({"a": ["one", "two"], "b": ["three"]})
+
+    with store.catalog.read() as connection:
+        found = connection.execute(select(chunks).order_by(chunks.c.chunk_id)).all()
+
+    assert [(row.tenant_id, row.document_id, row.ordinal) for row in found] == [
+        ("acme", "a", 0),
+        ("acme", "a", 1),
+        ("acme", "b", 0),
+    ]
+    assert [row.identity for row in found] == [identity.tobytes() for identity in rows.identity]
+
+
+def test_thousands_of_documents_in_one_version(store):
+    texts = {f"d{i}": [f"text {i}"] for i in range(1_300)}
+    store.add(texts)
+    store.add({name: [own[0] + "!"] for name, own in texts.items()})
+
+    assert len(store.content()) == 1_300
+    assert len(store.published[-1].manifest.segments) == 1
+
+
+@pytest.mark.parametrize(
+    "vectors",
+    [
+        None,
+        unit_vectors(2),
+        unit_vectors(3, dimensions=DIMENSIONS + 1),
+        unit_vectors(3).astype("f8"),
+        np.full((3, DIMENSIONS), np.nan, np.float32),
+        np.array([[np.inf] * DIMENSIONS, [-np.inf] * DIMENSIONS, [0] * DIMENSIONS], np.float32),
+    ],
+)
+def test_vectors_that_do_not_fit_are_refused_before_anything_is_written(store, vectors):
+    with pytest.raises(Damaged):
+        store.publish(additions=rows_of({"a": ["1", "2", "3"]}), vectors=vectors)
+
+    assert names(store) == set()
+
+
+def test_an_unknown_generation_is_not_found(store):
+    store.publish()
+    publisher = Publisher(store.catalog, store.objects)
+
+    for generation_id, shard in ((GenerationId("gen_9"), 0), (GENERATION, 1)):
+        with pytest.raises(NotFound):
+            publisher.publish(generation_id, epoch=store.epoch, shard=shard)
+
+
+def test_only_one_owner_holds_a_lease_and_each_has_an_epoch_of_its_own(store):
+    def take(owner: str, now: float) -> int | None:
+        return acquire_lease(store.catalog, shard=0, owner=owner, ttl_s=10, now=now)
+
+    assert take("a", 0) == 1
+    assert take("b", 9) is None
+    assert take("a", 5) == 2
+    assert take("b", 14) is None
+    assert take("b", 15) == 3
+    assert not renew_lease(store.catalog, shard=0, owner="a", epoch=2, ttl_s=10, now=16)
+    assert not release_lease(store.catalog, shard=0, owner="a", epoch=2)
+    assert renew_lease(store.catalog, shard=0, owner="b", epoch=3, ttl_s=10, now=20)
+    assert take("a", 29) is None
+    assert release_lease(store.catalog, shard=0, owner="b", epoch=3)
+    assert take("a", 21) == 4
+    assert acquire_lease(store.catalog, shard=1, owner="b", ttl_s=10, now=0) == 1
+
+
+def test_a_writer_whose_lease_was_taken_or_given_back_is_fenced_before_it_writes(store):
+    store.add({"a": ["one"]})
+    before = names(store)
+    publisher = Publisher(store.catalog, store.objects)
+
+    def publish(epoch):
+        publisher.publish(GENERATION, epoch=epoch, shard=0, removed_document_ids=["a"])
+
+    rival = acquire_lease(store.catalog, shard=0, owner="rival", ttl_s=60, now=store.now + 61)
+    with pytest.raises(Fenced):
+        publish(store.epoch)
+    release_lease(store.catalog, shard=0, owner="rival", epoch=rival)
+    for epoch in (store.epoch, rival):
+        with pytest.raises(Fenced):
+            publish(epoch)
+
+    assert names(store) == before
+    assert texts_of(store.content()) == {"a": ["one"]}
+
+
+@pytest.mark.parametrize("stolen_at", ["put", "local_path"])
+def test_a_writer_that_sleeps_past_its_lease_changes_nothing(store, stolen_at):
+    """The rival takes over while the first writer is between two operations, and publishes."""
+    store.add({"a": ["one"], "b": ["two"]})
+    rival = Store(store.catalog, store.objects, now=store.now + 1_000, owner="rival")
+    slept = []
+
+    def sleep(_number, method, *_args):
+        if method == stolen_at and not slept:
+            slept.append(rival.add({"a": ["of the rival"]}))
+
+    zombie = Store(store.catalog, InterceptedObjects(store.objects, sleep), now=store.now, epoch=store.epoch)
+    marked = []
+    with pytest.raises(Fenced):
+        zombie.add({"a": ["of the zombie"]}, in_transaction=lambda *_: marked.append(1))
+
+    assert slept
+    assert marked == []
+    assert texts_of(store.content()) == {"a": ["of the rival"], "b": ["two"]}
+    with pytest.raises(Fenced):
+        zombie.publish(removed_document_ids=["b"])
+
+
+def test_a_pointer_that_moved_under_the_same_epoch_fences_too(store):
+    store.add({"a": ["one"]})
+    moved = []
+
+    def move(_number, method, *_args):
+        if method == "put" and not moved:
+            moved.append(1)
+            with store.catalog.write() as connection:
+                connection.execute(update(generations).values(manifest="tenants/acme/elsewhere"))
+
+    twin = Store(store.catalog, InterceptedObjects(store.objects, move), now=store.now, epoch=store.epoch)
+    with pytest.raises(Fenced):
+        twin.add({"b": ["two"]})
+
+
+def test_a_manifest_that_the_catalog_contradicts_is_not_built_upon(store):
+    store.add({"a": ["one"]})
+    with store.catalog.write() as connection:
+        connection.execute(update(generations).values(next_chunk_id=1))
+
+    with pytest.raises(Damaged, match="next_chunk_id"):
+        store.add({"b": ["two"]})
+
+
+def test_a_chunk_that_only_the_catalog_knows_is_reported(store):
+    store.add({"a": ["one"]})
+    with store.catalog.write() as connection:
+        connection.execute(
+            chunks.insert().values(
+                generation_id=GENERATION, chunk_id=99, tenant_id="acme", document_id="a", ordinal=0, identity=b""
+            )
+        )
+
+    with pytest.raises(Damaged, match="doctor"):
+        store.publish(removed_document_ids=["a"])
+    assert current_manifest(store.catalog, store.objects).version == 1
+
+
+def test_readers_of_one_version_are_not_touched_by_the_next(store):
+    store.add({"a": ["one"], "b": ["two"]})
+    before = {info.name: store.objects.get(info.name) for info in store.objects.list("tenants/")}
+    store.add({"a": ["uno"]})
+
+    assert {name: store.objects.get(name) for name in before} == before

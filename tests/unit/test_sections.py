@@ -1,0 +1,119 @@
+"""The container file: what was written is read, or refused by name."""
+
+import json
+import random
+import struct
+from hashlib import blake2b
+
+import numpy as np
+import pytest
+
+from penstock.storage.errors import Damaged, NotFound, Unsupported
+from penstock.storage.sections import ALIGNMENT, FORMAT, open_sections, read_sections, write_sections
+
+ARRAYS = {
+    "bytes": np.arange(7, dtype="u1"),
+    "vectors": np.linspace(0, 1, 24, dtype="<f4").reshape(4, 6),
+    "empty": np.empty((0, 3), "<f8"),
+    "ids": np.array([1, 2**63], "<u8"),
+    "signed": np.array([-1, 5], "<i4"),
+}
+
+
+def container(kind: str = "sample", **meta: object) -> bytes:
+    return b"".join(write_sections(kind, meta=meta, arrays=ARRAYS))
+
+
+def test_sections_are_read_as_written(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(container(model="hash"))
+
+    for sections in (open_sections(path, kind="sample"), read_sections(path.read_bytes(), kind="sample")):
+        sections.verify()
+        assert sections.meta == {"model": "hash"}
+        assert list(sections.arrays) == list(ARRAYS)
+        for name, array in ARRAYS.items():
+            assert sections.arrays[name].dtype == array.dtype
+            assert np.array_equal(sections.arrays[name], array)
+
+
+def test_every_section_lies_on_a_cache_line_of_the_map(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(container())
+
+    for array in open_sections(path, kind="sample").arrays.values():
+        assert not array.size or array.__array_interface__["data"][0] % ALIGNMENT == 0
+
+
+def test_what_is_read_cannot_be_written_to():
+    with pytest.raises(ValueError, match="read-only"):
+        read_sections(container(), kind="sample").arrays["ids"][0] = 1
+
+
+def test_a_contiguous_array_is_not_copied_when_written():
+    array = np.ones(1_000, "<f4")
+
+    parts = write_sections("sample", meta={}, arrays={"array": array})
+
+    assert any(isinstance(part, memoryview) and np.shares_memory(np.asarray(part), array) for part in parts)
+
+
+def test_an_array_with_gaps_is_written_in_order():
+    gapped = np.arange(20, dtype="<u4").reshape(4, 5)[:, ::2]
+
+    data = b"".join(write_sections("sample", meta={}, arrays={"gapped": gapped}))
+
+    assert np.array_equal(read_sections(data, kind="sample").arrays["gapped"], gapped)
+
+
+def test_a_dtype_of_another_machine_is_refused():
+    with pytest.raises(TypeError, match="'wrong'"):
+        write_sections("sample", meta={}, arrays={"wrong": np.zeros(2, ">u4")})
+
+
+def test_a_file_of_another_kind_is_damaged():
+    with pytest.raises(Damaged, match="'sample' file where a 'segment' file is needed"):
+        read_sections(container(), kind="segment", source="x.segment")
+
+
+def test_a_missing_file_is_not_found(tmp_path):
+    with pytest.raises(NotFound):
+        open_sections(tmp_path / "none", kind="sample")
+
+
+def test_a_newer_format_is_unsupported_and_not_damaged():
+    header = json.dumps({"anything": "new"}).encode()
+    start = struct.pack("<8sII", b"PENSTOCK", FORMAT + 1, len(header))
+    newer = start + blake2b(start + header, digest_size=16).digest() + header
+
+    with pytest.raises(Unsupported, match="upgrade"):
+        read_sections(newer, kind="sample")
+
+
+def test_every_truncation_is_damaged():
+    data = container()
+
+    for size in range(len(data)):
+        with pytest.raises(Damaged):
+            read_sections(data[:size], kind="sample")
+    with pytest.raises(Damaged):
+        read_sections(data + b"\0", kind="sample")
+
+
+def test_every_flipped_bit_is_damaged_or_in_a_padding():
+    data = container()
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    harmless = 0
+    for bit in random.Random(seed).sample(range(8 * len(data)), 2_000):
+        flipped = bytearray(data)
+        flipped[bit // 8] ^= 1 << bit % 8
+        try:
+            sections = read_sections(bytes(flipped), kind="sample")
+            sections.verify()
+        except Damaged:
+            continue
+        harmless += 1
+        assert all(np.array_equal(sections.arrays[name], array) for name, array in ARRAYS.items())
+    padding = sum(-array.nbytes % ALIGNMENT for array in ARRAYS.values()) + ALIGNMENT
+    assert harmless <= 2_000 * padding / len(data) * 1.5 + 10

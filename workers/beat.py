@@ -1,0 +1,82 @@
+"""The beat role: Celery Beat's ticks in the main thread, the dispatcher in another. Restarted, it goes on where it was."""
+
+import logging
+import signal
+import threading
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any
+
+from celery import Celery
+from celery.beat import Scheduler, Service
+
+from penstock.settings import wiring
+from penstock.settings.model import Settings
+
+from . import logs, routes
+from .app import make_app
+from .dispatcher import Dispatcher, Message
+from .heartbeat import Heartbeat
+from .liveness import Liveness
+
+log = logging.getLogger(__name__)
+
+
+class CelerySender:
+    """The queue behind the dispatcher: pipelined publishing, no retries of its own."""
+
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+
+    def send(self, messages: Sequence[Message]) -> None:
+        with self._app.producer_pool.acquire(block=True) as producer, producer.batch(max_size=200):
+            for message in messages:
+                self._app.send_task(
+                    message.task, args=[message.argument], queue=message.queue, producer=producer, retry=False
+                )
+
+    def waiting(self, queue: str) -> int:
+        with self._app.producer_pool.acquire(block=True) as producer:
+            return int(routes.queue(queue)(producer.channel).queue_declare().message_count)
+
+
+def run(settings: Settings) -> int:
+    """Run ticks and dispatcher until SIGTERM or SIGINT, and return the exit status."""
+    logs.configure(settings.log)
+    app = make_app(settings)
+    liveness = Liveness()
+    catalog, notices = wiring.open_catalog(settings), wiring.open_notices(settings)
+    dispatcher = Dispatcher(catalog, CelerySender(app), workers=settings.workers, liveness=liveness)
+    heartbeat = Heartbeat.of(settings, role="beat", liveness=liveness, busy=lambda: 0)
+    stop = threading.Event()
+    threads = [
+        threading.Thread(target=dispatcher.run, args=[stop], name="dispatcher", daemon=True),
+        threading.Thread(
+            target=notices.listen, args=[{"work_ready": dispatcher.wake}, stop], name="notices", daemon=True
+        ),
+    ]
+    for thread in threads:
+        thread.start()
+    heartbeat.start()
+    try:
+        _tick(app)
+    finally:
+        stop.set()
+        dispatcher.wake()
+        for thread in threads:
+            thread.join(timeout=5.0)
+        heartbeat.close()
+        catalog.dispose()
+    return 0
+
+
+def _tick(app: Celery) -> None:
+    """Run Celery Beat with its schedule in memory: a tick too many or too few after a restart changes nothing."""
+    service: Any = Service(app, scheduler_cls=Scheduler)
+
+    def leave(_number: int, _frame: FrameType | None) -> None:
+        raise SystemExit(0)
+
+    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGINT, leave)
+    service.start()

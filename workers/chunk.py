@@ -1,0 +1,147 @@
+"""The chunk role: from submitted bytes to staged chunks. One bad document fails alone, with its reason.
+
+It runs in prefork children, where a document that takes the process down takes nobody else along.
+"""
+
+import logging
+import resource
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from penstock.pipeline.chunking import Fit, ResolvedChunking
+from penstock.pipeline.parsing import ParseLimits
+from penstock.settings import wiring
+from penstock.settings.model import Settings
+from penstock.storage import ledger
+from penstock.storage.catalog.collections import GenerationInfo
+from penstock.storage.ids import BatchId, new_id
+
+from . import routes, staging
+from .alarms import Alarm
+from .claims import Claims, ids
+from .components import Components
+from .documents import ChunkedDocument, Chunking, chunk_document, failure_of, rows_of
+from .liveness import Liveness
+from .packing import Group, Part, pack
+
+log = logging.getLogger(__name__)
+PART_CHUNKS = 64
+
+
+class Chunker:
+    """The role's process: `Role` of ``roles.py``."""
+
+    def __init__(self, settings: Settings, *, liveness: Liveness) -> None:
+        self._settings = settings
+        self._liveness = liveness
+        self._limits: ParseLimits = wiring.parse_limits(settings)
+
+    def open(self) -> None:
+        _limit_memory(self._settings.workers.chunk_memory_bytes)
+        self._components = Components.open(self._settings, role="chunk", embed_threads=1)
+        self._claims = Claims(self._components)
+        self._alarm = Alarm()
+        self._chunkings: dict[str, Chunking] = {}
+
+    def close(self) -> None:
+        self._claims.close()
+        self._components.close()
+
+    def tasks(self) -> Mapping[str, Callable[..., Any]]:
+        return {routes.CHUNK: self.chunk}
+
+    def chunk(self, batch_id: str) -> None:
+        """Bring one chunk batch to its end, or hand it back."""
+        began = time.perf_counter()
+        with self._claims.working(BatchId(batch_id)) as claim:
+            if claim is None:
+                return
+            chunking = self._chunking(claim.generation)
+            done: list[ChunkedDocument] = []
+            failed: list[ledger.FailedDocument] = []
+            for version in claim.versions:
+                if self._liveness.stopping:
+                    self._claims.retry(claim, error="handed back: the worker was stopped", delay_s=0.0, counted=False)
+                    self._components.notices.work_ready()
+                    return
+                self._chunk_one(version, chunking, done=done, failed=failed)
+            self._finish(claim, done, failed)
+            took_ms = (time.perf_counter() - began) * 1e3
+            log.info(
+                "Chunked %d documents into %d chunks in %.0f ms, %d failed.",
+                len(done),
+                sum(len(document.chunks) for document in done),
+                took_ms,
+                len(failed),
+                extra=ids(claim),
+            )
+
+    def _chunk_one(
+        self,
+        version: ledger.VersionRow,
+        chunking: Chunking,
+        *,
+        done: list[ChunkedDocument],
+        failed: list[ledger.FailedDocument],
+    ) -> None:
+        try:
+            data = self._components.objects.get_range(
+                version.pack, offset=version.pack_offset, size_bytes=version.size_bytes
+            )
+            with self._alarm.after(self._limits.timeout_s):
+                document = chunk_document(version, data, chunking=chunking, limits=self._limits)
+            done.append(document)
+        except Exception as error:  # noqa: BLE001 raised again unless it is the document's own
+            failure = failure_of(version, error, limits=self._limits)
+            if failure is None:
+                raise
+            failed.append(failure)
+
+    def _finish(self, claim: ledger.Claim, done: list[ChunkedDocument], failed: list[ledger.FailedDocument]) -> None:
+        groups = pack([len(document.chunks) for document in done], limit=PART_CHUNKS)
+        parts = [part for group in groups for part in self._stage(claim, group, done)]
+        now = self._components.clock()
+        ledger.finish_chunking(self._components.catalog, claim, parts=parts, failed=failed, now=now)
+        self._components.notices.work_ready()
+
+    def _stage(self, claim: ledger.Claim, group: Group, done: list[ChunkedDocument]) -> list[ledger.EmbedPart]:
+        # New ids in every attempt: what an attempt that died had staged is never written over.
+        group_id = BatchId(new_id("group"))
+        return [self._stage_part(claim, part, number, group_id, done) for number, part in enumerate(group)]
+
+    def _stage_part(
+        self, claim: ledger.Claim, part: Part, number: int, group_id: BatchId, done: list[ChunkedDocument]
+    ) -> ledger.EmbedPart:
+        batch_id = BatchId(new_id("batch"))
+        rows = rows_of(done, part)
+        name = staging.write_chunks(self._components.objects, rows, tenant=claim.tenant_id, batch_id=batch_id)
+        versions = [done[piece.document].version.id for piece in part]
+        return ledger.EmbedPart(
+            batch_id=batch_id,
+            group_id=group_id,
+            part=number,
+            input=name,
+            document_version_ids=versions,
+            chunk_counts={version: piece.stop - piece.start for version, piece in zip(versions, part, strict=True)},
+            chunk_count=len(rows),
+            size_bytes=int(rows.text_offsets[-1]),
+            titles={done[piece.document].version.id: done[piece.document].title for piece in part},
+        )
+
+    def _chunking(self, generation: GenerationInfo) -> Chunking:
+        if generation.id not in self._chunkings:
+            embedder = self._components.embedders.of(generation.model)
+            limit = embedder.card.input_limit_tokens
+            self._chunkings[generation.id] = Chunking(
+                config=ResolvedChunking.model_validate(dict(generation.chunking)),
+                fit=Fit(limit, embedder.count_tokens) if limit is not None else None,
+            )
+        return self._chunkings[generation.id]
+
+
+def _limit_memory(size_bytes: int) -> None:
+    """Let a document that grows without end hit a MemoryError, or end this child, before the machine suffers."""
+    with suppress(ValueError, OSError):  # a container may allow less, and then does
+        resource.setrlimit(resource.RLIMIT_DATA, (size_bytes, resource.getrlimit(resource.RLIMIT_DATA)[1]))

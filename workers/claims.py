@@ -1,0 +1,93 @@
+"""How a task works on its batch: claim it, keep the claim, and tell the ledger when it did not work out."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from penstock.storage import ledger
+from penstock.storage.errors import Conflict, Unavailable
+from penstock.storage.ids import BatchId
+
+from .backoff import full_jitter
+from .components import Components
+from .leases import LeaseKeeper
+from .logs import failed_at
+
+log = logging.getLogger(__name__)
+
+
+class Claims:
+    """Claims of this process on batches. One per process that runs tasks."""
+
+    def __init__(self, components: Components) -> None:
+        self._components = components
+        self._lease_s = components.settings.workers.lease_s
+        self.keeper: LeaseKeeper[ledger.Held] = LeaseKeeper(self._renew, every_s=self._lease_s / 3)
+
+    @contextmanager
+    def working(self, batch_id: BatchId) -> Iterator[ledger.Claim | None]:
+        """Give the claim on a batch, kept while the block runs; None when there is nothing to do.
+
+        What the block raises ends here: the batch is tried again later, with a count, unless it was lost anyway.
+        """
+        claim = self._claim(batch_id)
+        if claim is None:
+            yield None
+            return
+        with self.keeper.hold(claim), self.answering(claim):
+            yield claim
+
+    @contextmanager
+    def answering(self, claim: ledger.Claim) -> Iterator[None]:
+        """End here what the block raises, as `working` does."""
+        try:
+            yield
+        except Conflict:
+            log.info("The batch was lost: another worker has it, or its documents are gone.", extra=ids(claim))
+        except Unavailable as error:
+            log.warning("The batch stays claimed until its lease ends: %s", error, extra=ids(claim))
+        except Exception as error:  # noqa: BLE001 whatever it is, the ledger has to know
+            log.error("The batch failed: %s.", failed_at(error), exc_info=debugging(), extra=ids(claim))
+            self.retry(claim, error=failed_at(error))
+
+    def retry(self, claim: ledger.Held, *, error: str, delay_s: float | None = None, counted: bool = True) -> None:
+        """Hand the batch back, by default after a delay that grows with its attempts. Losing the claim is no error."""
+        first_s = self._components.settings.workers.retry_delay_s
+        delay = full_jitter(claim.attempt, first_s=first_s) if delay_s is None else delay_s
+        now = self._components.clock()
+        try:
+            ledger.retry_later(self._components.catalog, claim, error=error, now=now, delay_s=delay, counted=counted)
+        except (Conflict, Unavailable) as lost:
+            log.info("The batch could not be handed back: %s", lost, extra={"batch": claim.batch_id})
+
+    def close(self) -> None:
+        self.keeper.close()
+
+    def _claim(self, batch_id: BatchId) -> ledger.Claim | None:
+        components = self._components
+        try:
+            return ledger.claim(
+                components.catalog,
+                batch_id,
+                owner=components.owner,
+                lease_s=self._lease_s,
+                now=components.clock(),
+                max_attempts=components.settings.workers.max_attempts,
+            )
+        except Unavailable as error:
+            log.warning("The batch was not taken and will be sent again: %s", error, extra={"batch": batch_id})
+            return None
+
+    def _renew(self, claim: ledger.Held) -> bool:
+        components = self._components
+        return ledger.renew(components.catalog, claim, lease_s=self._lease_s, now=components.clock())
+
+
+def ids(claim: ledger.Claim) -> dict[str, str]:
+    """Return what a log line about this batch carries."""
+    return {"tenant": claim.tenant_id, "generation": claim.generation.id, "batch": claim.batch_id}
+
+
+def debugging() -> bool:
+    """Return whether the log may carry tracebacks. At other levels it must not: messages can quote a tenant's text."""
+    return log.isEnabledFor(logging.DEBUG)

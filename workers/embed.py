@@ -1,0 +1,120 @@
+"""The embed role: from staged chunks to staged vectors. One refused text fails its document, not its batch."""
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from penstock.pipeline.embedding.cached import embed_with_cache
+from penstock.pipeline.errors import InputRejected, ProviderMisconfigured, ProviderUnavailable
+from penstock.settings import wiring
+from penstock.settings.model import Settings
+from penstock.storage import ledger
+from penstock.storage.failpoints import hit
+from penstock.storage.ids import BatchId, VersionId
+from penstock.storage.rows import Rows
+
+from . import routes, staging
+from .backoff import Outages
+from .claims import Claims, ids
+from .components import Components
+from .liveness import Liveness
+
+log = logging.getLogger(__name__)
+MISCONFIGURED_DELAY_S = 60.0  # a person has to act; the batch must not hammer a provider until then
+
+
+class EmbedRole:
+    """The role's process: `Role` of ``roles.py``. Its tasks run in threads."""
+
+    def __init__(self, settings: Settings, *, liveness: Liveness) -> None:
+        self._settings = settings
+        self._liveness = liveness
+
+    def open(self) -> None:
+        workers = self._settings.workers
+        # Encode threads times batches at once must not exceed the cores, or they only disturb each other.
+        threads = max(1, self._settings.embedding.threads // workers.embed_threads)
+        self._components = Components.open(self._settings, role="embed", embed_threads=threads)
+        self._cache = wiring.open_cache(self._settings)
+        self._claims = Claims(self._components)
+        self._outages = Outages()
+
+    def close(self) -> None:
+        self._claims.close()
+        self._components.close()
+
+    def tasks(self) -> Mapping[str, Callable[..., Any]]:
+        return {routes.EMBED: self.embed}
+
+    def embed(self, batch_id: str) -> None:
+        """Bring one embed batch to its end, or hand it back."""
+        began = time.perf_counter()
+        with self._claims.working(BatchId(batch_id)) as claim:
+            if claim is None:
+                return
+            if self._liveness.stopping:
+                self._hand_back(claim, error="handed back: the worker was stopped", delay_s=0.0)
+                return
+            try:
+                count, hits = self._embed(claim)
+            except ProviderUnavailable as error:
+                delay_s = self._outages.delay_s(
+                    claim.generation.model, first_s=self._settings.workers.retry_delay_s, wish_s=error.retry_after_s
+                )
+                log.warning("The provider is not available, trying again in %.1f s.", delay_s, extra=ids(claim))
+                self._hand_back(claim, error=str(error), delay_s=delay_s)
+            except ProviderMisconfigured as error:
+                log.error("The provider cannot work as configured: see %s.", error.setting, extra=ids(claim))
+                self._hand_back(claim, error=str(error), delay_s=MISCONFIGURED_DELAY_S)
+            else:
+                self._outages.over(claim.generation.model)
+                took_ms = (time.perf_counter() - began) * 1e3
+                log.info("Embedded %d chunks in %.0f ms, %d cached.", count, took_ms, hits, extra=ids(claim))
+
+    def _embed(self, claim: ledger.Claim) -> tuple[int, int]:
+        """Return how many chunks were embedded, and how many of them came from the cache."""
+        components = self._components
+        rows = staging.read_chunks(components.objects, claim.input or "")
+        vectors, count, hits = self._vectors(claim, rows)
+        hit("embed.embedded")
+        output = staging.write_vectors(
+            components.objects, vectors, tenant=claim.tenant_id, batch_id=claim.batch_id, attempt=claim.attempt
+        )
+        now = components.clock()
+        ledger.finish_embedding(components.catalog, claim, output=output, cache_hits=hits, now=now)
+        components.notices.work_ready()
+        return count, hits
+
+    def _vectors(self, claim: ledger.Claim, rows: Rows) -> tuple[NDArray[np.float32], int, int]:
+        """Return f32[len(rows), d]: zeros for chunks that nobody wants any more; and the counts of `_embed`."""
+        embedder = self._components.embedders.of(claim.generation.model)
+        vectors = np.zeros((len(rows), claim.generation.dimensions), np.float32)
+        wanted: set[str] = {version.id for version in claim.versions}
+        while True:
+            chosen = np.flatnonzero(staging.wanted_rows(rows, wanted))
+            texts = [rows.text(index) for index in chosen]
+            try:
+                found, hits = embed_with_cache(embedder, self._cache, claim.tenant_id, texts)
+            except InputRejected as error:
+                if error.index is None:
+                    raise
+                wanted.discard(self._refuse(rows, int(chosen[error.index]), error))
+                continue
+            vectors[chosen] = found
+            return vectors, len(chosen), hits
+
+    def _refuse(self, rows: Rows, index: int, error: InputRejected) -> str:
+        """Fail the document of one row and return its version's id. The last of its batch: the claim is then lost."""
+        components = self._components
+        version = rows.documents[int(rows.document[index])].version_id
+        failure = ledger.FailedDocument(VersionId(version), "input_rejected", str(error))
+        ledger.fail_versions(components.catalog, failures=[failure], stage="embed", now=components.clock())
+        return version
+
+    def _hand_back(self, claim: ledger.Claim, *, error: str, delay_s: float) -> None:
+        """Hand a batch back without counting the attempt: it is not its documents' fault."""
+        self._claims.retry(claim, error=error, delay_s=delay_s, counted=False)

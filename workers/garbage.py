@@ -1,0 +1,60 @@
+"""Which objects maintenance may delete, tenant by tenant. What is current, the catalog says; how, storage knows."""
+
+from collections.abc import Iterable
+
+import sqlalchemy as sa
+
+from penstock.storage import paths
+from penstock.storage.catalog.completion import OPEN_BATCH
+from penstock.storage.catalog.engine import Catalog
+from penstock.storage.catalog.tables import batches
+from penstock.storage.catalog.tenants import list_tenants
+from penstock.storage.catalog.values import slices
+from penstock.storage.collecting import (
+    MIN_AGE_S,
+    Collected,
+    collect_generations,
+    collect_lost_staging,
+    collect_packs,
+    collect_scratch,
+    collect_staging,
+)
+from penstock.storage.ids import BatchId, TenantId
+from penstock.storage.manifests import Swap
+
+from .components import Components
+
+
+def collect_all(components: Components) -> Collected:
+    """Delete what nobody needs any more and return what that was. Raises Unavailable."""
+    catalog, objects, now = components.catalog, components.objects, components.clock()
+    collected = collect_scratch(objects, now=now)
+    for tenant in [info.id for info in list_tenants(catalog)]:
+        pinned = waiting_outputs(catalog, tenant)
+        old = {info.name for info in objects.list(paths.staging_prefix(tenant)) if now - info.modified_at >= MIN_AGE_S}
+        over = finished(catalog, sorted({paths.batch_of(name) for name in old}))
+        collected += collect_staging(objects, tenant=tenant, batch_ids=over)
+        collected += collect_lost_staging(catalog, objects, tenant=tenant, now=now)
+        collected += collect_generations(catalog, objects, tenant=tenant, now=now, pinned=pinned)
+        collected += collect_packs(catalog, objects, tenant=tenant, now=now)
+    return collected
+
+
+def waiting_outputs(catalog: Catalog, tenant: TenantId) -> set[str]:
+    """Return the files of merges that wait for their swap: no manifest names them yet."""
+    waiting = sa.select(batches.c.details).where(batches.c.tenant_id == tenant, batches.c.stage == "swap")
+    with catalog.read() as connection:
+        details = connection.scalars(waiting.where(batches.c.state.in_(OPEN_BATCH))).all()
+    return {file.name for one in details for file in Swap.from_details(one).output.all_files}
+
+
+def finished(catalog: Catalog, batch_ids: Iterable[BatchId]) -> list[BatchId]:
+    """Return those embed batches among ``batch_ids`` whose group has nothing left to do."""
+    others = batches.alias("others")
+    still_open = sa.exists().where(others.c.group_id == batches.c.group_id, others.c.state.in_(OPEN_BATCH))
+    found: list[BatchId] = []
+    with catalog.read() as connection:
+        for some in slices(list(batch_ids)):
+            over = sa.select(batches.c.id).where(batches.c.id.in_(some), batches.c.state.in_(("done", "dead")))
+            found += connection.scalars(over.where(~still_open)).all()
+    return found

@@ -1,0 +1,222 @@
+"""The index role: the one writer of its shards. Publishes whatever is ready, together, and swaps finished merges in.
+
+One message is enough for everything that is ready; further ones find nothing to do.
+"""
+
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
+
+from sqlalchemy import Connection
+
+from penstock.settings.model import Settings
+from penstock.storage import ledger
+from penstock.storage.errors import Conflict, Fenced, NotFound, StorageError, Unavailable
+from penstock.storage.ids import GenerationId, VersionId
+from penstock.storage.manifests import Manifest
+from penstock.storage.merging import plan_merge
+from penstock.storage.publishing import PublishedManifest, Publisher, Swap
+
+from . import routes, staging
+from .claims import Claims, ids
+from .components import Components
+from .liveness import Liveness
+from .logs import failed_at
+from .pacing import Pace
+from .writers import ShardLeases
+
+log = logging.getLogger(__name__)
+
+TURN_S = 20.0  # then the message ends, so that the worker hears of a shutdown; the next one goes on
+REFUSALS = 3  # in a row: then someone else is at work here
+
+
+class Writer:
+    """The role's process: `Role` of ``roles.py``. One task at a time."""
+
+    def __init__(self, settings: Settings, *, liveness: Liveness) -> None:
+        self._settings = settings
+        self._liveness = liveness
+
+    def open(self) -> None:
+        self._components = Components.open(self._settings, role="index")
+        self._claims = Claims(self._components)
+        self._leases = ShardLeases(self._components)
+        self._publisher = Publisher(self._components.catalog, self._components.objects, clock=self._components.clock)
+        self._pace = Pace()
+
+    def close(self) -> None:
+        self._claims.close()
+        with suppress(Unavailable):
+            self._leases.close()
+        self._components.close()
+
+    def tasks(self) -> Mapping[str, Callable[..., Any]]:
+        return {routes.INDEX: self.index}
+
+    def index(self, shard: int) -> None:
+        """Publish until nothing is ready for ``shard``, it is another process's, or the turn is over."""
+        ends_at = time.monotonic() + TURN_S
+        refusals = 0
+        while refusals < REFUSALS and time.monotonic() < ends_at and not self._liveness.stopping:
+            try:
+                epoch = self._leases.epoch_of(shard)
+                if epoch is None or not self._turn(shard, epoch):
+                    return
+                refusals = 0
+            except Fenced:
+                log.warning("Another writer was here; what was prepared is discarded.", extra={"shard": shard})
+                self._leases.forget(shard)
+                refusals += 1
+            except Conflict as error:
+                log.info("Something changed while it was being published: %s", error, extra={"shard": shard})
+                refusals += 1
+            except Unavailable as error:
+                log.warning("Nothing could be published: %s", error, extra={"shard": shard})
+                return
+            self._liveness.moved()
+
+    def _turn(self, shard: int, epoch: int) -> bool:
+        """Publish once what is ready; returns whether anything was."""
+        swapped = self._swap(shard, epoch)
+        groups = self._claim(shard)
+        pending = _by_generation(groups)
+        try:
+            for generation_id in list(pending):
+                self._publish(generation_id, pending[generation_id], epoch=epoch)
+                del pending[generation_id]
+        finally:
+            for group in (group for some in pending.values() for group in some):
+                self._claims.retry(group, error="handed back: publishing was refused", delay_s=0.0, counted=False)
+        return bool(swapped or groups)
+
+    def _claim(self, shard: int) -> list[ledger.IndexGroup]:
+        self._pace.wait()
+        components, workers = self._components, self._settings.workers
+        return ledger.claim_index(
+            components.catalog,
+            shard=shard,
+            owner=components.owner,
+            lease_s=workers.lease_s,
+            now=components.clock(),
+            max_chunks=workers.max_chunks_per_publish,
+            max_attempts=workers.max_attempts,
+        )
+
+    def _publish(self, generation_id: GenerationId, groups: Sequence[ledger.IndexGroup], *, epoch: int) -> None:
+        with self._claims.keeper.hold(*groups):
+            try:
+                self._publish_groups(generation_id, groups, epoch=epoch)
+            except (Conflict, Unavailable):
+                raise
+            except Exception as error:  # noqa: BLE001 whatever it is, the ledger has to know
+                log.error("Publishing failed: %s.", failed_at(error), extra={"generation": generation_id})
+                told = str(error) if isinstance(error, StorageError) else failed_at(error)
+                for group in groups:
+                    self._claims.retry(group, error=told)
+
+    def _publish_groups(self, generation_id: GenerationId, groups: Sequence[ledger.IndexGroup], *, epoch: int) -> None:
+        components = self._components
+        began = time.perf_counter()
+        wanted: set[VersionId] = {version.id for group in groups for version in group.versions}
+        parts = [part for group in groups for part in group.parts]
+        rows, vectors = staging.read_wanted(components.objects, parts, wanted=wanted)
+
+        def finish(connection: Connection, published: PublishedManifest) -> None:
+            ledger.finish_indexing(connection, groups, version=published.manifest.version, now=components.clock())
+
+        published = self._publisher.publish(
+            generation_id,
+            epoch=epoch,
+            shard=groups[0].generation.shard,
+            additions=rows,
+            vectors=vectors,
+            in_transaction=finish,
+        )
+        self._announce(published.manifest)
+        took_s = time.perf_counter() - began
+        self._pace.published(took_s)
+        log.info(
+            "Published %d chunks of %d documents in %.0f ms.",
+            len(rows),
+            len(wanted),
+            took_s * 1e3,
+            extra=_ids_of(published.manifest),
+        )
+        self._forget_staged(parts)
+        self._plan_merge(published.manifest)
+
+    def _swap(self, shard: int, epoch: int) -> bool:
+        """Swap one finished merge in; returns whether there was one."""
+        components, workers = self._components, self._settings.workers
+        claim = ledger.claim_swap(
+            components.catalog,
+            shard=shard,
+            owner=components.owner,
+            lease_s=workers.lease_s,
+            now=components.clock(),
+            max_attempts=workers.max_attempts,
+        )
+        if claim is None:
+            return False
+        with self._claims.keeper.hold(claim):
+            try:
+                self._swap_in(claim, epoch=epoch)
+            except (Fenced, Unavailable):
+                raise
+            except Conflict as error:
+                ledger.drop_merge(components.catalog, claim, error=str(error), now=components.clock())
+            except Exception as error:  # noqa: BLE001 whatever it is, the ledger has to know
+                log.error("A merge could not be swapped in: %s.", failed_at(error), extra=ids(claim))
+                self._claims.retry(claim, error=failed_at(error))
+        return True
+
+    def _swap_in(self, claim: ledger.Claim, *, epoch: int) -> None:
+        components = self._components
+
+        def finish(connection: Connection, _published: PublishedManifest) -> None:
+            ledger.finish_swap(connection, claim, now=components.clock())
+
+        swap = Swap.from_details(dict(claim.details))
+        published = self._publisher.publish(
+            claim.generation.id, epoch=epoch, shard=claim.shard, swap=swap, in_transaction=finish
+        )
+        self._announce(published.manifest)
+        log.info("Swapped %d segments for one.", len(swap.inputs), extra=_ids_of(published.manifest))
+        self._plan_merge(published.manifest)
+
+    def _announce(self, manifest: Manifest) -> None:
+        self._components.notices.published(manifest.tenant_id, manifest.generation_id, manifest.version)
+
+    def _forget_staged(self, parts: Sequence[tuple[str, str]]) -> None:
+        with suppress(StorageError, OSError):  # garbage collection comes by later
+            for names in parts:
+                for name in names:
+                    self._components.objects.delete(name)
+
+    def _plan_merge(self, manifest: Manifest) -> None:
+        planned = plan_merge(manifest)
+        if not planned:
+            return
+        components = self._components
+        details = {"segments": [entry.id for entry in planned]}
+        with suppress(NotFound):  # the collection was deleted since
+            opened = ledger.open_merge(
+                components.catalog, generation_id=manifest.generation_id, details=details, now=components.clock()
+            )
+            if opened:
+                components.notices.work_ready()
+
+
+def _by_generation(groups: Sequence[ledger.IndexGroup]) -> dict[GenerationId, list[ledger.IndexGroup]]:
+    found: dict[GenerationId, list[ledger.IndexGroup]] = defaultdict(list)
+    for group in groups:
+        found[group.generation.id].append(group)
+    return dict(found)
+
+
+def _ids_of(manifest: Manifest) -> dict[str, Any]:
+    return {"tenant": manifest.tenant_id, "generation": manifest.generation_id, "version": manifest.version}

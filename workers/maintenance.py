@@ -1,0 +1,92 @@
+"""The maintenance role: builds merged segments and collects garbage. It never publishes: the shard's writer does."""
+
+import logging
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from penstock.settings.model import Settings
+from penstock.storage import ledger
+from penstock.storage.catalog.collections import generation_info
+from penstock.storage.errors import Conflict
+from penstock.storage.ids import BatchId
+from penstock.storage.manifests import Manifest, SegmentEntry, Swap, read_manifest
+from penstock.storage.merging import build_merge
+
+from . import routes
+from .claims import Claims, ids
+from .components import Components
+from .garbage import collect_all
+from .liveness import Liveness
+
+log = logging.getLogger(__name__)
+NICENESS = 10  # merging must not slow searches and ingestion down
+
+
+class Maintenance:
+    """The role's process: `Role` of ``roles.py``."""
+
+    def __init__(self, settings: Settings, *, liveness: Liveness) -> None:
+        self._settings = settings
+        self._liveness = liveness
+
+    def open(self) -> None:
+        os.nice(NICENESS)
+        self._components = Components.open(self._settings, role="maintenance")
+        self._claims = Claims(self._components)
+
+    def close(self) -> None:
+        self._claims.close()
+        self._components.close()
+
+    def tasks(self) -> Mapping[str, Callable[..., Any]]:
+        return {routes.MERGE: self.merge, routes.COLLECT: self.collect}
+
+    def merge(self, batch_id: str) -> None:
+        """Build the segment of one merge batch, for the writer to swap in."""
+        began = time.perf_counter()
+        with self._claims.working(BatchId(batch_id)) as claim:
+            if claim is None:
+                return
+            try:
+                swap = self._build(claim)
+            except Conflict as error:
+                self._drop(claim, error=str(error))
+                return
+            components = self._components
+            ledger.finish_merge(components.catalog, claim, details=swap.to_details(), now=components.clock())
+            components.notices.work_ready()
+            took_s = time.perf_counter() - began
+            merged, rows = len(swap.inputs), swap.output.row_count
+            log.info("Merged %d segments into one of %d chunks in %.1f s.", merged, rows, took_s, extra=ids(claim))
+
+    def collect(self) -> None:
+        """Delete what nobody needs any more, of every tenant."""
+        collected = collect_all(self._components)
+        if collected.objects:
+            log.info("Deleted %d unused objects of %d bytes.", collected.objects, collected.size_bytes)
+
+    def _build(self, claim: ledger.Claim) -> Swap:
+        """Raises Conflict when the segments are not there any more: they were merged or emptied since."""
+        components = self._components
+        current = generation_info(components.catalog, claim.generation.id).manifest
+        if current is None:
+            raise Conflict("the generation has no manifest")
+        manifest = read_manifest(components.objects, current)
+        entries = _entries(manifest, claim.details["segments"])
+        threads = self._settings.embedding.threads
+        output = build_merge(components.objects, manifest, entries, threads=threads)
+        return Swap(inputs=[entry.id for entry in entries], output=output)
+
+    def _drop(self, claim: ledger.Claim, *, error: str) -> None:
+        log.info("A merge was dropped: %s", error, extra=ids(claim))
+        ledger.drop_merge(self._components.catalog, claim, error=error, now=self._components.clock())
+
+
+def _entries(manifest: Manifest, segment_ids: list[str]) -> list[SegmentEntry]:
+    found = {str(entry.id): entry for entry in manifest.segments}
+    missing = [segment for segment in segment_ids if segment not in found]
+    if missing:
+        raise Conflict(f"segment {missing[0]} is no longer in the current version")
+    return [found[segment] for segment in segment_ids]
