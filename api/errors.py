@@ -24,6 +24,7 @@ from penstock.storage.errors import (
     InvalidMetadata,
     InvalidName,
     NotFound,
+    NotYet,
     Unavailable,
     Unsupported,
 )
@@ -69,6 +70,7 @@ TRANSLATIONS: tuple[tuple[type[Exception], int, str, str | None], ...] = (
     (Conflict, 409, "conflict", None),
     (Damaged, 500, "damaged", None),
     (Unsupported, 500, "unsupported", None),
+    (NotYet, 504, "not_yet", "min_token"),
     (Unavailable, 503, "unavailable", None),
     (InvalidChunking, 400, "invalid_chunking", "chunking"),
     (InvalidFilter, 400, "invalid_filter", "filter"),

@@ -138,10 +138,10 @@ def as_variable(key: str) -> str:
 
 
 def _suggestion(key: str, known: list[str]) -> str:
-    last = {name.rsplit(".", 1)[-1]: name for name in known}
+    last = {name.rsplit(".", 1)[-1]: name for name in reversed(known)}
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.7)
     if not close:  # the right word in the wrong table
-        close = [last[word] for word in difflib.get_close_matches(key.rsplit(".", 1)[-1], list(last), n=1, cutoff=0.8)]
+        close = [last[word] for word in difflib.get_close_matches(key.rsplit(".", 1)[-1], list(last), n=1, cutoff=0.75)]
     return f"; did you mean {close[0]!r}?" if close else "; `penstock config show` lists all settings"
 
 

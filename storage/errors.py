@@ -10,6 +10,7 @@ StorageError
 ├── Damaged           a file or row is not what its checksum or format says: never served
 ├── Unsupported       written by a newer program: upgrade this one
 └── Unavailable       a server or a lock did not answer: try again
+    └── NotYet        the version asked for cannot be served yet: wait, or ask for less
 """
 
 
@@ -51,3 +52,7 @@ class Unsupported(StorageError):
 
 class Unavailable(StorageError):
     """Raised when a server or a lock does not answer in time. Trying again may help."""
+
+
+class NotYet(Unavailable):
+    """Raised when a reader waited for a version of a generation and did not come to serve it in time."""

@@ -38,8 +38,13 @@ AHEAD = 8  # vectors of a scan to ask for in advance
 
 
 def _compiled(*, inline: bool = False) -> Callable[[_Function], _Function]:
-    """Compile when first called. Reassociating sums is safe: stored vectors are finite."""
-    options: dict[str, Any] = {"nogil": True, "fastmath": {"reassoc", "nsz", "contract"}, "boundscheck": False, "error_model": "numpy"}
+    """Compile when first called. Sums may be reassociated; NaN must stay NaN, so that a rotten vector ends no loop."""
+    options: dict[str, Any] = {
+        "nogil": True,
+        "fastmath": {"reassoc", "nsz", "contract"},
+        "boundscheck": False,
+        "error_model": "numpy",
+    }
     if inline:
         options["inline"] = "always"
 
@@ -195,17 +200,19 @@ def walk(
     entry, least = _descend(graph, query, l2)
     if entry == BROKEN:
         return np.int64(BROKEN), np.int64(0)
-    fresh, expanded = np.empty(max_m0, np.int64), np.empty(ef, np.bool_)
-    best[0], costs[0], expanded[0] = entry, least, False
+
+    fresh = np.empty(max_m0, np.int64)
+    best[0], costs[0] = entry, least
     visited[entry] = epoch
     size, i, visits = 1, 0, 1
     while i < size:
-        if expanded[i]:
+        if best[i] < 0:
             i += 1
             continue
-        expanded[i] = True
+        record = best[i]
+        best[i] = ~record  # its links are followed now; a flag of its own would be one more array to shift
         lowest = i + 1
-        found = _unvisited(graph, best[i], visited, epoch, fresh)
+        found = _unvisited(graph, record, visited, epoch, fresh)
         if found == BROKEN:
             return np.int64(BROKEN), np.int64(visits)
         visits += found
@@ -218,10 +225,12 @@ def walk(
             if size < ef:
                 size += 1
             for t in range(size - 1, at, -1):
-                best[t], costs[t], expanded[t] = best[t - 1], costs[t - 1], expanded[t - 1]
-            best[at], costs[at], expanded[at] = record, cost, False
+                best[t], costs[t] = best[t - 1], costs[t - 1]
+            best[at], costs[at] = record, cost
             lowest = min(lowest, at)
         i = min(i + 1, lowest)
+    for t in range(size):
+        best[t] = ~best[t]
     return np.int64(size), np.int64(visits)
 
 

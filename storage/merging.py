@@ -38,7 +38,7 @@ def plan_merge(manifest: Manifest, *, graph_rows: int = GRAPH_ROWS, fan_in: int 
     """Return the neighbouring segments to merge next, or None when the generation is in good shape.
 
     First what is worn by tombstones; then flat segments that together are large enough for a graph, with the graph
-    they follow; then ``fan_in`` or more neighbours of one size class (powers of ``fan_in``).
+    they follow; then ``fan_in`` or more small neighbours, in size classes of the powers of ``fan_in``.
     """
     segments = manifest.segments
     for position, entry in enumerate(segments):
@@ -202,11 +202,15 @@ def _flats_from(segments: Sequence[SegmentEntry], position: int) -> list[Segment
 
 
 def _small_neighbours(run: Sequence[SegmentEntry], *, fan_in: int) -> list[SegmentEntry] | None:
-    """Return ``fan_in`` or more neighbours of the lowest size class that has so many, or None."""
+    """Return ``fan_in`` or more neighbours that make one of the next size class, the smallest first, or None.
+
+    So every rewrite lifts a row by a class, and it is rewritten once per class at most.
+    """
     classes = [int(log(entry.live_count, fan_in)) for entry in run]
     for limit in sorted(set(classes)):
         for within, group in groupby(zip(classes, run, strict=True), key=lambda pair: pair[0] <= limit):
             members = [entry for _, entry in group]
-            if within and len(members) >= fan_in:
+            rows = sum(entry.live_count for entry in members)
+            if within and len(members) >= fan_in and rows >= fan_in ** (limit + 1):
                 return members
     return None

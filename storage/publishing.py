@@ -82,7 +82,7 @@ class Publisher:
         current = self._current(standing)
         replacement = self._replacement(generation_id, additions, removed_document_ids)
         if replacement.additions is not None:
-            _check_vectors(vectors, count=len(replacement.additions), dimensions=current.dimensions)
+            _check_vectors(replacement.additions, vectors, dimensions=current.dimensions)
         changed = bool(swap or len(replacement.doomed) or replacement.additions)
         published = PublishedManifest(standing.name, current, ChunkId(current.next_chunk_id), changed)
         hit("publish.begun")
@@ -152,10 +152,14 @@ class Publisher:
         return name, numbered
 
 
-def _check_vectors(vectors: NDArray[np.float32] | None, *, count: int, dimensions: int) -> None:
-    if vectors is None or vectors.shape != (count, dimensions) or vectors.dtype != np.float32:
+def _check_vectors(additions: Rows, vectors: NDArray[np.float32] | None, *, dimensions: int) -> None:
+    shape = (len(additions), dimensions)
+    if vectors is None or vectors.shape != shape or vectors.dtype != np.float32:
         found = "no vectors" if vectors is None else f"{vectors.dtype}{vectors.shape}"
-        raise Damaged(f"{found} came for {count} chunks; the collection needs float32({count}, {dimensions})")
-    # One sum instead of a mask of n * d: a NaN or an infinity anywhere makes it not finite.
-    if not np.isfinite(vectors.sum(dtype=np.float64)):
-        raise Damaged("a vector holds NaN or infinity; embed its document again")
+        raise Damaged(f"{found} came for {shape[0]} chunks; the collection needs float32{shape}")
+    with np.errstate(invalid="ignore"):  # one sum, not a mask of n * d: NaN or infinity anywhere makes it not finite
+        total = vectors.sum(dtype=np.float64)
+    if not np.isfinite(total):
+        row = int(np.flatnonzero(~np.isfinite(vectors).all(axis=1))[0])
+        document = additions.documents[int(additions.document[row])]
+        raise Damaged(f"the vector of a chunk of {document.source} holds NaN or infinity; embed the document again")

@@ -7,7 +7,7 @@ from types import FrameType
 
 
 class Alarm:
-    """Interrupts Python code that takes too long. C code is interrupted when it returns; Celery's hard limit ends it."""
+    """Interrupts Python code that takes too long. C code hears it when it returns; Celery's hard limit ends that."""
 
     def __init__(self) -> None:
         signal.signal(signal.SIGALRM, _ring)

@@ -40,7 +40,7 @@ def settings_use_redis(settings: Settings) -> bool:
 
 
 def broker_url(settings: Settings) -> str:
-    """Return the broker's URL in kombu's spelling, which has no ``valkey://`` and calls a socket's ``db`` a virtual host."""
+    """Return the broker's URL as kombu writes it: no ``valkey://``, and a socket's ``db`` is a virtual host."""
     url = wiring.broker_url(settings)
     for ours, theirs in (("valkeys://", "rediss://"), ("valkey://", "redis://"), ("unix://", "redis+socket://")):
         if url.startswith(ours):

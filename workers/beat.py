@@ -1,4 +1,4 @@
-"""The beat role: Celery Beat's ticks in the main thread, the dispatcher in another. Restarted, it goes on where it was."""
+"""The beat role: Celery Beat's ticks in the main thread, the dispatcher in another. It keeps no state of its own."""
 
 import logging
 import signal
@@ -37,7 +37,8 @@ class CelerySender:
 
     def waiting(self, queue: str) -> int:
         with self._app.producer_pool.acquire(block=True) as producer:
-            return int(routes.queue(queue)(producer.channel).queue_declare().message_count)
+            bound: Any = routes.queue(queue)(producer.channel)
+            return int(bound.queue_declare().message_count)
 
 
 def run(settings: Settings) -> int:

@@ -93,7 +93,7 @@ class Chunker:
             with self._alarm.after(self._limits.timeout_s):
                 document = chunk_document(version, data, chunking=chunking, limits=self._limits)
             done.append(document)
-        except Exception as error:  # noqa: BLE001 raised again unless it is the document's own
+        except Exception as error:
             failure = failure_of(version, error, limits=self._limits)
             if failure is None:
                 raise

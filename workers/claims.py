@@ -11,7 +11,7 @@ from penstock.storage.ids import BatchId
 from .backoff import full_jitter
 from .components import Components
 from .leases import LeaseKeeper
-from .logs import failed_at
+from .logs import failed_at, log_failure
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Claims:
         except Unavailable as error:
             log.warning("The batch stays claimed until its lease ends: %s", error, extra=ids(claim))
         except Exception as error:  # noqa: BLE001 whatever it is, the ledger has to know
-            log.error("The batch failed: %s.", failed_at(error), exc_info=debugging(), extra=ids(claim))
+            log_failure(log, "The batch failed", error, extra=ids(claim))
             self.retry(claim, error=failed_at(error))
 
     def retry(self, claim: ledger.Held, *, error: str, delay_s: float | None = None, counted: bool = True) -> None:
@@ -86,8 +86,3 @@ class Claims:
 def ids(claim: ledger.Claim) -> dict[str, str]:
     """Return what a log line about this batch carries."""
     return {"tenant": claim.tenant_id, "generation": claim.generation.id, "batch": claim.batch_id}
-
-
-def debugging() -> bool:
-    """Return whether the log may carry tracebacks. At other levels it must not: messages can quote a tenant's text."""
-    return log.isEnabledFor(logging.DEBUG)

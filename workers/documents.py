@@ -1,4 +1,4 @@
-"""One document version: from its bytes to chunks, and from chunks to rows. No I/O; the claim and the stores are others'."""
+"""One document version: from its bytes to chunks, and from chunks to rows. It does no I/O and knows no batch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 MISCONFIGURED_DELAY_S = 60.0  # a person has to act; the batch must not hammer a provider until then
 
 
-class EmbedRole:
+class Embedding:
     """The role's process: `Role` of ``roles.py``. Its tasks run in threads."""
 
     def __init__(self, settings: Settings, *, liveness: Liveness) -> None:
@@ -68,7 +68,7 @@ class EmbedRole:
                 log.warning("The provider is not available, trying again in %.1f s.", delay_s, extra=ids(claim))
                 self._hand_back(claim, error=str(error), delay_s=delay_s)
             except ProviderMisconfigured as error:
-                log.error("The provider cannot work as configured: see %s.", error.setting, extra=ids(claim))
+                log.warning("The provider cannot work as configured: see %s.", error.setting, extra=ids(claim))
                 self._hand_back(claim, error=str(error), delay_s=MISCONFIGURED_DELAY_S)
             else:
                 self._outages.over(claim.generation.model)
@@ -95,14 +95,14 @@ class EmbedRole:
         vectors = np.zeros((len(rows), claim.generation.dimensions), np.float32)
         wanted: set[str] = {version.id for version in claim.versions}
         while True:
-            chosen = np.flatnonzero(staging.wanted_rows(rows, wanted))
+            chosen = np.flatnonzero(staging.wanted_rows(rows, wanted)).tolist()
             texts = [rows.text(index) for index in chosen]
             try:
                 found, hits = embed_with_cache(embedder, self._cache, claim.tenant_id, texts)
             except InputRejected as error:
                 if error.index is None:
                     raise
-                wanted.discard(self._refuse(rows, int(chosen[error.index]), error))
+                wanted.discard(self._refuse(rows, chosen[error.index], error))
                 continue
             vectors[chosen] = found
             return vectors, len(chosen), hits

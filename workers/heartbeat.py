@@ -50,7 +50,7 @@ class Heartbeat:
             self._presence.beat(
                 self._role, {**self._details, "progress_at": self._liveness.progress_at, "doing": self._busy()}
             )
-        except Exception:  # noqa: BLE001 presence is for people; no failure of it may stop work
+        except Exception:  # presence is for people; no failure of it may stop work
             log.debug("This process could not say that it is there.", exc_info=True)
 
     def _run(self) -> None:

@@ -24,7 +24,7 @@ from . import routes, staging
 from .claims import Claims, ids
 from .components import Components
 from .liveness import Liveness
-from .logs import failed_at
+from .logs import failed_at, log_failure
 from .pacing import Pace
 from .writers import ShardLeases
 
@@ -113,7 +113,7 @@ class Writer:
             except (Conflict, Unavailable):
                 raise
             except Exception as error:  # noqa: BLE001 whatever it is, the ledger has to know
-                log.error("Publishing failed: %s.", failed_at(error), extra={"generation": generation_id})
+                log_failure(log, "Publishing failed", error, extra={"generation": generation_id})
                 told = str(error) if isinstance(error, StorageError) else failed_at(error)
                 for group in groups:
                     self._claims.retry(group, error=told)
@@ -170,7 +170,7 @@ class Writer:
             except Conflict as error:
                 ledger.drop_merge(components.catalog, claim, error=str(error), now=components.clock())
             except Exception as error:  # noqa: BLE001 whatever it is, the ledger has to know
-                log.error("A merge could not be swapped in: %s.", failed_at(error), extra=ids(claim))
+                log_failure(log, "A merge could not be swapped in", error, extra=ids(claim))
                 self._claims.retry(claim, error=failed_at(error))
         return True
 

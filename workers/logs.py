@@ -1,9 +1,10 @@
-"""What role processes write to standard error: one line per batch, a sentence and its ids. Never text, vectors or keys."""
+"""What role processes write to standard error: one line per batch, a sentence and its ids. Never text or keys."""
 
 import json
 import logging
 import sys
 import traceback
+from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
@@ -47,6 +48,17 @@ def configure(log: Log) -> None:
     root.setLevel(log.level.upper())
     for name in LOUD:  # two lines per message of Celery's own; ours say more
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+
+
+def log_failure(log: logging.Logger, sentence: str, error: BaseException, *, extra: Mapping[str, Any]) -> None:
+    """Log an error nobody expected. Its traceback comes only at level debug: messages may quote a tenant's text."""
+    log.error(
+        "%s: %s.",
+        sentence,
+        failed_at(error),
+        exc_info=error if log.isEnabledFor(logging.DEBUG) else None,
+        extra=dict(extra),
+    )
 
 
 def failed_at(error: BaseException) -> str:

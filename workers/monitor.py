@@ -5,6 +5,7 @@ Tasks carry ids only and the search role sends no events, so the page has no ten
 
 import logging
 import signal
+from importlib import import_module
 from typing import Any
 
 from penstock.settings.keys import flower_password
@@ -25,7 +26,7 @@ def run(settings: Settings) -> int:
         MissingProgram: Flower is not installed.
     """
     try:
-        from flower import command
+        command = import_module("flower.command")
     except ImportError as error:
         raise MissingProgram("Flower is not installed; install it with: pip install 'penstock[flower]'") from error
     logs.configure(settings.log)

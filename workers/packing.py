@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 
 @dataclass(frozen=True)
@@ -45,4 +46,4 @@ def pack(counts: Sequence[int], *, limit: int) -> list[Group]:
 def _divided(document: int, count: int, *, limit: int) -> Group:
     parts = -(-count // limit)
     bounds = [count * number // parts for number in range(parts + 1)]
-    return [[Slice(document, start, stop)] for start, stop in zip(bounds, bounds[1:], strict=False)]
+    return [[Slice(document, start, stop)] for start, stop in pairwise(bounds)]

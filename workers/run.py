@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -36,52 +37,23 @@ KIBIBYTE = 1024
 
 @dataclass(frozen=True)
 class Plan:
-    """How one role runs. ``make`` builds the role without opening anything."""
+    """How one role runs. ``work``: where its `Role` is; imported only in a process of that role."""
 
-    make: Callable[[Settings, Liveness], Role]
+    work: str
     pool: str  # prefork: untrusted files and long CPU work; threads: waiting; solo: one at a time by design
     concurrency: Callable[[Settings], int]
     results: bool = False
 
 
-def _chunker(settings: Settings, liveness: Liveness) -> Role:
-    from .chunk import Chunker
-
-    return Chunker(settings, liveness=liveness)
-
-
-def _embedding(settings: Settings, liveness: Liveness) -> Role:
-    from .embed import EmbedRole
-
-    return EmbedRole(settings, liveness=liveness)
-
-
-def _writer(settings: Settings, liveness: Liveness) -> Role:
-    from .index import Writer
-
-    return Writer(settings, liveness=liveness)
-
-
-def _searcher(settings: Settings, _liveness: Liveness) -> Role:
-    from .search import Searcher
-
-    return Searcher(settings)
-
-
-def _keeper(settings: Settings, liveness: Liveness) -> Role:
-    from .maintenance import Maintenance
-
-    return Maintenance(settings, liveness=liveness)
-
-
 PLANS: Mapping[str, Plan] = {
-    "chunk": Plan(_chunker, "prefork", lambda settings: settings.workers.chunk_processes),
-    "embed": Plan(_embedding, "threads", lambda settings: settings.workers.embed_threads),
-    "index": Plan(_writer, "solo", lambda _settings: 1),
-    "search": Plan(_searcher, "threads", lambda settings: settings.workers.search_threads, results=True),
-    "maintenance": Plan(_keeper, "prefork", lambda _settings: 1),
+    "chunk": Plan(".chunk:Chunker", "prefork", lambda settings: settings.workers.chunk_processes),
+    "embed": Plan(".embed:Embedding", "threads", lambda settings: settings.workers.embed_threads),
+    "index": Plan(".index:Writer", "solo", lambda _settings: 1),
+    "search": Plan(".search:Searcher", "threads", lambda settings: settings.workers.search_threads, results=True),
+    "maintenance": Plan(".maintenance:Maintenance", "prefork", lambda _settings: 1),
 }
-ROLES = (*PLANS, "beat", "flower")
+PROGRAMS = {"beat": ".beat:run", "flower": ".monitor:run"}  # roles that are no Celery workers
+ROLES = (*PLANS, *PROGRAMS)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -104,14 +76,8 @@ def run_role(role: str, settings: Settings, *, shards: Sequence[int] | None = No
     Raises:
         UnknownRole: there is no such role, or no such shard.
     """
-    if role == "beat":
-        from .beat import run
-
-        return run(settings)
-    if role == "flower":
-        from .monitor import run as serve
-
-        return serve(settings)
+    if role in PROGRAMS:
+        return int(_imported(PROGRAMS[role])(settings))
     if role not in PLANS:
         raise UnknownRole(f"there is no role {role!r}: choose one of {', '.join(ROLES)}")
     written = list(range(settings.workers.shards)) if shards is None else list(shards)
@@ -124,7 +90,7 @@ def _run_worker(role: str, settings: Settings, *, queues: list[str]) -> int:
     plan = PLANS[role]
     logs.configure(settings.log)
     liveness = Liveness()
-    work = plan.make(settings, liveness)
+    work: Role = _imported(plan.work)(settings, liveness=liveness)
     app = make_app(settings, results=plan.results)
     for name, body in work.tasks().items():
         register(app, name=name, body=body, liveness=liveness)
@@ -157,6 +123,11 @@ def _run_worker(role: str, settings: Settings, *, queues: list[str]) -> int:
     return int(worker.exitcode or 0)
 
 
+def _imported(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(import_module(module, __package__), name)
+
+
 def register(app: Celery, *, name: str, body: Callable[..., Any], liveness: Liveness) -> None:
     """Make ``body`` the task ``name``. What it raises is logged and kept from the broker: the ledger sends again."""
 
@@ -180,7 +151,7 @@ def _connect_signals(work: Role, *, liveness: Liveness, heartbeat: Heartbeat, fo
     signals.worker_process_shutdown.connect(lambda **_: work.close(), **keep)
 
     def start_timer(sender: Any, **_: Any) -> None:
-        # A thread in a process that forks would leave its locks behind in the children, so the event loop's timer beats.
+        # A thread in a process that forks would leave its locks behind in the children: the event loop's timer beats.
         heartbeat.beat()
         sender.timer.call_repeatedly(EVERY_S, heartbeat.beat)
 

@@ -51,7 +51,7 @@ def read_vectors(objects: ObjectStore, name: str, *, count: int) -> NDArray[np.f
 def read_wanted(
     objects: ObjectStore, parts: Sequence[tuple[str, str]], *, wanted: Collection[str]
 ) -> tuple[Rows, NDArray[np.float32]]:
-    """Return the chunks of the ``wanted`` versions in ``parts`` (chunks, vectors), in order, and their vectors f32[n, d].
+    """Return the chunks of the ``wanted`` versions in ``parts`` (chunks, vectors), and their vectors f32[n, d].
 
     What is wanted whole is not copied more than joining needs. Raises NotFound, Damaged.
     """

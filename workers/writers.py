@@ -1,4 +1,4 @@
-"""The leases of the shards this process writes. Taken when there is work, renewed while there is, given back when idle."""
+"""The leases of the shards this process writes: taken and renewed while there is work, given back when idle."""
 
 import logging
 import time

@@ -47,7 +47,7 @@ def walk(roots: Iterable[Path]) -> Walk:
     for root in roots:
         if not root.exists():
             raise UsageError(f"{root}: no such file or folder")
-        name = root.resolve().name
+        name = Path(os.path.abspath(root)).name  # noqa: PTH100 a link keeps its own name
         for entry in _below(root, name, seen):
             if isinstance(entry, Found):
                 result.found.append(entry)

@@ -1,20 +1,25 @@
 """What the routes work with, opened once per process. The only place here that starts and stops anything."""
 
+import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Concatenate, ParamSpec, TypeVar, cast
 
 import anyio
 import anyio.to_thread
+import redis
 from starlette.requests import Request
 
 from penstock.settings import wiring
 from penstock.settings.model import Settings
+from penstock.storage.catalog.collections import list_collections
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.migrations import check_schema
+from penstock.storage.catalog.tenants import list_tenants
 from penstock.storage.notices import Notices
 from penstock.storage.objects import ObjectStore
 from penstock.storage.presence import Presence
@@ -27,6 +32,8 @@ from .metrics import Metrics
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 CATALOG_THREADS = 8
 SUBMISSIONS = 2  # at once: each holds its documents in memory, and they take turns writing anyway

@@ -17,7 +17,9 @@ _DECLARED = re.compile(
 _FURNITURE = (
     "script, style, noscript, template, nav, footer, aside, svg, iframe, object, button, select, textarea, head,"
     " header:not(:has(h1, h2)), [hidden], [aria-hidden=true], [role=navigation], [role=search], [role=contentinfo],"
-    " [role=banner]:not(:has(h1, h2)), a.headerlink"
+    " [role=banner]:not(:has(h1, h2)), a.headerlink,"
+    # What older pages, and the generators of much documentation, call their navigation.
+    " .menu, .submenu, .navbar, .navheader, .navfooter, .breadcrumb, .breadcrumbs, .pagination, .sidebar, .nosearch"
 )
 # A table row that holds one of these lays out a page; any other is a line of a table.
 _LAYOUT = "h1, h2, h3, h4, h5, h6, table, pre, ul, ol, dl, p + p, hr"

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
 from ..catalog.collections import GenerationInfo, read_generations
-from ..catalog.completion import UNFINISHED, close_empty_batches, finish_jobs
+from ..catalog.completion import OPEN_BATCH, UNFINISHED, close_empty_batches, finish_jobs
 from ..catalog.engine import Catalog
 from ..catalog.tables import batches, versions
 from ..catalog.values import slices
@@ -103,7 +103,9 @@ def _claimable(*, shard: int, owner: str, now: float, max_attempts: int) -> sa.S
     due = sa.and_(batches.c.state.in_(("ready", "sent")), batches.c.next_attempt_at <= now)
     left = sa.or_(batches.c.lease_until < now, batches.c.owner == owner)
     lapsed = sa.and_(batches.c.state == "running", left, batches.c.attempts < max_attempts)
-    wanted = sa.select(batches).where(batches.c.stage == "index", batches.c.shard == shard, sa.or_(due, lapsed))
+    # The states in one list as well, or the server looks at every index batch there ever was.
+    still_open = (batches.c.stage == "index", batches.c.state.in_(OPEN_BATCH), batches.c.shard == shard)
+    wanted = sa.select(batches).where(*still_open, sa.or_(due, lapsed))
     return wanted.order_by(batches.c.created_at, batches.c.id).limit(_LOOK_AHEAD)
 
 

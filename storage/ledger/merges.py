@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from ..catalog.completion import OPEN_BATCH
 from ..catalog.engine import Catalog
 from ..catalog.statements import insert_if_absent
 from ..catalog.tables import batches, generations
@@ -59,7 +60,8 @@ def claim_swap(
     """Take the shard's oldest swap that is due, or None. For the holder of the shard's lease."""
     due = sa.and_(batches.c.state.in_(("ready", "sent")), batches.c.next_attempt_at <= now)
     lapsed = sa.and_(batches.c.state == "running", batches.c.lease_until < now, batches.c.attempts < max_attempts)
-    waiting = sa.select(batches.c.id).where(batches.c.stage == "swap", batches.c.shard == shard, sa.or_(due, lapsed))
+    still_open = (batches.c.stage == "swap", batches.c.state.in_(OPEN_BATCH), batches.c.shard == shard)
+    waiting = sa.select(batches.c.id).where(*still_open, sa.or_(due, lapsed))
     with catalog.read() as connection:
         found = connection.scalar(waiting.order_by(batches.c.id).limit(1))
     if found is None:

@@ -107,9 +107,9 @@ def test_a_segment_that_is_not_what_the_manifest_says_is_damaged():
             open_segment(objects, described, dimensions=DIMENSIONS)
     with pytest.raises(Damaged, match="vectors"):
         open_segment(objects, entry, dimensions=DIMENSIONS + 1)
+    altered = replace(entry, files=[replace(entry.files[0], blake2b="00" * 32)])
     with pytest.raises(Damaged, match="checksum"):
-        swapped = replace(entry, files=[replace(entry.files[0], blake2b="00" * 32)])
-        verify_segment(objects, swapped, dimensions=DIMENSIONS)
+        verify_segment(objects, altered, dimensions=DIMENSIONS)
 
 
 def test_tombstones_are_read_as_written_and_belong_to_one_segment():

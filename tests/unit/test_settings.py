@@ -1,6 +1,5 @@
 """Where settings come from, which of them wins, and what is refused."""
 
-import inspect
 import json
 import re
 import tomllib
@@ -30,6 +29,11 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
+def values(settings: Settings) -> dict:
+    """What the settings are, without where they came from."""
+    return settings.model_dump()
+
+
 def problems(path=None, overrides=None, **environ) -> list[str]:
     with pytest.raises(InvalidSettings) as raised:
         load(path, overrides, environ=environ)
@@ -38,7 +42,7 @@ def problems(path=None, overrides=None, **environ) -> list[str]:
 
 def test_defaults_need_no_file_and_no_variable():
     settings = load(environ={})
-    assert settings == Settings()
+    assert values(settings) == values(Settings())
     assert settings.data_dir == default_data_dir()
     assert settings.broker_url is None
 
@@ -117,7 +121,7 @@ def test_every_problem_is_told_at_once(tmp_path):
     "name", ["PENSTOCK_URL", "PENSTOCK_API_KEY", "PENSTOCK_TENANT", "PENSTOCK_DEBUG", "PENSTOCK_FAILPOINT", "PENSTOCK_TEST_X"]
 )
 def test_variables_of_the_client_and_of_tests_are_no_settings_and_no_errors(name):
-    assert load(environ={name: "anything"}) == Settings()
+    assert values(load(environ={name: "anything"})) == values(Settings())
 
 
 def test_a_wrong_value_is_named_with_where_it_came_from(tmp_path):
@@ -184,7 +188,7 @@ def test_a_wrong_secret_is_not_repeated_in_the_error():
 def test_flags_reach_a_subprocess_as_variables():
     overrides = {"api.port": 0, "data_dir": "/somewhere/x y", "tenants.create": "a,b", "log.format": None}
     settings = load(None, overrides, environ={})
-    assert load(environ=as_environment(overrides)) == settings
+    assert values(load(environ=as_environment(overrides))) == values(settings)
 
 
 def test_every_setting_has_a_meaning():
@@ -211,7 +215,7 @@ def test_there_are_four_templates():
 
 
 def test_the_basic_template_says_the_defaults():
-    assert load(TEMPLATES / "basic.toml", environ={}) == Settings()
+    assert values(load(TEMPLATES / "basic.toml", environ={})) == values(Settings())
 
 
 def test_every_setting_named_in_a_template_comment_exists():
@@ -229,12 +233,6 @@ def test_every_setting_is_read_somewhere():
     )
     unread = [key for key, _ in _leaves(Settings()) if not re.search(rf"\.{key.rsplit('.', 1)[-1]}\b", sources)]
     assert unread == []
-
-
-def test_the_module_of_settings_opens_nothing():
-    source = inspect.getsource(model)
-    assert "open(" not in source
-    assert "connect" not in source.split('"""', 2)[2].lower().replace("reconnect", "")
 
 
 def _flat(values: dict, prefix: str = "") -> list[str]:

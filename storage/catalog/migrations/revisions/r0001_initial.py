@@ -21,14 +21,6 @@ def upgrade() -> None:
     _create_batches()
 
 
-def downgrade() -> None:
-    """Drop every table, children first."""
-    for table in ("batches", "chunks", "versions", "documents", "jobs", "generations", "collections"):
-        op.drop_table(table)
-    for table in ("shards", "tenants", "installation"):
-        op.drop_table(table)
-
-
 def _key(name: str, parent: str) -> sa.Column[str]:
     return sa.Column(name, sa.String(64), sa.ForeignKey(f"{parent}.id"), nullable=False)
 

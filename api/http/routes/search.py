@@ -1,0 +1,36 @@
+"""Routes: search."""
+
+import asyncio
+
+import anyio.to_thread
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from penstock.client import wire
+
+from .. import answers, searching
+from ..bodies import read_json
+from ..components import components_of
+from ..docs import json_body
+
+router = APIRouter(tags=["search"])
+
+
+@router.post(
+    "/v1/tenants/{tenant}/collections/{collection}/search",
+    response_model=wire.SearchResult,
+    summary="Search a collection",
+    description="By text or by vector. `min_token` waits up to 10 s for what a job has indexed, then answers 504.",
+    openapi_extra=json_body(wire.SearchQuery),
+)
+async def search(request: Request, tenant: str, collection: str) -> Response:
+    components, asked = components_of(request), await read_json(request, wire.SearchQuery)
+    searching.check_query(asked, max_k=components.settings.search.max_k)
+    if asked.min_token is not None:
+        await anyio.to_thread.run_sync(
+            searching.wait_for_token, components, tenant, collection, asked.min_token, limiter=components.waits
+        )
+    body = await asyncio.get_running_loop().run_in_executor(
+        components.searches, searching.search, components, tenant, collection, asked
+    )
+    return Response(body, media_type=answers.JSON)

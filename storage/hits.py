@@ -1,0 +1,64 @@
+"""Hits: the best rows of several segments as one list, with what a caller wants to know of each.
+
+It does not search; it only decodes the rows that made it into the list.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .ids import ChunkId
+from .readers import Found
+from .rows import DocumentRecord
+from .segments import OpenSegment
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A chunk that was found.
+
+    Attributes:
+        score: higher is better; ``cosine`` and ``dot``: the inner product, ``l2``: the negated squared distance.
+        start: character offset into the parsed text of the document; ``end`` is exclusive.
+        ordinal: position of the chunk in its document.
+        page: from 1; None where the format has no pages.
+    """
+
+    chunk_id: ChunkId
+    score: float
+    document: DocumentRecord
+    ordinal: int
+    start: int
+    end: int
+    page: int | None
+    heading: str | None
+    text: str
+
+
+def best_hits(found: Sequence[tuple[OpenSegment, Found]], *, k: int) -> list[Hit]:
+    """Return the ``k`` best of all that was found, best first; equal scores in the order of chunk ids."""
+    if not found:
+        return []
+    scores = np.concatenate([each.scores for _, each in found])
+    rows = np.concatenate([each.rows for _, each in found])
+    chunk_ids = np.concatenate([segment.chunk_ids[each.rows] for segment, each in found])
+    owners = np.repeat(np.arange(len(found)), [len(each.rows) for _, each in found])
+    best = np.lexsort((chunk_ids, -scores))[:k]
+    return [_hit(found[owners[i]][0], row=int(rows[i]), score=float(scores[i])) for i in best]
+
+
+def _hit(segment: OpenSegment, *, row: int, score: float) -> Hit:
+    rows = segment.rows
+    page = int(rows.page[row])
+    return Hit(
+        chunk_id=ChunkId(int(segment.chunk_ids[row])),
+        score=score,
+        document=rows.documents[int(rows.document[row])],
+        ordinal=int(rows.ordinal[row]),
+        start=int(rows.start[row]),
+        end=int(rows.end[row]),
+        page=None if page < 0 else page,
+        heading=rows.heading(row),
+        text=rows.text(row),
+    )

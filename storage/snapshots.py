@@ -1,0 +1,302 @@
+"""The reader's cache of snapshots: it follows the catalog from version to version while searches go on.
+
+A new version is opened and checked beside the one in use, then one reference is swapped; one that is damaged is
+refused and the former serves on. A version is learnt from a notification or, when that is lost, by polling. Nothing
+here writes anything, and no search waits for the opening of a version that it did not ask for.
+"""
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from weakref import WeakValueDictionary
+
+from .catalog.collections import GenerationInfo, generation_info, pointers
+from .catalog.engine import Catalog
+from .errors import Damaged, NotFound, NotYet, StorageError, Unavailable, Unsupported
+from .hits import Hit
+from .ids import GenerationId, ManifestVersion, TenantId
+from .objects import ObjectStore
+from .versions import SegmentPlan, Snapshot, open_snapshot
+
+__all__ = ["Hit", "SegmentPlan", "Snapshot", "SnapshotCache", "SnapshotCounts", "open_snapshot"]
+
+log = logging.getLogger(__name__)
+
+LOOK_AGAIN_S = 0.05  # a search that waits for its version looks for itself: a notification may be lost
+REFUSED_S = 10.0  # a refused version is tried again after this time: someone may have restored its files
+MOVED_TIMES = 5  # a version whose files went while it was opened was replaced and collected meanwhile
+
+_Key = tuple[GenerationId, ManifestVersion]
+
+
+@dataclass(frozen=True)
+class SnapshotCounts:
+    """What the cache holds now, and what it did since it was made."""
+
+    open: int
+    size_bytes: int
+    opened: int
+    refused: int
+    evicted: int
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    manifest: str
+    until: float
+    error: StorageError
+
+
+class SnapshotCache:
+    """Opened snapshots by generation and version, the least used closed above ``capacity_bytes``.
+
+    Safe between threads. A daemon thread that looks for new versions is started by the first `get`.
+
+    Args:
+        poll_s: how often the versions of all cached generations are looked up, in one query.
+        capacity_bytes: sum of the file sizes of the snapshots kept; those that searches hold live on until released.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        objects: ObjectStore,
+        *,
+        poll_s: float = 1.0,
+        capacity_bytes: int = 4 << 30,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._catalog = catalog
+        self._objects = objects
+        self._poll_s = poll_s
+        self._capacity_bytes = capacity_bytes
+        self._clock = clock
+        self._snapshots: OrderedDict[_Key, Snapshot] = OrderedDict()  # least recently used first
+        self._newest: dict[GenerationId, ManifestVersion] = {}
+        self._refusals: dict[GenerationId, _Refusal] = {}
+        self._changed = threading.Condition()  # guards everything here
+        self._opening: WeakValueDictionary[GenerationId, threading.Lock] = WeakValueDictionary()
+        self._due: set[GenerationId] = set()
+        self._opened = self._refused = self._evicted = 0
+        self._poller: threading.Thread | None = None
+        self._closed = False
+
+    @contextmanager
+    def get(
+        self, tenant: TenantId, generation_id: GenerationId, *, min_version: int = 0, timeout_s: float = 5.0
+    ) -> Iterator[Snapshot]:
+        """Give the newest snapshot that serves, for the time of the block; an empty one if nothing was published.
+
+        A version that is in use is given at once, without a look at the catalog; waiting is only for ``min_version``.
+
+        Raises:
+            NotFound: the tenant has no such generation.
+            NotYet: no version from ``min_version`` on could be served within ``timeout_s``.
+            Damaged, Unsupported: the current version was refused, and there is no former one in use.
+            Unavailable: the catalog or the object store did not answer.
+        """
+        snapshot = self._held(tenant, generation_id, min_version=min_version, timeout_s=timeout_s)
+        try:
+            yield snapshot
+        finally:
+            snapshot.release()
+
+    def refresh(self, generation_id: GenerationId) -> None:
+        """Look soon for a new version, if the generation is in use here; returns at once."""
+        with self._changed:
+            if generation_id in self._newest:
+                self._due.add(generation_id)
+                self._changed.notify_all()
+
+    def counts(self) -> SnapshotCounts:
+        with self._changed:
+            return SnapshotCounts(len(self._snapshots), self._size(), self._opened, self._refused, self._evicted)
+
+    def close(self) -> None:
+        """Stop looking for new versions and close every snapshot as soon as its last search ends."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+            for key in list(self._snapshots):
+                self._drop(key)
+        if self._poller is not None:
+            self._poller.join()
+
+    def _held(self, tenant: TenantId, generation_id: GenerationId, *, min_version: int, timeout_s: float) -> Snapshot:
+        deadline = self._clock() + timeout_s
+        while True:
+            snapshot = self._cached(generation_id)
+            if snapshot is None or snapshot.version < min_version:
+                snapshot = self._follow(generation_id, tenant=tenant, deadline=deadline)
+            if snapshot.tenant_id != tenant:
+                raise _not_found(generation_id)
+            if snapshot.version >= min_version:
+                if snapshot.hold():
+                    return snapshot
+                continue  # it was replaced and closed between the two lines
+            self._wait(snapshot, min_version=min_version, remaining_s=deadline - self._clock())
+
+    def _wait(self, snapshot: Snapshot, *, min_version: int, remaining_s: float) -> None:
+        with self._changed:
+            refusal = self._refusals.get(snapshot.generation_id)
+            if remaining_s > 0:
+                self._changed.wait(min(remaining_s, LOOK_AGAIN_S))
+                return
+        because = f": {refusal.error}" if refusal else "; try again in a moment"
+        raise NotYet(f"version {min_version} is not served yet, version {snapshot.version} is{because}")
+
+    def _cached(self, generation_id: GenerationId) -> Snapshot | None:
+        with self._changed:
+            self._start()
+            version = self._newest.get(generation_id)
+            if version is None:
+                return None
+            self._snapshots.move_to_end((generation_id, version))
+            return self._snapshots[generation_id, version]
+
+    def _follow(self, generation_id: GenerationId, *, tenant: TenantId | None, deadline: float) -> Snapshot:
+        """Bring one generation to the version that the catalog points to, and return what serves now."""
+        with self._changed:
+            opening = self._opening.setdefault(generation_id, threading.Lock())
+        if not opening.acquire(timeout=max(0.0, deadline - self._clock())):
+            raise NotYet(f"generation {generation_id} is still being opened; try again in a moment")
+        try:
+            for _ in range(MOVED_TIMES):
+                with suppress(_Moved):
+                    return self._advance(generation_id, tenant=tenant)
+        finally:
+            opening.release()
+        raise Unavailable(f"generation {generation_id} changes faster than it can be opened; try again")
+
+    def _advance(self, generation_id: GenerationId, *, tenant: TenantId | None) -> Snapshot:
+        former = self._cached(generation_id)
+        try:
+            generation = generation_info(self._catalog, generation_id)
+        except NotFound:
+            self._forget(generation_id)
+            raise
+        if tenant not in {None, generation.tenant_id}:
+            raise _not_found(generation_id)
+        if former is not None and former.manifest_name == generation.manifest:
+            return former
+        refusal = self._refusals.get(generation_id)
+        if refusal is None or refusal.manifest != generation.manifest or refusal.until <= self._clock():
+            try:
+                return self._swap(open_snapshot(self._objects, generation, former=former))
+            except (Damaged, Unsupported) as error:
+                refusal = self._refuse(generation, error)
+            except OSError as error:
+                raise Unavailable(f"generation {generation_id} could not be read: {error}. Try again.") from error
+        if former is None:
+            raise refusal.error
+        return former
+
+    def _swap(self, snapshot: Snapshot) -> Snapshot:
+        with self._changed:
+            generation_id, key = snapshot.generation_id, (snapshot.generation_id, snapshot.version)
+            if self._closed:
+                snapshot.retire()
+                raise Unavailable("this process is closing its snapshots; ask another")
+            if (former := self._newest.get(generation_id)) is not None:
+                self._drop((generation_id, former))
+            self._snapshots[key], self._newest[generation_id] = snapshot, snapshot.version
+            self._refusals.pop(generation_id, None)
+            self._opened += 1
+            self._evict()
+            self._changed.notify_all()
+        return snapshot
+
+    def _refuse(self, generation: GenerationInfo, error: StorageError) -> _Refusal:
+        if generation_info(self._catalog, generation.id).manifest != generation.manifest:
+            raise _Moved
+        assert generation.manifest is not None
+        with self._changed:
+            known = self._refusals.get(generation.id)
+            refusal = _Refusal(generation.manifest, self._clock() + REFUSED_S, error)
+            self._refusals[generation.id] = refusal
+            self._refused += 1
+        if known is None or known.manifest != generation.manifest:
+            log.error(
+                "Version %d of %s is refused, what served before serves on: %s",
+                generation.version,
+                generation.id,
+                error,
+                extra={"action": "snapshot_refused", "tenant": generation.tenant_id, "generation": generation.id},
+            )
+        return refusal
+
+    def _evict(self) -> None:
+        while self._size() > self._capacity_bytes and len(self._snapshots) > 1:
+            self._drop(next(iter(self._snapshots)))
+            self._evicted += 1
+
+    def _size(self) -> int:
+        return sum(snapshot.size_bytes for snapshot in self._snapshots.values())
+
+    def _drop(self, key: _Key) -> None:
+        self._snapshots.pop(key).retire()
+        del self._newest[key[0]]
+
+    def _forget(self, generation_id: GenerationId) -> None:
+        with self._changed:
+            self._refusals.pop(generation_id, None)
+            if (version := self._newest.get(generation_id)) is not None:
+                self._drop((generation_id, version))
+
+    def _start(self) -> None:
+        if self._closed:
+            raise Unavailable("this process is closing its snapshots; ask another")
+        if self._poller is None:
+            self._poller = threading.Thread(target=self._run, name="snapshots", daemon=True)
+            self._poller.start()
+
+    def _run(self) -> None:
+        poll_at = self._clock() + self._poll_s
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._due or self._closed, timeout=max(0.0, poll_at - self._clock()))
+                if self._closed:
+                    return
+                due, self._due = self._due, set()
+                if self._clock() >= poll_at:
+                    due, poll_at = set(self._newest), self._clock() + self._poll_s
+            self._look(due)
+
+    def _look(self, generation_ids: Iterable[GenerationId]) -> None:
+        try:
+            found = pointers(self._catalog, generation_ids)
+        except Exception as error:  # noqa: BLE001  the thread must outlive whatever the catalog does
+            log.warning(
+                "The catalog was not read for new versions: %s", error, extra={"action": "snapshots_not_polled"}
+            )
+            return
+        for generation_id in generation_ids:
+            snapshot = self._newest_of(generation_id)
+            if snapshot is None or found.get(generation_id, (None, 0))[0] == snapshot.manifest_name:
+                continue
+            try:
+                self._follow(generation_id, tenant=None, deadline=self._clock())
+            except NotFound:
+                pass  # deleted, and forgotten by now
+            except Exception as error:  # noqa: BLE001  one generation must not keep the others from their versions
+                log.warning(
+                    "%s stays at its version: %s", generation_id, error, extra={"action": "snapshot_not_opened"}
+                )
+
+    def _newest_of(self, generation_id: GenerationId) -> Snapshot | None:
+        with self._changed:
+            version = self._newest.get(generation_id)
+            return None if version is None else self._snapshots[generation_id, version]
+
+
+class _Moved(Exception):  # noqa: N818
+    """Raised when the pointer changed while its old target was opened: look again."""
+
+
+def _not_found(generation_id: GenerationId) -> NotFound:
+    return NotFound(f"there is no generation {generation_id!r}")

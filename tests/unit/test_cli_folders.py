@@ -1,0 +1,114 @@
+"""Which files `penstock ingest` finds, what they are called, and why one is left out."""
+
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from penstock.api.cli.exits import UsageError
+from penstock.api.cli.folders import walk
+
+
+def sources(*roots) -> list[str]:
+    return [file.source for file in walk(roots).found]
+
+
+def test_a_source_is_the_path_below_the_folder_with_its_name_in_front(tmp_path):
+    folder = tmp_path / "papers"
+    (folder / "deep" / "er").mkdir(parents=True)
+    (folder / "b.txt").write_text("b")
+    (folder / "deep" / "er" / "a.txt").write_text("a")
+
+    assert sources(folder) == ["papers/b.txt", "papers/deep/er/a.txt"]
+    assert sources(folder / "b.txt") == ["b.txt"]
+    assert [file.size_bytes for file in walk([folder]).found] == [1, 1]
+
+
+def test_the_source_does_not_depend_on_how_the_folder_was_written(tmp_path, monkeypatch):
+    folder = tmp_path / "papers"
+    folder.mkdir()
+    (folder / "a.txt").write_text("a")
+    monkeypatch.chdir(folder)
+    for written in (folder, Path("."), Path("../papers"), folder / ".." / "papers"):
+        assert sources(written) == ["papers/a.txt"]
+
+
+def test_a_link_as_root_keeps_its_own_name(tmp_path):
+    (tmp_path / "papers").mkdir()
+    (tmp_path / "papers" / "a.txt").write_text("a")
+    (tmp_path / "link").symlink_to(tmp_path / "papers")
+    assert sources(tmp_path / "link") == ["link/a.txt"]
+
+
+def test_hidden_files_and_folders_are_no_loss(tmp_path):
+    (tmp_path / ".git").mkdir()
+    (tmp_path / ".git" / "config").write_text("x")
+    (tmp_path / ".hidden").write_text("x")
+    walked = walk([tmp_path])
+    assert walked.found == []
+    assert walked.skipped == []
+
+
+def test_a_loop_of_links_ends(tmp_path):
+    folder = tmp_path / "papers"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "inner" / "a.txt").write_text("a")
+    (folder / "inner" / "again").symlink_to(folder)
+    walked = walk([folder])
+    assert [file.source for file in walked.found] == ["papers/inner/a.txt"]
+    assert walked.skipped == []
+
+
+def test_a_link_to_a_file_is_a_file(tmp_path):
+    folder = tmp_path / "papers"
+    folder.mkdir()
+    (tmp_path / "outside.txt").write_text("x")
+    (folder / "link.txt").symlink_to(tmp_path / "outside.txt")
+    assert sources(folder) == ["papers/link.txt"]
+
+
+def test_what_cannot_be_read_is_listed_with_its_reason(tmp_path):
+    folder = tmp_path / "papers"
+    folder.mkdir()
+    (folder / "broken").symlink_to(folder / "nowhere")
+    os.mkfifo(folder / "pipe")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(folder / "socket"))
+        (folder / "good.txt").write_text("x")
+        walked = walk([folder])
+
+    assert [file.source for file in walked.found] == ["papers/good.txt"]
+    assert {skipped.path.name: skipped.reason for skipped in walked.skipped} == {
+        "broken": "a link to nothing",
+        "pipe": "not a regular file",
+        "socket": "not a regular file",
+    }
+
+
+def test_a_name_that_is_no_text_is_listed(tmp_path):
+    try:
+        (tmp_path / os.fsdecode(b"caf\xe9.txt")).write_text("x")
+    except OSError:
+        pytest.skip("this file system only takes UTF-8 names")
+    assert [skipped.reason for skipped in walk([tmp_path]).skipped] == ["its name is not valid UTF-8"]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_forbidden_file_is_listed(tmp_path):
+    (tmp_path / "secret.txt").write_text("x")
+    (tmp_path / "secret.txt").chmod(0)
+    assert [skipped.reason for skipped in walk([tmp_path]).skipped] == ["not readable by this user"]
+
+
+def test_a_root_that_is_not_there_is_wrong_usage(tmp_path):
+    with pytest.raises(UsageError, match="none: no such file or folder"):
+        walk([tmp_path / "none"])
+
+
+def test_two_files_of_one_name_are_wrong_usage(tmp_path):
+    for parent in ("one", "two"):
+        (tmp_path / parent / "papers").mkdir(parents=True)
+        (tmp_path / parent / "papers" / "a.txt").write_text(parent)
+    with pytest.raises(UsageError, match=r"would both be the document 'papers/a\.txt'"):
+        walk([tmp_path / "one" / "papers", tmp_path / "two" / "papers"])

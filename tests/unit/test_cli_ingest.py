@@ -1,0 +1,267 @@
+"""What `penstock ingest` sends, what it does not, and what it makes of the server's answers."""
+
+import json
+
+import pytest
+
+from penstock.api.cli.arguments import parse_chunking, parse_metadata, parse_metric
+from penstock.api.cli.exits import UsageError
+from penstock.api.cli.folders import walk
+from penstock.api.cli.following import Progress, Speed, said
+from penstock.api.cli.uploading import REQUEST_BYTES, REQUEST_DOCUMENTS, content_hash, send
+from penstock.client import Busy, Chunking, Conflict, Invalid, TooLarge, Unreachable
+from penstock.client import content_hash as client_hash
+from penstock.client.wire import Job, Submitted
+
+
+def job(**fields) -> Job:
+    known = {
+        "id": "job_1",
+        "collection": "default",
+        "state": "running",
+        "created_at": 0.0,
+        "finished_at": None,
+        "documents": {},
+        "chunks_total": 0,
+        "chunks_embedded": 0,
+        "chunks_indexed": 0,
+        "cache_hits": 0,
+        "unchanged": 0,
+        "token": None,
+    }
+    return Job.model_validate(known | fields)
+
+
+class Server:
+    """What the client's methods for sending do, without a server."""
+
+    def __init__(self) -> None:
+        self.documents: dict[str, str] = {}
+        self.requests: list[list[str]] = []
+        self.job_ids: list[str | None] = []
+        self.failures: list[Exception] = []
+        self.refuses = lambda upload: None
+
+    def known(self, collection, hashes):
+        assert len(hashes) <= 1000
+        return {source for source, digest in hashes.items() if self.documents.get(source) == digest}
+
+    def upload(self, collection, uploads, *, job_id=None):
+        self.requests.append([upload.source for upload in uploads])
+        if self.failures:
+            raise self.failures.pop(0)
+        for upload in uploads:
+            if error := self.refuses(upload):
+                raise error
+        self.job_ids.append(job_id)
+        unchanged = 0
+        for upload in uploads:
+            digest = client_hash(upload.content if isinstance(upload.content, bytes) else upload.content.read_bytes())
+            unchanged += self.documents.get(upload.source) == digest
+            self.documents[upload.source] = digest
+        return Submitted(job=job(), accepted=len(uploads) - unchanged, unchanged=unchanged)
+
+
+@pytest.fixture
+def server():
+    return Server()
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = tmp_path / "papers"
+    made.mkdir()
+    for number in range(5):
+        (made / f"{number}.txt").write_text(f"text {number}")
+    return made
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch):
+    monkeypatch.setattr("penstock.api.cli.uploading.time.sleep", lambda _: None)
+
+
+def sent(server, folder, metadata=None):
+    return send(
+        server, "default", files=walk([folder]).found, metadata=metadata or {}, on_progress=lambda sending: None
+    )
+
+
+def test_an_unchanged_folder_is_not_sent_again(server, folder):
+    first = sent(server, folder)
+    again = sent(server, folder)
+
+    assert (first.accepted, first.unchanged, first.job_id) == (5, 0, "job_1")
+    assert (again.accepted, again.unchanged, again.job_id) == (0, 5, None)
+    assert len(server.requests) == 1
+
+
+def test_only_what_changed_is_sent(server, folder):
+    sent(server, folder)
+    (folder / "3.txt").write_text("other")
+    assert sent(server, folder).accepted == 1
+    assert server.requests[-1] == ["papers/3.txt"]
+
+
+def test_with_metadata_the_server_decides_what_is_unchanged(server, folder):
+    sent(server, folder)
+    again = sent(server, folder, {"lang": "en"})
+    assert (again.accepted, again.unchanged) == (0, 5)
+    assert len(server.requests) == 2
+
+
+def test_requests_are_bounded_and_belong_to_one_job(server, tmp_path):
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(REQUEST_DOCUMENTS + 7):
+        (folder / f"{number:04}.txt").write_text(str(number))
+    for number in range(3):
+        (folder / f"large-{number}.bin").write_bytes(bytes([number]) * (REQUEST_BYTES // 2 + 1))
+
+    sending = sent(server, folder)
+
+    assert sending.accepted == REQUEST_DOCUMENTS + 10
+    assert sending.examined == sending.files
+    assert max(len(request) for request in server.requests) == REQUEST_DOCUMENTS
+    large = [[source for source in request if "large" in source] for request in server.requests]
+    assert max(map(len, large)) == 1
+    assert server.job_ids == [None] + ["job_1"] * (len(server.requests) - 1)
+
+
+def test_one_refused_file_does_not_hold_up_the_others(server, folder):
+    server.refuses = lambda upload: Invalid("bad", code="invalid_name") if upload.source.endswith("3.txt") else None
+    sending = sent(server, folder)
+    assert sending.accepted == 4
+    assert [(refusal.source, refusal.code, refusal.reason) for refusal in sending.refused] == [
+        ("papers/3.txt", "invalid_name", "bad")
+    ]
+
+
+def test_a_request_above_a_limit_is_sent_in_halves(server, folder):
+    upload = server.upload
+
+    def limited(collection, uploads, *, job_id=None):
+        if len(uploads) > 2:
+            raise TooLarge("too many")
+        return upload(collection, uploads, job_id=job_id)
+
+    server.upload = limited
+    sending = sent(server, folder)
+    assert sending.accepted == 5
+    assert sending.refused == []
+
+
+def test_a_busy_or_restarting_server_is_asked_again(server, folder):
+    server.failures = [Busy("later", retry_after_s=9.0), Unreachable("gone")]
+    assert sent(server, folder).accepted == 5
+    assert len(server.requests) == 3
+
+
+def test_a_server_that_stays_away_ends_it(server, folder):
+    server.failures = [Unreachable("gone")] * 9
+    with pytest.raises(Unreachable):
+        sent(server, folder)
+
+
+def test_a_cancelled_job_takes_no_more(server, folder):
+    server.failures = [Conflict("job job_1 is cancelled")]
+    with pytest.raises(Conflict):
+        sent(server, folder)
+
+
+def test_a_file_that_vanishes_is_skipped_with_a_reason(server, folder):
+    files = walk([folder]).found
+    (folder / "2.txt").unlink()
+    sending = send(server, "default", files=files, metadata={}, on_progress=lambda sending: None)
+    assert sending.accepted == 4
+    assert [(skipped.path.name, skipped.reason) for skipped in sending.skipped] == [("2.txt", "no such file or directory")]
+
+
+def test_files_are_hashed_as_the_client_does(folder):
+    assert content_hash(folder / "1.txt") == client_hash(b"text 1")
+
+
+@pytest.mark.parametrize(
+    ("given", "fields"),
+    [
+        (["lang=en"], {"lang": "en"}),
+        (["year=2024", "ratio=0.5", "draft=true"], {"year": 2024, "ratio": 0.5, "draft": True}),
+        (["a=b=c", " spaced =x"], {"a": "b=c", "spaced": "x"}),
+        (['{"tags": ["a", "b"]}', "lang=en"], {"tags": ["a", "b"], "lang": "en"}),
+        (["version=1.2.3", 'list=["a"]', "nothing=null"], {"version": "1.2.3", "list": '["a"]', "nothing": "null"}),
+    ],
+)
+def test_metadata_is_written_as_words_or_json(given, fields):
+    assert parse_metadata(given) == fields
+
+
+@pytest.mark.parametrize("given", ["lang", "=en", "{broken", '{"a": }'])
+def test_metadata_of_another_form_is_wrong_usage(given):
+    with pytest.raises(UsageError, match="--metadata"):
+        parse_metadata([given])
+
+
+def test_chunking_is_a_strategy_with_sizes():
+    assert parse_chunking(None) is None
+    assert parse_chunking("auto") == Chunking()
+    assert parse_chunking("tokens:200:20") == Chunking(strategy="tokens", size_tokens=200, overlap_tokens=20)
+    for wrong in ("words", "tokens:many", "tokens:1:2:3", "tokens:0"):
+        with pytest.raises(UsageError, match="--chunking"):
+            parse_chunking(wrong)
+
+
+def test_an_unknown_metric_is_wrong_usage():
+    assert parse_metric("dot") == "dot"
+    assert parse_metric(None) is None
+    with pytest.raises(UsageError, match="cosine, dot, l2"):
+        parse_metric("cos")
+
+
+def test_progress_sums_jobs_and_guesses_what_is_to_come():
+    first = job(documents={"indexed": 3, "failed": 1}, chunks_total=40, chunks_embedded=40, chunks_indexed=40, cache_hits=2)
+    second = job(documents={"queued": 2, "embedding": 4}, chunks_total=40, chunks_embedded=10)
+    progress = Progress.of([first, second])
+
+    assert (progress.documents, progress.finished, progress.failed, progress.unchunked) == (10, 4, 1, 2)
+    assert (progress.chunks, progress.chunks_embedded, progress.cache_hits) == (40, 50, 2)
+    assert progress.expected_chunks == pytest.approx(100.0)  # 80 from 8 documents, 2 more to cut
+
+
+def test_speed_is_that_of_the_last_seconds_and_tells_the_time_left():
+    now = [0.0]
+    speed = Speed(clock=lambda: now[0])
+    progress = Progress.of([job(documents={"embedding": 10}, chunks_total=1000)])
+    speed.see(progress)
+    assert speed.left_s(progress) is None
+    for second in range(1, 31):
+        now[0] = float(second)
+        rate = 100 if second <= 10 else 10
+        embedded = min(second, 10) * 100 * 0.5 + max(0, second - 10) * 10
+        progress = Progress.of([job(documents={"embedding": 10}, chunks_total=1000, chunks_embedded=int(embedded))])
+        speed.see(progress)
+    assert speed.chunks_per_s == pytest.approx(10.0)
+    assert speed.left_s(progress) == pytest.approx((1000 - progress.chunks_embedded) / 10.0)
+    assert rate == 10
+
+
+def test_the_line_beside_the_bar_has_every_number():
+    progress = Progress.of(
+        [job(documents={"indexed": 12, "failed": 1, "embedding": 34}, chunks_total=900, chunks_embedded=310, cache_hits=1)]
+    )
+    line = said(progress, Speed())
+    for part in ("13/47 documents", "310 chunks", "chunks/s", "left", "1 cache hit", "1 failed"):
+        assert part in line
+    done = Progress.of([job(state="done", documents={"indexed": 1}, chunks_total=1, chunks_embedded=1, chunks_indexed=1)])
+    assert "left" not in said(done, Speed())
+    assert "1/1 document " in said(done, Speed())
+
+
+def test_json_of_an_outcome_has_a_stable_shape(server, folder):
+    from penstock.api.cli.outcomes import Outcome, as_plain
+
+    server.refuses = lambda upload: Invalid("bad", code="no") if upload.source.endswith("0.txt") else None
+    outcome = Outcome(sent(server, folder), jobs=[job(state="done", documents={"indexed": 4})], waited=True, took_s=1.5)
+    shape = json.loads(json.dumps(as_plain(outcome)))
+    assert set(shape) == {"accepted", "unchanged", "failed", "skipped", "jobs", "took_s"}
+    assert shape["failed"] == [{"source": "papers/0.txt", "stage": "submit", "code": "no", "reason": "bad"}]
+    assert outcome.exit_code == 3
