@@ -8,7 +8,7 @@ import hashlib
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from .errors import MissingComponent
 from .model import Settings
@@ -56,8 +56,7 @@ def uses_embedded_server(settings: Settings) -> bool:
 
 def broker_url(settings: Settings) -> str:
     """Return the queue's URL as kombu writes it (``redis+socket://`` for a unix socket)."""
-    url = _broker(settings)
-    return url.replace("unix://", "redis+socket://", 1) if url.startswith("unix://") else url
+    return _kombu(_broker(settings))
 
 
 def broker_redis_url(settings: Settings) -> str:
@@ -67,13 +66,12 @@ def broker_redis_url(settings: Settings) -> str:
 
 def redis_url(settings: Settings) -> str:
     """Return the URL, as redis-py writes it, of the server for cached vectors, notifications, presence and results."""
-    url = settings.cache_url.get_secret_value() if settings.cache_url is not None else _broker(settings)
-    return _redis_py(url)
+    return _redis_py(settings.cache_url.get_secret_value() if settings.cache_url else _broker(settings))
 
 
 def result_url(settings: Settings) -> str:
     """Return the result backend's URL as Celery writes it, on `redis_url`'s server. For the search role alone."""
-    return redis_url(settings).replace("unix://", "redis+socket://", 1)
+    return _kombu(redis_url(settings))
 
 
 def _broker(settings: Settings) -> str:
@@ -82,11 +80,21 @@ def _broker(settings: Settings) -> str:
     return f"unix://{embedded_socket(settings)}"
 
 
+def _kombu(url: str) -> str:
+    return _translated(url, {"unix": "redis+socket", "valkey": "redis", "valkeys": "rediss"}, "db=", "virtual_host=")
+
+
 def _redis_py(url: str) -> str:
-    """Translate kombu's spelling: ``redis+socket:///path?virtual_host=1`` is ``unix:///path?db=1``."""
+    return _translated(url, {"redis+socket": "unix", "valkey": "redis", "valkeys": "rediss"}, "virtual_host=", "db=")
+
+
+def _translated(url: str, schemes: dict[str, str], theirs: str, ours: str) -> str:
+    """``redis+socket:///path?virtual_host=1`` and ``unix:///path?db=1`` are the same server."""
     parts = urlsplit(url)
-    scheme = {"redis+socket": "unix", "valkey": "redis", "valkeys": "rediss"}.get(parts.scheme, parts.scheme)
-    return urlunsplit(parts._replace(scheme=scheme, query=parts.query.replace("virtual_host=", "db=")))
+    query = parts.query.replace(theirs, ours) if parts.scheme in ("unix", "redis+socket") else parts.query
+    # urlunsplit would drop the empty host of redis+socket:///path.
+    rest = url.partition("://")[2].removesuffix(f"?{parts.query}") if parts.query else url.partition("://")[2]
+    return f"{schemes.get(parts.scheme, parts.scheme)}://{rest}{f'?{query}' if query else ''}"
 
 
 def open_redis(settings: Settings) -> "redis.Redis":

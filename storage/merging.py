@@ -37,13 +37,14 @@ _SLICE_ROWS = 8_192
 def plan_merge(manifest: Manifest, *, graph_rows: int = GRAPH_ROWS, fan_in: int = FAN_IN) -> list[SegmentEntry] | None:
     """Return the neighbouring segments to merge next, or None when the generation is in good shape.
 
-    First what is worn by tombstones; then flat segments that together are large enough for a graph, with the graph
-    they follow; then ``fan_in`` or more small neighbours, in size classes of the powers of ``fan_in``.
+    A graph worn by tombstones comes first; then flat segments that together are large enough for a graph, with the
+    graph they follow; then ``fan_in`` or more small neighbours, in size classes of the powers of ``fan_in``; last what
+    is worn among flat segments, for the others take care of theirs in passing.
     """
     segments = manifest.segments
     for position, entry in enumerate(segments):
-        if _is_worn(entry):
-            return [entry, *(_flats_from(segments, position + 1) if entry.kind == "graph" else ())]
+        if entry.kind == "graph" and _is_worn(entry):
+            return [entry, *_flats_from(segments, position + 1)]
     for position, entry in enumerate(segments):
         if entry.kind == "flat" and (position == 0 or segments[position - 1].kind == "graph"):
             run = _flats_from(segments, position)
@@ -51,7 +52,7 @@ def plan_merge(manifest: Manifest, *, graph_rows: int = GRAPH_ROWS, fan_in: int 
                 return [*segments[max(position - 1, 0) : position], *run]
             if small := _small_neighbours(run, fan_in=fan_in):
                 return small
-    return None
+    return next(([entry] for entry in segments if _is_worn(entry)), None)
 
 
 def build_merge(

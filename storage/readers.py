@@ -78,8 +78,9 @@ class SearchableSegment:
         graph, count = self.segment.graph, self.segment.entry.row_count
         if graph is None:
             assert self.segment.vectors is not None
-            return np.arange(count, dtype=np.int64) * self.segment.vectors.shape[1]
-        records = np.empty(count, np.int64)
+            width = self.segment.vectors.shape[1]
+            return np.arange(0, count * width, width, dtype=np.int64)
+        records: NDArray[np.int64] = np.empty(count, np.int64)
         records[graph.record_rows] = np.arange(count)
         records *= graph.stride
         records += graph.vector_at

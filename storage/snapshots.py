@@ -82,7 +82,7 @@ class SnapshotCache:
         self._changed = threading.Condition()  # guards everything here
         self._opening: WeakValueDictionary[GenerationId, threading.Lock] = WeakValueDictionary()
         self._due: set[GenerationId] = set()
-        self._opened = self._refused = self._evicted = 0
+        self._size_bytes = self._opened = self._refused = self._evicted = 0
         self._poller: threading.Thread | None = None
         self._closed = False
 
@@ -115,7 +115,7 @@ class SnapshotCache:
 
     def counts(self) -> SnapshotCounts:
         with self._changed:
-            return SnapshotCounts(len(self._snapshots), self._size(), self._opened, self._refused, self._evicted)
+            return SnapshotCounts(len(self._snapshots), self._size_bytes, self._opened, self._refused, self._evicted)
 
     def close(self) -> None:
         """Stop looking for new versions and close every snapshot as soon as its last search ends."""
@@ -205,6 +205,7 @@ class SnapshotCache:
             if (former := self._newest.get(generation_id)) is not None:
                 self._drop((generation_id, former))
             self._snapshots[key], self._newest[generation_id] = snapshot, snapshot.version
+            self._size_bytes += snapshot.size_bytes
             self._refusals.pop(generation_id, None)
             self._opened += 1
             self._evict()
@@ -231,16 +232,15 @@ class SnapshotCache:
         return refusal
 
     def _evict(self) -> None:
-        while self._size() > self._capacity_bytes and len(self._snapshots) > 1:
+        while self._size_bytes > self._capacity_bytes and len(self._snapshots) > 1:
             self._drop(next(iter(self._snapshots)))
             self._evicted += 1
 
-    def _size(self) -> int:
-        return sum(snapshot.size_bytes for snapshot in self._snapshots.values())
-
     def _drop(self, key: _Key) -> None:
-        self._snapshots.pop(key).retire()
+        snapshot = self._snapshots.pop(key)
         del self._newest[key[0]]
+        self._size_bytes -= snapshot.size_bytes
+        snapshot.retire()
 
     def _forget(self, generation_id: GenerationId) -> None:
         with self._changed:
@@ -281,8 +281,8 @@ class SnapshotCache:
                 continue
             try:
                 self._follow(generation_id, tenant=None, deadline=self._clock())
-            except NotFound:
-                pass  # deleted, and forgotten by now
+            except (NotFound, NotYet):
+                pass  # deleted, and forgotten by now; or a search is opening it already
             except Exception as error:  # noqa: BLE001  one generation must not keep the others from their versions
                 log.warning(
                     "%s stays at its version: %s", generation_id, error, extra={"action": "snapshot_not_opened"}
@@ -294,7 +294,7 @@ class SnapshotCache:
             return None if version is None else self._snapshots[generation_id, version]
 
 
-class _Moved(Exception):  # noqa: N818
+class _Moved(Exception):
     """Raised when the pointer changed while its old target was opened: look again."""
 
 

@@ -7,7 +7,6 @@ the catalog anything: which version is current is the business of snapshots.py.
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray

@@ -27,7 +27,7 @@ from .liveness import Liveness
 from .packing import Group, Part, pack
 
 log = logging.getLogger(__name__)
-PART_CHUNKS = 64
+PART_CHUNKS = 256
 
 
 class Chunker:

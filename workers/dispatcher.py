@@ -15,6 +15,7 @@ from penstock.settings.model import Workers
 from penstock.storage import ledger
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.errors import StorageError
+from penstock.storage.ledger.due import Due, look
 
 from . import routes
 from .liveness import Liveness
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 
 IDLE_S = 0.5  # what a lost notification may cost
 GATHER_S = 0.005  # notices that come together are served together
+GATHER_SHARE = 3.0  # a busy dispatcher takes at most a quarter of a core
 RECONCILE_EVERY_S = 5.0
 OUTAGE_PAUSE_S = 1.0
 SHARD_BATCHES = 1_000  # index and swap batches marked as sent at once; one message per shard covers them all
@@ -81,9 +83,10 @@ class Dispatcher:
             if self._outage:
                 stop.wait(OUTAGE_PAUSE_S)  # a broker that is down must not be asked at every notice
             self._wake.clear()
+            began = time.perf_counter()
             self.turn_safely()
             self._liveness.moved()
-            stop.wait(GATHER_S)
+            stop.wait(max(GATHER_S, GATHER_SHARE * (time.perf_counter() - began)))
 
     def turn_safely(self) -> None:
         """Dispatch once. What goes wrong is logged when it begins and when it is over."""
@@ -104,22 +107,31 @@ class Dispatcher:
         if self._outage:
             self._sender.waiting("chunk")  # raises while the broker is away, before anything is marked as sent
         self._reconcile()
-        sent = self._send([*self._shard_messages("swap"), *self._shard_messages("index")])
-        room = self._room()
-        sent += self._send(self._messages("merge", limit=room["merge"]))
-        embeds = self._send(self._messages("embed", limit=room["embed"]))
-        sent += embeds
-        if room["embed"] > embeds and room["chunk"] > 0:  # what cannot be embedded yet need not lie about in chunks
-            ledger.form_chunk_batches(self._catalog, now=self._clock(), max_batches=room["chunk"])
-            sent += self._send(self._messages("chunk", limit=room["chunk"]))
+        due = look(self._catalog, now=self._clock())
+        room = self._room(due)
+        sent = 0
+        for stage in ("swap", "index"):
+            sent += self._send(self._shard_messages(stage) if stage in due.stages else [])
+        for stage in ("merge", "embed", "chunk"):
+            if stage == "chunk" and room["embed"] > 0:  # what cannot be embedded yet need not lie about in chunks
+                sent += self._send(self._chunk_messages(due, limit=room["chunk"]))
+            elif stage in due.stages:
+                count = self._send(self._messages(stage, limit=room[stage]))
+                room[stage] -= count
+                sent += count
         return sent
 
-    def _room(self) -> dict[str, int]:
-        in_flight = ledger.in_flight(self._catalog)
+    def _room(self, due: Due) -> dict[str, int]:
         depth = self._workers.queue_depth
         # A batch holds what was queued when it was formed: formed late, it is full and cheap per document.
         caps = {"chunk": min(depth, 2 * self._workers.chunk_processes + 2), "embed": depth, "merge": depth}
-        return {stage: max(0, cap - in_flight[stage]) for stage, cap in caps.items()}
+        return {stage: max(0, cap - due.in_flight[stage]) for stage, cap in caps.items()}
+
+    def _chunk_messages(self, due: Due, *, limit: int) -> list[Message]:
+        formed = 0
+        if due.queued and limit > 0:
+            formed = ledger.form_chunk_batches(self._catalog, now=self._clock(), max_batches=limit)
+        return self._messages("chunk", limit=limit) if formed or "chunk" in due.stages else []
 
     def _messages(self, stage: str, *, limit: int) -> list[Message]:
         if limit <= 0:

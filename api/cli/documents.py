@@ -69,6 +69,8 @@ def _show(one: "Document") -> None:
         ("source", one.source),
         ("title", one.title or "-"),
         ("file", f"{one.filename}, {one.media_type or 'type found when parsing'}, {size(one.size_bytes)}"),
+        ("dated", when(one.event_time) if one.event_time is not None else ""),
+        ("expires", when(one.expires_at) if one.expires_at is not None else ""),
         ("metadata", json.dumps(one.metadata, ensure_ascii=False)),
         ("state", one.state),
         ("failed", failed),

@@ -47,6 +47,8 @@ def _page(now: "Status") -> "RenderableType":
     from rich.console import Group
 
     head = f"[bold]Penstock {now.version}[/] · {count(now.queued_documents, 'document')} waiting to be cut"
+    if now.oldest_queued_s is not None:
+        head += f", the oldest for {duration(now.oldest_queued_s)}"
     return Group(head, "", _stages(now), _roles(now), _jobs(now), _collections(now))
 
 

@@ -15,9 +15,7 @@ from penstock.storage.ids import GenerationId, ManifestVersion
 JSON = "application/json"
 
 
-def answer(
-    content: BaseModel | dict[str, Any], *, status: int = 200, headers: dict[str, str] | None = None
-) -> Response:
+def answer(content: dict[str, Any], *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """Return ``content`` as JSON in one pass, without checking our own answer once more."""
     return Response(to_json(content), status_code=status, headers=headers, media_type=JSON)
 

@@ -1,7 +1,7 @@
 """The web application: routes, one shape of errors, and what starts and stops with it. Decides nothing."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from importlib.metadata import version
 
 import anyio.to_thread
@@ -12,11 +12,11 @@ from starlette.responses import Response
 
 from penstock.settings.model import Settings
 
-from ..errors import Refused, refusal
+from ..errors import Refused
 from .components import Components, open_components
 from .docs import describe
 from .front import Front, error_response
-from .bodies import refused_fields
+from .queries import refused_parameters
 from .routes import collections, documents, jobs, operations, search, tenants
 
 ROUTERS = (search.router, documents.router, jobs.router, collections.router, tenants.router, operations.router)
@@ -44,3 +44,36 @@ def make_app(settings: Settings, *, components: Components | None = None) -> Fas
     for router in ROUTERS:
         app.include_router(router)
     return app
+
+
+def _lifespan(settings: Settings, given: Components | None) -> Callable[[FastAPI], AbstractAsyncContextManager[None]]:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        if given is not None:
+            yield
+            return
+        opening = open_components(settings)
+        app.state.components = await anyio.to_thread.run_sync(opening.__enter__)
+        try:
+            yield
+        finally:
+            await anyio.to_thread.run_sync(opening.__exit__, None, None, None)
+
+    return lifespan
+
+
+async def _no_route(request: Request, error: Exception) -> Response:
+    """Word what the framework itself refuses: a path or a method that nothing answers."""
+    assert isinstance(error, HTTPException)
+    code = {404: "no_such_path", 405: "no_such_method"}.get(error.status_code, "invalid_request")
+    message = {
+        404: "there is nothing at this path: /docs lists what there is",
+        405: f"{request.method} is not answered here: /docs lists what is",
+    }.get(error.status_code, str(error.detail))
+    headers = dict(error.headers or {})
+    return error_response(Refused(message, status=error.status_code, code=code, headers=headers))
+
+
+async def _wrong_parameter(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    return error_response(refused_parameters(error.errors()))

@@ -2,7 +2,8 @@
 
 import asyncio
 import difflib
-from collections.abc import AsyncIterator
+import re
+from collections.abc import AsyncIterator, Iterable
 from typing import TypeVar, get_args
 
 import anyio.to_thread
@@ -93,18 +94,27 @@ def refused_fields(error: ValidationError, kind: type[BaseModel], *, within: str
     """Return what to answer: the first wrong field, how many more there are, and what a misspelt one may mean."""
     first, *others = error.errors(include_url=False, include_input=False, include_context=False)
     if first["type"] == "json_invalid":
-        return Refused(f"the body is not JSON: {first['msg'].removeprefix('Invalid JSON: ')}", code="invalid_json")
+        message = f"the body is not JSON: {first['msg'].removeprefix('Invalid JSON: ')}"
+        return Refused(message, code="invalid_json", param=within)
     path = _path(first["loc"])
-    if first["type"] == "extra_forbidden":
-        message = f"unknown field {path!r}{_suggestion(kind, first['loc'])}"
-    elif first["type"] == "missing":
-        message = f"field {path!r} is missing"
-    else:
-        message = f"field {path!r}: {_sentence(first['msg'])}" if path else _sentence(first["msg"])
+    known = _model_at(kind, first["loc"][:-1]).model_fields
+    message = worded_problem(path, first["type"], first["msg"], known=known)
     if others:
         message += f" ({len(others)} more {'problem' if len(others) == 1 else 'problems'})"
-    param = ".".join(part for part in (within, path) if part) or None
-    return Refused(message, code="invalid_request", param=param)
+    return Refused(message, param=".".join(part for part in (within, path) if part) or None)
+
+
+def worded_problem(path: str, kind: str, text: str, *, known: Iterable[str]) -> str:
+    """Return one of pydantic's problems as a sentence. ``known``: the names a misspelt one may mean."""
+    if kind == "extra_forbidden":
+        names = list(known)
+        close = difflib.get_close_matches(re.split(r"[.\]]", path)[-1], names, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names)}"
+        return f"unknown field {path!r}: {hint}"
+    if kind == "missing":
+        return f"field {path!r} is missing"
+    text = text[:1].lower() + text[1:]
+    return f"field {path!r}: {text}" if path else text
 
 
 def _path(location: tuple[int | str, ...]) -> str:
@@ -116,16 +126,6 @@ def _path(location: tuple[int | str, ...]) -> str:
         elif part.isidentifier() or not path:
             path += f".{part}" if path else part
     return path
-
-
-def _sentence(text: str) -> str:
-    return text[:1].lower() + text[1:]
-
-
-def _suggestion(kind: type[BaseModel], location: tuple[int | str, ...]) -> str:
-    known = list(_model_at(kind, location[:-1]).model_fields)
-    close = difflib.get_close_matches(str(location[-1]), known, n=1)
-    return f": did you mean {close[0]!r}?" if close else f": there are {', '.join(known)}"
 
 
 def _model_at(kind: type[BaseModel], location: tuple[int | str, ...]) -> type[BaseModel]:

@@ -16,15 +16,16 @@ from starlette.requests import Request
 
 from penstock.settings import wiring
 from penstock.settings.model import Settings
-from penstock.storage.catalog.collections import list_collections
+from penstock.storage import kernels
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.migrations import check_schema
-from penstock.storage.catalog.tenants import list_tenants
+from penstock.storage.ledger.overview import models_in_use
 from penstock.storage.notices import Notices
 from penstock.storage.objects import ObjectStore
 from penstock.storage.presence import Presence
 from penstock.storage.snapshots import SnapshotCache
 
+from .collectors import LedgerCollector, SnapshotCollector
 from .embedders import Embedders
 from .gate import KeyGate
 from .lookups import Lookups
@@ -36,6 +37,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 CATALOG_THREADS = 8
+WAITS = 32  # searches that wait for a version at once
 SUBMISSIONS = 2  # at once: each holds its documents in memory, and they take turns writing anyway
 
 
@@ -50,6 +52,7 @@ class Components:
     embedders: Embedders
     notices: Notices
     presence: Presence
+    redis: redis.Redis
     searches: ThreadPoolExecutor
     gate: KeyGate
     lookups: Lookups
@@ -57,10 +60,20 @@ class Components:
     clock: Callable[[], float] = time.time
     submissions: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(SUBMISSIONS))
     reads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(CATALOG_THREADS))
+    waits: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(WAITS))
 
     async def call(self, function: Callable[Concatenate[Catalog, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return ``function(catalog, ...)``, run in a thread: SQL would hold up every other request."""
         return await anyio.to_thread.run_sync(lambda: function(self.catalog, *args, **kwargs), limiter=self.reads)
+
+    async def warm(self, model: str) -> None:
+        """Open a model that a new collection needs before its first query comes."""
+        await anyio.to_thread.run_sync(self.embedders.warm, model)
+
+
+def components_of(request: Request) -> Components:
+    """Return the components of the application that serves this request."""
+    return cast("Components", request.app.state.components)
 
 
 @contextmanager
@@ -75,5 +88,53 @@ def open_components(settings: Settings) -> Iterator[Components]:
         opened.callback(catalog.dispose)
         check_schema(catalog)
         components = _assembled(settings, catalog, opened)
+        _warm(components)
         _follow(components, opened)
         yield components
+
+
+def _assembled(settings: Settings, catalog: Catalog, opened: ExitStack) -> Components:
+    objects = wiring.open_objects(settings)
+    snapshots = wiring.new_snapshots(settings, catalog, objects)
+    opened.callback(snapshots.close)
+    embedders = Embedders(settings)
+    opened.callback(embedders.close)
+    notices = wiring.open_notices(settings)
+    opened.callback(notices.close)
+    searches = ThreadPoolExecutor(settings.api.search_threads, thread_name_prefix="search")
+    opened.callback(searches.shutdown)
+    server = wiring.open_redis(settings)
+    opened.callback(server.close)
+    return Components(
+        settings=settings,
+        catalog=catalog,
+        objects=objects,
+        snapshots=snapshots,
+        embedders=embedders,
+        notices=notices,
+        presence=wiring.open_presence(settings),
+        redis=server,
+        searches=searches,
+        gate=KeyGate(catalog),
+        lookups=Lookups(catalog, remembered_s=settings.search.poll_s),
+        metrics=Metrics([LedgerCollector(catalog), SnapshotCollector(snapshots)]),
+    )
+
+
+def _warm(components: Components) -> None:
+    kernels.warm()
+    for model in sorted({components.settings.embedding.model, *models_in_use(components.catalog)}):
+        components.embedders.warm(model)
+
+
+def _follow(components: Components, opened: ExitStack) -> None:
+    """Open new versions when the writer announces them, rather than when someone searches."""
+    stop = threading.Event()
+    listener = threading.Thread(
+        target=components.notices.listen,
+        kwargs={"on_published": lambda _tenant, generation_id, _version: components.snapshots.refresh(generation_id)},
+        name="notices",
+        daemon=True,
+    )
+    opened.callback(stop.set)
+    listener.start()

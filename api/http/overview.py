@@ -1,4 +1,4 @@
-"""The installation at a glance: for /v1/status and for /metrics. Asks the ledger and the presence board; changes nothing."""
+"""The installation at a glance, for /v1/status. Asks the ledger and who says to be present; changes nothing."""
 
 from collections.abc import Iterator
 from itertools import islice
@@ -8,7 +8,7 @@ from penstock.storage.catalog.collections import CollectionInfo, list_collection
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.jobs import get_job
 from penstock.storage.catalog.tenants import list_tenants
-from penstock.storage.errors import NotFound, StorageError
+from penstock.storage.errors import NotFound
 from penstock.storage.ledger.overview import Overview, StageOverview, overview
 
 from . import answers

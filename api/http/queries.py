@@ -1,8 +1,14 @@
 """Query parameters of the list routes. Unknown ones are refused like unknown fields."""
 
+from collections.abc import Sequence
+from typing import Any
+
 from pydantic import Field
 
 from penstock.client.wire import DocumentState, Request
+
+from ..errors import Refused
+from .bodies import worded_problem
 
 
 class DocumentsQuery(Request):
@@ -23,3 +29,11 @@ class JobQuery(Request):
         le=30,
         description="answer when the job is not running any more, at most so many seconds later",
     )
+
+
+def refused_parameters(problems: Sequence[Any]) -> Refused:
+    """Return what to answer for query parameters, from the framework's list of what is wrong with them."""
+    first = problems[0]
+    name = str(first["loc"][-1])
+    known = dict.fromkeys([*DocumentsQuery.model_fields, *JobsQuery.model_fields, *JobQuery.model_fields])
+    return Refused(worded_problem(name, first["type"], first["msg"], known=known), param=name)

@@ -1,4 +1,4 @@
-"""One search, from the checked request to the bytes of the answer. Runs in a search thread; the hot path of the server."""
+"""One search, from the checked request to the bytes of the answer. Runs in a search thread: the hot path."""
 
 import base64
 import binascii
@@ -14,9 +14,10 @@ from pydantic_core import to_json
 from penstock.client.wire import SearchQuery
 from penstock.pipeline.filters import parse_filter
 from penstock.storage.catalog.collections import CollectionInfo, GenerationInfo
+from penstock.storage.errors import NotFound
 from penstock.storage.hits import Hit
 from penstock.storage.ids import ManifestVersion
-from penstock.storage.snapshots import SegmentPlan, Snapshot
+from penstock.storage.versions import SegmentPlan, Snapshot
 
 from ..errors import Refused
 from . import answers
@@ -74,8 +75,15 @@ def search(components: Components, tenant: str, name: str, asked: SearchQuery) -
         Refused: the collection does not exist, or the vector does not fit it.
         InvalidFilter, EmbeddingError, StorageError: as they come.
     """
+    try:
+        return _search(components, components.lookups.collection(tenant, name), asked)
+    except NotFound:  # the generation went since the collection was looked up
+        components.lookups.forget(tenant, name)
+        return _search(components, components.lookups.collection(tenant, name), asked)
+
+
+def _search(components: Components, info: CollectionInfo, asked: SearchQuery) -> bytes:
     started = time.perf_counter()
-    info = components.lookups.collection(tenant, name)
     wanted = None if asked.filter is None else parse_filter(asked.filter)
     vector = _vector(components, info, asked)
     embedded = time.perf_counter()
@@ -126,7 +134,9 @@ def _given_vector(given: list[float] | str | None) -> NDArray[np.float32]:
     except (binascii.Error, ValueError) as error:
         raise Refused(f"the vector is not base64: {error}", code="invalid_base64", param="vector") from error
     if len(data) % 4:
-        raise Refused(f"the vector is {len(data)} bytes, not a number of float32", code="invalid_base64", param="vector")
+        raise Refused(
+            f"the vector is {len(data)} bytes, not a number of float32", code="invalid_base64", param="vector"
+        )
     return np.frombuffer(data, "<f4").astype(np.float32)
 
 

@@ -12,11 +12,15 @@ from .writing import TextWriter, clean
 
 _DELIMITERS = ",;\t|"
 _SAMPLED_ROWS = 20
+_MAX_LABEL_CHARACTERS = 80
 _SAMPLED_CHARACTERS = 16_384
 
 
 def parse_csv(data: bytes, limits: ParseLimits, deadline: Deadline) -> ParsedDocument:
-    """Return one block per row; without a header row the names are ``column 1``, ``column 2`` and so on."""
+    """Return one block per row, under its first cell as heading.
+
+    Without a header row the names are ``column 1``, ``column 2`` and so on, and there are no headings.
+    """
     text = clean(decode(data))
     writer = TextWriter(limits, deadline)
     rows = _rows(text, sniff_delimiter(text))
@@ -25,7 +29,7 @@ def parse_csv(data: bytes, limits: ParseLimits, deadline: Deadline) -> ParsedDoc
     if not names:
         writer.add(_record(first, names))
     for row in rows:
-        writer.add(_record(row, names))
+        writer.add(_record(row, names), heading=_label(row) if names else None)
     if names and not writer.holds_text:
         writer.add(", ".join(names))
     return writer.finish(title=None, media_type=MEDIA_TYPES["csv"])
@@ -74,6 +78,12 @@ def _is_number(cell: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def _label(row: Sequence[str]) -> str | None:
+    """Return what the row is about, its first cell, when that is words rather than a number or a long text."""
+    words = " ".join(row[0].split())
+    return words if words and len(words) <= _MAX_LABEL_CHARACTERS and not _is_number(words) else None
 
 
 def _record(row: Sequence[str], names: Sequence[str]) -> str:

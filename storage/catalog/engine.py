@@ -180,8 +180,12 @@ def _leave_connections_out_of_forks(engine: Engine) -> None:
     """
     alive = weakref.ref(engine)
 
-    def dispose(*, close: bool) -> None:
+    def close_idle() -> None:
         if (found := alive()) is not None:
-            found.dispose(close=close)
+            found.pool.dispose()  # the pool itself stays: connections in use in other threads come back to it
 
-    os.register_at_fork(before=lambda: dispose(close=True), after_in_child=lambda: dispose(close=False))
+    def forget() -> None:
+        if (found := alive()) is not None:
+            found.dispose(close=False)
+
+    os.register_at_fork(before=close_idle, after_in_child=forget)

@@ -8,7 +8,7 @@ from sqlalchemy.engine import Connection
 
 from ..catalog.completion import OPEN_BATCH
 from ..catalog.engine import Catalog
-from ..catalog.tables import BATCH_STAGES, batches, jobs, versions
+from ..catalog.tables import BATCH_STAGES, batches, generations, jobs, versions
 from ..ids import JobId, TenantId
 
 
@@ -50,6 +50,13 @@ def overview(catalog: Catalog, *, max_jobs: int = 50) -> Overview:
         )
 
 
+def models_in_use(catalog: Catalog) -> list[str]:
+    """Return the embedding models of all active generations, by name."""
+    with catalog.read() as connection:
+        found = sa.select(generations.c.model).where(generations.c.state == "active").distinct()
+        return sorted(connection.scalars(found))
+
+
 def _queued(connection: Connection) -> tuple[int, float | None]:
     counted = sa.select(sa.func.count(), sa.func.min(versions.c.id)).where(versions.c.state == "queued")
     count, oldest = connection.execute(counted).one()  # ids sort by age, and the index holds them
@@ -78,6 +85,8 @@ def _stages(connection: Connection) -> dict[str, StageOverview]:
 
 
 def _running_jobs(connection: Connection, *, max_jobs: int) -> tuple[tuple[TenantId, JobId], ...]:
+    if not max_jobs:
+        return ()
     found = sa.select(jobs.c.tenant_id, jobs.c.id).where(jobs.c.state == "running")
     rows = connection.execute(found.order_by(jobs.c.id.desc()).limit(max_jobs))
     return tuple((TenantId(row.tenant_id), JobId(row.id)) for row in rows)

@@ -30,7 +30,7 @@ def test_the_source_does_not_depend_on_how_the_folder_was_written(tmp_path, monk
     folder.mkdir()
     (folder / "a.txt").write_text("a")
     monkeypatch.chdir(folder)
-    for written in (folder, Path("."), Path("../papers"), folder / ".." / "papers"):
+    for written in (folder, Path(), Path("../papers"), folder / ".." / "papers"):
         assert sources(written) == ["papers/a.txt"]
 
 

@@ -8,6 +8,7 @@ from penstock.api.cli.arguments import parse_chunking, parse_metadata, parse_met
 from penstock.api.cli.exits import UsageError
 from penstock.api.cli.folders import walk
 from penstock.api.cli.following import Progress, Speed, said
+from penstock.api.cli.outcomes import Outcome, as_plain
 from penstock.api.cli.uploading import REQUEST_BYTES, REQUEST_DOCUMENTS, content_hash, send
 from penstock.client import Busy, Chunking, Conflict, Invalid, TooLarge, Unreachable
 from penstock.client import content_hash as client_hash
@@ -174,7 +175,9 @@ def test_a_file_that_vanishes_is_skipped_with_a_reason(server, folder):
     (folder / "2.txt").unlink()
     sending = send(server, "default", files=files, metadata={}, on_progress=lambda sending: None)
     assert sending.accepted == 4
-    assert [(skipped.path.name, skipped.reason) for skipped in sending.skipped] == [("2.txt", "no such file or directory")]
+    assert [(skipped.path.name, skipped.reason) for skipped in sending.skipped] == [
+        ("2.txt", "no such file or directory")
+    ]
 
 
 def test_files_are_hashed_as_the_client_does(folder):
@@ -218,7 +221,9 @@ def test_an_unknown_metric_is_wrong_usage():
 
 
 def test_progress_sums_jobs_and_guesses_what_is_to_come():
-    first = job(documents={"indexed": 3, "failed": 1}, chunks_total=40, chunks_embedded=40, chunks_indexed=40, cache_hits=2)
+    first = job(
+        documents={"indexed": 3, "failed": 1}, chunks_total=40, chunks_embedded=40, chunks_indexed=40, cache_hits=2
+    )
     second = job(documents={"queued": 2, "embedding": 4}, chunks_total=40, chunks_embedded=10)
     progress = Progress.of([first, second])
 
@@ -246,19 +251,26 @@ def test_speed_is_that_of_the_last_seconds_and_tells_the_time_left():
 
 def test_the_line_beside_the_bar_has_every_number():
     progress = Progress.of(
-        [job(documents={"indexed": 12, "failed": 1, "embedding": 34}, chunks_total=900, chunks_embedded=310, cache_hits=1)]
+        [
+            job(
+                documents={"indexed": 12, "failed": 1, "embedding": 34},
+                chunks_total=900,
+                chunks_embedded=310,
+                cache_hits=1,
+            )
+        ]
     )
     line = said(progress, Speed())
     for part in ("13/47 documents", "310 chunks", "chunks/s", "left", "1 cache hit", "1 failed"):
         assert part in line
-    done = Progress.of([job(state="done", documents={"indexed": 1}, chunks_total=1, chunks_embedded=1, chunks_indexed=1)])
+    done = Progress.of(
+        [job(state="done", documents={"indexed": 1}, chunks_total=1, chunks_embedded=1, chunks_indexed=1)]
+    )
     assert "left" not in said(done, Speed())
     assert "1/1 document " in said(done, Speed())
 
 
 def test_json_of_an_outcome_has_a_stable_shape(server, folder):
-    from penstock.api.cli.outcomes import Outcome, as_plain
-
     server.refuses = lambda upload: Invalid("bad", code="no") if upload.source.endswith("0.txt") else None
     outcome = Outcome(sent(server, folder), jobs=[job(state="done", documents={"indexed": 4})], waited=True, took_s=1.5)
     shape = json.loads(json.dumps(as_plain(outcome)))

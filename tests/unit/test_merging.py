@@ -220,9 +220,9 @@ def test_random_writes_merges_and_late_swaps_never_change_what_is_served(store):
         model = {name: own for name, own in model.items() if name not in removed} | texts
         waiting = None if swap else waiting
         manifest = store.published[-1].manifest
-        plan = plan_merge(manifest, graph_rows=25, fan_in=3) if waiting is None else None
+        plan = plan_merge(manifest, graph_rows=20, fan_in=3) if waiting is None else None
         if plan:
-            output = build_merge(store.objects, manifest, plan, graph_rows=25)
+            output = build_merge(store.objects, manifest, plan, graph_rows=20)
             waiting = Swap([each.id for each in plan], output)
         if step % 10 == 9:
             assert {name: [text for text, _ in own] for name, own in store.content().items()} == model

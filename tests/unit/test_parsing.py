@@ -217,6 +217,11 @@ def test_csv_rows_name_their_values():
     )
 
 
+def test_csv_rows_stand_under_their_first_cell():
+    assert headings(read(sample.CSV, "a.csv")) == [("Rome", "city: Rome"), ("Oslo", "city: Oslo")]
+    assert headings(read("year,event\n1969,landing\n", "a.csv")) == [(None, "year: 1969")]
+
+
 @pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
 def test_csv_delimiter_is_found(delimiter):
     text = delimiter.join(["name", "note"]) + "\n" + delimiter.join(["Ada", '"a, b; c"']) + "\n"

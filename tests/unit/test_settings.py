@@ -118,7 +118,8 @@ def test_every_problem_is_told_at_once(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["PENSTOCK_URL", "PENSTOCK_API_KEY", "PENSTOCK_TENANT", "PENSTOCK_DEBUG", "PENSTOCK_FAILPOINT", "PENSTOCK_TEST_X"]
+    "name",
+    ["PENSTOCK_URL", "PENSTOCK_API_KEY", "PENSTOCK_TENANT", "PENSTOCK_DEBUG", "PENSTOCK_FAILPOINT", "PENSTOCK_TEST_X"],
 )
 def test_variables_of_the_client_and_of_tests_are_no_settings_and_no_errors(name):
     assert values(load(environ={name: "anything"})) == values(Settings())

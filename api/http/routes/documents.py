@@ -14,7 +14,7 @@ from penstock.storage.errors import NotFound
 from penstock.storage.ids import DocumentId, JobId
 from penstock.storage.intake import accept
 
-from ...errors import Refused, refusal
+from ...errors import refusal
 from .. import answers
 from ..bodies import read_json
 from ..components import Components, components_of

@@ -1,0 +1,47 @@
+"""What a new collection is: the request's words and the settings' defaults, resolved against the embedding model."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from penstock.client.wire import Metric, NewCollection
+from penstock.pipeline.chunking import ChunkingConfig, check_size, resolve
+from penstock.pipeline.embedding import ModelCard, model_card
+from penstock.pipeline.errors import EmbeddingError
+from penstock.settings.model import Settings
+
+from ..errors import Refused
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """Everything that decides what a generation holds. ``chunking`` has every choice made."""
+
+    model: str
+    dimensions: int
+    metric: Metric
+    chunking: dict[str, Any]
+
+    def __str__(self) -> str:
+        chunking = ", ".join(f"{key} {value}" for key, value in self.chunking.items())
+        return f"model {self.model} ({self.dimensions} dimensions), {self.metric}, {chunking}"
+
+
+def configuration(new: NewCollection, settings: Settings) -> Configuration:
+    """Return what ``new`` asks for.
+
+    Raises:
+        Refused: the model is not known; the known ones are listed.
+        InvalidChunking: the sizes contradict each other, or exceed what the model reads.
+    """
+    card = _card(new.model or settings.embedding.model, settings)
+    asked = ChunkingConfig.model_validate((new.chunking or settings.chunking).model_dump())
+    check_size(asked, input_limit=card.input_limit_tokens, model=card.name)
+    chunking = resolve(asked, limit=card.input_limit_tokens)
+    return Configuration(card.name, card.dimensions, new.metric or card.metric, chunking.model_dump())
+
+
+def _card(model: str, settings: Settings) -> ModelCard:
+    try:
+        return model_card(model, dimensions=settings.embedding.openai_dimensions)
+    except EmbeddingError as error:
+        raise Refused(str(error), code="unknown_model", param="model") from error

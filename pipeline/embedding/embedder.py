@@ -1,0 +1,75 @@
+"""What every embedding provider is to the rest of the program. Knows none of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+Vectors = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What is known of a model without loading it.
+
+    ``input_limit_tokens``: how long a text may be as `Embedder.count_tokens` counts, ``None`` when any length is read.
+    ``price_per_million_tokens``: in US dollars, as its provider publishes it; 0 for what runs here.
+    """
+
+    name: str
+    provider: str
+    dimensions: int
+    input_limit_tokens: int | None
+    metric: str = "cosine"
+    query_prefix: str = ""
+    passage_prefix: str = ""
+    price_per_million_tokens: float | None = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddingOptions:
+    """How much an embedder may use, and where a remote one is. ``threads`` and ``batch_tokens`` are of one process."""
+
+    threads: int = 1
+    batch_tokens: int = 16_384
+    timeout_s: float = 60.0
+    openai_base_url: str | None = None
+    openai_api_key: str | None = field(default=None, repr=False)
+    openai_dimensions: int | None = None
+
+
+class Embedder(Protocol):
+    """A model ready for use. Several threads may call it at once. Weights are loaded by the first call that needs them.
+
+    All vectors are float32 and of length one. Every method but ``close`` raises ProviderMisconfigured when the model
+    cannot work at all, and ProviderUnavailable when it cannot now.
+    """
+
+    @property
+    def card(self) -> ModelCard: ...
+
+    def embed_passages(self, texts: Sequence[str]) -> Vectors:
+        """Return float32[n, d], a vector per text.
+
+        Raises:
+            InputRejected: a text is longer than the model reads, or refused by it; nothing is ever truncated.
+        """
+        ...
+
+    def embed_query(self, text: str) -> Vectors:
+        """Return float32[d]. Raises InputRejected as `embed_passages` does."""
+        ...
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return the model's own tokens of each text, those not counted that the model adds itself."""
+        ...
+
+    def check(self) -> None:
+        """Load the model and embed one word, so that what is wrong is known at the start."""
+        ...
+
+    def close(self) -> None:
+        """Let go of threads and connections. The embedder is not used any more."""
+        ...

@@ -1,0 +1,178 @@
+"""Reads see one state, writes are whole, and neither is confused by threads, forks or a busy server."""
+
+import multiprocessing
+import os
+import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import sqlalchemy as sa
+
+from penstock.storage.catalog import engine as engine_module
+from penstock.storage.catalog.engine import Catalog
+from penstock.storage.catalog.tables import installation, tenants
+from penstock.storage.errors import InvalidName, Unavailable
+
+
+def add(connection: sa.Connection, name: str) -> None:
+    connection.execute(sa.insert(tenants).values(id=name, created_at=1.0))
+
+
+def names(connection: sa.Connection) -> list[str]:
+    return list(connection.scalars(sa.select(tenants.c.id).order_by(tenants.c.id)))
+
+
+def read_names(catalog: Catalog) -> list[str]:
+    with catalog.read() as connection:
+        return names(connection)
+
+
+def test_a_write_is_kept_when_the_block_ends_and_gone_when_it_raises(catalog):
+    with catalog.write() as connection:
+        add(connection, "acme")
+    with pytest.raises(RuntimeError, match="stop"), catalog.write() as connection:
+        add(connection, "globex")
+        raise RuntimeError("stop")
+    assert read_names(catalog) == ["acme", "default"]
+
+
+def test_a_read_sees_one_state_while_a_writer_commits(catalog):
+    with catalog.read() as reader:
+        before = names(reader)
+        with catalog.write() as writer:
+            add(writer, "acme")
+        assert names(reader) == before
+    assert read_names(catalog) == [*["acme"], *before]
+
+
+def test_what_a_reader_changes_is_not_kept(catalog):
+    with pytest.raises(sa.exc.SQLAlchemyError) if catalog.dialect == "postgresql" else _nothing():
+        with catalog.read() as connection:
+            add(connection, "acme")
+    assert read_names(catalog) == ["default"]
+
+
+def test_writers_of_many_threads_wait_for_each_other(catalog):
+    def write(number: int) -> None:
+        with catalog.write() as connection:
+            add(connection, f"t{number}")
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(write, range(24)))
+    assert len(read_names(catalog)) == 25
+
+
+def test_writers_of_many_processes_lose_no_update(catalog, catalog_url):
+    with catalog.write() as connection:
+        connection.execute(sa.update(installation).values(created_at=0.0))
+    processes = [multiprocessing.get_context("spawn").Process(target=_count, args=(catalog_url, 20)) for _ in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    with catalog.read() as connection:
+        assert connection.scalar(sa.select(installation.c.created_at)) == 60.0
+
+
+def _count(url: str, times: int) -> None:
+    catalog = Catalog.open(url)
+    for _ in range(times):
+        with catalog.write() as connection:
+            held = sa.select(installation.c.created_at).with_for_update()
+            count = connection.scalar(held)
+            connection.execute(sa.update(installation).values(created_at=count + 1))
+    catalog.dispose()
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_parent_and_child_both_work_on_after_a_fork(catalog):
+    assert read_names(catalog) == ["default"]
+    busy, free = threading.Event(), threading.Event()
+    other = threading.Thread(target=_keep_reading, args=(catalog, busy, free))  # a connection in use during the fork
+    other.start()
+    assert busy.wait(10)
+    child = os.fork()
+    if child == 0:
+        try:
+            inherited = catalog._writer.pool.checkedin()
+            with catalog.write() as connection:
+                add(connection, "child")
+            os._exit(5 if inherited else 0 if read_names(catalog) == ["child", "default"] else 3)
+        finally:
+            os._exit(4)
+    _, status = os.waitpid(child, 0)
+    free.set()
+    other.join()
+    assert os.waitstatus_to_exitcode(status) == 0
+    with catalog.write() as connection:
+        add(connection, "parent")
+    assert read_names(catalog) == ["child", "default", "parent"]
+
+
+def _keep_reading(catalog: Catalog, busy: threading.Event, free: threading.Event) -> None:
+    with catalog.read() as connection:
+        names(connection)
+        busy.set()
+        free.wait(10)
+        names(connection)
+
+
+def test_a_lock_that_is_never_free_makes_the_catalog_unavailable(catalog_url, monkeypatch):
+    monkeypatch.setattr(engine_module, "LOCK_WAIT_S", 0.2)
+    catalog = Catalog.open(catalog_url)
+    with catalog.write() as holder:
+        holder.execute(sa.update(installation).values(created_at=7.0))
+        with pytest.raises(Unavailable, match="did not answer: .*Try again"), catalog.write() as connection:
+            connection.execute(sa.update(installation).values(created_at=8.0))
+    with catalog.read() as connection:
+        assert connection.scalar(sa.select(installation.c.created_at)) == 7.0
+    catalog.dispose()
+
+
+def test_a_server_that_is_not_there_is_named_without_its_password(tmp_path):
+    for url in (f"postgresql://someone:s3cret@/db?host={tmp_path}", f"sqlite:///{tmp_path}/no/folder/catalog.sqlite3"):
+        catalog = Catalog.open(url)
+        with pytest.raises(Unavailable, match=str(tmp_path)) as caught, catalog.read():
+            pass
+        assert "s3cret" not in str(caught.value)
+
+
+def test_a_mistake_in_a_statement_is_not_called_an_outage(catalog):
+    with pytest.raises(sa.exc.DBAPIError), catalog.read() as connection:
+        connection.execute(sa.text("SELECT nothing FROM nowhere"))
+
+
+@pytest.mark.parametrize("url", ["", "nonsense", "mysql://x/y", "sqlite://", "sqlite:///:memory:"])
+def test_an_address_that_cannot_work_is_refused_with_an_example(url):
+    with pytest.raises(InvalidName, match="sqlite:////path/to/file"):
+        Catalog.open(url)
+
+
+def test_sqlite_is_durable_and_checks_its_keys(tmp_path):
+    catalog = Catalog.open(f"sqlite:///{tmp_path}/catalog.sqlite3")
+    with catalog.read() as connection:
+        found = {name: connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("journal_mode", "synchronous")}
+        found["foreign_keys"] = connection.exec_driver_sql("PRAGMA foreign_keys").scalar()
+    catalog.dispose()
+    assert found == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
+
+
+def test_a_first_use_waits_while_another_process_changes_the_journal_mode(tmp_path):
+    path = tmp_path / "catalog.sqlite3"
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("CREATE TABLE x (y)")
+    other.execute("BEGIN EXCLUSIVE")
+    release = threading.Timer(0.2, lambda: other.execute("COMMIT"))
+    release.start()
+    catalog = Catalog.open(f"sqlite:///{path}")
+    with catalog.read() as connection:
+        assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
+    release.join()
+    other.close()
+    catalog.dispose()
+
+
+class _nothing:
+    def __enter__(self) -> None: ...
+    def __exit__(self, *_: object) -> None: ...

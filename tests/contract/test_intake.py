@@ -1,0 +1,245 @@
+"""Accepting documents: committed or not at all, numbered per document, and harmless to repeat."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import sqlalchemy as sa
+
+from penstock.storage import intake
+from penstock.storage.catalog.documents import known
+from penstock.storage.catalog.jobs import cancel_job, get_job
+from penstock.storage.catalog.tables import documents, versions
+from penstock.storage.catalog.tenants import create_tenant
+from penstock.storage.errors import Conflict, InvalidMetadata, InvalidName, NotFound
+from penstock.storage.ids import GenerationId, JobId, TenantId
+from penstock.storage.intake import SubmittedDocument
+from penstock.storage.submissions import checked
+
+from ..ledger_line import Line, document, new_line, rows
+
+
+@pytest.fixture
+def line(catalog) -> Line:
+    return new_line(catalog)
+
+
+def packs(line: Line) -> list[str]:
+    return [info.name for info in line.objects.list(f"tenants/{line.tenant}/packs/")]
+
+
+def job_of(line: Line, accepted: intake.Accepted):
+    return get_job(line.catalog, tenant=line.tenant, job_id=accepted.job_id)
+
+
+def test_documents_of_one_submission_share_a_pack_and_are_found_in_it(line):
+    texts = {"a": b"alpha", "empty": b"", "b": "böta".encode()}
+    accepted = line.accept([SubmittedDocument(source, f"{source}.txt", text) for source, text in texts.items()])
+
+    assert (accepted.accepted, accepted.unchanged, accepted.superseded) == (3, 0, 0)
+    assert [one.source for one in accepted.documents] == ["a", "empty", "b"]
+    found = line.version_rows("filename", "pack", "pack_offset", "size_bytes", "number", "state")
+    read = {name: line.objects.get_range(pack, offset=at, size_bytes=size) for name, pack, at, size, *_ in found}
+    assert read == {f"{source}.txt": text for source, text in texts.items()}
+    assert {row[4:] for row in found} == {(1, "queued")}
+    assert len(packs(line)) == 1
+
+
+def test_submitting_again_makes_no_version_no_pack_and_a_job_that_is_done(line):
+    first = line.submit("a", "b")
+    again = line.submit("a", "b")
+
+    assert (again.accepted, again.unchanged) == (0, 2)
+    assert again.job_id != first.job_id
+    assert [one.document_id for one in again.documents] == [one.document_id for one in first.documents]
+    assert all(one.version_id is None and one.number == 1 for one in again.documents)
+    assert (job_of(line, again).state, job_of(line, again).unchanged) == ("done", 2)
+    assert len(packs(line)) == 1
+    assert line.states() == {"a": ["queued"], "b": ["queued"]}
+
+
+@pytest.mark.parametrize(
+    "changed", [{"title": "T"}, {"metadata": {"year": 2}}, {"event_time": 5.0}, {"expires_at": 9e9}], ids=lambda one: [*one][0]
+)
+def test_other_metadata_make_a_new_version(line, changed):
+    line.accept([document("a", "text", metadata={"year": 1})])
+    again = line.accept([document("a", "text", **{"metadata": {"year": 1}, **changed})])
+    assert (again.accepted, again.documents[0].number) == (1, 2)
+
+
+def test_the_order_of_metadata_keys_makes_no_new_version(line):
+    line.accept([document("a", metadata={"x": 1, "y": {"p": 1, "q": 2}})])
+    assert line.accept([document("a", metadata={"y": {"q": 2, "p": 1}, "x": 1})]).unchanged == 1
+
+
+def test_a_newer_version_supersedes_one_that_is_still_queued_and_ends_its_job(line):
+    first = line.submit("a", text="old")
+    second = line.submit("a", text="new")
+
+    assert (second.accepted, second.superseded) == (1, 1)
+    assert line.states() == {"a": ["superseded", "queued"]}
+    assert job_of(line, first).state == "done"
+    assert job_of(line, second).documents == {"queued": 1}
+
+
+def test_a_newer_version_leaves_one_alone_that_is_being_worked_on(line):
+    line.submit("a", text="old")
+    line.claimed("chunk")
+    assert line.submit("a", text="new").superseded == 0
+    assert line.states() == {"a": ["chunking", "queued"]}
+
+
+@pytest.mark.parametrize("ending", ["failed", "cancelled"])
+def test_a_document_that_ended_badly_is_taken_again_unchanged(line, ending):
+    line.submit("a")
+    with line.catalog.write() as connection:
+        connection.execute(sa.update(versions).values(state=ending))
+    again = line.submit("a")
+    assert (again.accepted, again.documents[0].number) == (1, 2)
+
+
+def test_one_source_given_twice_is_refused_by_name(line):
+    with pytest.raises(InvalidName, match="'a' was given twice"):
+        line.accept([document("a", "one"), document("b"), document("a", "two")])
+    assert line.states() == {}
+    assert packs(line) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "error", "told"),
+    [
+        ({"source": ""}, InvalidName, "1 to 2,048 bytes"),
+        ({"source": "x" * 2_049}, InvalidName, "1 to 2,048 bytes"),
+        ({"source": "a\0b"}, InvalidName, "NUL"),
+        ({"filename": "\ud800"}, InvalidName, "surrogate"),
+        ({"title": "a\0"}, InvalidName, "the title of 'a'"),
+        ({"metadata": {"x": float("nan")}}, InvalidMetadata, "'x'"),
+        ({"event_time": float("inf")}, InvalidMetadata, "event_time of 'a'"),
+    ],
+)
+def test_what_cannot_be_stored_is_refused_with_its_name(fields, error, told):
+    with pytest.raises(error, match=told):
+        checked([SubmittedDocument(**{"source": "a", "filename": "a.txt", "data": b"", **fields})])
+
+
+def test_an_awkward_source_is_kept_as_it_is(line):
+    sources = ["x" * 2_048, "ü/日本 %s ? :name '\"", "  ", "a\nb"]
+    line.submit(*sources)
+    assert sorted(line.states()) == sorted(sources)
+
+
+def test_further_requests_append_to_a_job_and_reopen_it_when_it_was_done(line):
+    first = line.submit("a")
+    line.accept([document("b")], job_id=first.job_id)
+    assert job_of(line, first).documents == {"queued": 2}
+    line.run()
+    assert job_of(line, first).state == "done"
+
+    line.accept([document("b")], job_id=first.job_id)
+    assert (job_of(line, first).state, job_of(line, first).unchanged) == ("done", 1)
+    line.accept([document("c")], job_id=first.job_id)
+    assert (job_of(line, first).state, job_of(line, first).finished_at) == ("running", None)
+    assert job_of(line, first).documents == {"indexed": 2, "queued": 1}
+
+
+def test_a_job_that_cannot_take_more_says_why_and_takes_nothing(line):
+    other = new_line(line.catalog, name="letters")
+    theirs = other.submit("a")
+    mine = line.submit("a")
+    cancel_job(line.catalog, tenant=line.tenant, job_id=mine.job_id, now=line.now)
+    before = rows(line.catalog)
+
+    with pytest.raises(Conflict, match="another collection"):
+        line.accept([document("b")], job_id=theirs.job_id)
+    with pytest.raises(Conflict, match="was cancelled"):
+        line.accept([document("b")], job_id=mine.job_id)
+    with pytest.raises(NotFound, match="there is no job 'job_0'"):
+        line.accept([document("b")], job_id=JobId("job_0"))
+    assert rows(line.catalog) == before
+
+
+def test_the_collections_generations_and_jobs_of_another_tenant_do_not_exist(line):
+    theirs = new_line(line.catalog, tenant=create_tenant(line.catalog, "acme", now=1.0))
+    job_id = theirs.submit("a").job_id
+    line.submit("a", text="mine")
+    intruder = Line(line.catalog, theirs.collection)  # tenant default, collection of acme
+
+    with pytest.raises(NotFound, match="no collection"):
+        intruder.submit("x")
+    with pytest.raises(NotFound, match="no job"):
+        line.accept([document("x")], job_id=job_id)
+    with pytest.raises(NotFound, match="no collection"):
+        known(line.catalog, tenant=TenantId("default"), collection_id=theirs.collection.id, hashes={})
+    mixed = Line(line.catalog, line.collection)
+    with pytest.raises(NotFound, match="no generation"):
+        intake.accept(
+            line.catalog,
+            line.objects,
+            tenant=line.tenant,
+            collection_id=mixed.collection.id,
+            generation_id=GenerationId(theirs.collection.generation.id),
+            documents=[document("x")],
+            now=1.0,
+        )
+    assert theirs.states() == {"a": ["queued"], **{}} | {"a": theirs.states()["a"]}
+
+
+def test_rival_submissions_of_the_same_sources_get_numbers_of_their_own(line):
+    sources = [f"s{number}" for number in range(20)]
+
+    def submit(rival: int) -> intake.Accepted:
+        order = sources if rival % 2 else sources[::-1]
+        return line.accept([document(source, f"version of {rival}") for source in order])
+
+    with ThreadPoolExecutor(6) as threads:
+        results = list(threads.map(submit, range(6)))
+
+    assert sum(result.accepted for result in results) == 6 * len(sources)
+    with line.catalog.read() as connection:
+        numbered = sa.select(documents.c.source, versions.c.number, versions.c.state, documents.c.newest)
+        found = connection.execute(numbered.join(versions, versions.c.document_id == documents.c.id)).all()
+    for source in sources:
+        mine = sorted((row.number, row.state) for row in found if row.source == source)
+        assert [number for number, _ in mine] == [1, 2, 3, 4, 5, 6]
+        assert [state for _, state in mine] == ["superseded"] * 5 + ["queued"]
+    assert {row.newest for row in found} == {6}
+
+
+def test_bytes_left_out_as_unchanged_are_written_after_all_when_someone_was_faster(line, monkeypatch):
+    line.submit("a", text="old")
+    write_pack = intake.write_pack
+    packed: list[int] = []
+
+    def write(*args, **options):
+        if not packed:
+            packed.append(0)
+            line.submit("a", text="in between")  # "a" looked unchanged, and is not any more
+        pack = write_pack(*args, **options)
+        packed.append(len(pack.offsets))
+        return pack
+
+    monkeypatch.setattr(intake, "write_pack", write)
+    accepted = line.accept([document("a", "old of a"), document("b", "new")])
+
+    assert packed[-2:] == [1, 2]
+    assert (accepted.accepted, accepted.unchanged) == (2, 0)
+    found = {row[0]: row[1:] for row in line.version_rows("id", "pack", "pack_offset", "size_bytes")}
+    pack, offset, size = found[accepted.documents[0].version_id]
+    assert line.objects.get_range(pack, offset=offset, size_bytes=size) == b"old of a"
+
+
+def test_an_empty_submission_is_a_job_that_is_done(line):
+    accepted = line.accept([])
+    assert accepted.accepted == 0
+    assert job_of(line, accepted).state == "done"
+
+
+def test_known_tells_what_need_not_be_sent_again(line):
+    line.submit("kept", "failed", "other")
+    hashes = {one.source: one.content_hash for one in checked([document(s, f"text of {s}") for s in ("kept", "failed")])}
+    with line.catalog.write() as connection:
+        failed = sa.select(documents.c.id).where(documents.c.source == "failed").scalar_subquery()
+        connection.execute(sa.update(versions).where(versions.c.document_id == failed).values(state="failed"))
+    hashes |= {"other": b"another hash", "never seen": b"x"}
+
+    found = known(line.catalog, tenant=line.tenant, collection_id=line.collection.id, hashes=hashes)
+    assert found == {"kept"}

@@ -1,0 +1,304 @@
+"""Whatever fails, tears or dies while a version is published: readers see the old or the new one, whole.
+
+The script replaces a document, removes one, adds one and swaps a merge in, so that every kind of file is written.
+After each fault a new writer takes over, publishes the same, and the collector leaves exactly what is current.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from sqlalchemy import event
+from sqlalchemy.exc import OperationalError
+
+from penstock.storage.collecting import Retention, collect_generations, collect_scratch
+from penstock.storage.errors import Conflict, StorageError
+from penstock.storage.failpoints import VARIABLE
+from penstock.storage.manifests import Swap
+from penstock.storage.merging import build_merge
+from penstock.storage.objects import LocalObjects
+
+from ..storage_samples import (
+    TENANT,
+    Content,
+    InterceptedObjects,
+    Store,
+    current_manifest,
+    new_store,
+    texts_of,
+)
+
+NEVER = 10_000
+AT_ONCE = Retention(keep_versions=1, keep_s=0.0, min_age_s=-1e12)
+OLD = {"a": ["a1", "a2"], "b": ["b1"], "c": ["c1"], "d": ["d1"]}
+NEW = {"a": ["a3"], "c": ["c1"], "d": ["d1"], "e": ["e1"]}
+
+
+class PulledPlug(Exception):
+    """The fault that a test injects."""
+
+
+def prepared(folder: Path) -> tuple[Store, Swap]:
+    """A store at the old content, and a merge of its first two segments that waits for its swap.
+
+    A document was deleted since the merge, so that the swap has a delete to apply again.
+    """
+    store = new_store(folder)
+    store.add({"a": OLD["a"], "b": OLD["b"], "gone": ["g1"]})
+    store.add({"c": OLD["c"]})
+    manifest = store.add({"d": OLD["d"]}).manifest
+    inputs = manifest.segments[:2]
+    swap = Swap([each.id for each in inputs], build_merge(store.objects, manifest, inputs))
+    store.publish(removed_document_ids=["gone"])
+    return store, swap
+
+
+def change(store: Store, swap: Swap) -> None:
+    """Bring the store to the new content; a second time changes how it is stored, not what it is."""
+    try:
+        store.add({"a": NEW["a"], "e": NEW["e"]}, removed_document_ids=["b"], swap=swap)
+    except Conflict as error:
+        if "gone" not in str(error):
+            raise
+        store.add({"a": NEW["a"], "e": NEW["e"]}, removed_document_ids=["b"])
+
+
+def check_old_or_new(content: Content) -> bool:
+    """Return whether it is the new content; it must be one of the two."""
+    assert texts_of(content) in (OLD, NEW)
+    return texts_of(content) == NEW
+
+
+def check_recovery(store: Store, swap: Swap) -> None:
+    """A new writer goes on, and afterwards nothing is left that the current version does not name."""
+    successor = Store(store.catalog, LocalObjects(store.objects.root), now=store.now + 1_000, owner="successor")
+    change(successor, swap)
+    assert texts_of(successor.content()) == NEW
+    collect_generations(store.catalog, successor.objects, tenant=TENANT, now=successor.now, retention=AT_ONCE)
+    collect_scratch(successor.objects, now=successor.now, min_age_s=-1e12)
+    manifest = current_manifest(store.catalog, successor.objects)
+    named = {file.name for entry in manifest.segments for file in entry.all_files} | {successor.published[-1].name}
+    assert {info.name for info in successor.objects.list("")} == named
+    assert list(successor.objects.scratch().iterdir()) == []
+    assert texts_of(successor.content()) == NEW
+
+
+def fail_before(_objects: LocalObjects, *_call: object) -> None:
+    raise PulledPlug
+
+
+def fail_after(_objects: LocalObjects, *_call: object) -> Callable[[], None]:
+    def pull() -> None:
+        raise PulledPlug
+
+    return pull
+
+
+def tear(objects: LocalObjects, method: str, *args: object) -> None:
+    """A store without atomic writes: half of the object stays under its name."""
+    if method == "put":
+        name, parts = args
+        data = b"".join(parts)
+        objects.put(name, [data[: len(data) // 2]])
+    raise PulledPlug
+
+
+def fail_once_and_repeat(objects: LocalObjects, method: str, *args: object) -> None:
+    """A store whose answer was lost: the operation was done, and the client does it again."""
+    getattr(objects, method)(*args)
+
+
+def faulty(store: Store, fault: Callable, at: int) -> tuple[Store, InterceptedObjects]:
+    def before(number: int, method: str, *args: object):
+        return fault(store.objects, method, *args) if number == at else None
+
+    objects = InterceptedObjects(store.objects, before)
+    return replace(store, objects=objects), objects
+
+
+@pytest.mark.parametrize("fault", [fail_before, fail_after, tear])
+def test_a_fault_in_any_operation_of_the_store_leaves_the_old_version(tmp_path, fault):
+    for at in range(1, NEVER):
+        store, swap = prepared(tmp_path / str(at))
+        writer, objects = faulty(store, fault, at)
+        try:
+            change(writer, swap)
+        except PulledPlug:
+            assert not check_old_or_new(store.content())
+        else:
+            break
+        check_recovery(store, swap)
+        store.catalog.dispose()
+    assert texts_of(store.content()) == NEW
+    assert objects.count == at - 1 >= 10
+    print(f"{at - 1} operations")
+
+
+def test_a_store_that_repeats_any_write_changes_nothing(tmp_path):
+    """A delivery twice: the first answer was lost on the way."""
+    for at in range(1, NEVER):
+        store, swap = prepared(tmp_path / str(at))
+        writer, objects = faulty(store, fail_once_and_repeat, at)
+        change(writer, swap)
+        assert check_old_or_new(store.content())
+        store.catalog.dispose()
+        if objects.count < at:
+            return
+
+
+@contextmanager
+def failing_statement(store: Store, at: int):
+    """Make the catalog fail before its n-th statement, as a server does that goes away."""
+    engines = (store.catalog._reader, store.catalog._writer)
+    seen = 0
+
+    def before(_connection, _cursor, statement, *_rest) -> None:
+        nonlocal seen
+        seen += 1
+        if seen == at:
+            raise OperationalError(statement, {}, PulledPlug("database is locked"))
+
+    for engine in engines:
+        event.listen(engine, "before_cursor_execute", before)
+    try:
+        yield lambda: seen
+    finally:
+        for engine in engines:
+            event.remove(engine, "before_cursor_execute", before)
+
+
+def test_a_fault_in_any_statement_of_the_catalog_leaves_the_old_version(tmp_path):
+    for at in range(1, NEVER):
+        store, swap = prepared(tmp_path / str(at))
+        with failing_statement(store, at) as seen:
+            try:
+                change(store, swap)
+            except (StorageError, OperationalError):
+                failed = True
+            else:
+                failed = False
+        assert check_old_or_new(store.content()) != failed
+        if not failed:
+            assert seen() == at - 1 >= 8
+            return
+        check_recovery(store, swap)
+        store.catalog.dispose()
+
+
+@pytest.mark.parametrize("committed", [False, True])
+def test_a_fault_at_the_commit_is_old_or_new(tmp_path, committed):
+    store, swap = prepared(tmp_path)
+    write = store.catalog.write
+
+    @contextmanager
+    def torn(what: str = "catalog"):
+        if what != "publish":
+            with write(what) as connection:
+                yield connection
+            return
+        with write(what) as connection:
+            yield connection
+            if not committed:
+                raise PulledPlug
+        raise PulledPlug  # the server committed, and its answer was lost
+
+    store.catalog.write = torn
+    with pytest.raises(PulledPlug):
+        change(store, swap)
+    store.catalog.write = write
+
+    assert check_old_or_new(store.content()) == committed
+    check_recovery(store, swap)
+
+
+FAILPOINTS = {
+    "publish.begun": False,
+    "objects.put.file_synced": False,
+    "objects.put.file_synced:2": False,
+    "objects.put.file_synced:3": False,
+    "objects.linked": False,
+    "objects.linked:2": False,
+    "objects.linked:3": False,
+    "publish.segments_written": False,
+    "publish.files_written": False,
+    "publish.before_commit": False,
+    "publish.after_commit": True,
+}
+
+
+@pytest.mark.parametrize(("failpoint", "published"), FAILPOINTS.items())
+def test_a_writer_killed_at_any_step_leaves_the_old_or_the_new_version(tmp_path, failpoint, published):
+    store, swap = prepared(tmp_path)
+    store.catalog.dispose()
+
+    with run_writer(tmp_path, swap, {VARIABLE: failpoint}) as died:
+        output, _ = died.communicate(timeout=60)
+
+    assert died.returncode == -signal.SIGKILL, output
+    assert check_old_or_new(store.content()) == published
+    check_recovery(store, swap)
+
+
+def test_a_writer_stopped_past_its_lease_changes_nothing_when_it_wakes(tmp_path):
+    store, swap = prepared(tmp_path)
+    store.catalog.dispose()
+    zombie = run_writer(tmp_path, swap, {"STOP_AT_PUT": "2"})
+    _, status = os.waitpid(zombie.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status)
+    rival = Store(store.catalog, store.objects, now=store.now + 1_000, owner="rival")
+    rival.add({"a": ["of the rival"]})
+    before = rival.content()
+
+    with zombie:
+        zombie.send_signal(signal.SIGCONT)
+        output, _ = zombie.communicate(timeout=60)
+
+    assert zombie.returncode == 3, output
+    assert "another writer took over" in output
+    assert rival.content() == before
+    assert texts_of(before) == {**OLD, "a": ["of the rival"]}
+
+
+def run_writer(folder: Path, swap: Swap, environment: dict[str, str]) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(folder), json.dumps(swap.to_details()), str(Path(__file__).parents[2])],
+        env={**os.environ, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+WRITER = """
+import json, os, signal, sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[3])
+from penstock.storage.catalog.engine import Catalog
+from penstock.storage.errors import Fenced
+from penstock.storage.manifests import Swap
+from penstock.storage.objects import LocalObjects
+from tests.crash.test_publish_faults import change
+from tests.storage_samples import InterceptedObjects, Store
+
+folder, stop_at, puts = Path(sys.argv[1]), int(os.environ.get("STOP_AT_PUT", 0)), []
+
+def stop(_number, method, *_args):
+    puts.extend([1] if method == "put" else [])
+    if method == "put" and len(puts) == stop_at:
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+objects = InterceptedObjects(LocalObjects(folder / "objects"), stop)
+store = Store(Catalog.open(f"sqlite:///{folder / 'catalog.db'}"), objects, owner="writer")
+try:
+    change(store, Swap.from_details(json.loads(sys.argv[2])))
+except Fenced as error:
+    print(error)
+    sys.exit(3)
+"""

@@ -1,0 +1,209 @@
+"""The whole line of roles, played by hand on a real catalog: a test says who works, dies, or is late."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+
+from penstock.storage import ledger
+from penstock.storage.catalog.collections import CollectionInfo, create_collection
+from penstock.storage.catalog.engine import Catalog
+from penstock.storage.catalog.tables import batches, documents, metadata, versions
+from penstock.storage.ids import BatchId, JobId, ManifestVersion, TenantId, new_id
+from penstock.storage.intake import Accepted, SubmittedDocument, accept
+from penstock.storage.objects import MemoryObjects
+
+LEASE_S = 30.0
+MAX_ATTEMPTS = 3
+TENANT = TenantId("default")
+
+
+def document(source: str, text: str = "", **fields: Any) -> SubmittedDocument:
+    return SubmittedDocument(source, f"{source}.txt", text.encode(), **fields)
+
+
+@dataclass
+class Line:
+    """``now`` is the clock; it moves only when a test moves it. ``parts``: embed parts a chunk batch is cut into."""
+
+    catalog: Catalog
+    collection: CollectionInfo
+    tenant: TenantId = TENANT
+    objects: MemoryObjects = field(default_factory=MemoryObjects)
+    now: float = 1_000.0
+    parts: int = 1
+    owner: str = "worker"
+    version: int = 0
+
+    def accept(self, submitted: Sequence[SubmittedDocument], *, job_id: JobId | None = None) -> Accepted:
+        return accept(
+            self.catalog,
+            self.objects,
+            tenant=self.tenant,
+            collection_id=self.collection.id,
+            generation_id=self.collection.generation.id,
+            documents=submitted,
+            now=self.now,
+            job_id=job_id,
+        )
+
+    def submit(self, *sources: str, text: str = "text") -> Accepted:
+        return self.accept([document(source, f"{text} of {source}") for source in sources])
+
+    def form(self, *, max_batches: int = 100, **limits: int) -> int:
+        return ledger.form_chunk_batches(self.catalog, now=self.now, max_batches=max_batches, **limits)
+
+    def send(self, stage: str, *, limit: int = 100) -> list[BatchId]:
+        ready = ledger.take_ready(self.catalog, stage=stage, now=self.now, limit=limit, resend_after_s=LEASE_S)
+        return [batch.id for batch in ready]
+
+    def claim(self, batch_id: BatchId, *, owner: str | None = None) -> ledger.Claim | None:
+        return ledger.claim(
+            self.catalog,
+            batch_id,
+            owner=owner or self.owner,
+            lease_s=LEASE_S,
+            now=self.now,
+            max_attempts=MAX_ATTEMPTS,
+        )
+
+    def claimed(self, stage: str) -> ledger.Claim:
+        """Bring the only batch of a stage to a claim."""
+        if stage == "chunk":
+            self.form()
+        (batch_id,) = self.send(stage)
+        claim = self.claim(batch_id)
+        assert claim is not None
+        return claim
+
+    def cut(self, claim: ledger.Claim) -> list[ledger.EmbedPart]:
+        """Cut the claimed documents into parts of one group; every document has one chunk in every part."""
+        group = BatchId(new_id("batch"))
+        ids = [version.id for version in claim.versions]
+        return [
+            ledger.EmbedPart(
+                batch_id=BatchId(new_id("batch")),
+                group_id=group,
+                part=part,
+                input=f"staging/{group}/{part}",
+                document_version_ids=ids,
+                chunk_counts=dict.fromkeys(ids, 1),
+                chunk_count=len(ids),
+                size_bytes=10,
+                titles={},
+            )
+            for part in range(self.parts)
+        ]
+
+    def finish_chunking(
+        self,
+        claim: ledger.Claim,
+        *,
+        parts: Sequence[ledger.EmbedPart] | None = None,
+        failed: Sequence[ledger.FailedDocument] = (),
+    ) -> None:
+        cut = self.cut(claim) if parts is None else parts
+        ledger.finish_chunking(self.catalog, claim, parts=cut, failed=failed, now=self.now)
+
+    def finish_embedding(self, claim: ledger.Claim, *, cache_hits: int = 0) -> bool:
+        output = f"vectors-{claim.batch_id}-{claim.attempt}"
+        return ledger.finish_embedding(self.catalog, claim, output=output, cache_hits=cache_hits, now=self.now)
+
+    def claim_index(self, *, owner: str | None = None, max_chunks: int = 10_000) -> list[ledger.IndexGroup]:
+        return ledger.claim_index(
+            self.catalog,
+            shard=0,
+            owner=owner or self.owner,
+            lease_s=LEASE_S,
+            now=self.now,
+            max_chunks=max_chunks,
+            max_attempts=MAX_ATTEMPTS,
+        )
+
+    def publish(self, groups: Sequence[ledger.IndexGroup]) -> None:
+        with self.catalog.write("publish") as connection:
+            version = ManifestVersion(self.version + 1)
+            ledger.finish_indexing(connection, groups, version=version, now=self.now)
+        self.version += 1
+
+    def reconcile(self) -> ledger.Reconciled:
+        return ledger.reconcile(self.catalog, now=self.now, max_attempts=MAX_ATTEMPTS)
+
+    def retry(self, claim: ledger.Held, *, error: str = "it broke", **options: Any) -> None:
+        ledger.retry_later(self.catalog, claim, error=error, now=self.now, delay_s=0.0, **options)
+
+    def chunk(self) -> None:
+        self.form()
+        for batch_id in self.send("chunk"):
+            if (claim := self.claim(batch_id)) is not None:
+                self.finish_chunking(claim)
+
+    def embed(self) -> None:
+        for batch_id in self.send("embed"):
+            if (claim := self.claim(batch_id)) is not None:
+                self.finish_embedding(claim)
+
+    def index(self) -> None:
+        while groups := self.claim_index():
+            self.publish(groups)
+
+    def run(self, *, rounds: int = 12) -> None:
+        """Let every role work, and every lease lapse in between, until nothing is left to do."""
+        for _ in range(rounds):
+            self.chunk()
+            self.embed()
+            self.index()
+            self.now += LEASE_S + 1
+            self.reconcile()
+            if not self.unfinished():
+                return
+        raise AssertionError(f"still unfinished: {self.states()}")
+
+    def states(self) -> dict[str, list[str]]:
+        """Return the states of each document's versions, oldest first, by source."""
+        found: dict[str, list[str]] = {}
+        wanted = sa.select(documents.c.source, versions.c.state).join(versions, versions.c.document_id == documents.c.id)
+        with self.catalog.read() as connection:
+            for source, state in connection.execute(wanted.order_by(documents.c.source, versions.c.number)):
+                found.setdefault(source, []).append(state)
+        return found
+
+    def unfinished(self) -> bool:
+        over = {"indexed", "failed", "cancelled", "superseded"}
+        return any(state not in over for states in self.states().values() for state in states)
+
+    def batch_states(self, stage: str) -> list[str]:
+        wanted = sa.select(batches.c.state).where(batches.c.stage == stage).order_by(batches.c.id)
+        with self.catalog.read() as connection:
+            return list(connection.scalars(wanted))
+
+    def version_rows(self, *columns: str) -> list[tuple[Any, ...]]:
+        wanted = sa.select(*(versions.c[name] for name in columns)).order_by(versions.c.id)
+        with self.catalog.read() as connection:
+            return [tuple(row) for row in connection.execute(wanted)]
+
+
+def new_line(catalog: Catalog, *, tenant: TenantId = TENANT, name: str = "papers", **options: Any) -> Line:
+    collection = create_collection(
+        catalog,
+        tenant=tenant,
+        name=name,
+        model="hash",
+        dimensions=8,
+        metric="cosine",
+        chunking={"strategy": "auto"},
+        shards=1,
+        now=1.0,
+    )
+    return Line(catalog, collection, tenant=tenant, **options)
+
+
+def rows(catalog: Catalog, *, without: Iterable[str] = ()) -> Mapping[str, list[str]]:
+    """Return every row of every table, to compare before with after."""
+    with catalog.read() as connection:
+        return {
+            table.name: sorted(repr(tuple(row)) for row in connection.execute(sa.select(table)))
+            for table in metadata.sorted_tables
+            if table.name not in without
+        }

@@ -1,0 +1,541 @@
+"""The command line as its users see it: what it prints, what it prints to programs, and how it ends."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from penstock.api.cli.application import app
+from penstock.api.cli.exits import ExitCode, UsageError, report
+from penstock.api.cli.output import by_state, count, duration, plain, size
+from penstock.api.cli.search import parse_filters
+from penstock.client import Busy, Conflict, NotFound, Unauthorized, Unreachable
+from penstock.client.wire import (
+    Collection,
+    CollectionStatus,
+    Document,
+    DocumentList,
+    Hit,
+    HitDocument,
+    Job,
+    JobList,
+    RoleStatus,
+    SearchResult,
+    StageStatus,
+    Status,
+    Submitted,
+    Tenant,
+    TenantJob,
+)
+from penstock.settings.errors import InvalidSettings
+
+COMMANDS = [
+    ["up"],
+    ["serve"],
+    ["worker"],
+    ["beat"],
+    ["flower"],
+    ["migrate"],
+    ["ingest"],
+    ["search"],
+    ["status"],
+    ["collections", "list"],
+    ["collections", "create"],
+    ["collections", "show"],
+    ["collections", "delete"],
+    ["documents", "list"],
+    ["documents", "show"],
+    ["jobs", "list"],
+    ["jobs", "show"],
+    ["jobs", "cancel"],
+    ["tenants", "list"],
+    ["tenants", "create"],
+    ["config", "show"],
+    ["config", "check"],
+]
+
+JOB = Job(
+    id="job_1",
+    collection="default",
+    state="done",
+    created_at=1.0,
+    finished_at=2.0,
+    documents={"indexed": 2, "failed": 1},
+    chunks_total=9,
+    chunks_embedded=9,
+    chunks_indexed=9,
+    cache_hits=4,
+    unchanged=0,
+    token="gen_1:3",
+)
+COLLECTION = Collection(
+    id="col_1",
+    name="default",
+    created_at=1.0,
+    model="minilm",
+    dimensions=384,
+    metric="cosine",
+    chunking={"strategy": "auto"},
+    version=3,
+    published_at=2.0,
+    chunks=9,
+    documents={"indexed": 2, "failed": 1},
+    token="gen_1:3",
+)
+
+
+def document(source: str, **fields) -> Document:
+    known = {
+        "id": f"doc_{source}",
+        "source": source,
+        "title": None,
+        "filename": source.rsplit("/", 1)[-1],
+        "media_type": None,
+        "size_bytes": 2048,
+        "metadata": {"lang": "en"},
+        "event_time": None,
+        "expires_at": None,
+        "version": 1,
+        "state": "indexed",
+        "stage": None,
+        "error_code": None,
+        "error": None,
+        "chunks": 4,
+        "created_at": 1.0,
+        "finished_at": 2.0,
+        "indexed_version": 3,
+        "job_id": "job_1",
+    }
+    return Document.model_validate(known | fields)
+
+
+FAILURE = {"state": "failed", "stage": "chunk", "error_code": "truncated", "error": "the file [ends] early"}
+BAD = document("papers/cut.pdf", chunks=None, **FAILURE)
+EMBED = {"role": "embed", "host": "box", "pid": 4, "started_at": 1.0, "seen_at": 99.0, "progress_at": 98.0}
+ACME = {"tenant": "acme", "name": "default", "model": "minilm", "version": 3, "chunks": 9, "documents": {"indexed": 2}}
+HIT = Hit(
+    chunk_id=7,
+    score=0.7312,
+    text="A penstock is a sluice\nthat controls the flow of water to a turbine.",
+    start=0,
+    end=70,
+    page=3,
+    heading="Sluices",
+    document=HitDocument(
+        id="doc_1", source="papers/good.md", title="On [penstocks]", metadata={}, version=1, media_type="text/markdown"
+    ),
+)
+
+
+class Server:
+    """Stands for `penstock.client.Penstock`: remembers what it was asked, answers what the tests set."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple] = []
+        self.connected: tuple = ()
+        self.raises: Exception | None = None
+        self.documents_sent: list[str] = []
+        self.is_known: set[str] = set()
+        self.exists = True
+
+    def __call__(self, url, key, tenant):
+        self.connected = (url, key, tenant)
+        return self
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        return None
+
+    def _note(self, *what):
+        self.asked.append(what)
+        if self.raises is not None:
+            raise self.raises
+
+    def search(self, collection, query, *, k, filter=None):  # noqa: A002
+        self._note("search", collection, query, k, filter)
+        return SearchResult(hits=[HIT], version=3, token="gen_1:3", took_ms=1.25)
+
+    def status(self):
+        self._note("status")
+        stage = StageStatus(ready=2, sent=1, running=1, dead=1, oldest_s=75.0)
+        return Status(
+            version="0.1.0",
+            now=100.0,
+            queued_documents=12,
+            oldest_queued_s=61.0,
+            stages={"chunk": stage, "embed": stage},
+            roles=[RoleStatus(**EMBED, doing="batch b_1")],
+            jobs=[TenantJob(**(JOB.model_dump() | {"tenant": "acme", "state": "running"}))],
+            collections=[CollectionStatus(**ACME)],
+        )
+
+    def collections(self):
+        self._note("collections")
+        return [COLLECTION]
+
+    def collection(self, name):
+        self._note("collection", name)
+        if not self.exists:
+            raise NotFound(f"there is no collection {name!r}")
+        return COLLECTION
+
+    def create_collection(self, name, *, model=None, chunking=None, metric=None):
+        self._note("create_collection", name, model, chunking, metric)
+        return COLLECTION
+
+    def delete_collection(self, name):
+        self._note("delete_collection", name)
+
+    def documents(self, collection, *, state=None, after=None, limit=100):
+        self._note("documents", collection, state, after, limit)
+        return DocumentList(data=[document("papers/good.md"), BAD], has_more=True, last_id=BAD.id)
+
+    def all_documents(self, collection, *, state=None):
+        self._note("all_documents", collection, state)
+        return iter([BAD, document("x", state="failed", job_id="job_other")])
+
+    def document(self, collection, document_id):
+        self._note("document", collection, document_id)
+        return BAD
+
+    def jobs(self, *, after=None, limit=20):
+        self._note("jobs", after, limit)
+        return JobList(data=[JOB], has_more=False, last_id=JOB.id)
+
+    def job(self, job_id, *, wait_s=0):
+        self._note("job", job_id)
+        return JOB
+
+    def cancel(self, job_id):
+        self._note("cancel", job_id)
+        return JOB
+
+    def tenants(self):
+        self._note("tenants")
+        return [Tenant(name="acme", created_at=1.0)]
+
+    def create_tenant(self, name):
+        self._note("create_tenant", name)
+        return Tenant(name=name, created_at=1.0)
+
+    def known(self, collection, hashes):
+        return self.is_known & set(hashes)
+
+    def upload(self, collection, uploads, *, job_id=None):
+        self._note("upload", collection, job_id)
+        self.documents_sent += [upload.source for upload in uploads]
+        return Submitted(job=JOB, accepted=len(uploads), unchanged=0)
+
+
+@pytest.fixture
+def server(monkeypatch, tmp_path):
+    fake = Server()
+    monkeypatch.setattr("penstock.client.Penstock", fake)
+    monkeypatch.chdir(tmp_path)
+    for name in os.environ:
+        if name.startswith("PENSTOCK_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("PENSTOCK_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("PENSTOCK_API_KEY", "key-of-the-tests")
+    return fake
+
+
+@pytest.fixture
+def penstock(server):
+    def run(*words: str, code: int = 0, **options):
+        result = CliRunner().invoke(app, list(words), **options)
+        if result.exception and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == code, result.output
+        return result
+
+    return run
+
+
+def test_help_answers_in_under_300_ms():
+    """In processor time, the best of a few: other tests run at the same time."""
+    command = [sys.executable, "-m", "penstock.api.cli", "--help"]
+    took_s = []
+    for _ in range(8):
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        subprocess.run(command, check=True, capture_output=True)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        took_s.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
+        if took_s[-1] < 0.3:
+            return
+    pytest.fail(f"took {took_s}")
+
+
+def test_help_imports_nothing_heavy():
+    code = "import sys; from penstock.api.cli.application import app; print(*sorted(sys.modules))"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    heavy = {"rich", "httpx", "pydantic", "numpy", "sqlalchemy", "numba", "fastapi", "celery", "redis"}
+    assert heavy.isdisjoint(loaded)
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_explains_itself(penstock, command):
+    shown = penstock(*command, "--help").stdout
+    assert "Usage:" in shown
+    assert len(shown.splitlines()) > 5
+
+
+def test_every_command_is_tested_here(penstock):
+    shown = penstock("--help").stdout.partition("Commands:")[2].partition("Exit codes")[0]
+    listed = {line.split()[0] for line in shown.splitlines() if line.startswith("  ") and line.strip()}
+    assert listed == {command[0] for command in COMMANDS}
+
+
+def test_exit_codes_are_named_in_the_help(penstock):
+    epilog = " ".join(penstock("--help").stdout.partition("Exit codes:")[2].split())
+    for code in ExitCode:
+        assert f"{code.value} " in epilog
+
+
+def test_version_names_the_program(penstock):
+    assert penstock("--version").stdout.startswith("penstock 0.")
+
+
+def test_a_hit_is_shown_with_score_title_place_and_marked_words(penstock, server):
+    shown = penstock("search", "flow", "of", "water", "-k", "2", "-f", "lang=en", "-f", "year>=2020").stdout
+    assert server.asked == [("search", "default", "flow of water", 2, "lang=en,year>=2020")]
+    for part in ("0.731", "On [penstocks]", "papers/good.md", "page 3", "Sluices", "«water»", "«flow»"):
+        assert part in shown
+    assert "sluice that" in " ".join(shown.split())
+
+
+def test_filters_are_words_or_json_but_not_both():
+    tree = {"type": "eq", "key": "lang", "value": "en"}
+    assert parse_filters([]) is None
+    assert parse_filters(["a=1", "b!=2"]) == "a=1,b!=2"
+    assert parse_filters([json.dumps(tree)]) == tree
+    assert parse_filters([json.dumps(tree)] * 2) == {"type": "and", "filters": [tree, tree]}
+    for wrong in (["{"], [json.dumps(tree), "a=1"]):
+        with pytest.raises(UsageError, match="--filter"):
+            parse_filters(wrong)
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["search", "x"],
+        ["status"],
+        ["collections", "list"],
+        ["collections", "create", "c"],
+        ["collections", "show", "c"],
+        ["collections", "delete", "c"],
+        ["documents", "list"],
+        ["documents", "show", "d"],
+        ["jobs", "list"],
+        ["jobs", "show", "job_1"],
+        ["jobs", "show", "job_1", "--wait"],
+        ["jobs", "cancel", "job_1"],
+        ["tenants", "list"],
+        ["tenants", "create", "acme"],
+        ["config", "show"],
+    ],
+    ids=" ".join,
+)
+def test_json_is_one_value_and_nothing_else(penstock, command):
+    json.loads(penstock(*command, "--json").stdout)
+
+
+@pytest.mark.parametrize(
+    ("command", "parts"),
+    [
+        (
+            ["status"],
+            [
+                "12 documents waiting to be cut, the oldest for 1 min 01 s",
+                "embed",
+                "batch b_1",
+                "1 min 15 s",
+                "acme",
+                "3/3",
+                "2 indexed",
+            ],
+        ),
+        (["collections", "list"], ["default", "minilm", "9", "1 failed"]),
+        (["collections", "show", "default"], ["384 dimensions", "strategy auto", "version"]),
+        (["documents", "list"], ["papers/good.md", "2.0 KiB", "truncated", "the file [ends] early", "--after"]),
+        (["documents", "show", "d"], ["truncated in chunk", '{"lang": "en"}']),
+        (["jobs", "list"], ["job_1", "9/9"]),
+        (["jobs", "show", "job_1"], ["done", "4 hits", "--state failed"]),
+        (["tenants", "list"], ["acme"]),
+        (["config", "show"], ["PENSTOCK_DATA_DIR", "api.port", "7700"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) and value[0].isalpha() else "",
+)
+def test_people_get_tables(penstock, command, parts):
+    shown = " ".join(penstock(*command).stdout.split())
+    for part in parts:
+        assert part in shown
+
+
+def test_deleting_a_collection_asks_first(penstock, server):
+    penstock("collections", "delete", "default", code=1, input="n\n")
+    assert ("delete_collection", "default") not in server.asked
+    penstock("collections", "delete", "default", input="y\n")
+    assert ("delete_collection", "default") in server.asked
+
+
+def test_ingest_lists_what_failed_and_ends_with_3(penstock, server, tmp_path):
+    (tmp_path / "papers").mkdir()
+    for name in ("good.md", "cut.pdf", "more.txt"):
+        (tmp_path / "papers" / name).write_text(name)
+    (tmp_path / "papers" / "nowhere").symlink_to(tmp_path / "none")
+    server.exists = False
+
+    shown = penstock("ingest", "papers", "--metadata", "lang=en", code=3)
+
+    assert ("create_collection", "default", None, None, None) in server.asked
+    assert server.documents_sent == ["papers/cut.pdf", "papers/good.md", "papers/more.txt"]
+    text = " ".join(shown.stdout.split())
+    for part in (
+        "papers/cut.pdf",
+        "truncated: the file [ends] early",
+        "a link to nothing",
+        "2 documents (9 chunks) indexed",
+    ):
+        assert part in text
+    assert "job_other" not in text
+
+
+def test_ingest_says_that_there_is_nothing_to_do(penstock, server, tmp_path):
+    (tmp_path / "papers").mkdir()
+    for number in range(47):
+        (tmp_path / "papers" / f"{number}.txt").write_text("x")
+    server.is_known = {f"papers/{number}.txt" for number in range(47)}
+
+    assert "nothing to do: 47 documents unchanged" in penstock("ingest", "papers").stdout
+    assert json.loads(penstock("ingest", "papers", "--json").stdout)["unchanged"] == 47
+    assert server.documents_sent == []
+    (tmp_path / "empty").mkdir()
+    assert "no files found" in penstock("ingest", "empty").stdout
+
+
+def test_ingest_does_not_wait_when_told_so(penstock, server, tmp_path):
+    (tmp_path / "a.txt").write_text("x")
+    assert "penstock jobs show job_1" in penstock("ingest", "a.txt", "--no-wait").stdout
+
+
+def test_ingest_makes_the_collection_as_it_was_asked_for(penstock, server, tmp_path):
+    (tmp_path / "a.txt").write_text("x")
+    penstock("ingest", "a.txt", "-c", "notes", "--model", "hash", "--chunking", "tokens:100:10", "--no-wait")
+    (made,) = (what for what in server.asked if what[0] == "create_collection")
+    assert made[1:3] == ("notes", "hash")
+    assert made[3].size_tokens == 100
+
+
+def test_the_url_the_key_and_the_tenant_are_found_in_this_order(penstock, server, tmp_path, monkeypatch):
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "api.url").write_text("http://127.0.0.1:4444\n")
+    (data / "admin.key").write_text("kept-key\n")
+    penstock("tenants", "list")
+    assert server.connected == ("http://127.0.0.1:4444", "key-of-the-tests", "default")
+
+    monkeypatch.delenv("PENSTOCK_API_KEY")
+    penstock("collections", "list")
+    assert server.connected[1] == "kept-key"
+
+    monkeypatch.setenv("PENSTOCK_ADMIN_KEY", "key-of-the-settings")
+    monkeypatch.setenv("PENSTOCK_TENANT", "acme")
+    monkeypatch.setenv("PENSTOCK_URL", "http://far.example")
+    penstock("collections", "list")
+    assert server.connected == ("http://far.example", "key-of-the-settings", "acme")
+
+    penstock("collections", "list", "--url", "http://x", "--key", "k", "--tenant", "t")
+    assert server.connected == ("http://x", "k", "t")
+
+
+def test_without_a_running_server_the_configured_port_is_tried(penstock, server, monkeypatch):
+    penstock("tenants", "list")
+    assert server.connected[0] == "http://127.0.0.1:7700"
+
+
+def test_without_a_key_the_message_says_how_to_give_one(penstock, server, monkeypatch):
+    monkeypatch.delenv("PENSTOCK_API_KEY")
+    with pytest.raises(UsageError, match="--key or PENSTOCK_API_KEY"):
+        penstock("tenants", "list")
+
+
+def test_a_settings_file_is_chosen_for_any_command(penstock, server, tmp_path):
+    (tmp_path / "other.toml").write_text("[api]\nport = 4321\n")
+    shown = penstock("--config", "other.toml", "config", "show", "--json").stdout
+    assert json.loads(shown)["api.port"] == {"value": 4321, "source": str(tmp_path / "other.toml")}
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (Unreachable("no connection"), 4),
+        (Busy("job job_1 is still running after 3 s", code="still_running"), 5),
+        (Busy("slow down"), 1),
+        (Conflict("it is so"), 1),
+        (Unauthorized("wrong key"), 1),
+        (UsageError("so not"), 2),
+        (InvalidSettings(["file: key"]), 2),
+        (KeyError("oops"), 1),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_error_is_a_sentence_and_a_code(error, code, capsys):
+    assert report(error, as_json=False) == code
+    assert capsys.readouterr().err.startswith("error: ")
+    assert report(error, as_json=True) == code
+    assert set(json.loads(capsys.readouterr().err)["error"]) == {"code", "message"}
+
+
+def run_cli(*words: str, **environ: str) -> subprocess.CompletedProcess:
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
+    command = [sys.executable, "-m", "penstock.api.cli", *words]
+    return subprocess.run(command, env=clean | environ, capture_output=True, text=True, check=False)
+
+
+def test_bad_input_gives_no_stack_trace(tmp_path):
+    (tmp_path / "penstock.toml").write_text("[api]\nprot = 1\n")
+    config, data = str(tmp_path / "penstock.toml"), {"PENSTOCK_DATA_DIR": str(tmp_path)}
+    for words, code in (
+        (("--config", config, "config", "show"), 2),
+        (("--config", str(tmp_path / "none"), "config", "check"), 2),
+        (("search", "x"), 2),
+        (("search", "x", "--key", "k", "--url", "http://127.0.0.1:9"), 4),
+        (("worker", "cook"), 2),
+        (("up", "--only", "cook"), 2),
+        (("nonsense",), 2),
+        (("search",), 2),
+    ):
+        result = run_cli(*words, **data)
+        assert result.returncode == code, (words, result.stderr)
+        assert "Traceback" not in result.stderr
+        assert result.stderr.strip()
+        assert result.stdout == ""
+
+
+def test_a_stack_trace_is_shown_when_asked_for():
+    assert "Traceback" in run_cli("worker", "cook", PENSTOCK_DEBUG="1").stderr
+
+
+def test_numbers_are_said_as_people_say_them():
+    assert [count(1, "document"), count(2000, "chunk")] == ["1 document", "2,000 chunks"]
+    assert [size(12), size(2048), size(5 << 20), size(3 << 40)] == ["12 B", "2.0 KiB", "5.0 MiB", "3.0 TiB"]
+    assert [duration(None), duration(1.23), duration(45.2), duration(75), duration(7260)] == [
+        "-",
+        "1.2 s",
+        "45 s",
+        "1 min 15 s",
+        "2 h 01 min",
+    ]
+    assert by_state({"queued": 0, "indexed": 1200}) == "1,200 [green]indexed[/]"
+
+
+def test_text_from_outside_is_neither_markup_nor_control_characters():
+    assert plain("[red]x[/]\x1b[2J") == "\\[red]x\\[/] [2J"
+    assert plain(None) == ""

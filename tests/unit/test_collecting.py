@@ -1,0 +1,233 @@
+"""Garbage goes; what a reader, a writer or a retained version may need stays."""
+
+import os
+
+import pytest
+from sqlalchemy import delete, insert
+
+from penstock.storage import paths
+from penstock.storage.catalog import tables
+from penstock.storage.collecting import (
+    Retention,
+    collect_generations,
+    collect_lost_staging,
+    collect_packs,
+    collect_scratch,
+    collect_staging,
+)
+from penstock.storage.ids import GenerationId, TenantId
+from penstock.storage.manifests import read_manifest
+from penstock.storage.objects import MemoryObjects
+
+from ..storage_samples import GENERATION, TENANT, Store, add_generation, open_catalog
+
+HOUR = 3_600.0
+NONE = Retention(keep_versions=1, keep_s=0.0, min_age_s=0.0)
+
+
+@pytest.fixture
+def store(tmp_path):
+    """A store whose objects are dated by its own clock."""
+    store = Store(open_catalog(tmp_path), MemoryObjects(clock=lambda: store.now))
+    return store
+
+
+def names(store: Store, prefix: str = "tenants/") -> set[str]:
+    return {info.name for info in store.objects.list(prefix)}
+
+
+def collect(store: Store, *, later_s: float = 0.0, **options: object):
+    return collect_generations(store.catalog, store.objects, tenant=TENANT, now=store.now + later_s, **options)
+
+
+def named_by(store: Store, *manifests: str) -> set[str]:
+    segments = [entry for name in manifests for entry in read_manifest(store.objects, name).segments]
+    return {*manifests, *(file.name for entry in segments for file in entry.all_files)}
+
+
+def publish_versions(store: Store, count: int) -> list[str]:
+    return [store.add({"a": [f"text {i}"], f"d{i}": ["other"]}).name for i in range(count)]
+
+
+def test_without_retention_exactly_the_current_version_is_left(store):
+    versions = publish_versions(store, 5)
+    before = store.content()
+
+    collected = collect(store, retention=NONE)
+
+    assert names(store) == named_by(store, versions[-1])
+    assert collected.objects > 0
+    assert collected.size_bytes > 0
+    assert store.content() == before
+
+
+def test_the_last_versions_stay_readable(store):
+    versions = publish_versions(store, 8)
+
+    collect(store, later_s=1.0, retention=Retention(keep_versions=3, keep_s=0.0, min_age_s=0.0))
+
+    assert names(store) == named_by(store, *versions[-3:])
+
+
+def test_a_version_stays_for_a_while_after_it_was_followed_by_the_next(store):
+    """Its age does not matter: a version of last week that was replaced a minute ago may still be in use."""
+    first = publish_versions(store, 1)[0]
+    store.now += 7 * 24 * HOUR
+    versions = publish_versions(store, 12)
+    retention = Retention(keep_versions=2, keep_s=HOUR, min_age_s=0.0)
+
+    collect(store, retention=retention)
+    assert names(store) == named_by(store, first, *versions)
+    collect(store, later_s=HOUR, retention=retention)
+
+    assert names(store) == named_by(store, *versions[-2:])
+
+
+def test_young_files_stay_whoever_wrote_them(store):
+    publish_versions(store, 1)
+    orphan = paths.segment(TENANT, GENERATION, "seg_orphan")
+    store.objects.put(orphan, [b"of a writer that is about to publish"])
+
+    collect(store, later_s=HOUR - 1, retention=Retention(keep_versions=1, keep_s=0.0))
+    assert orphan in names(store)
+    collect(store, later_s=HOUR, retention=Retention(keep_versions=1, keep_s=0.0))
+    assert orphan not in names(store)
+
+
+def test_pinned_files_stay_however_old(store):
+    publish_versions(store, 1)
+    waiting = paths.segment(TENANT, GENERATION, "seg_merged")
+    store.objects.put(waiting, [b"of a merge that waits for its swap"])
+
+    collect(store, later_s=100 * HOUR, pinned=[waiting], retention=NONE)
+    assert waiting in names(store)
+    collect(store, later_s=100 * HOUR, retention=NONE)
+    assert waiting not in names(store)
+
+
+def test_a_young_manifest_of_a_fenced_writer_keeps_its_files_until_it_is_old(store):
+    publish_versions(store, 2)
+
+    def refuse(*_):
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        store.add({"b": ["never indexed"]}, in_transaction=refuse)
+    everything = names(store)
+
+    collect(store, later_s=HOUR - 1, retention=Retention(keep_versions=9, keep_s=0.0))
+    assert names(store) == everything
+    collect(store, later_s=HOUR, retention=Retention(keep_versions=9, keep_s=0.0))
+    assert names(store) == named_by(store, *(published.name for published in store.published))
+
+
+def test_a_generation_with_an_unreadable_manifest_is_left_alone(store, caplog):
+    versions = publish_versions(store, 3)
+    everything = names(store)
+    store.objects._objects[versions[-2]] = (b"rot", 0.0)
+
+    assert collect(store, later_s=100 * HOUR).objects == 0
+    assert names(store) == everything
+    assert "nothing of gen_1 is collected" in caplog.text
+
+
+def test_a_generation_that_was_deleted_goes_whole_and_others_stay(store):
+    publish_versions(store, 2)
+    add_generation(store.catalog, tenant=TENANT, generation_id=GenerationId("gen_2"))
+    dropped = paths.segment(TENANT, GenerationId("gen_0"), "seg_1")
+    other = paths.segment(TenantId("rival"), GenerationId("gen_0"), "seg_1")
+    for name in (dropped, other):
+        store.objects.put(name, [b"x"])
+    kept = names(store) - {dropped}
+
+    collect(store, later_s=HOUR - 10)
+    assert dropped in names(store)
+    collect(store, later_s=HOUR)
+
+    assert names(store) == kept
+
+
+def test_staging_goes_with_its_batches(store):
+    for batch in ("one", "two", "lost"):
+        store.objects.put(paths.staged_chunks(TENANT, batch), [b"chunks"])
+        store.objects.put(paths.staged_vectors(TENANT, batch, attempt=1), [b"vectors"])
+    with store.catalog.write() as connection:
+        given = {"tenant_id": TENANT, "generation_id": GENERATION, "shard": 0, "stage": "embed", "state": "done"}
+        connection.execute(insert(tables.batches).values(id="two", group_id="two", created_at=0, **given))
+
+    assert collect_staging(store.objects, tenant=TENANT, batch_ids=["one"]).objects == 2
+    assert collect_lost_staging(store.catalog, store.objects, tenant=TENANT, now=store.now + HOUR - 1).objects == 0
+    assert collect_lost_staging(store.catalog, store.objects, tenant=TENANT, now=store.now + HOUR).objects == 2
+    assert {paths.batch_of(name) for name in names(store)} == {"two"}
+
+
+def test_packs_stay_as_long_as_a_version_refers_to_them_or_they_are_young(store):
+    used, unused = (paths.pack(TENANT, digest=digest) for digest in ("0a", "0b"))
+    for pack in (used, unused):
+        store.objects.put(pack, [b"bytes"])
+    refer_to(store, used)
+
+    def collected(later_s: float) -> int:
+        return collect_packs(store.catalog, store.objects, tenant=TENANT, now=store.now + later_s).objects
+
+    assert collected(HOUR - 1) == 0
+    store.now += HOUR
+    store.objects.put(unused, [b"bytes"])  # submitted again
+    assert collected(HOUR - 1) == 0
+    assert collected(HOUR) == 1
+    assert names(store) == {used}
+    with store.catalog.write() as connection:
+        connection.execute(delete(tables.versions))
+    assert collected(HOUR) == 1
+
+
+def test_a_pack_submitted_again_while_it_is_being_collected_stays(store, monkeypatch):
+    pack = paths.pack(TENANT, digest="0a")
+    store.objects.put(pack, [b"bytes"])
+    listed = list(store.objects.list(pack))
+    later = store.now + 2 * HOUR
+    store.now = later
+    answers = [listed]
+    list_now = store.objects.list
+    monkeypatch.setattr(store.objects, "list", lambda prefix: answers.pop() if answers else list_now(prefix))
+    store.objects.put(pack, [b"bytes"])
+
+    assert collect_packs(store.catalog, store.objects, tenant=TENANT, now=later).objects == 0
+
+
+def test_what_dead_processes_left_in_scratch_goes(store):
+    old, young = (store.objects.scratch() / name for name in ("old", "young"))
+    for path, modified_at in ((old, 1_000.0), (young, 1_000.0 + HOUR)):
+        path.write_bytes(b"half a file")
+        os.utime(path, (modified_at, modified_at))
+
+    assert collect_scratch(store.objects, now=1_000.0 + HOUR).objects == 1
+    assert young.exists()
+    assert not old.exists()
+
+
+def refer_to(store: Store, pack: str) -> None:
+    collection = f"collection-of-{GENERATION}"
+    with store.catalog.write() as connection:
+        mine = {"tenant_id": TENANT, "collection_id": collection}
+        connection.execute(insert(tables.jobs).values(id="job", state="running", created_at=0, **mine))
+        connection.execute(insert(tables.documents).values(id="doc", source="a", newest=1, created_at=0, **mine))
+        connection.execute(
+            insert(tables.versions).values(
+                id="v1",
+                generation_id=GENERATION,
+                document_id="doc",
+                job_id="job",
+                number=1,
+                state="indexed",
+                filename="a",
+                metadata={},
+                content_hash=b"",
+                metadata_hash=b"",
+                pack=pack,
+                pack_offset=0,
+                size_bytes=5,
+                created_at=0,
+                **mine,
+            )
+        )
