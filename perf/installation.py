@@ -1,6 +1,7 @@
 """A whole Penstock in a directory of its own, with real processes, to be measured or broken.
 
-Used by the scripts here and by tests/e2e. It reaches the installation as a user does: through the command line and HTTP.
+Used by the scripts here and by tests/e2e. It reaches the installation as a user does: through the command line and
+HTTP.
 """
 
 import os
@@ -13,14 +14,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from penstock.client import Penstock, Status
+from penstock.client import Penstock
 
 START_S = 120.0
 STOP_S = 60.0
 
 
 class Installation:
-    """`penstock up` on a free port. ``settings`` are PENSTOCK_* names without the prefix, as in ``EMBEDDING__MODEL``."""
+    """`penstock up` on a free port. ``settings`` are PENSTOCK_* names without it, as in ``EMBEDDING__MODEL``."""
 
     def __init__(self, data_dir: Path, *, settings: Mapping[str, str] | None = None) -> None:
         self.data_dir = data_dir
@@ -34,7 +35,9 @@ class Installation:
         self.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self.stop()
 
     def start(self) -> None:
@@ -43,7 +46,9 @@ class Installation:
         self._url_file.unlink(missing_ok=True)
         with self.log.open("ab") as log:
             command = [sys.executable, "-m", "penstock.api.cli", "up"]
-            self._process = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log, cwd=self.data_dir.parent)
+            self._process = subprocess.Popen(
+                command, env=self.environment, stdout=log, stderr=log, cwd=self.data_dir.parent
+            )
         deadline = time.monotonic() + START_S
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
@@ -90,13 +95,19 @@ class Installation:
         command = [sys.executable, "-m", "penstock.api.cli", *words]
         environment = {**self.environment, "COLUMNS": "120", "NO_COLOR": "1"}
         return subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=timeout_s, check=False, cwd=self.data_dir.parent
+            command,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=timeout_s,
+            check=False,
+            cwd=self.data_dir.parent,
         )
 
     def pids(self, role: str) -> list[int]:
         """Return the main processes of a role, as they report themselves."""
         with self.client() as client:
-            return [seen.pid for seen in _roles(client.status()) if seen.role == role]
+            return [seen.pid for seen in client.status().roles or [] if seen.role == role]
 
     def tail(self, lines: int = 30) -> str:
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
@@ -110,10 +121,6 @@ class Installation:
             return False
         try:
             with self.client() as client:
-                return {"chunk", "embed", "index", "beat"} <= {seen.role for seen in _roles(client.status())}
+                return {"chunk", "embed", "index", "beat"} <= {seen.role for seen in client.status().roles or []}
         except Exception:  # noqa: BLE001 whatever it is, it is not ready
             return False
-
-
-def _roles(status: Status) -> list:  # type: ignore[type-arg]
-    return status.roles or []

@@ -1,7 +1,7 @@
-"""How much does the pipeline cost beside the embedder? Chunks per second from accepted to searchable, with real processes.
+"""How much does the pipeline cost beside the embedder? Chunks per second from accepted to searchable.
 
-Starts `penstock up` in a temporary directory, submits documents over HTTP and waits until all are searchable. The embedder alone is
-measured in the same run, on the chunks that the installation made, with as many threads as the embed role has.
+Starts `penstock up` with all its processes in a temporary directory, submits documents over HTTP and waits until all
+are searchable. The embedder alone is measured in the same run, on the same chunks, before and after.
 
 Doubts: the clock starts with the first request, so the time to submit counts, and so does this script's own work while
 it waits; texts are made up from a small vocabulary, which tokenizes faster than real prose; nothing is in the cache.
@@ -10,7 +10,7 @@ it waits; texts are made up from a small vocabulary, which tokenizes faster than
 import random
 import tempfile
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -89,7 +89,9 @@ def embedder_alone_s(model: str, chunks: list[str], *, threads: int) -> float:
 def measure(load: Load, *, bar: Progress, seed: int) -> Run:
     """Measure one model: the installation, and the embedder alone before and after it, of which the mean counts."""
     texts = texts_of(load, seed=seed)
-    config = resolve(ChunkingConfig(strategy="recursive", size_tokens=CHUNK_TOKENS, overlap_tokens=OVERLAP_TOKENS), limit=None)
+    config = resolve(
+        ChunkingConfig(strategy="recursive", size_tokens=CHUNK_TOKENS, overlap_tokens=OVERLAP_TOKENS), limit=None
+    )
     chunks = [text[piece.start : piece.end] for text in texts for piece in chunk(text, config)]
     # The machine is shared: a sample on each side of the pipeline's run, so that a slow minute hits both.
     sample = chunks if load.model == "hash" else chunks[: max(64, len(chunks) // 3)]
@@ -100,24 +102,30 @@ def measure(load: Load, *, bar: Progress, seed: int) -> Run:
     return Run(count, pipeline_s, (before + after) / 2 * count)
 
 
-def through_the_pipeline(load: Load, texts: list[str], *, on_progress) -> tuple[int, float]:  # type: ignore[no-untyped-def]
+def through_the_pipeline(load: Load, texts: list[str], *, on_progress: Callable[[int], None]) -> tuple[int, float]:
     """Return the chunks indexed and the seconds from the first request until all are searchable."""
     with (
         tempfile.TemporaryDirectory(prefix="penstock-perf-") as folder,
-        Installation(Path(folder) / "data", settings={"EMBEDDING__MODEL": load.model, "LOG__LEVEL": "warning"}) as installation,
+        Installation(
+            Path(folder) / "data", settings={"EMBEDDING__MODEL": load.model, "LOG__LEVEL": "warning"}
+        ) as installation,
         installation.client() as client,
     ):
         chunking = Chunking(strategy="recursive", size_tokens=CHUNK_TOKENS, overlap_tokens=OVERLAP_TOKENS)
         client.create_collection("perf", chunking=chunking)
-        client.submit("perf", [NewDocument(source="warm", text="A first document, so that every process has worked once.")])
+        client.submit(
+            "perf", [NewDocument(source="warm", text="A first document, so that every process has worked once.")]
+        )
         client.wait(client.jobs().data[0].id, timeout_s=TIMEOUT_S)
         documents = [NewDocument(source=str(number), text=text) for number, text in enumerate(texts)]
-        requests = [documents[first : first + DOCUMENTS_PER_REQUEST] for first in range(0, len(documents), DOCUMENTS_PER_REQUEST)]
+        requests = [
+            documents[first : first + DOCUMENTS_PER_REQUEST]
+            for first in range(0, len(documents), DOCUMENTS_PER_REQUEST)
+        ]
         began = time.perf_counter()
         job_id = client.submit("perf", requests[0]).job.id
-        with ThreadPoolExecutor(1) as pool:
-            rest = pool.submit(lambda: [client.submit("perf", some, job_id=job_id) for some in requests[1:]])
-            rest.result()
+        for some in requests[1:]:
+            client.submit("perf", some, job_id=job_id)
         job = client.wait(job_id, timeout_s=TIMEOUT_S, on_progress=lambda seen: on_progress(seen.chunks_indexed))
         client.search("perf", "anything", k=1, min_token=job.token)
         took_s = time.perf_counter() - began
@@ -155,7 +163,9 @@ def main() -> None:
             rate_goal = "at least 1500" if load.model == "hash" else None
             ratio_goal = "at least 0.9" if load.model == "minilm" else None
             found.figures[f"chunks_per_s_{load.model}"] = report.Figure(run.chunks_per_s, "chunks/s", rate_goal)
-            found.figures[f"overhead_ratio_{load.model}"] = report.Figure(run.overhead_ratio, "embedder alone / pipeline", ratio_goal)
+            found.figures[f"overhead_ratio_{load.model}"] = report.Figure(
+                run.overhead_ratio, "embedder alone / pipeline", ratio_goal
+            )
     report.show(found, as_json=chosen.json)
 
 

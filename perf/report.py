@@ -1,4 +1,4 @@
-"""What every script here has in common: its flags, the conditions of a run, its figures as a table or as one JSON object."""
+"""What every script here has in common: flags, the conditions of a run, figures as a table or as one JSON object."""
 
 import argparse
 import json

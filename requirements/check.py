@@ -1,4 +1,4 @@
-"""Say what is missing before anything is installed. Runs on the system's Python, so it uses nothing but the standard library."""
+"""Say what is missing before anything is installed. Runs on the system's Python, with its standard library alone."""
 
 import os
 import shutil
@@ -33,7 +33,9 @@ def compiler_problem() -> "str | None":
         return COMPILER_ADVICE.format(problem="no C++ compiler was found")
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder) / "probe.cpp"
-        source.write_text("#include <Python.h>\n#include <vector>\nint probe() { return (int)std::vector<int>(1).size(); }\n")
+        source.write_text(
+            "#include <Python.h>\n#include <vector>\nint probe() { return (int)std::vector<int>(1).size(); }\n"
+        )
         include = sysconfig.get_paths()["include"]
         command = [*compiler.split(), "-c", f"-I{include}", str(source), "-o", str(source.with_suffix(".o"))]
         result = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -19,6 +19,7 @@ from penstock.settings.model import Settings
 from penstock.storage import kernels
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.migrations import check_schema
+from penstock.storage.ids import GenerationId
 from penstock.storage.ledger.overview import models_in_use
 from penstock.storage.notices import Notices
 from penstock.storage.objects import ObjectStore
@@ -130,9 +131,13 @@ def _warm(components: Components) -> None:
 def _follow(components: Components, opened: ExitStack) -> None:
     """Open new versions when the writer announces them, rather than when someone searches."""
     stop = threading.Event()
+
+    def _refresh(_tenant: str, generation_id: str, _version: int) -> None:
+        components.snapshots.refresh(GenerationId(generation_id))
+
     listener = threading.Thread(
         target=components.notices.listen,
-        kwargs={"on_published": lambda _tenant, generation_id, _version: components.snapshots.refresh(generation_id)},
+        args=[{"published": _refresh}, stop],
         name="notices",
         daemon=True,
     )

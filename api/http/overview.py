@@ -1,8 +1,11 @@
 """The installation at a glance, for /v1/status. Asks the ledger and who says to be present; changes nothing."""
 
 from collections.abc import Iterator
+from dataclasses import asdict
 from itertools import islice
 from typing import Any
+
+import redis
 
 from penstock.storage.catalog.collections import CollectionInfo, list_collections
 from penstock.storage.catalog.engine import Catalog
@@ -45,6 +48,14 @@ def _stage(stage: StageOverview, *, now: float) -> dict[str, Any]:
 
 def _age(since: float | None, *, now: float) -> float | None:
     return None if since is None else max(0.0, now - since)
+
+
+def _roles(components: Components) -> list[dict[str, Any]] | None:
+    try:
+        found = components.presence.roles()
+    except redis.RedisError:
+        return None
+    return [asdict(role) for role in found]
 
 
 def _jobs(catalog: Catalog, seen: Overview) -> Iterator[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""A folder with one good and several bad files: the good one is searchable, each bad one is listed with its own reason."""
+"""A folder with one good and several bad files: the good one is searchable, each bad one has its own reason."""
 
 import json
 import os
@@ -6,9 +6,13 @@ import os
 
 def make_folder(folder):
     folder.mkdir()
-    (folder / "good.md").write_text("# Penstocks\n\nA penstock is a sluice that controls the flow of water to a turbine.\n")
+    (folder / "good.md").write_text(
+        "# Penstocks\n\nA penstock is a sluice that controls the flow of water to a turbine.\n"
+    )
     (folder / "empty.txt").write_bytes(b"")
-    (folder / "cut.pdf").write_bytes(b"%PDF-1.7\n1 0 obj\n<< /Type /Catalog /Pages 2 0 R >>\nendobj\n2 0 obj\n<< /Type /Pa")
+    (folder / "cut.pdf").write_bytes(
+        b"%PDF-1.7\n1 0 obj\n<< /Type /Catalog /Pages 2 0 R >>\nendobj\n2 0 obj\n<< /Type /Pa"
+    )
     (folder / "nothing.docx").write_bytes(b"")
     (folder / "picture.txt").write_bytes(b"\x89PNG\r\n\x1a\n" + os.urandom(4096))
     return folder
@@ -54,7 +58,9 @@ def test_a_second_ingest_of_an_unchanged_folder_does_nothing_and_says_so(install
     (folder / "note-3.txt").write_text("Note three is about lighthouses now.")
     changed = installation.penstock("ingest", str(folder), "--collection", "notes", "--json")
 
-    assert (first.returncode, again.returncode, changed.returncode) == (0, 0, 0), first.stderr + again.stderr + changed.stderr
+    assert (first.returncode, again.returncode, changed.returncode) == (0, 0, 0), (
+        first.stderr + again.stderr + changed.stderr
+    )
     assert "nothing to do" in again.stdout.lower()
     with installation.client() as client:
         assert client.collection("notes").version == version + 1

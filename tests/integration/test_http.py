@@ -5,6 +5,7 @@ import json
 import threading
 import time
 
+import httpx
 import pytest
 
 from penstock import client
@@ -271,8 +272,6 @@ def test_waiting_for_a_job_reports_progress(service, books):
 
 
 def test_health_needs_no_key_and_readiness_names_what_is_degraded(service):
-    import httpx
-
     assert httpx.get(f"{service.url}/healthz").json()["ok"] is True
     ready = httpx.get(f"{service.url}/readyz")
     assert (ready.status_code, ready.json()["ok"], ready.json()["reasons"]) == (200, True, [])

@@ -1,5 +1,6 @@
 """The compiled kernels: what hnswlib finds, what an exact search finds, and nothing from a rotten file."""
 
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -194,12 +195,25 @@ def test_kernels_release_the_gil():
         assert kernel.targetoptions["nogil"]
 
 
+SCAN = """
+import numpy as np
+from penstock.storage import kernels
+floats = np.ones(4, np.float32)
+assert kernels.scan(floats, np.zeros(1, np.int64), floats, False, np.empty(1, np.int64), np.empty(1, np.float32)) == 1
+"""
+
+
 def test_compiled_code_goes_where_numba_cache_dir_says(tmp_path):
-    program = "from penstock.storage import kernels; kernels.warm(); kernels.warm()"
-    subprocess.run(
-        [sys.executable, "-c", program],
-        check=True,
-        env={"NUMBA_CACHE_DIR": str(tmp_path), "PATH": "/usr/bin"},
-        timeout=120,
-    )
+    environment = {"NUMBA_CACHE_DIR": str(tmp_path), "PATH": os.environ["PATH"]}
+    subprocess.run([sys.executable, "-c", SCAN], check=True, env=environment, timeout=120)
     assert list(tmp_path.rglob("*.nbc"))
+
+
+def test_kernels_are_compiled_at_each_start_where_nothing_can_be_kept(monkeypatch):
+    def njit(function, *, cache=False, **options):
+        if cache:
+            raise RuntimeError("cannot cache function: no locator available")
+        return function
+
+    monkeypatch.setattr(kernels, "njit", njit)
+    assert kernels._compiled()(abs)(-3) == 3

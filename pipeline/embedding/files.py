@@ -1,0 +1,39 @@
+"""Packages and files that a local model is made of, and what to say when they are missing or not what they should be."""
+
+import hashlib
+from importlib import import_module
+from importlib.resources.abc import Traversable
+from pathlib import Path
+from typing import Any
+
+from ..errors import ProviderMisconfigured
+
+
+def imported(name: str, *, model: str) -> Any:
+    """Return a module. Raises ProviderMisconfigured when it is not installed."""
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ProviderMisconfigured(
+            f"The model {model} needs the package {name.partition('.')[0]}, which cannot be imported ({error}):"
+            f" pip install 'penstock[{model}]'",
+            setting="embedding.model",
+        ) from error
+
+
+def checked(path: Path | Traversable, sha256: str, *, model: str) -> bytes:
+    """Return the bytes of a file. Raises ProviderMisconfigured when it is missing or another file than the pinned one."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ProviderMisconfigured(
+            f"The model {model} cannot read {path.name} ({error.strerror}): install penstock[{model}] again",
+            setting="embedding.model",
+        ) from error
+    if hashlib.sha256(data).hexdigest() != sha256:
+        raise ProviderMisconfigured(
+            f"The model {model} refuses {path.name}: its sha256 is not the pinned one, so its vectors would not fit those"
+            f" already stored; install penstock[{model}] in the locked versions",
+            setting="embedding.model",
+        )
+    return data

@@ -1,0 +1,370 @@
+"""What the HTTP interface refuses, how it says so, and that nothing is half accepted."""
+
+import json
+import socket
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from penstock import client
+from penstock.client import NewDocument, Upload
+from penstock.storage.errors import Damaged, Unavailable
+from penstock.storage.metadata import MAX_BYTES
+
+from ..http_service import KEY, Service, running_service
+
+LIMITS = {"max_document_bytes": 1000, "max_submission_bytes": 200_000, "max_documents_per_submission": 5}
+COLLECTION = "/v1/tenants/default/collections/errors"
+DOCUMENTS = f"{COLLECTION}/documents"
+SEARCH = f"{COLLECTION}/search"
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    with running_service(tmp_path_factory.mktemp("http"), limits=LIMITS) as running:
+        with running.penstock() as penstock:
+            penstock.create_collection("errors")
+        yield running
+
+
+def documents_of(service: Service) -> int:
+    with service.penstock() as penstock:
+        return len(list(penstock.all_documents("errors")))
+
+
+def jobs_of(service: Service) -> list[str]:
+    return [job["id"] for job in service.http.get("/v1/tenants/default/jobs", params={"limit": 100}).json()["data"]]
+
+
+def refused(answer: httpx.Response, status: int) -> dict[str, str]:
+    """Return the error, after checking that it has the one shape every error has."""
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/json"
+    assert list(answer.json()) == ["error"]
+    error = answer.json()["error"]
+    assert sorted(error) == ["code", "message", "param"]
+    assert "Traceback" not in error["message"]
+    return error
+
+
+def submission(**changes):
+    return {"documents": [{"source": "a", "text": "b", **changes}]}
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "words"),
+    [
+        (b"{", None, "not JSON"),
+        (b"[]", None, "object"),
+        (b"", None, "not JSON"),
+        (b"\xff\xfe", None, "not JSON"),
+        (b'{"documents": [{"source": "\\ud800", "text": "b"}]}', None, "not JSON"),
+        ({}, "documents", "missing"),
+        ({"documents": []}, "documents", "at least 1"),
+        ({"documents": "x"}, "documents", "list"),
+        ({"document": []}, None, "documents"),
+        ({"documents": [{"sorce": "a", "text": "b"}]}, None, "sorce"),
+        (submission(txt="c"), "documents[0].txt", "did you mean 'text'"),
+        (submission(content_base64="YQ=="), "documents[0]", "exactly one"),
+        ({"documents": [{"source": "a"}]}, "documents[0]", "exactly one"),
+        ({"documents": [{"source": "a", "content_base64": "?"}]}, "documents[0].content_base64", "base64"),
+        ({"documents": [{"source": "", "text": "b"}]}, "documents[0].source", "at least 1"),
+        ({"documents": [{"source": "x" * 3000, "text": "b"}]}, "documents[0].source", "at most"),
+        ({"documents": [{"source": "ä" * 2000, "text": "b"}]}, None, "bytes"),
+        (submission(source="nul\x00"), "documents[0].source", "NUL"),
+        (submission(title="nul\x00"), "documents[0].title", "NUL"),
+        (submission(event_time="soon"), "documents[0].event_time", "number"),
+        (b'{"documents": [{"source": "a", "text": "b", "event_time": NaN}]}', "documents[0].event_time", "finite"),
+        (b'{"documents": [{"source": "a", "text": "b", "metadata": {"n": NaN}}]}', "documents[0].metadata", "n"),
+        (submission(metadata=[1]), "documents[0].metadata", "dictionary"),
+        (submission(metadata={"$source": 1}), "documents[0].metadata", "built in"),
+        (submission(metadata={"n": 10**30}), "documents[0].metadata", "64 bits"),
+        (submission(metadata={"t": "x" * MAX_BYTES}), "documents[0].metadata", "too large"),
+        ({"documents": [{"source": "a", "text": "b"}] * 2}, None, "given twice"),
+        ({**submission(), "job_id": 5}, "job_id", "string"),
+    ],
+)
+def test_a_wrong_submission_names_its_field_and_leaves_nothing(service, body, param, words):
+    before = jobs_of(service)
+    content = body if isinstance(body, bytes) else json.dumps(body).encode()
+    error = refused(service.http.post(DOCUMENTS, content=content), 400)
+    assert words in error["message"]
+    assert param is None or error["param"] == param
+    assert (documents_of(service), jobs_of(service)) == (0, before)
+
+
+def test_one_wrong_document_keeps_all_others_out(service):
+    good = [{"source": str(n), "text": "good"} for n in range(3)]
+    body = {"documents": [*good, {"source": "bad", "content_base64": "!"}]}
+    assert refused(service.http.post(DOCUMENTS, json=body), 400)["param"] == "documents[3].content_base64"
+    assert documents_of(service) == 0
+
+
+def test_limits_are_refused_with_413(service):
+    many = {"documents": [{"source": str(n), "text": "x"} for n in range(6)]}
+    assert refused(service.http.post(DOCUMENTS, json=many), 413)["code"] == "too_many_documents"
+    error = refused(service.http.post(DOCUMENTS, json=submission(text="x" * 1001)), 413)
+    assert (error["code"], error["param"]) == ("document_too_large", "documents[0]")
+    huge = service.http.post(DOCUMENTS, content=b" " * 300_000)
+    assert refused(huge, 413)["code"] == "request_too_large"
+    with service.penstock() as penstock, pytest.raises(client.TooLarge, match="several"):
+        penstock.upload("errors", [Upload(content=b"x", source=str(n)) for n in range(6)])
+    assert documents_of(service) == 0
+
+
+def test_a_body_that_does_not_say_its_size_is_measured_while_it_comes(service):
+    chunks = (b" " * 50_000 for _ in range(8))
+    assert refused(service.http.post(DOCUMENTS, content=chunks), 413)["code"] == "request_too_large"
+    form = (b" " * 50_000 for _ in range(8))
+    headers = {"content-type": "multipart/form-data; boundary=xyz"}
+    assert refused(service.http.post(DOCUMENTS, content=form, headers=headers), 413)["code"] == "request_too_large"
+
+
+def test_a_search_body_may_not_be_endless(service):
+    assert refused(service.http.post(SEARCH, content=b" " * (2 << 20)), 413)["code"] == "request_too_large"
+
+
+def test_a_caller_that_sends_far_too_much_still_hears_why(service):
+    with service.penstock() as penstock, pytest.raises(client.TooLarge, match="larger than"):
+        penstock.upload("errors", [Upload(content=b"x" * 30_000_000, source="huge")])
+
+
+@pytest.mark.parametrize(
+    ("content", "param", "words"),
+    [
+        (b"--xyz\r\n", None, "cut off"),
+        (b'--xyz\r\nContent-Disposition: form-data; name="files"; filename="a"\r\n\r\nhalf', None, "cut off"),
+        (b"no boundary at all", None, "cannot be read"),
+        (b'--xyz\r\nContent-Disposition: form-data; name="file"\r\n\r\nx\r\n--xyz--\r\n', "file", "unknown form field"),
+        (b'--xyz\r\nContent-Disposition: form-data; name="files"\r\n\r\nx\r\n--xyz--\r\n', "files", "takes files"),
+        (
+            b'--xyz\r\nContent-Disposition: form-data; name="job_id"\r\n\r\nx\r\n--xyz--\r\n',
+            "documents",
+            "no documents",
+        ),
+        (b"--xyz--\r\n", "documents", "no documents"),
+    ],
+)
+def test_a_broken_form_is_refused_whole(service, content, param, words):
+    headers = {"content-type": "multipart/form-data; boundary=xyz"}
+    error = refused(service.http.post(DOCUMENTS, content=content, headers=headers), 400)
+    assert words in error["message"]
+    assert error["param"] == param
+    assert documents_of(service) == 0
+
+
+def test_entries_of_a_form_must_fit_its_files(service):
+    files = [("files", ("a.txt", b"a")), ("files", ("b.txt", b"b"))]
+    for documents, words in (
+        ('[{"source": "a"}]', "2 files came with 1"),
+        ('[{"sourc": "a"}, {"source": "b"}]', "did you mean 'source'"),
+        ("[", "not JSON"),
+        ('[{"source": "a"}, {"source": "a"}]', "given twice"),
+    ):
+        error = refused(service.http.post(DOCUMENTS, files=files, data={"documents": documents}), 400)
+        assert words in error["message"]
+    assert documents_of(service) == 0
+
+
+def test_an_upload_that_breaks_off_leaves_nothing(service):
+    before = jobs_of(service)
+    host, port = urlsplit(service.url).hostname, urlsplit(service.url).port
+    with socket.create_connection((host, port)) as connection:
+        head = f"POST {DOCUMENTS} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nContent-Length: 100\r\n\r\n"
+        connection.sendall(head.encode() + b'{"documents": [')
+    assert service.http.get("/healthz").status_code == 200
+    assert (documents_of(service), jobs_of(service)) == (0, before)
+
+
+def test_another_media_type_is_refused(service):
+    answer = service.http.post(DOCUMENTS, content=b"a,b", headers={"content-type": "text/csv"})
+    assert refused(answer, 415)["code"] == "unsupported_media_type"
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "words"),
+    [
+        ({}, "query", "exactly one"),
+        ({"query": "a", "vector": [1.0]}, "query", "exactly one"),
+        ({"query": ""}, "query", "at least 1"),
+        ({"query": " "}, "query", "empty"),
+        ({"query": "a", "k": 0}, "k", "greater than or equal"),
+        ({"query": "a", "k": 1001}, "k", "1,000"),
+        ({"query": "a", "k": "many"}, "k", "integer"),
+        ({"query": "a", "ef": 0}, "ef", "greater than or equal"),
+        ({"query": "a", "limit": 3}, "limit", "unknown field"),
+        ({"query": "a", "filtr": {}}, "filtr", "did you mean 'filter'"),
+        ({"query": "a", "filter": {"type": "eq", "key": "lang"}}, "filter", "lang"),
+        ({"query": "a", "filter": {"type": "equals", "key": "lang", "value": 1}}, "filter", "equals"),
+        ({"query": "a", "filter": 5}, "filter", "filter"),
+        ({"vector": [1.0, 2.0]}, "vector", "2 dimensions"),
+        ({"vector": []}, "vector", "0 dimensions"),
+        ({"vector": [0.0] * 384}, "vector", "zero"),
+        ({"vector": [1e300] * 384}, "vector", "finite"),
+        ({"vector": "not base64"}, "vector", "base64"),
+        ({"vector": "AAAA"}, "vector", "3 bytes"),
+        ({"query": "a", "min_token": "x"}, "min_token", "not a token"),
+        ({"query": "a", "min_token": "gen_1:99999999999999999999"}, "min_token", "not a token"),
+    ],
+)
+def test_a_wrong_search_names_its_field(service, body, param, words):
+    error = refused(service.http.post(SEARCH, json=body), 400)
+    assert error["param"] == param
+    assert words in error["message"]
+
+
+def test_a_token_of_elsewhere_is_a_conflict(service):
+    error = refused(service.http.post(SEARCH, json={"query": "a", "min_token": "gen_other:1"}), 409)
+    assert (error["code"], error["param"]) == ("other_generation", "min_token")
+
+
+def test_a_version_that_does_not_come_is_an_error_and_no_empty_result(service, monkeypatch):
+    monkeypatch.setattr("penstock.api.http.searching.WAIT_S", 0.1)
+    token = service.http.get(COLLECTION).json()["token"]
+    ahead = token.rpartition(":")[0] + ":7"
+    answer = service.http.post(SEARCH, json={"query": "a", "min_token": ahead})
+    assert refused(answer, 504)["code"] == "not_yet"
+    assert int(answer.headers["retry-after"]) >= 1
+    with service.penstock() as penstock, pytest.raises(client.Busy):
+        penstock.search("errors", "a", min_token=ahead)
+
+
+@pytest.mark.parametrize(
+    ("body", "param", "words"),
+    [
+        ({"name": "No Spaces"}, None, "a-z"),
+        ({"name": "x", "model": "nonsense"}, "model", "minilm"),
+        ({"name": "x", "model": "minilm", "chunking": {"size_tokens": 5000}}, "chunking", "minilm"),
+        ({"name": "x", "chunking": {"size_tokens": 10, "overlap_tokens": 9}}, "chunking", "overlap"),
+        ({"name": "x", "chunking": {"size": 10}}, "chunking.size", "did you mean 'size_tokens'"),
+        ({"name": "x", "chunking": {"strategy": "magic"}}, "chunking.strategy", "auto"),
+        ({"name": "x", "metric": "manhattan"}, "metric", "cosine"),
+        ({}, "name", "missing"),
+    ],
+)
+def test_a_wrong_collection_is_not_made(service, body, param, words):
+    error = refused(service.http.post("/v1/tenants/default/collections", json=body), 400)
+    assert words in error["message"]
+    assert param is None or error["param"] == param
+    names = [one["name"] for one in service.http.get("/v1/tenants/default/collections").json()["data"]]
+    assert names == ["errors"]
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("/v1/tenants/nobody/collections", "unknown_tenant"),
+        ("/v1/tenants/nobody/collections/x", "unknown_tenant"),
+        ("/v1/tenants/nobody/jobs", "unknown_tenant"),
+        ("/v1/tenants/default/collections/nothing", "unknown_collection"),
+        ("/v1/tenants/default/collections/nothing/documents", "unknown_collection"),
+        (f"{DOCUMENTS}/doc_none", "not_found"),
+        ("/v1/tenants/default/jobs/job_none", "not_found"),
+        ("/v1/tenants/default/jobs?after=job_none", "not_found"),
+        ("/v1/nothing", "no_such_path"),
+        ("/v1/tenants/default/jobs/a%00b", "no_such_path"),
+    ],
+)
+def test_what_does_not_exist_is_404_and_says_what(service, path, code):
+    assert refused(service.http.get(path), 404)["code"] == code
+
+
+def test_submitting_to_an_unknown_collection_says_how_to_make_it(service):
+    path = "/v1/tenants/default/collections/nothing/documents"
+    error = refused(service.http.post(path, json=submission()), 404)
+    assert "POST /v1/tenants/default/collections" in error["message"]
+
+
+def test_submitting_to_an_unknown_job_names_the_field(service):
+    error = refused(service.http.post(DOCUMENTS, json={**submission(), "job_id": "job_none"}), 404)
+    assert error["param"] == "job_id"
+
+
+@pytest.mark.parametrize(
+    ("path", "param"),
+    [
+        (f"{DOCUMENTS}?limit=0", "limit"),
+        (f"{DOCUMENTS}?state=lost", "state"),
+        (f"{DOCUMENTS}?limt=3", "limt"),
+        ("/v1/tenants/default/jobs/job_1?wait=31", "wait"),
+        ("/v1/tenants/UPPER/jobs", "tenant"),
+        ("/v1/tenants/default/collections/a.b", "collection"),
+    ],
+)
+def test_wrong_parameters_and_names_are_named(service, path, param):
+    assert refused(service.http.get(path), 400)["param"] == param
+
+
+def test_a_method_that_is_not_answered_is_405(service):
+    answer = service.http.put(DOCUMENTS)
+    assert refused(answer, 405)["code"] == "no_such_method"
+    assert answer.headers["allow"]
+
+
+CLOSED = [
+    ("GET", "/v1/tenants"),
+    ("POST", DOCUMENTS),
+    ("POST", SEARCH),
+    ("GET", "/v1/status"),
+    ("GET", "/metrics"),
+    ("GET", "/v1/nothing"),
+    ("GET", "/healthz/"),
+    ("GET", "//healthz"),
+    ("DELETE", COLLECTION),
+]
+
+
+@pytest.mark.parametrize(("method", "path"), CLOSED)
+@pytest.mark.parametrize(
+    "key", [None, "Bearer wrong", "Bearer ", "Basic x", KEY, f"Bearer {KEY}x", "Bearer " + "k" * 5000]
+)
+def test_everything_else_needs_the_key(service, method, path, key):
+    headers = {} if key is None else {"authorization": key}
+    answer = httpx.request(method, service.url + path, headers=headers)
+    assert refused(answer, 401)["code"] == "unauthorized"
+    assert answer.headers["www-authenticate"].startswith("Bearer ")
+
+
+def test_a_wrong_key_is_not_remembered_as_right(service):
+    assert service.http.get("/v1/status").status_code == 200
+    assert httpx.get(f"{service.url}/v1/status", headers={"authorization": "Bearer nope"}).status_code == 401
+    assert service.http.get("/v1/status").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"),
+    [
+        (RuntimeError("the secret reason"), 500, "internal"),
+        (Unavailable("the catalog did not answer"), 503, "unavailable"),
+        (Damaged("segment x is damaged"), 500, "damaged"),
+    ],
+)
+def test_a_failing_search_is_an_error_and_never_an_empty_page(service, monkeypatch, caplog, error, status, code):
+    def failing(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("penstock.api.http.searching.search", failing)
+    body = refused(service.http.post(SEARCH, json={"query": "a"}), status)
+    assert body["code"] == code
+    if code == "internal":
+        assert "secret reason" not in body["message"]
+        assert "secret reason" in caplog.text  # the log has it, under the id that the caller was given
+        assert body["message"].split("'")[1] in caplog.text
+
+
+def test_a_search_in_an_unknown_collection_is_404_and_no_empty_page(service):
+    with service.penstock() as penstock, pytest.raises(client.NotFound, match="nothing"):
+        penstock.search("nothing", "a")
+    with pytest.raises(client.Unauthorized):
+        service.penstock(key="wrong").search("errors", "a")
+
+
+def test_nothing_is_accepted_when_the_catalog_fails(service, monkeypatch):
+    def failing(*_: object, **__: object) -> None:
+        raise Unavailable("the catalog did not answer")
+
+    monkeypatch.setattr("penstock.api.http.routes.documents.accept", failing)
+    with service.penstock() as penstock, pytest.raises(client.Busy):
+        penstock.submit("errors", [NewDocument(source="a", text="b")])
+    assert documents_of(service) == 0

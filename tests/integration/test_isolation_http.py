@@ -1,0 +1,113 @@
+"""Two tenants, every route: what is another tenant's does not exist, down to the last byte of the answer."""
+
+import re
+
+import pytest
+
+from penstock.client import NewDocument
+
+from ..http_service import Service, running_service
+
+SECRET = "the other tenant's words"
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    with running_service(tmp_path_factory.mktemp("isolation")) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def theirs(service: Service):
+    """Ids of a collection ``shared`` of tenant ``other``; tenant ``default`` has an empty one of the same name."""
+    with service.penstock() as mine, service.penstock("other") as other:
+        mine.create_collection("shared")
+        collection = other.create_collection("shared")
+        other.create_collection("theirs")
+        job = other.submit("shared", [NewDocument(source="secret.txt", text=SECRET, metadata={"n": 1})]).job
+        service.index()
+        document = other.documents("shared").data[0]
+        return {"job": job.id, "document": document.id, "token": other.job(job.id).token, "collection": collection.id}
+
+
+ROUTES = [
+    ("GET", "/collections/theirs", "theirs", "nothing"),
+    ("DELETE", "/collections/theirs", "theirs", "nothing"),
+    ("GET", "/collections/theirs/documents", "theirs", "nothing"),
+    ("POST", "/collections/theirs/documents", "theirs", "nothing"),
+    ("POST", "/collections/theirs/documents:known", "theirs", "nothing"),
+    ("POST", "/collections/theirs/search", "theirs", "nothing"),
+    ("GET", "/collections/shared/documents/{document}", "{document}", "doc_nothing"),
+    ("GET", "/jobs/{job}", "{job}", "job_nothing"),
+    ("POST", "/jobs/{job}/cancel", "{job}", "job_nothing"),
+    ("GET", "/jobs?after={job}", "{job}", "job_nothing"),
+]
+BODIES = {
+    "documents": {"documents": [{"source": "a", "text": "b"}]},
+    "documents:known": {"documents": []},
+    "search": {"query": SECRET},
+}
+
+
+@pytest.mark.parametrize(("method", "path", "named", "absent"), ROUTES)
+def test_what_is_another_tenants_is_as_absent_as_what_never_was(service, theirs, method, path, named, absent):
+    body = BODIES.get(path.rpartition("/")[2])
+    answers = []
+    for name in (named.format(**theirs), absent):
+        url = "/v1/tenants/default" + path.format(**theirs).replace(named.format(**theirs), name)
+        answer = service.http.request(method, url, json=body)
+        assert answer.status_code == 404
+        headers = {key: value for key, value in answer.headers.items() if key not in {"date", "content-length"}}
+        answers.append((answer.text.replace(name, "X"), headers))
+    assert answers[0] == answers[1]
+
+
+def test_lists_show_only_ones_own(service, theirs):
+    base = "/v1/tenants/default"
+    assert [one["name"] for one in service.http.get(f"{base}/collections").json()["data"]] == ["shared"]
+    assert service.http.get(f"{base}/collections/shared/documents").json()["data"] == []
+    assert service.http.get(f"{base}/jobs").json()["data"] == []
+
+
+def test_a_search_in_a_collection_of_the_same_name_finds_nothing_of_theirs(service, theirs):
+    with service.penstock() as mine, service.penstock("other") as other:
+        assert [hit.text for hit in other.search("shared", SECRET, min_token=theirs["token"]).hits] == [SECRET]
+        assert mine.search("shared", SECRET).hits == []
+
+
+def test_what_one_tenant_submits_the_other_need_not_know(service, theirs):
+    known = {"documents": [{"source": "secret.txt", "content_hash": "00" * 32}]}
+    answer = service.http.post("/v1/tenants/default/collections/shared/documents:known", json=known)
+    assert answer.json() == {"known": []}
+
+
+def test_a_job_of_another_tenant_takes_no_documents(service, theirs):
+    body = {"documents": [{"source": "a", "text": "b"}], "job_id": theirs["job"]}
+    path = "/v1/tenants/default/collections/shared/documents"
+    wrong, absent = (service.http.post(path, json={**body, "job_id": job}) for job in (theirs["job"], "job_nothing"))
+    assert wrong.status_code == absent.status_code == 404
+    assert wrong.text.replace(theirs["job"], "X") == absent.text.replace("job_nothing", "X")
+    assert service.http.get(path).json()["data"] == []
+
+
+def test_a_token_of_another_tenant_says_no_more_than_a_made_up_one(service, theirs):
+    path = "/v1/tenants/default/collections/shared/search"
+    texts = [
+        service.http.post(path, json={"query": "a", "min_token": token}) for token in (theirs["token"], "gen_none:1")
+    ]
+    assert texts[0].status_code == texts[1].status_code == 409
+    assert texts[0].text == texts[1].text
+
+
+def test_every_route_below_a_tenant_is_covered_here(service):
+    """A route that is added must be added to ROUTES, or to the tests of lists and submissions above."""
+    covered = {re.sub(r"\{\w+\}|theirs|shared|\?.*", "", f"{method} {path}") for method, path, *_ in ROUTES}
+    covered |= {"GET /collections", "POST /collections", "GET /jobs"}  # by the lists; creating looks nothing up
+    described = service.http.get("/openapi.json").json()["paths"]
+    below = {
+        re.sub(r"\{\w+\}", "", f"{method.upper()} {path.removeprefix('/v1/tenants/{tenant}')}")
+        for path, methods in described.items()
+        if path.startswith("/v1/tenants/{tenant}/")
+        for method in methods
+    }
+    assert below == covered

@@ -1,0 +1,651 @@
+"""Snapshots and their cache: whole versions, opened beside the one in use, exact under every filter."""
+
+import gc
+import random
+import threading
+import time
+import weakref
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from sqlalchemy import update
+
+from penstock.storage import readers
+from penstock.storage.catalog.collections import generation_info
+from penstock.storage.catalog.tables import generations
+from penstock.storage.errors import Damaged, NotFound, NotYet, Unavailable
+from penstock.storage.fields import And, Compare, Exists, Member, Or
+from penstock.storage.ids import GenerationId, TenantId
+from penstock.storage.merging import build_merge
+from penstock.storage.publishing import Publisher, Swap
+from penstock.storage.rows import Rows, chunk_identity
+from penstock.storage.snapshots import SnapshotCache, open_snapshot
+
+from ..storage_samples import (
+    DIMENSIONS,
+    GENERATION,
+    TENANT,
+    InterceptedObjects,
+    Store,
+    add_generation,
+    current_manifest,
+    new_store,
+    record,
+    rows_of,
+    unit_vectors,
+)
+
+NOW = 5_000.0
+
+
+@pytest.fixture
+def store(tmp_path):
+    return new_store(tmp_path)
+
+
+@contextmanager
+def cache_of(store: Store, **options):
+    cache = SnapshotCache(store.catalog, options.pop("objects", store.objects), **{"poll_s": 3600, **options})
+    try:
+        yield cache
+    finally:
+        cache.close()
+
+
+@pytest.fixture
+def cache(store):
+    with cache_of(store) as opened:
+        yield opened
+
+
+def snapshot_of(store: Store):
+    return open_snapshot(store.objects, generation_info(store.catalog, GENERATION))
+
+
+def sources(hits) -> list[str]:
+    return [hit.document.source for hit in hits]
+
+
+def documents(count: int, *, per_document: int = 3, first: int = 0, metadata=lambda number: {}) -> Rows:
+    owners = np.repeat(np.arange(count), per_document)
+    texts = [f"text {first + owner} {i % per_document}" for i, owner in enumerate(owners)]
+    return Rows.build(
+        [
+            record(f"d{first + i}", metadata=metadata(first + i), expires_at=None if i % 5 else 6_000.0 + first + i)
+            for i in range(count)
+        ],
+        document=owners,
+        ordinal=np.tile(np.arange(per_document), count),
+        start=np.zeros(len(owners)),
+        end=np.full(len(owners), 5),
+        page=np.full(len(owners), 2),
+        tokens=np.full(len(owners), 2),
+        identity=[chunk_identity(text, chunking={}) for text in texts],
+        texts=texts,
+        headings=["Heading"] * len(owners),
+    )
+
+
+def test_a_hit_tells_where_in_which_document_it_stands(store):
+    store.publish(additions=documents(2), vectors=unit_vectors(6))
+    hit = snapshot_of(store).search(unit_vectors(6)[4], k=1, now=NOW)[0]
+    assert (hit.chunk_id, hit.document.document_id, hit.ordinal, hit.text) == (5, "d1", 1, "text 1 1")
+    assert (hit.start, hit.end, hit.page, hit.heading) == (0, 5, 2, "Heading")
+    assert hit.score == pytest.approx(1.0)
+
+
+def test_a_generation_that_was_never_published_is_an_empty_snapshot(cache):
+    with cache.get(TENANT, GENERATION) as snapshot:
+        assert (snapshot.version, snapshot.chunk_count, snapshot.document_count) == (0, 0, 0)
+        assert snapshot.search(unit_vectors(1)[0], k=5, now=NOW) == []
+
+
+@pytest.mark.parametrize("metric", ["cosine", "dot", "l2"])
+def test_scores_are_inner_products_or_negated_squared_distances(tmp_path, metric):
+    store = new_store(tmp_path, metric=metric)
+    vectors = unit_vectors(12)
+    query = unit_vectors(1, seed=9)[0] * 3
+    store.publish(additions=documents(4), vectors=vectors)
+    hits = snapshot_of(store).search(query, k=12, now=NOW)
+    exact = {
+        "cosine": vectors @ (query / np.linalg.norm(query)),
+        "dot": vectors @ query,
+        "l2": -((vectors - query) ** 2).sum(axis=1),
+    }[metric]
+    assert [hit.chunk_id for hit in hits] == (np.argsort(-exact) + 1).tolist()
+    np.testing.assert_allclose([hit.score for hit in hits], np.sort(exact)[::-1], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("vector", "says"),
+    [
+        (np.ones(DIMENSIONS + 1), "8 dimensions"),
+        (np.ones((1, DIMENSIONS)), "8 dimensions"),
+        (np.full(DIMENSIONS, np.nan), "not finite"),
+        (np.zeros(DIMENSIONS), "zero"),
+    ],
+)
+def test_a_vector_that_cannot_be_compared_is_refused(store, vector, says):
+    with pytest.raises(ValueError, match=says):
+        snapshot_of(store).search(vector, k=1, now=NOW)
+
+
+def test_equal_scores_come_in_the_order_of_chunk_ids_across_segments(store):
+    same = np.tile(unit_vectors(1), (6, 1))
+    for first in (0, 2, 4):
+        store.publish(additions=documents(2, first=first), vectors=same)
+    hits = snapshot_of(store).search(same[0], k=10, now=NOW)
+    assert [hit.chunk_id for hit in hits] == list(range(1, 11))
+
+
+def test_deleted_and_replaced_chunks_are_never_found(store):
+    store.publish(additions=documents(4), vectors=unit_vectors(12))
+    store.publish(additions=documents(1, per_document=1), vectors=unit_vectors(1, seed=5), removed_document_ids=["d2"])
+    snapshot = snapshot_of(store)
+    found = snapshot.search(unit_vectors(1)[0], k=100, now=NOW)
+    assert sorted(hit.chunk_id for hit in found) == [4, 5, 6, 10, 11, 12, 13]
+    assert (snapshot.chunk_count, snapshot.document_count) == (7, 3)
+
+
+def test_a_document_is_found_until_the_second_it_expires(store):
+    store.publish(additions=documents(6, per_document=1), vectors=unit_vectors(6))
+    snapshot = snapshot_of(store)
+    found = {now: sorted(hit.document.document_id for hit in snapshot.search(np.ones(8), k=9, now=now)) for now in
+             (5_999.9, 6_000.0, 6_004.9, 6_005.0)}  # fmt: skip
+    assert len(found[5_999.9]) == 6
+    assert found[6_000.0] == found[6_004.9] == ["d1", "d2", "d3", "d4", "d5"]
+    assert found[6_005.0] == ["d1", "d2", "d3", "d4"]
+
+
+def grown(store: Store, *, graph: bool, count: int = 90) -> None:
+    """Two segments, the first a graph if asked for, with deletes in both."""
+
+    def metadata(number: int) -> dict:
+        return {"number": number, "even": number % 2 == 0, "tags": [f"t{number % 7}"]}
+
+    store.publish(additions=documents(count, metadata=metadata), vectors=unit_vectors(3 * count, seed=1))
+    if graph:
+        manifest = current_manifest(store.catalog, store.objects)
+        output = build_merge(store.objects, manifest, manifest.segments, graph_rows=1)
+        assert output.kind == "graph"
+        store.publish(swap=Swap([entry.id for entry in manifest.segments], output))
+    store.publish(
+        additions=documents(10, first=count, metadata=metadata),
+        vectors=unit_vectors(30, seed=2),
+        removed_document_ids=["d3", "d10"],
+    )
+    store.publish(removed_document_ids=["d4", f"d{count + 1}"])
+
+
+@pytest.mark.parametrize("scanned_rows", [0, 20_000])
+@pytest.mark.parametrize("graph", [False, True])
+def test_filters_expiry_and_deletes_give_exactly_the_nearest_that_remain(tmp_path, monkeypatch, graph, scanned_rows):
+    monkeypatch.setattr(readers, "SCANNED_ROWS", scanned_rows)
+    monkeypatch.setattr(readers, "VISITS_PER_EF", 0 if scanned_rows == 0 else readers.VISITS_PER_EF)
+    store = new_store(tmp_path)
+    grown(store, graph=graph)
+    vectors = np.concatenate([unit_vectors(270, seed=1), unit_vectors(30, seed=2)])
+    snapshot = snapshot_of(store)
+    assert sorted(entry.kind for entry in snapshot.manifest.segments) == (
+        ["flat", "graph"] if graph else ["flat", "flat"]
+    )
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    numbers = random.Random(seed)
+    gone = {3, 4, 10, 91}
+    for _ in range(60):
+        limit, now = numbers.randrange(100), numbers.choice([NOW, 6_000.0, 6_050.0, 9_999.0])
+        condition, keeps = numbers.choice(
+            [
+                (None, lambda n: True),
+                (Compare("lt", "number", limit), lambda n, limit=limit: n < limit),
+                (Compare("eq", "even", True), lambda n: n % 2 == 0),
+                (Member("nin", "tags", ("t1", "t2")), lambda n: n % 7 not in (1, 2)),
+                (And((Compare("eq", "tags", "t3"), Compare("gte", "number", limit))),
+                 lambda n, limit=limit: n % 7 == 3 and n >= limit),
+                (Or((Exists("missing"), Compare("eq", "number", limit))), lambda n, limit=limit: n == limit),
+            ]
+        )  # fmt: skip
+        k, query = numbers.choice([1, 7, 400]), unit_vectors(1, seed=numbers.randrange(1000))[0]
+        expiry = [6_000.0 + n if (n if n < 90 else n - 90) % 5 == 0 else np.inf for n in range(100)]
+        rows = [r for r in range(300) if (n := r // 3) not in gone and expiry[n] > now and keeps(n)]
+        hits = snapshot.search(query, k=k, filter=condition, ef=300, now=now)
+        best = sorted(rows, key=lambda r: -float(vectors[r] @ query))[:k]
+        assert [(hit.document.document_id, hit.ordinal) for hit in hits] == [(f"d{r // 3}", r % 3) for r in best]
+
+
+def test_a_search_never_finds_fewer_than_there_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(readers, "SCANNED_ROWS", 0)
+    monkeypatch.setattr(readers, "VISITS_PER_EF", 0)
+    store = new_store(tmp_path)
+    grown(store, graph=True)
+    snapshot = snapshot_of(store)
+    for ef in (1, 5, 20):
+        hits, plans = snapshot.explained(np.ones(8), k=5, filter=Compare("eq", "number", 80), ef=ef, now=NOW)
+        assert len(hits) == 3
+        assert plans[0].method == "walk, then scan"
+        assert (plans[0].accepted, plans[1].accepted) == (3, 0)
+        assert plans[1].method == "none"
+
+
+def test_the_plan_says_how_each_segment_was_searched(tmp_path):
+    store = new_store(tmp_path)
+    grown(store, graph=True)
+    _, plans = snapshot_of(store).explained(np.ones(8), k=5, now=NOW)
+    assert [(plan.kind, plan.method, plan.rows, plan.accepted) for plan in plans] == [
+        ("graph", "walk", 270, 261),
+        ("flat", "scan", 30, 27),
+    ]
+    assert plans[0].visits > 0
+
+
+@pytest.mark.parametrize(
+    ("accepted", "count", "walks"),
+    [
+        (100_000, 100_000, True),
+        (50_000, 100_000, True),
+        (20_000, 1_000_000, False),
+        (30_000, 1_000_000, False),
+        (40_000, 1_000_000, True),
+        (11_000, 20_000, True),
+        (9_000, 20_000, False),
+    ],
+)
+def test_few_accepted_rows_are_scanned_and_many_are_walked_to(accepted, count, walks):
+    assert readers._walks(accepted, count=count, ef=64) is walks
+
+
+def test_marks_of_an_earlier_search_never_count_as_visited_when_the_epoch_wraps():
+    scratch = readers._Scratch()
+    scratch.begin(10)
+    scratch.epoch = readers.EPOCHS - 1
+    marks, epoch = scratch.begin(10)
+    assert epoch == readers.EPOCHS
+    marks[:] = 1
+    marks, epoch = scratch.begin(10)
+    assert epoch == 1
+    assert not marks.any()
+    larger, epoch = scratch.begin(20)
+    assert (len(larger), larger.any(), epoch) == (20, False, 1)
+    assert len(scratch.begin(5)[0]) == 20
+
+
+def test_threads_search_the_same_snapshot_with_the_same_results(tmp_path):
+    store = new_store(tmp_path)
+    grown(store, graph=True)
+    snapshot = snapshot_of(store)
+    queries = unit_vectors(200, seed=8)
+    expected = [[hit.chunk_id for hit in snapshot.search(query, k=5, now=NOW)] for query in queries]
+    results: list[list] = [[], []]
+
+    def work(into: list) -> None:
+        into += [[hit.chunk_id for hit in snapshot.search(query, k=5, now=NOW)] for query in queries]
+
+    threads = [threading.Thread(target=work, args=(into,)) for into in results]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == [expected, expected]
+
+
+# The cache
+
+
+def test_a_snapshot_in_use_is_given_without_a_look_at_the_catalog(store, cache, monkeypatch):
+    store.add({"a": ["one"]})
+    with cache.get(TENANT, GENERATION) as first:
+        pass
+    monkeypatch.setattr("penstock.storage.snapshots.generation_info", None)
+    with cache.get(TENANT, GENERATION) as second:
+        assert second is first
+
+
+def test_another_tenants_generation_is_not_found_cached_or_not(store, cache):
+    store.add({"a": ["one"]})
+    for _ in range(2):
+        with pytest.raises(NotFound, match="gen_1"), cache.get(TenantId("rival"), GENERATION):
+            pass
+        with cache.get(TENANT, GENERATION):
+            pass
+    with pytest.raises(NotFound), cache.get(TENANT, GenerationId("gen_2")):
+        pass
+
+
+def test_a_notice_brings_the_next_version_without_waiting_for_the_poll(store, cache):
+    store.add({"a": ["one"]})
+    with cache.get(TENANT, GENERATION) as snapshot:
+        assert snapshot.version == 1
+    store.add({"b": ["two"]})
+    cache.refresh(GENERATION)
+    eventually(lambda: version_of(cache) == 2)
+
+
+def test_a_lost_notice_costs_at_most_the_poll_interval(store):
+    with cache_of(store, poll_s=0.02) as cache:
+        assert version_of(cache) == 0
+        store.add({"a": ["one"]})
+        eventually(lambda: version_of(cache) == 1)
+
+
+def test_a_notice_for_a_generation_that_is_not_in_use_opens_nothing(store, cache):
+    cache.refresh(GENERATION)
+    assert not cache._due
+    assert cache.counts().open == 0
+
+
+def test_a_search_waits_for_the_version_it_must_cover(store, cache):
+    assert version_of(cache) == 0
+    store.add({"a": ["one"]})
+    with cache.get(TENANT, GENERATION, min_version=1, timeout_s=5) as snapshot:
+        assert sources(snapshot.search(np.ones(8), k=1, now=NOW)) == ["folder/a.txt"]
+
+
+def test_a_search_that_waited_in_vain_says_so(store, cache):
+    started = time.monotonic()
+    with (
+        pytest.raises(NotYet, match="version 7 is not served yet, version 0 is"),
+        cache.get(TENANT, GENERATION, min_version=7, timeout_s=0.1),
+    ):
+        pass
+    assert 0.1 <= time.monotonic() - started < 5
+
+
+def test_a_search_keeps_its_version_while_the_next_is_swapped_in_and_then_releases_it(store, cache):
+    store.add({"a": ["one"]})
+    with cache.get(TENANT, GENERATION) as old:
+        store.add({"b": ["two"]}, removed_document_ids=["a"])
+        with cache.get(TENANT, GENERATION, min_version=2) as new:
+            assert sources(old.search(np.ones(8), k=9, now=NOW)) == ["folder/a.txt"]
+            assert sources(new.search(np.ones(8), k=9, now=NOW)) == ["folder/b.txt"]
+        assert not old.closed
+    assert old.closed
+    with pytest.raises(ValueError, match="closed"):
+        old.search(np.ones(8), k=9, now=NOW)
+
+
+def test_the_maps_of_a_version_go_when_its_last_search_ends(store, cache):
+    store.add({"a": ["one"]})
+    with cache.get(TENANT, GENERATION) as old:
+        segment = weakref.ref(next(iter(old.readers.values())).segment)
+        store.publish(removed_document_ids=["a"])
+        with cache.get(TENANT, GENERATION, min_version=2):
+            pass
+        assert segment() is not None
+    gc.collect()
+    assert segment() is None
+
+
+def test_a_new_version_shares_the_segments_it_has_in_common(store, cache):
+    store.add({"a": ["one"], "b": ["two"]})
+    store.add({"c": ["three"]}, seed=1)
+    with cache.get(TENANT, GENERATION) as old:
+        before = list(old.readers.values())
+        store.publish(removed_document_ids=["a"])
+        with cache.get(TENANT, GENERATION, min_version=3) as new:
+            after = list(new.readers.values())
+            assert after[0] is not before[0]
+            assert after[0].shared is before[0].shared
+            assert after[1] is before[1]
+
+
+def cut(store: Store, name: str) -> None:
+    path = store.objects.local_path(name)
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def flip(store: Store, name: str) -> None:
+    path = store.objects.local_path(name)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("harm", [cut, flip, lambda store, name: store.objects.delete(name)])
+@pytest.mark.parametrize("which", ["manifest", "segment", "deletes"])
+def test_a_damaged_new_version_is_refused_and_the_former_serves_on(store, cache, caplog, harm, which):
+    store.add({"a": ["one"], "b": ["two"]})
+    assert version_of(cache) == 1
+    published = store.add({"c": ["three"]}, removed_document_ids=["a"])
+    names = {
+        "manifest": published.name,
+        "segment": published.manifest.segments[1].files[0].name,
+        "deletes": published.manifest.segments[0].deletes.name,
+    }
+    harm(store, names[which])
+    cache.refresh(GENERATION)
+    eventually(lambda: cache.counts().refused == 1)
+    with cache.get(TENANT, GENERATION) as snapshot:
+        assert snapshot.version == 1
+        assert sorted(sources(snapshot.search(np.ones(8), k=9, now=NOW))) == ["folder/a.txt", "folder/b.txt"]
+    with pytest.raises(NotYet, match="version 1 is: "), cache.get(TENANT, GENERATION, min_version=2, timeout_s=0.1):
+        pass
+    refusals = [entry for entry in caplog.records if getattr(entry, "action", "") == "snapshot_refused"]
+    assert len(refusals) == 1
+    assert names[which].rpartition("/")[2] in refusals[0].getMessage()
+    assert cache.counts().refused == 1  # asked again and again, opened once
+
+
+def test_a_refused_version_is_served_once_its_files_are_back(store):
+    now = [0.0]
+    with cache_of(store, clock=lambda: now[0]) as cache:
+        store.add({"a": ["one"]})
+        assert version_of(cache) == 1
+        published = store.add({"b": ["two"]})
+        path = store.objects.local_path(published.manifest.segments[1].files[0].name)
+        data = path.read_bytes()
+        path.unlink()
+        with pytest.raises(NotYet), cache.get(TENANT, GENERATION, min_version=2, timeout_s=0):
+            pass
+        path.write_bytes(data)
+        now[0] += 11
+        with cache.get(TENANT, GENERATION, min_version=2, timeout_s=0) as snapshot:
+            assert snapshot.version == 2
+
+
+def test_without_a_former_version_a_damaged_one_is_an_error_that_names_the_file(store, cache):
+    published = store.add({"a": ["one"]})
+    name = published.manifest.segments[0].files[0].name
+    cut(store, name)
+    for _ in range(2):
+        with pytest.raises(Damaged, match=name.rpartition("/")[2]), cache.get(TENANT, GENERATION):
+            pass
+
+
+def test_a_manifest_of_another_generation_is_refused(store):
+    store.add({"a": ["one"]})
+    info = generation_info(store.catalog, GENERATION)
+    with pytest.raises(Damaged, match="is not that of"):
+        open_snapshot(store.objects, replace(info, version=9))
+    with pytest.raises(Damaged, match="is not that of"):
+        open_snapshot(store.objects, replace(info, tenant_id=TenantId("rival")))
+
+
+def test_a_version_that_was_replaced_and_collected_while_it_was_opened_is_no_damage(store):
+    store.add({"a": ["one"]})
+    first = store.published[0].name
+    done = []
+
+    def before(number, method, name="", *rest):
+        if name == first and not done:
+            done.append(True)
+            store.add({"b": ["two"]})
+            store.objects.delete(first)
+
+    with cache_of(store, objects=InterceptedObjects(store.objects, before)) as cache:
+        assert version_of(cache) == 2
+        assert cache.counts().refused == 0
+
+
+def test_a_store_that_does_not_answer_is_unavailable_and_refuses_nothing(store):
+    store.add({"a": ["one"]})
+    failing = [OSError(5, "Input/output error")]
+
+    def before(number, method, *rest):
+        if failing:
+            raise failing[0]
+
+    with cache_of(store, objects=InterceptedObjects(store.objects, before)) as cache:
+        with pytest.raises(Unavailable, match="Input/output error"), cache.get(TENANT, GENERATION):
+            pass
+        failing.clear()
+        assert version_of(cache) == 1
+        assert cache.counts().refused == 0
+
+
+def test_the_least_used_snapshots_are_closed_above_the_capacity(tmp_path):
+    store = new_store(tmp_path)
+    others = [GenerationId(f"gen_{i}") for i in range(2, 5)]
+    for other in others:
+        add_generation(store.catalog, tenant=TENANT, generation_id=other)
+    store.add({"a": ["one"]})
+    size_bytes = snapshot_of(store).size_bytes
+    with cache_of(store, capacity_bytes=size_bytes) as cache:
+        with cache.get(TENANT, others[0]), cache.get(TENANT, GENERATION) as held:
+            pass
+        assert cache.counts().evicted == 0  # empty ones take no room
+        point(store, others[1])
+        with cache.get(TENANT, GENERATION) as held:
+            with cache.get(TENANT, others[1]):
+                pass
+            assert (cache.counts().evicted, held.closed) == (2, False)
+            assert sources(held.search(np.ones(8), k=1, now=NOW)) == ["folder/a.txt"]
+        assert held.closed
+        assert cache.counts().size_bytes <= size_bytes
+
+
+def point(store: Store, generation_id: GenerationId) -> None:
+    """Publish to another generation of the same store."""
+    publisher = Publisher(store.catalog, store.objects, clock=store.clock)
+    publisher.publish(
+        generation_id, epoch=store.epoch, shard=0, additions=rows_of({"z": ["z"]}), vectors=unit_vectors(1)
+    )
+
+
+def test_a_deleted_generation_is_not_found_once_that_was_noticed(store, cache):
+    store.add({"a": ["one"]})
+    assert version_of(cache) == 1
+    with store.catalog.write() as connection:
+        connection.exec_driver_sql("DELETE FROM chunks")
+        connection.execute(generations.delete())
+    cache.refresh(GENERATION)
+
+    def gone() -> bool:
+        try:
+            version_of(cache)
+        except NotFound:
+            return True
+        return False
+
+    eventually(gone)
+    assert cache.counts().open == 0
+
+
+def test_a_catalog_that_does_not_answer_leaves_the_snapshot_in_use(store, monkeypatch):
+    with cache_of(store, poll_s=0.01) as cache:
+        store.add({"a": ["one"]})
+        assert version_of(cache) == 1
+        asked = []
+
+        def unavailable(*_):
+            asked.append(True)
+            raise Unavailable("the catalog did not answer")
+
+        with monkeypatch.context() as patched:
+            patched.setattr("penstock.storage.snapshots.pointers", unavailable)
+            eventually(lambda: len(asked) > 2)
+            assert version_of(cache) == 1
+        store.add({"b": ["two"]})
+        eventually(lambda: version_of(cache) == 2)
+
+
+def test_a_pointer_that_was_set_back_is_followed(store, cache):
+    first = store.add({"a": ["one"]})
+    store.add({"b": ["two"]})
+    with cache.get(TENANT, GENERATION, min_version=2):
+        pass
+    with store.catalog.write() as connection:
+        connection.execute(update(generations).values(manifest=first.name, version=1))
+    cache.refresh(GENERATION)
+    eventually(lambda: version_of(cache) == 1)
+
+
+def test_a_closed_cache_says_so_and_leaves_running_searches_alone(store):
+    store.add({"a": ["one"]})
+    cache = SnapshotCache(store.catalog, store.objects)
+    with cache.get(TENANT, GENERATION) as snapshot:
+        cache.close()
+        assert len(snapshot.search(np.ones(8), k=1, now=NOW)) == 1
+    assert snapshot.closed
+    with pytest.raises(Unavailable, match="closing"), cache.get(TENANT, GENERATION):
+        pass
+
+
+def test_searches_go_on_while_a_new_version_is_being_opened(store):
+    opening, go_on = threading.Event(), threading.Event()
+    store.add({"a": ["one"]})
+
+    def before(number, method, name="", *rest):
+        if opening_second and method == "get":
+            opening.set()
+            assert go_on.wait(30)
+
+    opening_second = False
+    with cache_of(store, objects=InterceptedObjects(store.objects, before)) as cache:
+        assert version_of(cache) == 1
+        store.add({"b": ["two"]})
+        opening_second = True
+        cache.refresh(GENERATION)
+        assert opening.wait(30)
+        assert version_of(cache) == 1
+        with (
+            pytest.raises(NotYet, match="still being opened"),
+            cache.get(TENANT, GENERATION, min_version=2, timeout_s=0.05),
+        ):
+            pass
+        go_on.set()
+        with cache.get(TENANT, GENERATION, min_version=2, timeout_s=30) as snapshot:
+            assert snapshot.version == 2
+
+
+def test_no_search_mixes_versions_or_fails_while_versions_follow_each_other(store):
+    store.add({"a": ["0"], "b": ["0"]})
+    stop, wrong, seen = threading.Event(), [], set()
+
+    def search(cache: SnapshotCache) -> None:
+        while not stop.is_set():
+            with cache.get(TENANT, GENERATION) as snapshot:
+                hits = snapshot.search(np.ones(8), k=9, now=NOW)
+                texts = {hit.text for hit in hits}
+                if len(hits) != 2 or texts != {str(snapshot.version - 1)}:
+                    wrong.append((snapshot.version, hits))
+                seen.add(snapshot.version)
+
+    with cache_of(store, poll_s=0.005) as cache:
+        threads = [threading.Thread(target=search, args=(cache,)) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        for version in range(1, 25):
+            store.add({"a": [str(version)], "b": [str(version)]}, seed=version)
+            cache.refresh(GENERATION)
+        with cache.get(TENANT, GENERATION, min_version=25):
+            stop.set()
+        for thread in threads:
+            thread.join()
+    assert not wrong
+    assert len(seen) > 2
+
+
+def version_of(cache: SnapshotCache) -> int:
+    with cache.get(TENANT, GENERATION) as snapshot:
+        return snapshot.version
+
+
+def eventually(holds, *, within_s: float = 20.0) -> None:
+    """Wait for another thread's work to show; there is no event to wait for from outside."""
+    deadline = time.monotonic() + within_s
+    while not holds():
+        assert time.monotonic() < deadline, "it never held"
+        time.sleep(0.002)
