@@ -4,6 +4,7 @@ PipelineError
 ├── ParseError                this document cannot be read, whatever is tried again: fail it with its reason
 ├── InvalidChunking           the chunking settings contradict each other or the model: change them
 ├── InvalidFilter             a search filter is not well formed: change it
+├── InvalidQuery              a search asks for what cannot be answered: change it
 └── EmbeddingError
     ├── ProviderUnavailable   the provider did not answer or asked to wait: try again
     ├── InputRejected         the provider refuses one text: fail its document, embed the others
@@ -50,6 +51,17 @@ class InvalidChunking(PipelineError):
 
 class InvalidFilter(PipelineError):
     """Raised when a search filter is not well formed; the message names the field."""
+
+
+class InvalidQuery(PipelineError):
+    """Raised when a search cannot be answered as asked; ``param`` is the part to change: query, vector, k or ef."""
+
+    def __init__(self, message: str, *, param: str) -> None:
+        super().__init__(message)
+        self.param = param
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return partial(InvalidQuery, param=self.param), self.args
 
 
 class EmbeddingError(PipelineError):

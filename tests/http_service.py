@@ -56,6 +56,8 @@ class Service:
 
         def mark(connection: sa.Connection, published: Any) -> None:
             indexed = {"state": "indexed", "chunk_count": 1, "indexed_version": published.manifest.version}
+            replaced = versions.c.document_id.in_(rows.document_ids), versions.c.state == "indexed"
+            connection.execute(sa.update(versions).where(*replaced).values(state="superseded"))
             connection.execute(sa.update(versions).where(versions.c.id.in_(ids)).values(indexed))
             finish_jobs(connection, now=self.components.clock())
 

@@ -163,7 +163,9 @@ class Line:
     def states(self) -> dict[str, list[str]]:
         """Return the states of each document's versions, oldest first, by source."""
         found: dict[str, list[str]] = {}
-        wanted = sa.select(documents.c.source, versions.c.state).join(versions, versions.c.document_id == documents.c.id)
+        wanted = sa.select(documents.c.source, versions.c.state).join(
+            versions, versions.c.document_id == documents.c.id
+        )
         with self.catalog.read() as connection:
             for source, state in connection.execute(wanted.order_by(documents.c.source, versions.c.number)):
                 found.setdefault(source, []).append(state)

@@ -24,7 +24,9 @@ class PostgresServer:
     def __init__(self) -> None:
         initdb, postgres = _program("initdb"), _program("postgres")
         self._account = _account()
-        self._folder = Path(tempfile.mkdtemp(prefix="penstock-pg-"))  # short: a socket's path has at most 107 characters
+        self._folder = Path(
+            tempfile.mkdtemp(prefix="penstock-pg-")
+        )  # short: a socket's path has at most 107 characters
         if self._account:
             os.chown(self._folder, self._account["user"], self._account["group"])
         data = self._folder / "data"
@@ -34,7 +36,11 @@ class PostgresServer:
         local = ("-k", self._folder, "-c", "listen_addresses=")
         self._log = (self._folder / "log").open("wb")
         self._process = subprocess.Popen(
-            [postgres, "-D", data, *local, *quick], cwd=self._folder, stdout=self._log, stderr=self._log, **self._account
+            [postgres, "-D", data, *local, *quick],
+            cwd=self._folder,
+            stdout=self._log,
+            stderr=self._log,
+            **self._account,
         )
         self.url = f"postgresql://penstock@/postgres?host={self._folder}"
         self._wait_until_ready()

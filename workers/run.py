@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from celery import Celery, signals
+from celery.platforms import SecurityWarning
 from celery.worker import state
 
 from penstock.pipeline.errors import PipelineError
@@ -89,6 +91,8 @@ def run_role(role: str, settings: Settings, *, shards: Sequence[int] | None = No
 def _run_worker(role: str, settings: Settings, *, queues: list[str]) -> int:
     plan = PLANS[role]
     logs.configure(settings.log)
+    # Celery warns root of pickled messages; ours are JSON, and in a container everyone may be root.
+    warnings.simplefilter("ignore", SecurityWarning)
     liveness = Liveness()
     work: Role = _imported(plan.work)(settings, liveness=liveness)
     app = make_app(settings, results=plan.results)

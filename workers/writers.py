@@ -27,11 +27,11 @@ class ShardLease:
 class ShardLeases:
     """Which shards this process may write now."""
 
-    def __init__(self, components: Components, *, ttl_s: float = TTL_S) -> None:
+    def __init__(self, components: Components) -> None:
         self._components = components
-        self._ttl_s = ttl_s
+        self._ttl_s = min(TTL_S, components.settings.workers.lease_s)
         self._held: dict[int, ShardLease] = {}
-        self._keeper: LeaseKeeper[ShardLease] = LeaseKeeper(self._renew, every_s=ttl_s / 3)
+        self._keeper: LeaseKeeper[ShardLease] = LeaseKeeper(self._renew, every_s=self._ttl_s / 3)
 
     def epoch_of(self, shard: int) -> int | None:
         """Return the epoch to publish with, taking the lease if need be; None while another process has it."""

@@ -1,6 +1,5 @@
 """Reads request bodies: bounded, and as JSON checked against a wire type in one pass. Knows no route."""
 
-import asyncio
 import difflib
 import re
 from collections.abc import AsyncIterator, Iterable
@@ -18,7 +17,6 @@ BodyT = TypeVar("BodyT", bound=WireRequest)
 
 SMALL_BODY_BYTES = 1 << 20
 PARSED_INLINE_BYTES = 1 << 16  # parsing more would hold up the event loop for a millisecond
-LINGER_S = 2.0
 
 
 async def read_json(request: Request, kind: type[BodyT], *, limit_bytes: int = SMALL_BODY_BYTES) -> BodyT:
@@ -50,27 +48,14 @@ def media_type(request: Request) -> str:
 async def bounded(request: Request, *, limit_bytes: int) -> AsyncIterator[bytes]:
     """Yield the body as it arrives. Raises Refused (413) once more than ``limit_bytes`` are announced or came."""
     announced = request.headers.get("content-length", "")
-    stream = request.stream()
     if announced.isdigit() and int(announced) > limit_bytes:
-        await _drain(stream)
         raise _too_large(limit_bytes)
     read_bytes = 0
-    async for chunk in stream:
+    async for chunk in request.stream():
         read_bytes += len(chunk)
         if read_bytes > limit_bytes:
-            await _drain(stream)
             raise _too_large(limit_bytes)
         yield chunk
-
-
-async def _drain(stream: AsyncIterator[bytes]) -> None:
-    """Read on for a moment: closing a connection with unread bytes resets it, and the caller never sees the reason."""
-    try:
-        async with asyncio.timeout(LINGER_S):
-            async for _ in stream:
-                pass
-    except TimeoutError:
-        pass
 
 
 def _too_large(limit_bytes: int) -> Refused:
@@ -92,7 +77,9 @@ def parse_json(body: bytes, kind: type[BodyT], *, within: str | None = None) -> 
 
 def refused_fields(error: ValidationError, kind: type[BaseModel], *, within: str | None = None) -> Refused:
     """Return what to answer: the first wrong field, how many more there are, and what a misspelt one may mean."""
-    first, *others = error.errors(include_url=False, include_input=False, include_context=False)
+    found = error.errors(include_url=False, include_input=False, include_context=False)
+    # A misspelt field is also a missing one: the misspelling explains both.
+    first, *others = sorted(found, key=lambda problem: problem["type"] != "extra_forbidden")
     if first["type"] == "json_invalid":
         message = f"the body is not JSON: {first['msg'].removeprefix('Invalid JSON: ')}"
         return Refused(message, code="invalid_json", param=within)
@@ -108,7 +95,7 @@ def worded_problem(path: str, kind: str, text: str, *, known: Iterable[str]) -> 
     """Return one of pydantic's problems as a sentence. ``known``: the names a misspelt one may mean."""
     if kind == "extra_forbidden":
         names = list(known)
-        close = difflib.get_close_matches(re.split(r"[.\]]", path)[-1], names, n=1)
+        close = difflib.get_close_matches(re.split(r"[.\]]", path)[-1], names, n=1, cutoff=0.5)
         hint = f"did you mean {close[0]!r}?" if close else f"there are {', '.join(names)}"
         return f"unknown field {path!r}: {hint}"
     if kind == "missing":

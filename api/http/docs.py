@@ -72,8 +72,9 @@ def _described(app: FastAPI) -> dict[str, Any]:
     api = get_openapi(title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes, tags=TAGS)
     parts = api.setdefault("components", {})
     schemas = parts.setdefault("schemas", {})
-    _, requests = models_json_schema([(kind, "validation") for kind in REQUESTS], ref_template=REFERENCE)
-    schemas.update(requests["$defs"])
+    read_by_routes = [(kind, "validation") for kind in REQUESTS], [(wire.ErrorAnswer, "serialization")]
+    for kinds in read_by_routes:
+        schemas.update(models_json_schema(kinds, ref_template=REFERENCE)[1]["$defs"])
     for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's own shape, which no answer here has
         schemas.pop(name, None)
     for kind, example in EXAMPLES.items():

@@ -18,13 +18,28 @@ FORM_FIELDS = ("files", "documents", "job_id")
 
 
 class _WholeMultiPartParser(MultiPartParser):
-    """Knows whether the closing boundary came: without it the last part is missing and nobody says so."""
+    """Refuses a form whose closing boundary never came: its last part is missing, and the parser does not mind."""
 
     spool_max_size = SPOOLED_BYTES
-    whole = False
+
+    def __init__(self, request: Request, limits: Limits) -> None:
+        super().__init__(
+            request.headers,
+            self._whole(bounded(request, limit_bytes=limits.max_submission_bytes)),
+            max_files=limits.max_documents_per_submission,
+            max_fields=len(FORM_FIELDS) + 1,
+            max_part_size=min(FORM_FIELD_BYTES, limits.max_submission_bytes),
+        )
+        self._ended = False
 
     def on_end(self) -> None:
-        self.whole = True
+        self._ended = True
+
+    async def _whole(self, chunks: AsyncIterator[bytes]) -> AsyncGenerator[bytes, None]:
+        async for chunk in chunks:
+            yield chunk
+        if not self._ended:  # raised where the parser still closes what it has opened
+            raise Refused("the form ends before its last boundary: it was cut off on the way", code="invalid_form")
 
 
 @asynccontextmanager
@@ -42,21 +57,14 @@ async def received_form(request: Request, limits: Limits) -> AsyncIterator[FormD
 
 
 async def _parsed_form(request: Request, limits: Limits) -> FormData:
-    parser = _WholeMultiPartParser(
-        request.headers,
-        _bounded_stream(request, limits),
-        max_files=limits.max_documents_per_submission,
-        max_fields=len(FORM_FIELDS) + 1,
-        max_part_size=min(FORM_FIELD_BYTES, limits.max_submission_bytes),
-    )
     try:
-        form = await parser.parse()
+        form = await _WholeMultiPartParser(request, limits).parse()
     except MultiPartException as error:
         if "Too many files" in error.message:
             raise too_many_documents(limits) from error
         raise Refused(f"the form cannot be read: {error.message}", code="invalid_form") from error
     try:
-        _check_form(form, whole=parser.whole)
+        _check_form(form)
     except Refused:
         await form.close()
         raise
@@ -73,14 +81,7 @@ def too_many_documents(limits: Limits) -> Refused:
     )
 
 
-async def _bounded_stream(request: Request, limits: Limits) -> AsyncGenerator[bytes, None]:
-    async for chunk in bounded(request, limit_bytes=limits.max_submission_bytes):
-        yield chunk
-
-
-def _check_form(form: FormData, *, whole: bool) -> None:
-    if not whole:
-        raise Refused("the form ends before its last boundary: it was cut off on the way", code="invalid_form")
+def _check_form(form: FormData) -> None:
     for name, value in form.multi_items():
         if name not in FORM_FIELDS:
             raise Refused(f"unknown form field {name!r}: there are {', '.join(FORM_FIELDS)}", param=name)

@@ -1,9 +1,11 @@
 """Stands before every route: the key, the clock, and the last word when something fails. Knows no route's business."""
 
+import asyncio
 import logging
 import secrets
 import time
 from collections.abc import MutableMapping
+from contextlib import suppress
 from typing import Any
 
 from starlette.datastructures import Headers
@@ -18,6 +20,7 @@ from .gate import OPEN_PATHS
 log = logging.getLogger(__name__)
 
 NO_ROUTE = "(none)"  # never the raw path: it holds names of tenants
+LINGER_S = 2.0
 UNTIMED = "penstock.untimed"  # set by routes that wait on purpose
 
 
@@ -31,45 +34,61 @@ class Front:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        started, tracked = time.perf_counter(), _Tracked(send)
+        started, exchange = time.perf_counter(), _Exchange(receive, send)
         components: Components = scope["app"].state.components
         try:
             if scope["path"] not in OPEN_PATHS:
                 await components.gate.check(Headers(scope=scope).get("authorization"))
-            await self._app(scope, receive, tracked)
+            if "\x00" in scope["path"]:  # PostgreSQL would fail on it, as on nothing else a path can hold
+                raise Refused("there is nothing at this path", status=404, code="no_such_path")
+            await self._app(scope, exchange.receive, exchange.send)
         except ClientDisconnect:
-            tracked.status = 499
+            exchange.status = 499
         except Exception as error:  # noqa: BLE001 the last one who can answer
-            await _answer_failure(error, scope, receive, tracked)
+            await _answer_failure(error, scope, exchange)
         finally:
             components.metrics.observe(
                 route=_template(scope),
                 method=scope["method"],
-                status=tracked.status,
+                status=exchange.status,
                 seconds=None if scope.get(UNTIMED) else time.perf_counter() - started,
             )
 
 
-class _Tracked:
-    """A `send` that remembers the status it sent; 0 while nothing was."""
+class _Exchange:
+    """One request and its answer, and how far both came."""
 
-    def __init__(self, send: Send) -> None:
+    def __init__(self, receive: Receive, send: Send) -> None:
+        self._receive = receive
         self._send = send
+        self._received = False
         self.status = 0
 
-    async def __call__(self, message: Message) -> None:
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self._received = not message.get("more_body", False)
+        return message
+
+    async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
         await self._send(message)
 
+    async def linger(self) -> None:
+        """Read on for a moment: closing a connection with unread bytes resets it, and the caller never hears why."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LINGER_S):
+                while not self._received:
+                    await self.receive()
 
-async def _answer_failure(error: Exception, scope: Scope, receive: Receive, tracked: _Tracked) -> None:
-    refused = refusal(error)
-    if refused is None:
-        refused = _defect(error, scope)
-    if tracked.status:
+
+async def _answer_failure(error: Exception, scope: Scope, exchange: _Exchange) -> None:
+    refused = refusal(error) or _defect(error, scope)
+    if exchange.status:
         raise error  # half an answer is out: the server can only cut the connection
-    await error_response(refused)(scope, receive, tracked)
+    if "expect" not in Headers(scope=scope):  # else the caller waits for leave to send
+        await exchange.linger()
+    await error_response(refused)(scope, exchange.receive, exchange.send)
 
 
 def _defect(error: Exception, scope: MutableMapping[str, Any]) -> Refused:

@@ -1,14 +1,17 @@
 """The supervisor itself: start in order, keep alive, stop in order. Decides nothing about documents.
 
-Everything happens in one event loop of one thread's making: children are tied to the thread that forks them.
+Everything happens in one event loop: children die with the thread that forks them.
 """
 
 import asyncio
 import signal
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from socket import socket
 from typing import Any
 
@@ -115,7 +118,7 @@ class Supervisor:
         began = time.monotonic()
         if uses_embedded_server(self._settings):
             await self._start_queue()
-        admin_key = await asyncio.to_thread(prepare, self._settings, new_key=self._new_key)
+        admin_key = await self._prepared()
         url = url_of(listener) if listener else None
         self._announce(Started(url, self._flower_url(), admin_key))
         if url:
@@ -126,6 +129,11 @@ class Supervisor:
             self._keep(started, pass_fds=[] if socket_fd is None else [socket_fd])
         await self._until_ready(url)
         self._log.say(f"ready in {time.monotonic() - began:.1f} s", event="ready", url=url)
+
+    async def _prepared(self) -> str | None:
+        with ThreadPoolExecutor(1) as pool:  # gone before the roles are forked
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(pool, partial(prepare, self._settings, new_key=self._new_key))
 
     async def _start_queue(self) -> None:
         make_directories(self._settings)
@@ -211,5 +219,5 @@ class Supervisor:
         return f"http://{flower.host}:{flower.port}" if FLOWER in self._names else None
 
 
-async def _answering(socket_path: Any) -> Readiness:
+async def _answering(socket_path: Path) -> Readiness:
     return Readiness(ready=await answers(socket_path), reasons=("it does not answer",))

@@ -85,7 +85,7 @@ def create_collection(
     }
     with catalog.write("create_collection") as connection:
         require_tenant(connection, tenant)
-        if not connection.execute(insert_if_absent(catalog.dialect, collections).values(row)).rowcount:
+        if not insert_if_absent(connection, collections, row):
             raise AlreadyExists(f"collection {name!r} exists already")
         connection.execute(sa.insert(generations).values(generation))
     return get_collection(catalog, tenant=tenant, name=name)

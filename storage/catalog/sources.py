@@ -8,7 +8,7 @@ from sqlalchemy.engine import Connection
 
 from ..ids import CollectionId, DocumentId, TenantId, new_id
 from .documents import NOT_KEPT
-from .statements import insert_if_absent
+from .statements import insert_absent
 from .tables import documents, versions
 from .values import slices
 
@@ -54,7 +54,7 @@ def hold_sources(
         made = sorted(DocumentId(new_id("doc")) for _ in missing)
         row = {"tenant_id": tenant, "collection_id": collection_id, "newest": 0, "created_at": now}
         rows = [{"id": new, "source": source, **row} for new, source in zip(made, missing, strict=True)]
-        connection.execute(insert_if_absent(connection.dialect.name, documents), rows)
+        insert_absent(connection, documents, rows)
         new_documents = zip(missing, made, strict=True)
         known |= {source: KnownDocument(new, 0, None, None, None) for source, new in new_documents}
     if connection.dialect.name == "sqlite":  # this transaction is the only writer

@@ -173,6 +173,7 @@ versions = Table(  # document versions: what was submitted, and how far it came
     UniqueConstraint("document_id", "number"),
     Index("ix_versions_progress", "job_id", "state", "batch_id", "chunk_count", "indexed_version"),  # covers JobInfo
     Index(None, "batch_id"),
+    Index(None, "pack"),  # for the collector: is it in use?
     # No index begins with the state: SQLite would prefer it to a list of ids and look at every version in that state.
     _partial("ix_versions_admission", "generation_id", "id", where="state = 'queued'"),
     _partial("ix_versions_joins", "batch_id", where="state = 'embedding'"),

@@ -54,8 +54,8 @@ def ensure_installation(catalog: Catalog, *, now: float, key: str | None) -> str
     with catalog.write("ensure_installation") as connection:
         _insert_tenant(connection, DEFAULT_TENANT, now=now)
         made = key or f"pk_admin_{secrets.token_urlsafe(32)}"
-        values = {"id": 1, "admin_key_hash": _key_hash(made), "created_at": now}
-        if connection.execute(insert_if_absent(catalog.dialect, installation).values(values)).rowcount:
+        row = {"id": 1, "admin_key_hash": _key_hash(made), "created_at": now}
+        if insert_if_absent(connection, installation, row):
             return made
         if key is None:
             return None
@@ -72,8 +72,7 @@ def admin_key_matches(catalog: Catalog, key: str) -> bool:
 
 
 def _insert_tenant(connection: Connection, tenant: TenantId, *, now: float) -> bool:
-    statement = insert_if_absent(connection.dialect.name, tenants)
-    return connection.execute(statement.values(id=tenant, created_at=now)).rowcount == 1
+    return insert_if_absent(connection, tenants, {"id": tenant, "created_at": now})
 
 
 def _key_hash(key: str) -> bytes:

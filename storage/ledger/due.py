@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 
 from ..catalog.engine import Catalog
-from ..catalog.tables import BATCH_STAGES, batches, versions
+from ..catalog.tables import BATCH_STAGES, IS_QUEUED, batches
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,10 @@ class Due:
 def look(catalog: Catalog, *, now: float) -> Due:
     """Return what a dispatcher could do now."""
     waiting = sa.select(batches.c.stage).where(batches.c.state == "ready", batches.c.next_attempt_at <= now).distinct()
-    counted = sa.select(batches.c.stage, sa.func.count()).where(batches.c.state.in_(("sent", "running")))
+    counted = sa.select(batches.c.stage, sa.func.count().label("batches"))
+    counted = counted.where(batches.c.state.in_(("sent", "running")))
     with catalog.read() as connection:
         stages = frozenset(connection.scalars(waiting.where(batches.c.stage.in_(BATCH_STAGES))))
-        queued = bool(connection.scalar(sa.select(sa.exists().where(versions.c.state == "queued"))))
-        found = {stage: count for stage, count in connection.execute(counted.group_by(batches.c.stage))}
+        queued = bool(connection.scalar(sa.select(sa.exists().where(IS_QUEUED))))
+        found = {row.stage: row.batches for row in connection.execute(counted.group_by(batches.c.stage))}
     return Due(stages, queued, {stage: found.get(stage, 0) for stage in BATCH_STAGES})

@@ -6,7 +6,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
-from ..catalog.statements import insert_if_absent
+from ..catalog.statements import insert_absent
 from ..catalog.tables import IS_EMBEDDING, batches, versions
 from ..catalog.values import slices
 from ..ids import BatchId
@@ -34,7 +34,7 @@ def join_groups(connection: Connection, group_ids: Sequence[str], *, now: float)
         rows = [_index_batch(complete[group_id], count, now=now) for group_id, count in connection.execute(waiting)]
         if not rows:
             continue
-        connection.execute(insert_if_absent(connection.dialect.name, batches), rows)
+        insert_absent(connection, batches, rows)
         moved = sa.update(versions).where(versions.c.batch_id.in_([row["group_id"] for row in rows]))
         connection.execute(moved.where(versions.c.state == "embedding").values(state="indexing"))
         joined += len(rows)

@@ -35,7 +35,7 @@ def open_merge(
             raise NotFound(f"there is no generation {generation_id!r}")
         values = _batch(batch_id, stage="merge", group_id=batch_id, details=details, now=now)
         values |= {"tenant_id": row.tenant_id, "generation_id": generation_id, "shard": row.shard}
-        made = connection.execute(insert_if_absent(catalog.dialect, batches).values(values)).rowcount
+        made = insert_if_absent(connection, batches, values)
     return batch_id if made else None
 
 

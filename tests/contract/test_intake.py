@@ -58,7 +58,9 @@ def test_submitting_again_makes_no_version_no_pack_and_a_job_that_is_done(line):
 
 
 @pytest.mark.parametrize(
-    "changed", [{"title": "T"}, {"metadata": {"year": 2}}, {"event_time": 5.0}, {"expires_at": 9e9}], ids=lambda one: [*one][0]
+    "changed",
+    [{"title": "T"}, {"metadata": {"year": 2}}, {"event_time": 5.0}, {"expires_at": 9e9}],
+    ids=lambda one: next(iter(one)),
 )
 def test_other_metadata_make_a_new_version(line, changed):
     line.accept([document("a", "text", metadata={"year": 1})])
@@ -180,7 +182,6 @@ def test_the_collections_generations_and_jobs_of_another_tenant_do_not_exist(lin
             documents=[document("x")],
             now=1.0,
         )
-    assert theirs.states() == {"a": ["queued"], **{}} | {"a": theirs.states()["a"]}
 
 
 def test_rival_submissions_of_the_same_sources_get_numbers_of_their_own(line):
@@ -235,7 +236,9 @@ def test_an_empty_submission_is_a_job_that_is_done(line):
 
 def test_known_tells_what_need_not_be_sent_again(line):
     line.submit("kept", "failed", "other")
-    hashes = {one.source: one.content_hash for one in checked([document(s, f"text of {s}") for s in ("kept", "failed")])}
+    hashes = {
+        one.source: one.content_hash for one in checked([document(s, f"text of {s}") for s in ("kept", "failed")])
+    }
     with line.catalog.write() as connection:
         failed = sa.select(documents.c.id).where(documents.c.source == "failed").scalar_subquery()
         connection.execute(sa.update(versions).where(versions.c.document_id == failed).values(state="failed"))

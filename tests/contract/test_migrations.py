@@ -29,7 +29,9 @@ def described(catalog: Catalog) -> dict[str, object]:
 def _table(found: sa.Inspector, name: str) -> dict[str, object]:
     columns = [(one["name"], repr(one["type"]), one["nullable"], one["default"]) for one in found.get_columns(name)]
     checks = sorted((one["name"], one["sqltext"]) for one in found.get_check_constraints(name))
-    keys = sorted((one["name"], one["constrained_columns"], one["referred_table"]) for one in found.get_foreign_keys(name))
+    keys = sorted(
+        (one["name"], one["constrained_columns"], one["referred_table"]) for one in found.get_foreign_keys(name)
+    )
     indexes = sorted((one["name"], one["column_names"], one["unique"], _where(one)) for one in found.get_indexes(name))
     uniques = sorted((one["name"], one["column_names"]) for one in found.get_unique_constraints(name))
     primary = found.get_pk_constraint(name)

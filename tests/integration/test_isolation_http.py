@@ -27,7 +27,12 @@ def theirs(service: Service):
         job = other.submit("shared", [NewDocument(source="secret.txt", text=SECRET, metadata={"n": 1})]).job
         service.index()
         document = other.documents("shared").data[0]
-        return {"job": job.id, "document": document.id, "token": other.job(job.id).token, "collection": collection.id}
+        return {
+            "job": job.id,
+            "document": document.id,
+            "token": other.collection("shared").token,
+            "collection": collection.id,
+        }
 
 
 ROUTES = [

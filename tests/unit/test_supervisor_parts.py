@@ -1,5 +1,6 @@
 """The parts of `penstock up` that need no process: its log, its delays, its choice of roles and of a queue server."""
 
+import asyncio
 import io
 import json
 import sys
@@ -153,8 +154,6 @@ def test_a_socket_directory_that_others_may_enter_is_refused(tmp_path, monkeypat
 
 
 def test_nobody_listening_is_not_ready_and_says_so():
-    import asyncio
-
     answer = asyncio.run(readiness("http://127.0.0.1:9"))
     assert not answer.ready
     assert "does not answer" in answer.reasons[0]

@@ -37,7 +37,7 @@ async def show(request: Request, tenant: str, job_id: str, query: Annotated[JobQ
     while True:
         found = await components.call(_job, tenant, job_id)
         left_s = deadline - loop.time()
-        if found["state"] != "running" or left_s <= 0 or components.stopping:
+        if found["state"] != "running" or left_s <= 0:
             return answers.answer(found)
         await asyncio.sleep(min(pause_s, left_s))
         pause_s = min(pause_s * 1.5, LAST_LOOK_S)

@@ -145,6 +145,7 @@ def _create_versions() -> None:
     progress = ["job_id", "state", "batch_id", "chunk_count", "indexed_version"]
     op.create_index("ix_versions_progress", "versions", progress)
     op.create_index("ix_versions_batch_id", "versions", ["batch_id"])
+    op.create_index("ix_versions_pack", "versions", ["pack"])
     _create_partial_index("ix_versions_admission", "versions", ["generation_id", "id"], "state = 'queued'")
     _create_partial_index("ix_versions_joins", "versions", ["batch_id"], "state = 'embedding'")
     _create_partial_index("uq_versions_one_indexed", "versions", ["document_id"], "state = 'indexed'", unique=True)

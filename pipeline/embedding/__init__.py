@@ -1,0 +1,6 @@
+"""From texts to vectors of unit length, by one of several providers. Only `openai` talks to anything outside."""
+
+from .embedder import Embedder, EmbeddingOptions, ModelCard
+from .registry import model_card, open_embedder
+
+__all__ = ["Embedder", "EmbeddingOptions", "ModelCard", "model_card", "open_embedder"]

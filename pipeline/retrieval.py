@@ -1,0 +1,135 @@
+"""One search from question to hits: check it, embed the query, take a snapshot, search, say how it went.
+
+The embedder and the snapshots are passed in; an interface only translates what comes in and goes out. No snapshot is
+held while the query is embedded, for a remote provider may take seconds.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from .errors import InvalidQuery
+from .highlighting import highlight
+
+if TYPE_CHECKING:  # whoever only marks words needs no compiler and no SQL
+    from penstock.storage.catalog.collections import CollectionInfo, GenerationInfo
+    from penstock.storage.fields import Filter
+    from penstock.storage.ids import GenerationId
+    from penstock.storage.snapshots import Hit, SegmentPlan, SnapshotCache
+
+    from .embedding.embedder import Embedder
+
+__all__ = ["MAX_EF", "MAX_K", "Retrieval", "Timings", "highlight", "retrieve"]
+
+MAX_K = 1_000
+MAX_EF = 4_096
+LEAST_EF = 64
+LARGEST_COMPONENT = 1e15  # the square of a larger one may not be a float32
+
+
+@dataclass(frozen=True)
+class Timings:
+    """Seconds spent on turning the query into a vector, on waiting for the snapshot, and on searching it."""
+
+    embedding_s: float
+    waiting_s: float
+    searching_s: float
+
+
+@dataclass(frozen=True)
+class Retrieval:
+    """What a search found, and in which version. ``plan`` is there if it was asked for: one entry per segment."""
+
+    hits: "list[Hit]"
+    generation_id: "GenerationId"
+    version: int
+    timings: Timings
+    plan: "list[SegmentPlan] | None" = None
+
+
+def retrieve(  # noqa: PLR0913  (the parts of a search are what they are)
+    embedder_for: "Callable[[str], Embedder]",
+    snapshots: "SnapshotCache",
+    collection: "CollectionInfo",
+    *,
+    text: str | None = None,
+    vector: ArrayLike | None = None,
+    k: int = 10,
+    filter: "Filter | None" = None,  # noqa: A002  (the word of the grammar)
+    ef: int | None = None,
+    min_version: int = 0,
+    timeout_s: float = 5.0,
+    now: float,
+    explain: bool = False,
+) -> Retrieval:
+    """Search the active generation of ``collection`` by the meaning of ``text``, or by a vector.
+
+    Args:
+        embedder_for: gives the embedder of a model name; not called for a vector.
+        vector: f32[dimensions of the generation], finite.
+        k: 1 to `MAX_K`; fewer hits mean that there are no more.
+        ef: how wide graphs are walked, up to `MAX_EF`; by default 64, or twice ``k`` where that is more.
+        min_version: a version of the generation that the search must cover; ``timeout_s`` is how long to wait for it.
+        now: seconds since 1970; what expired by then is not found.
+
+    Raises:
+        InvalidQuery: naming the part to change.
+        EmbeddingError, NotFound, NotYet, Damaged, Unavailable: as they come.
+    """
+    _check_size(k=k, ef=ef)
+    began = time.perf_counter()
+    query = _query(embedder_for, collection.generation, text=text, vector=vector)
+    embedded = time.perf_counter()
+    generation = collection.generation
+    with snapshots.get(collection.tenant_id, generation.id, min_version=min_version, timeout_s=timeout_s) as snapshot:
+        taken = time.perf_counter()
+        hits, plan = snapshot.explained(query, k=k, filter=filter, ef=ef or max(LEAST_EF, 2 * k), now=now)
+        version = snapshot.version
+    timings = Timings(embedded - began, taken - embedded, time.perf_counter() - taken)
+    return Retrieval(hits, generation.id, version, timings, plan if explain else None)
+
+
+def _check_size(*, k: int, ef: int | None) -> None:
+    if not 1 <= k <= MAX_K:
+        raise InvalidQuery(f"k is {k}: ask for 1 to {MAX_K:,} hits", param="k")
+    if ef is not None and not 1 <= ef <= MAX_EF:
+        raise InvalidQuery(f"ef is {ef}: it can be 1 to {MAX_EF:,}", param="ef")
+
+
+def _query(
+    embedder_for: "Callable[[str], Embedder]",
+    generation: "GenerationInfo",
+    *,
+    text: str | None,
+    vector: ArrayLike | None,
+) -> NDArray[np.float32]:
+    if (text is None) == (vector is None):
+        raise InvalidQuery("a search needs either a text or a vector", param="query")
+    if text is None:
+        return _checked(vector, generation)
+    if not text.strip():
+        raise InvalidQuery("the query is empty: ask something, or search by a vector", param="query")
+    return embedder_for(generation.model).embed_query(text)
+
+
+def _checked(vector: ArrayLike | None, generation: "GenerationInfo") -> NDArray[np.float32]:
+    try:
+        with np.errstate(over="ignore"):  # becomes infinite, which is refused
+            query = np.asarray(vector, np.float32)
+    except (TypeError, ValueError) as error:
+        raise InvalidQuery(f"the vector is not a list of numbers: {error}", param="vector") from error
+    if query.shape != (generation.dimensions,):
+        raise InvalidQuery(
+            f"the vector has {'x'.join(map(str, query.shape)) or 'no'} dimensions, the collection has "
+            f"{generation.dimensions} (model {generation.model!r})",
+            param="vector",
+        )
+    if not (np.abs(query) <= LARGEST_COMPONENT).all():
+        raise InvalidQuery(f"the vector has a component that is not within ±{LARGEST_COMPONENT:g}", param="vector")
+    if generation.metric == "cosine" and not query.any():
+        raise InvalidQuery("the vector is zero, which has no direction", param="vector")
+    return query

@@ -1,0 +1,200 @@
+"""The whole queue side with real processes: what is accepted becomes searchable once, whatever dies on the way."""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+import redis
+
+from penstock.storage.catalog.collections import CollectionInfo
+from penstock.workers import routes
+from penstock.workers.app import make_app
+
+from ..role_processes import ROLES, Plant, texts
+
+FINAL = {"indexed", "failed"}
+
+
+@pytest.fixture(scope="module")
+def plant(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
+    plant = Plant(tmp_path_factory.mktemp("plant"))
+    plant.start()
+    yield plant
+    plant.close()
+
+
+def assert_searchable_once(plant: Plant, collection: CollectionInfo, submitted: dict[str, str]) -> None:
+    """Every document is found, whole: each of its chunks once, in order, from its first word to its last."""
+    found = plant.searchable(collection)
+    assert found.keys() == submitted.keys()
+    for source, chunks in found.items():
+        assert [ordinal for ordinal, _ in chunks] == list(range(len(chunks)))
+        assert submitted[source].startswith(chunks[0][1])
+        assert submitted[source].endswith(chunks[-1][1])
+
+
+def progressed(plant: Plant, collection: CollectionInfo, job: str, *, states: set[str], least: int) -> bool:
+    documents = plant.job(collection, job).documents
+    return sum(documents.get(state, 0) for state in states) >= least
+
+
+def test_what_is_submitted_becomes_searchable_once(plant):
+    collection = plant.collection("whole")
+    submitted = texts(60)
+
+    job = plant.wait(collection, plant.submit(collection, submitted))
+
+    assert job.documents == {"indexed": 60}
+    assert_searchable_once(plant, collection, submitted)
+
+
+def test_a_small_document_is_searchable_soon_on_an_idle_system(plant):
+    collection = plant.collection("soon")
+    plant.wait(collection, plant.submit(collection, texts(1, sentences=2, prefix="warm")))
+
+    job = plant.wait(collection, plant.submit(collection, texts(1, sentences=2)))
+
+    assert job.finished_at - job.created_at < 5.0  # far from what it takes; perf/ measures that
+
+
+def test_bad_documents_fail_alone_with_their_reason(plant):
+    collection = plant.collection("mixed")
+    submitted = texts(3) | {"empty": "", "blank": " \n ", "binary": "\0\1\2" * 500}
+
+    job = plant.wait(collection, plant.submit(collection, submitted))
+
+    assert job.documents == {"indexed": 3, "failed": 3}
+    assert_searchable_once(plant, collection, texts(3))
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_nothing_is_lost_or_doubled_when_a_role_is_killed_in_the_middle(plant, role):
+    collection = plant.collection(f"killed-{role}")
+    submitted = texts(60, sentences=150)
+    jobs = [
+        plant.submit(collection, dict(list(submitted.items())[start : start + 10])) for start in range(0, 60, 10)
+    ]
+    plant.until(lambda: progressed(plant, collection, jobs[0], states={"indexed"}, least=1), "the first document")
+    plant.kill(role)
+    plant.start(role)
+
+    assert all(plant.wait(collection, job).documents == {"indexed": 10} for job in jobs)
+    assert_searchable_once(plant, collection, submitted)
+
+
+@pytest.mark.parametrize(
+    ("role", "place"),
+    [
+        ("embed", "embed.embedded"),
+        ("embed", "finish_embedding.after_commit"),
+        ("index", "publish.files_written"),
+        ("index", "publish.committed"),
+        ("beat", "take_ready.after_commit"),
+    ],
+)
+def test_nothing_is_lost_or_doubled_when_a_role_dies_at_the_worst_moment(plant, role, place):
+    collection = plant.collection(f"dies-{place.replace('.', '-')}")
+    submitted = texts(8)
+    plant.stop(role)
+    plant.start(role, PENSTOCK_FAILPOINT=place)
+    job = plant.submit(collection, submitted)
+    plant.until(lambda: plant.processes[role].poll() is not None, f"{role} to die at {place}")
+    plant.start(role)
+
+    assert plant.wait(collection, job).documents == {"indexed": 8}
+    assert_searchable_once(plant, collection, submitted)
+
+
+def test_losing_everything_in_redis_loses_nothing(plant):
+    collection = plant.collection("flushed")
+    submitted = texts(60, sentences=150)
+    job = plant.submit(collection, submitted)
+    client = redis.Redis.from_url(plant.url)
+    for least in (0, 1, 20):
+        plant.until(
+            lambda least=least: progressed(plant, collection, job, states={"indexed", "embedding"}, least=least), "some"
+        )
+        client.flushall()
+    client.close()
+
+    assert plant.wait(collection, job).documents == {"indexed": 60}
+    assert_searchable_once(plant, collection, submitted)
+
+
+def test_duplicated_and_made_up_messages_change_nothing(plant):
+    """Every message goes out many times, at once and later, along with ids of batches that do not exist."""
+    collection = plant.collection("doubled")
+    submitted = texts(20)
+    app = make_app(plant.settings)
+    job = plant.submit(collection, submitted)
+    stop = threading.Event()
+
+    def repeat() -> None:
+        while not stop.wait(0.05):
+            repeat_messages(plant, app)
+
+    thread = threading.Thread(target=repeat)
+    thread.start()
+    try:
+        assert plant.wait(collection, job).documents == {"indexed": 20}
+    finally:
+        stop.set()
+        thread.join()
+    repeat_messages(plant, app)
+    after = texts(1, prefix="after")
+    plant.wait(collection, plant.submit(collection, after))
+    app.close()
+
+    assert_searchable_once(plant, collection, submitted | after)
+
+
+def repeat_messages(plant: Plant, app) -> None:
+    from penstock.storage.catalog.tables import batches
+
+    with plant.catalog.read() as connection:
+        rows = connection.execute(batches.select().order_by(batches.c.id.desc()).limit(20)).all()
+    tasks = {"chunk": routes.CHUNK, "embed": routes.EMBED, "merge": routes.MERGE}
+    for row in rows:
+        if row.stage in tasks:
+            app.send_task(tasks[row.stage], args=[row.id])
+    app.send_task(routes.CHUNK, args=["batch_that_never_was"])
+    app.send_task(routes.INDEX, args=[0], queue=routes.index_queue(0))
+
+
+def test_a_document_that_kills_its_worker_fails_alone_and_its_neighbours_are_indexed(plant):
+    collection = plant.collection("poison")
+    submitted = texts(6) | {"poison": "never mind"}
+    plant.stop("chunk")
+    plant.start("chunk", PENSTOCK_FAILPOINT="chunk.parse.poison")
+
+    job = plant.wait(collection, plant.submit(collection, submitted), timeout_s=120)
+    plant.stop("chunk")
+    plant.start("chunk")
+
+    assert job.documents == {"indexed": 6, "failed": 1}
+    assert_searchable_once(plant, collection, texts(6))
+
+
+def test_roles_stop_when_told_hand_back_their_work_and_leave_no_files_behind(plant):
+    collection = plant.collection("stopped")
+    submitted = texts(60, sentences=150)
+    job = plant.submit(collection, submitted)
+    plant.until(lambda: progressed(plant, collection, job, states={"embedding"}, least=1), "some work")
+
+    assert plant.stop() == dict.fromkeys(ROLES, 0)
+
+    plant.start()
+    assert plant.wait(collection, job).documents == {"indexed": 60}
+    assert_searchable_once(plant, collection, submitted)
+    beside = {path.name for path in plant.folder.iterdir()}
+    assert beside == {"data", "valkey", *(f"{role}.log" for role in ROLES)}
+
+
+def test_the_logs_name_batches_and_never_quote_a_document(plant):
+    logs = {role: plant.log(role).read_text() for role in ROLES}
+
+    assert "batch=batch_" in logs["chunk"]
+    assert "Published" in logs["index"]
+    for log in logs.values():
+        assert "turbine" not in log
+        assert "Traceback" not in log
