@@ -24,6 +24,7 @@ from penstock.storage.ids import JobId, TenantId
 from penstock.storage.intake import SubmittedDocument, accept
 
 DIMENSIONS = 256
+PATIENCE_S = 150.0  # on a machine that runs much else; nothing here waits that long by design
 ROLES = ("chunk", "embed", "index", "maintenance", "beat")
 WORDS = ["river", "gate", "water", "turbine", "valve", "pressure", "dam", "head", "flow", "pipe", "wheel", "power"]
 
@@ -113,11 +114,11 @@ class Plant:
     def job(self, collection: CollectionInfo, job_id: JobId) -> JobInfo:
         return get_job(self.catalog, tenant=collection.tenant_id, job_id=job_id)
 
-    def wait(self, collection: CollectionInfo, job_id: JobId, *, timeout_s: float = 60.0) -> JobInfo:
+    def wait(self, collection: CollectionInfo, job_id: JobId, *, timeout_s: float = PATIENCE_S) -> JobInfo:
         self.until(lambda: self.job(collection, job_id).state != "running", f"job {job_id} to end", timeout_s=timeout_s)
         return self.job(collection, job_id)
 
-    def until(self, condition: Callable[[], bool], what: str, *, timeout_s: float = 60.0) -> None:
+    def until(self, condition: Callable[[], bool], what: str, *, timeout_s: float = PATIENCE_S) -> None:
         deadline = time.monotonic() + timeout_s
         while not condition():
             if time.monotonic() > deadline:
@@ -145,7 +146,9 @@ class Plant:
 def texts(count: int, *, sentences: int = 60, seed: int = 7, prefix: str = "d") -> dict[str, str]:
     """Return documents by source, each of its own words: no two chunks are equal."""
     source = random.Random(seed)
-    return {f"{prefix}{number}": " ".join(_sentences(source, f"{prefix}{number}", sentences)) for number in range(count)}
+    return {
+        f"{prefix}{number}": " ".join(_sentences(source, f"{prefix}{number}", sentences)) for number in range(count)
+    }
 
 
 def _sentences(source: random.Random, name: str, count: int) -> Iterable[str]:

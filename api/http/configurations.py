@@ -42,6 +42,6 @@ def configuration(new: NewCollection, settings: Settings) -> Configuration:
 
 def _card(model: str, settings: Settings) -> ModelCard:
     try:
-        return model_card(model, dimensions=settings.embedding.openai_dimensions)
+        return model_card(model, openai_dimensions=settings.embedding.openai_dimensions)
     except EmbeddingError as error:
         raise Refused(str(error), code="unknown_model", param="model") from error

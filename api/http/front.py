@@ -37,10 +37,7 @@ class Front:
         started, exchange = time.perf_counter(), _Exchange(receive, send)
         components: Components = scope["app"].state.components
         try:
-            if scope["path"] not in OPEN_PATHS:
-                await components.gate.check(Headers(scope=scope).get("authorization"))
-            if "\x00" in scope["path"]:  # PostgreSQL would fail on it, as on nothing else a path can hold
-                raise Refused("there is nothing at this path", status=404, code="no_such_path")
+            await _let_in(scope, components)
             await self._app(scope, exchange.receive, exchange.send)
         except ClientDisconnect:
             exchange.status = 499
@@ -53,6 +50,13 @@ class Front:
                 status=exchange.status,
                 seconds=None if scope.get(UNTIMED) else time.perf_counter() - started,
             )
+
+
+async def _let_in(scope: Scope, components: Components) -> None:
+    if scope["path"] not in OPEN_PATHS:
+        await components.gate.check(Headers(scope=scope).get("authorization"))
+    if "\x00" in scope["path"]:  # the one character that PostgreSQL fails on
+        raise Refused("there is nothing at this path", status=404, code="no_such_path")
 
 
 class _Exchange:

@@ -18,6 +18,7 @@ _MARK = re.compile(
     r")",
     re.MULTILINE,
 )
+_HEADING_CHARACTERS = 500
 _DECORATION = re.compile(r"!?\[([^\]\n]*)\]\([^)\n]*\)|[*`]+|[ \t]+#+[ \t]*$")
 
 
@@ -68,6 +69,8 @@ def _headings(text: str, position: int) -> Iterator[tuple[int, int, str]]:
             elif found.startswith(fence):
                 fence = ""
         elif not fence:
-            words = mark["text"] or mark["line"]
+            words = (mark["text"] or mark["line"])[
+                :_HEADING_CHARACTERS
+            ]  # links in it are searched for, at quadratic cost
             level = len(mark["hashes"]) if mark["hashes"] else 1 if mark["under"].startswith("=") else 2
             yield mark.start(), level, _DECORATION.sub(lambda found: found[1] or "", words)

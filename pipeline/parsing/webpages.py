@@ -16,11 +16,13 @@ _DECLARED = re.compile(
 )
 _FURNITURE = (
     "script, style, noscript, template, nav, footer, aside, svg, iframe, object, button, select, textarea, head,"
-    " header:not(:has(h1, h2)), [hidden], [aria-hidden=true], [role=navigation], [role=search], [role=contentinfo],"
-    " [role=banner]:not(:has(h1, h2)), a.headerlink,"
+    " [hidden], [aria-hidden=true], [role=navigation], [role=search], [role=contentinfo],"
+    " a.headerlink,"
     # What older pages, and the generators of much documentation, call their navigation.
     " .menu, .submenu, .navbar, .navheader, .navfooter, .breadcrumb, .breadcrumbs, .pagination, .sidebar, .nosearch"
 )
+_HEADERS = "header, [role=banner]"  # furniture, unless the title stands in them
+_TITLES = "h1, h2"
 # A table row that holds one of these lays out a page; any other is a line of a table.
 _LAYOUT = "h1, h2, h3, h4, h5, h6, table, pre, ul, ol, dl, p + p, hr"
 _HEADINGS = {"h1": 1, "h2": 2, "h3": 3, "h4": 4, "h5": 5, "h6": 6}
@@ -54,6 +56,17 @@ def _title(tree: "LexborHTMLParser") -> str | None:
     return None
 
 
+def _ancestors(tree: "LexborHTMLParser", selector: str) -> set[int]:
+    """Return the ids of all nodes that hold a match. Climbs each branch once: pages can nest very deep."""
+    found: set[int] = set()
+    for match in tree.css(selector):
+        node = match.parent
+        while node is not None and node.mem_id not in found:
+            found.add(node.mem_id)
+            node = node.parent
+    return found
+
+
 class _Page:
     """One walk over the tree in document order; a loop, because pages nest deeper than Python recurses."""
 
@@ -62,7 +75,10 @@ class _Page:
         self._deadline = deadline
         self._root = tree.body
         # Removing nodes from the tree while nested ones match too is what crashes; skipping is safe.
+        titled = _ancestors(tree, _TITLES)
         self._skipped = {node.mem_id for node in tree.css(_FURNITURE)}
+        self._skipped |= {node.mem_id for node in tree.css(_HEADERS)} - titled
+        self._laid_out = _ancestors(tree, _LAYOUT)
         self._outline = Outline()
         self._words: list[str] = []
         self._gap = "\n\n"
@@ -100,7 +116,7 @@ class _Page:
         if tag == "tr":
             self._deadline.check()
             self._flush()
-            self._rows.append(node.css_first(_LAYOUT) is None)
+            self._rows.append(node.mem_id not in self._laid_out)
         elif tag == "br":
             self._words.append("\n" if not self._in_line else " ")
         elif tag in {"td", "th"}:

@@ -52,7 +52,7 @@ class TextWriter:
         self._deadline = deadline
         self._parts: list[str] = []
         self._length = 0
-        self._spans: list[Span] = []
+        self._places: list[tuple[int, int | None, str | None]] = []  # where each span starts
 
     @property
     def holds_text(self) -> bool:
@@ -70,16 +70,13 @@ class TextWriter:
         if not block.strip():
             return
         if self._parts:
-            self._extend(gap)
-        start = self._length
+            self._parts.append(gap)
+            self._length += len(gap)
+        if not self._places or self._places[-1][1:] != (page, heading):
+            self._places.append((self._length, page, heading))
         self._parts.append(block)
         self._length += len(block)
         check_length(self._length, self._max_characters)
-        last = self._spans[-1] if self._spans else None
-        if last and (last.page, last.heading) == (page, heading):
-            self._spans[-1] = Span(last.start, self._length, page, heading)
-        else:
-            self._spans.append(Span(start, self._length, page, heading))
 
     def finish(self, *, title: str | None, media_type: str) -> ParsedDocument:
         """Return what was added.
@@ -89,13 +86,11 @@ class TextWriter:
         """
         if not self._parts:
             raise ParseError("no_text", "It was read but holds no text: submit a version with text in it.")
-        return ParsedDocument("".join(self._parts), title_of(title), media_type, self._spans)
-
-    def _extend(self, gap: str) -> None:
-        last = self._spans[-1]
-        self._parts.append(gap)
-        self._length += len(gap)
-        self._spans[-1] = Span(last.start, self._length, last.page, last.heading)
+        ends = [start for start, _, _ in self._places[1:]] + [self._length]
+        spans = [
+            Span(start, end, page, heading) for (start, page, heading), end in zip(self._places, ends, strict=True)
+        ]
+        return ParsedDocument("".join(self._parts), title_of(title), media_type, spans)
 
 
 def check_length(characters: int, max_characters: int) -> None:

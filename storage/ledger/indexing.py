@@ -61,7 +61,6 @@ def claim_index(
             rows = connection.execute(claimable.with_for_update(skip_locked=True)).all()
             taken = _within(rows, max_chunks=max_chunks)
             group_ids = [row.group_id for row in taken]
-            _supersede_overtaken(connection, group_ids, now=now)
             closed = close_empty_batches(connection, group_ids, now=now)
             wanted = _read_wanted(connection, group_ids)
             # A group of nothing but older versions stays ready: it ends when the newer ones are indexed.
@@ -127,22 +126,6 @@ def _mark_running(connection: Connection, taken: Sequence[Row[Any]], *, owner: s
     values = {"state": "running", "owner": owner, "lease_until": lease_until, "attempts": batches.c.attempts + 1}
     for some in slices([row.id for row in taken]):
         connection.execute(sa.update(batches).where(batches.c.id.in_(some)).values(values))
-
-
-def _supersede_overtaken(connection: Connection, group_ids: Sequence[str], *, now: float) -> None:
-    newer = versions.alias("newer")
-    overtaken = sa.exists().where(
-        newer.c.document_id == versions.c.document_id,
-        newer.c.number > versions.c.number,
-        newer.c.state == "indexed",
-    )
-    jobs: set[str] = set()
-    for some in slices(group_ids):
-        mine = (versions.c.batch_id.in_(some), versions.c.state == "indexing")
-        ended = sa.update(versions).where(*mine, overtaken).values(state="superseded", finished_at=now)
-        jobs.update(connection.scalars(ended.returning(versions.c.job_id)))
-    if jobs:
-        finish_jobs(connection, now=now, job_ids=jobs)
 
 
 def _groups(
@@ -223,8 +206,6 @@ def _hold_documents(connection: Connection, wanted: dict[VersionId, VersionRow])
                 older.append(row)
             elif row.number == number and row.state == "indexing":
                 ready.add(row.id)
-            elif row.state == "indexed":
-                raise Conflict(f"document {row.document_id} was indexed in a newer version meanwhile")
     if missing := wanted.keys() - ready:
-        raise Conflict(f"{len(missing)} documents were cancelled meanwhile, {min(missing)} among them")
+        raise Conflict(f"{len(missing)} documents were cancelled or replaced meanwhile, {min(missing)} among them")
     return older

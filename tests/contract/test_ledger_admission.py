@@ -64,7 +64,9 @@ def test_batches_alternate_between_tenants_and_between_the_collections_of_one(li
     line.form(max_batches=4, max_documents=1)
     with line.catalog.read() as connection:
         found = connection.execute(
-            sa.select(batches.c.tenant_id, batches.c.generation_id, sa.func.count()).group_by(batches.c.generation_id, batches.c.tenant_id)
+            sa.select(batches.c.tenant_id, batches.c.generation_id, sa.func.count()).group_by(
+                batches.c.generation_id, batches.c.tenant_id
+            )
         ).all()
     assert {(tenant, generation): count for tenant, generation, count in found} == {
         ("acme", acme.collection.generation.id): 2,

@@ -20,7 +20,9 @@ def line(catalog) -> Line:
 
 
 def test_a_claim_carries_what_the_work_needs(line):
-    submitted = document("a", "hello", title="T", metadata={"k": [1]}, event_time=5.0, expires_at=6.0, media_type="text/x")
+    submitted = document(
+        "a", "hello", title="T", metadata={"k": [1]}, event_time=5.0, expires_at=6.0, media_type="text/x"
+    )
     line.accept([submitted])
     claim = line.claimed("chunk")
 

@@ -7,12 +7,11 @@ import pytest
 import redis
 
 from penstock.storage.catalog.collections import CollectionInfo
+from penstock.storage.catalog.tables import batches
 from penstock.workers import routes
 from penstock.workers.app import make_app
 
 from ..role_processes import ROLES, Plant, texts
-
-FINAL = {"indexed", "failed"}
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +70,7 @@ def test_bad_documents_fail_alone_with_their_reason(plant):
 def test_nothing_is_lost_or_doubled_when_a_role_is_killed_in_the_middle(plant, role):
     collection = plant.collection(f"killed-{role}")
     submitted = texts(60, sentences=150)
-    jobs = [
-        plant.submit(collection, dict(list(submitted.items())[start : start + 10])) for start in range(0, 60, 10)
-    ]
+    jobs = [plant.submit(collection, dict(list(submitted.items())[start : start + 10])) for start in range(0, 60, 10)]
     plant.until(lambda: progressed(plant, collection, jobs[0], states={"indexed"}, least=1), "the first document")
     plant.kill(role)
     plant.start(role)
@@ -149,8 +146,6 @@ def test_duplicated_and_made_up_messages_change_nothing(plant):
 
 
 def repeat_messages(plant: Plant, app) -> None:
-    from penstock.storage.catalog.tables import batches
-
     with plant.catalog.read() as connection:
         rows = connection.execute(batches.select().order_by(batches.c.id.desc()).limit(20)).all()
     tasks = {"chunk": routes.CHUNK, "embed": routes.EMBED, "merge": routes.MERGE}
@@ -167,7 +162,7 @@ def test_a_document_that_kills_its_worker_fails_alone_and_its_neighbours_are_ind
     plant.stop("chunk")
     plant.start("chunk", PENSTOCK_FAILPOINT="chunk.parse.poison")
 
-    job = plant.wait(collection, plant.submit(collection, submitted), timeout_s=120)
+    job = plant.wait(collection, plant.submit(collection, submitted))
     plant.stop("chunk")
     plant.start("chunk")
 

@@ -245,6 +245,19 @@ def test_a_swap_whose_inputs_are_gone_is_refused(store):
     assert store.content() == before
 
 
+def test_a_swap_of_which_another_merge_took_a_part_is_refused(store):
+    fill(store, 5)
+    manifest = current_manifest(store.catalog, store.objects)
+    whole, part = (
+        Swap([each.id for each in some], build_merge(store.objects, manifest, some))
+        for some in (manifest.segments, manifest.segments[2:4])
+    )
+    store.publish(swap=part)
+
+    with pytest.raises(Conflict, match="gone"):
+        store.publish(swap=whole)
+
+
 def test_a_swap_that_would_lose_chunks_is_refused(store):
     fill(store, 5)
     manifest = current_manifest(store.catalog, store.objects)

@@ -228,19 +228,52 @@ def test_a_writer_that_sleeps_past_its_lease_changes_nothing(store, stolen_at):
         zombie.publish(removed_document_ids=["b"])
 
 
+def during_the_next_put(store: Store, happens) -> Store:
+    """The same writer, with something happening while it writes its first file."""
+    happened = []
+
+    def before(_number, method, *_args):
+        if method == "put" and not happened:
+            happened.append(1)
+            happens()
+
+    return Store(store.catalog, InterceptedObjects(store.objects, before), now=store.now, epoch=store.epoch)
+
+
+def test_a_lease_that_is_lost_while_files_are_written_fences_even_if_nobody_published(store):
+    store.add({"a": ["one"]})
+
+    def lose():
+        assert acquire_lease(store.catalog, shard=0, owner="rival", ttl_s=60, now=store.now + 61)
+
+    with pytest.raises(Fenced):
+        during_the_next_put(store, lose).add({"b": ["two"]})
+    assert texts_of(store.content()) == {"a": ["one"]}
+
+
+def test_chunks_that_changed_since_they_were_read_fence(store):
+    store.add({"a": ["one", "two"]})
+
+    def lose_a_chunk():
+        with store.catalog.write() as connection:
+            connection.execute(chunks.delete().where(chunks.c.chunk_id == 2))
+
+    with pytest.raises(Fenced):
+        during_the_next_put(store, lose_a_chunk).publish(
+            removed_document_ids=["a"], additions=rows_of({"b": ["x"]}), vectors=unit_vectors(1)
+        )
+    assert current_manifest(store.catalog, store.objects).version == 1
+
+
 def test_a_pointer_that_moved_under_the_same_epoch_fences_too(store):
     store.add({"a": ["one"]})
-    moved = []
 
-    def move(_number, method, *_args):
-        if method == "put" and not moved:
-            moved.append(1)
-            with store.catalog.write() as connection:
-                connection.execute(update(generations).values(manifest="tenants/acme/elsewhere"))
+    def move():
+        with store.catalog.write() as connection:
+            connection.execute(update(generations).values(manifest="tenants/acme/elsewhere"))
 
-    twin = Store(store.catalog, InterceptedObjects(store.objects, move), now=store.now, epoch=store.epoch)
     with pytest.raises(Fenced):
-        twin.add({"b": ["two"]})
+        during_the_next_put(store, move).add({"b": ["two"]})
 
 
 def test_a_manifest_that_the_catalog_contradicts_is_not_built_upon(store):

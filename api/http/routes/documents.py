@@ -44,7 +44,6 @@ async def submit(request: Request, tenant: str, collection: str) -> Response:
         answer = await anyio.to_thread.run_sync(
             _accept, components, tenant, collection, submission, limiter=components.submissions
         )
-    components.notices.work_ready()
     location = f"/v1/tenants/{tenant}/jobs/{answer['job']['id']}"
     return answers.answer(answer, status=202, headers={"Location": location})
 
@@ -90,6 +89,7 @@ def _accept(components: Components, tenant: str, name: str, submission: Arrived)
         )
     except NotFound as error:
         raise refusal(error, param="job_id") or error from error
+    components.notices.work_ready()
     job = get_job(components.catalog, tenant=found.tenant_id, job_id=accepted.job_id)
     return {"job": answers.job(job), "accepted": accepted.accepted, "unchanged": accepted.unchanged}
 

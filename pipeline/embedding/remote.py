@@ -1,0 +1,192 @@
+"""Any endpoint that speaks OpenAI's embeddings protocol. Retries nothing: whoever calls knows when to try again.
+
+What the endpoint answers is believed only as far as it can be checked: one finite vector of the right length per text.
+"""
+
+import base64
+import binascii
+from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..chunking import count_tokens
+from ..errors import EmbeddingError, InputRejected, ProviderMisconfigured, ProviderUnavailable
+from .embedder import EmbeddingOptions, ModelCard, Vectors
+from .files import imported
+from .vectors import unit_rows
+
+if TYPE_CHECKING:
+    from openai import APIStatusError, OpenAI
+
+OPENAI_URL = "https://api.openai.com/v1"
+CONNECT_TIMEOUT_S = 5.0
+MAX_TEXTS = 256  # of one request; OpenAI takes 2,048
+_PROBE = "penstock"
+_RESIZABLE = "text-embedding-3-"
+
+
+class Remote:
+    """`Embedder` of a remote model."""
+
+    def __init__(self, card: ModelCard, options: EmbeddingOptions) -> None:
+        self.card = card
+        self._name = card.name.partition("/")[2]
+        self._url = options.openai_base_url or OPENAI_URL
+        self._batch_tokens = options.batch_tokens
+        self._openai = imported("openai", model="openai")
+        self._client = self._connect(options)
+        # OpenAI's newer models shorten their vectors on request; others do not know the parameter.
+        self._extra: dict[str, Any] = {}
+        if options.openai_dimensions and self._name.startswith(_RESIZABLE):
+            self._extra["dimensions"] = options.openai_dimensions
+
+    def embed_passages(self, texts: Sequence[str]) -> Vectors:
+        vectors = np.empty((len(texts), self.card.dimensions), np.float32)
+        for start, stop in pairwise(self._bounds(texts)):
+            vectors[start:stop] = self._embed(texts[start:stop], first=start)
+        return unit_rows(vectors)
+
+    def embed_query(self, text: str) -> Vectors:
+        vector: Vectors = self.embed_passages([text])[0]
+        return vector
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        """Return cl100k tokens, which are OpenAI's; another model's own may be more or fewer."""
+        return [count_tokens(text) for text in texts]
+
+    def check(self) -> None:
+        self._request([_PROBE])
+
+    def close(self) -> None:
+        self._client.close()
+
+    def _connect(self, options: EmbeddingOptions) -> "OpenAI":
+        key = options.openai_api_key
+        if not key and self._url == OPENAI_URL:
+            raise ProviderMisconfigured(
+                f"{self.card.name} needs a key: set embedding.openai_api_key", setting="embedding.openai_api_key"
+            )
+        timeout = self._openai.Timeout(options.timeout_s, connect=min(CONNECT_TIMEOUT_S, options.timeout_s))
+        client: OpenAI = self._openai.OpenAI(
+            # The client refuses to start without a key; local endpoints often want none.
+            api_key=key or "none",
+            base_url=self._url,
+            timeout=timeout,
+            max_retries=0,
+        )
+        return client
+
+    def _bounds(self, texts: Sequence[str]) -> Iterator[int]:
+        """Yield where requests begin and the last one ends, each within the budget of tokens."""
+        tokens = count = 0
+        yield 0
+        for index, size in enumerate(self.count_tokens(texts)):
+            if count and (tokens + size > self._batch_tokens or count == MAX_TEXTS):
+                yield index
+                tokens = count = 0
+            tokens, count = tokens + size, count + 1
+        if texts:
+            yield len(texts)
+
+    def _embed(self, texts: Sequence[str], *, first: int) -> Vectors:
+        """Return the vectors of one request's texts; when it is refused, of its halves, to find the text that is why."""
+        try:
+            return self._request(texts)
+        except InputRejected as error:
+            if len(texts) == 1:
+                self._blame(error, index=first)
+        middle = len(texts) // 2
+        halves = self._embed(texts[:middle], first=first), self._embed(texts[middle:], first=first + middle)
+        return np.concatenate(halves)
+
+    def _blame(self, error: InputRejected, *, index: int) -> None:
+        """Raise InputRejected for one text, unless the endpoint refuses every text, which is not the text's fault."""
+        try:
+            self._request([_PROBE])
+        except InputRejected:
+            raise ProviderMisconfigured(
+                f"{self._url} refuses every request for {self._name}: {error}", setting="embedding.model"
+            ) from error
+        raise InputRejected(str(error), index=index) from error
+
+    def _request(self, texts: Sequence[str]) -> Vectors:
+        """Return float32[n, d] as the endpoint gave it. Raises every kind of EmbeddingError."""
+        try:
+            answer = self._client.embeddings.create(
+                model=self._name, input=list(texts), encoding_format="base64", **self._extra
+            )
+            return self._vectors(answer.data, len(texts))
+        except EmbeddingError:
+            raise
+        except self._openai.APITimeoutError as error:
+            raise ProviderUnavailable(f"{self._url} did not answer in time.") from error
+        except self._openai.APIStatusError as error:
+            raise self._translated(error) from error
+        except self._openai.APIConnectionError as error:
+            raise ProviderUnavailable(f"{self._url} cannot be reached: {error.__cause__ or error}") from error
+        except Exception as error:  # a body that breaks off or is something else fails anywhere in the client
+            raise ProviderUnavailable(f"{self._url} answered what cannot be read: {error!r}") from error
+
+    def _vectors(self, items: Sequence[Any], count: int) -> Vectors:
+        if sorted(item.index for item in items) != list(range(count)):
+            raise ProviderUnavailable(f"{self._url} answered {len(items)} vectors for {count} texts.")
+        ordered = sorted(items, key=lambda item: int(item.index))
+        rows = [_decoded(item.embedding) for item in ordered]
+        for row in rows:
+            if len(row) != self.card.dimensions:
+                raise ProviderMisconfigured(
+                    f"{self._url} answered vectors of {len(row)} dimensions for {self._name}, not of"
+                    f" {self.card.dimensions}: set embedding.openai_dimensions to {len(row)}",
+                    setting="embedding.openai_dimensions",
+                )
+        vectors: Vectors = np.array(rows, np.float32)
+        if not np.isfinite(vectors).all():
+            raise ProviderUnavailable(f"{self._url} answered vectors that are not numbers.")
+        return vectors
+
+    def _translated(self, error: "APIStatusError") -> EmbeddingError:
+        said, status = _message(error), error.status_code
+        if status in {401, 403} or error.code == "insufficient_quota":
+            return ProviderMisconfigured(
+                f"{self._url} refuses the key in embedding.openai_api_key: {said}", setting="embedding.openai_api_key"
+            )
+        if status == 404:
+            return ProviderMisconfigured(
+                f"{self._url} has no {self._name}: {said}; see embedding.model and embedding.openai_base_url",
+                setting="embedding.model",
+            )
+        if status in {400, 413, 422}:
+            return InputRejected(f"{self._url} refuses the text: {said}")
+        return ProviderUnavailable(
+            f"{self._url} answered {status}: {said}", retry_after_s=_retry_after_s(error.response.headers)
+        )
+
+
+def _decoded(embedding: str | list[float]) -> Vectors:
+    """Return one vector. An endpoint that does not know base64 answers with numbers."""
+    if not isinstance(embedding, str):
+        return np.array(embedding, np.float32)
+    try:
+        return np.frombuffer(base64.b64decode(embedding, validate=True), "<f4")
+    except (binascii.Error, ValueError) as error:
+        raise ProviderUnavailable("The endpoint answered a vector that is not base64.") from error
+
+
+def _message(error: "APIStatusError") -> str:
+    body = error.body
+    said = body.get("message") if isinstance(body, dict) else None
+    return " ".join(str(said or error.response.text or error.message).split())[:300]
+
+
+def _retry_after_s(headers: Any) -> float | None:
+    """Return the seconds to wait as the endpoint says them; a date instead of seconds counts as nothing said."""
+    for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            wait_s = float(headers.get(name, "")) * unit_s
+        except ValueError:
+            continue
+        if 0 <= wait_s < float("inf"):
+            return wait_s
+    return None
