@@ -14,6 +14,7 @@ from penstock.pipeline.errors import (
     InputRejected,
     InvalidChunking,
     InvalidFilter,
+    InvalidQuery,
     ProviderMisconfigured,
     ProviderUnavailable,
 )
@@ -74,6 +75,7 @@ TRANSLATIONS: tuple[tuple[type[Exception], int, str, str | None], ...] = (
     (Unavailable, 503, "unavailable", None),
     (InvalidChunking, 400, "invalid_chunking", "chunking"),
     (InvalidFilter, 400, "invalid_filter", "filter"),
+    (InvalidQuery, 400, "invalid_query", None),
     (InputRejected, 400, "query_rejected", "query"),
     (ProviderUnavailable, 503, "embedding_unavailable", None),
     (ProviderMisconfigured, 500, "embedding_misconfigured", None),
@@ -90,9 +92,8 @@ def refusal(error: Exception, *, param: str | None = None) -> Refused | None:
         return error
     for kind, status, code, usual_param in TRANSLATIONS:
         if isinstance(error, kind):
-            return Refused(
-                str(error), status=status, code=code, param=param or usual_param, retry_after_s=_retry_after_s(error)
-            )
+            field = param or getattr(error, "param", None) or usual_param
+            return Refused(str(error), status=status, code=code, param=field, retry_after_s=_retry_after_s(error))
     return None
 
 

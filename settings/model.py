@@ -11,6 +11,9 @@ from typing import Annotated, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from penstock.storage.errors import InvalidName
+from penstock.storage.ids import checked_name
+
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -50,14 +53,19 @@ class Tenants(Group):
     create: Annotated[tuple[str, ...], NoDecode] = Field(
         ("default",), description="Tenants made at start when they do not exist yet; comma-separated in a variable"
     )
-    max_batches_in_flight: Count = Field(
-        16, description="Batches of one tenant in the queues at once, so that its corpus cannot delay the others"
-    )
 
     @field_validator("create", mode="before")
     @classmethod
     def _listed(cls, value: object) -> object:
         return tuple(name.strip() for name in value.split(",") if name.strip()) if isinstance(value, str) else value
+
+    @field_validator("create")
+    @classmethod
+    def _allowed(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        try:
+            return tuple(checked_name("tenant", name) for name in names)
+        except InvalidName as error:
+            raise ValueError(str(error)) from error
 
 
 class Embedding(Group):

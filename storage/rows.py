@@ -18,6 +18,7 @@ from .ragged import fits, join_offsets, pack_items, take_items
 from .sections import Array, Sections
 
 IDENTITY_BYTES = 16
+_REMEMBERED_MAX = 16_384  # decoded records; a search process keeps segments open for days
 _COLUMNS = {"document": "<u4", "ordinal": "<u4", "start": "<u4", "end": "<u4", "page": "<i4", "tokens": "<u4"}
 _RAGGED = (("text_bytes", "text_offsets"), ("heading_bytes", "heading_offsets"))
 _DOCUMENTS = ("document_bytes", "document_offsets")
@@ -40,7 +41,7 @@ class DocumentRecord:
 
 
 class Documents(Sequence[DocumentRecord]):
-    """Records as JSON lines in one byte array, decoded when asked for and then remembered."""
+    """Records as JSON lines in one byte array, decoded when asked for and remembered for a while."""
 
     def __init__(
         self,
@@ -83,6 +84,8 @@ class Documents(Sequence[DocumentRecord]):
             raise IndexError(f"document {index} of {len(self)}")
         record = self._decoded.get(position)
         if record is None:
+            if len(self._decoded) >= _REMEMBERED_MAX:
+                self._decoded.clear()
             record = self._decoded[position] = _record(self.line(position))
         return record
 

@@ -18,6 +18,7 @@ HARD_LIMIT_S = 300.0
 VISIBILITY_TIMEOUT_S = 1200  # four hard limits: a message is redelivered only when its worker is surely gone
 RESULT_EXPIRES_S = 60
 COLLECT_EVERY_S = 300.0
+KEY_PREFIX = "penstock:celery:"
 
 
 def make_app(settings: Settings, *, results: bool = False) -> Celery:
@@ -40,8 +41,12 @@ def settings_use_redis(settings: Settings) -> bool:
 
 
 def broker_url(settings: Settings) -> str:
-    """Return the broker's URL as kombu writes it: no ``valkey://``, and a socket's ``db`` is a virtual host."""
-    url = wiring.broker_url(settings)
+    """Return the broker's URL as kombu writes it."""
+    return _kombu_url(wiring.broker_url(settings))
+
+
+def _kombu_url(url: str) -> str:
+    """Respell: kombu knows no ``valkey://``, and calls the ``db`` of a socket its virtual host."""
     for ours, theirs in (("valkeys://", "rediss://"), ("valkey://", "redis://"), ("unix://", "redis+socket://")):
         if url.startswith(ours):
             url = theirs + url.removeprefix(ours)
@@ -123,7 +128,7 @@ def _redis() -> dict[str, Any]:
         "socket_connect_timeout": 5,
         "socket_keepalive": True,
         "health_check_interval": 15,
-        "global_keyprefix": "penstock:celery:",
+        "global_keyprefix": KEY_PREFIX,  # producers of search and submit messages need it too
         "queue_order_strategy": "round_robin",
         "client_name": "penstock",
     }
@@ -136,10 +141,10 @@ def _redis() -> dict[str, Any]:
 
 def _results(settings: Settings) -> dict[str, Any]:
     return {
-        "result_backend": wiring.result_url(settings),
+        "result_backend": _kombu_url(wiring.result_url(settings)),
         "result_expires": RESULT_EXPIRES_S,  # an answer nobody fetched within a minute is nobody's
         "result_serializer": "json",
-        "result_backend_transport_options": {"global_keyprefix": "penstock:results:"},
+        "result_backend_transport_options": {"global_keyprefix": KEY_PREFIX},
         "task_ignore_result": False,
         "worker_send_task_events": False,  # events and remote control would show queries, a tenant's text, in Flower
         "worker_enable_remote_control": False,

@@ -63,8 +63,7 @@ class Chunker:
             failed: list[ledger.FailedDocument] = []
             for version in claim.versions:
                 if self._liveness.stopping:
-                    self._claims.retry(claim, error="handed back: the worker was stopped", delay_s=0.0, counted=False)
-                    self._components.notices.work_ready()
+                    self._claims.hand_back(claim)
                     return
                 self._chunk_one(version, chunking, done=done, failed=failed)
             self._finish(claim, done, failed)

@@ -4,16 +4,19 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from penstock.pipeline.errors import ProviderMisconfigured, ProviderUnavailable
 from penstock.storage import ledger
 from penstock.storage.errors import Conflict, Unavailable
 from penstock.storage.ids import BatchId
 
-from .backoff import full_jitter
+from .backoff import Outages, full_jitter
 from .components import Components
 from .leases import LeaseKeeper
 from .logs import failed_at, log_failure
 
 log = logging.getLogger(__name__)
+
+MISCONFIGURED_DELAY_S = 60.0  # a person has to act; the batch must not hammer a provider until then
 
 
 class Claims:
@@ -22,6 +25,7 @@ class Claims:
     def __init__(self, components: Components) -> None:
         self._components = components
         self._lease_s = components.settings.workers.lease_s
+        self.outages = Outages()
         self.keeper: LeaseKeeper[ledger.Held] = LeaseKeeper(self._renew, every_s=self._lease_s / 3)
 
     @contextmanager
@@ -46,6 +50,11 @@ class Claims:
             log.info("The batch was lost: another worker has it, or its documents are gone.", extra=ids(claim))
         except Unavailable as error:
             log.warning("The batch stays claimed until its lease ends: %s", error, extra=ids(claim))
+        except ProviderUnavailable as error:
+            self._wait_for_provider(claim, error)
+        except ProviderMisconfigured as error:
+            log.warning("The model cannot work as configured: see %s.", error.setting, extra=ids(claim))
+            self.retry(claim, error=str(error), delay_s=MISCONFIGURED_DELAY_S, counted=False)
         except Exception as error:  # noqa: BLE001 whatever it is, the ledger has to know
             log_failure(log, "The batch failed", error, extra=ids(claim))
             self.retry(claim, error=failed_at(error))
@@ -60,8 +69,23 @@ class Claims:
         except (Conflict, Unavailable) as lost:
             log.info("The batch could not be handed back: %s", lost, extra={"batch": claim.batch_id})
 
+    def hand_back(self, claim: ledger.Claim) -> None:
+        """Give the batch to another worker at once, because this one was told to stop."""
+        self.retry(claim, error="handed back: the worker was stopped", delay_s=0.0, counted=False)
+        self._components.notices.work_ready()
+
     def close(self) -> None:
         self.keeper.close()
+
+    def _wait_for_provider(self, claim: ledger.Claim, error: ProviderUnavailable) -> None:
+        """Try again later without counting: an outage is no document's fault, however long it lasts."""
+        delay_s = self.outages.delay_s(
+            claim.generation.model,
+            first_s=self._components.settings.workers.retry_delay_s,
+            wish_s=error.retry_after_s,
+        )
+        log.warning("The provider is not available, trying again in %.1f s.", delay_s, extra=ids(claim))
+        self.retry(claim, error=str(error), delay_s=delay_s, counted=False)
 
     def _claim(self, batch_id: BatchId) -> ledger.Claim | None:
         components = self._components

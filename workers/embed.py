@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from penstock.pipeline.embedding.cached import embed_with_cache
-from penstock.pipeline.errors import InputRejected, ProviderMisconfigured, ProviderUnavailable
+from penstock.pipeline.errors import InputRejected
 from penstock.settings import wiring
 from penstock.settings.model import Settings
 from penstock.storage import ledger
@@ -18,13 +18,11 @@ from penstock.storage.ids import BatchId, VersionId
 from penstock.storage.rows import Rows
 
 from . import routes, staging
-from .backoff import Outages
 from .claims import Claims, ids
 from .components import Components
 from .liveness import Liveness
 
 log = logging.getLogger(__name__)
-MISCONFIGURED_DELAY_S = 60.0  # a person has to act; the batch must not hammer a provider until then
 
 
 class Embedding:
@@ -41,7 +39,6 @@ class Embedding:
         self._components = Components.open(self._settings, role="embed", embed_threads=threads)
         self._cache = wiring.open_cache(self._settings)
         self._claims = Claims(self._components)
-        self._outages = Outages()
 
     def close(self) -> None:
         self._claims.close()
@@ -57,23 +54,12 @@ class Embedding:
             if claim is None:
                 return
             if self._liveness.stopping:
-                self._hand_back(claim, error="handed back: the worker was stopped", delay_s=0.0)
+                self._claims.hand_back(claim)
                 return
-            try:
-                count, hits = self._embed(claim)
-            except ProviderUnavailable as error:
-                delay_s = self._outages.delay_s(
-                    claim.generation.model, first_s=self._settings.workers.retry_delay_s, wish_s=error.retry_after_s
-                )
-                log.warning("The provider is not available, trying again in %.1f s.", delay_s, extra=ids(claim))
-                self._hand_back(claim, error=str(error), delay_s=delay_s)
-            except ProviderMisconfigured as error:
-                log.warning("The provider cannot work as configured: see %s.", error.setting, extra=ids(claim))
-                self._hand_back(claim, error=str(error), delay_s=MISCONFIGURED_DELAY_S)
-            else:
-                self._outages.over(claim.generation.model)
-                took_ms = (time.perf_counter() - began) * 1e3
-                log.info("Embedded %d chunks in %.0f ms, %d cached.", count, took_ms, hits, extra=ids(claim))
+            count, hits = self._embed(claim)
+            self._claims.outages.over(claim.generation.model)
+            took_ms = (time.perf_counter() - began) * 1e3
+            log.info("Embedded %d chunks in %.0f ms, %d cached.", count, took_ms, hits, extra=ids(claim))
 
     def _embed(self, claim: ledger.Claim) -> tuple[int, int]:
         """Return how many chunks were embedded, and how many of them came from the cache."""
@@ -114,7 +100,3 @@ class Embedding:
         failure = ledger.FailedDocument(VersionId(version), "input_rejected", str(error))
         ledger.fail_versions(components.catalog, failures=[failure], stage="embed", now=components.clock())
         return version
-
-    def _hand_back(self, claim: ledger.Claim, *, error: str, delay_s: float) -> None:
-        """Hand a batch back without counting the attempt: it is not its documents' fault."""
-        self._claims.retry(claim, error=error, delay_s=delay_s, counted=False)

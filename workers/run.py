@@ -31,6 +31,7 @@ from .app import make_app
 from .errors import UnknownRole, WorkerError
 from .heartbeat import EVERY_S, Heartbeat
 from .liveness import Liveness
+from .logs import log_failure
 from .roles import Role
 
 log = logging.getLogger(__name__)
@@ -139,6 +140,9 @@ def register(app: Celery, *, name: str, body: Callable[..., Any], liveness: Live
     def run(*args: Any, **kwargs: Any) -> Any:
         try:
             return body(*args, **kwargs)
+        except Exception as error:  # noqa: BLE001 the broker must not keep what the ledger decides about
+            log_failure(log, f"{name} failed", error, extra={})
+            return None
         finally:
             liveness.moved()
 

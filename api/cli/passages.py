@@ -14,7 +14,7 @@ def marked_passage(text: str, query: str, *, styled: bool) -> "Text":
     """Return up to `LENGTH` characters of ``text`` on one paragraph, matched words in bold, or in «» without styles."""
     from rich.text import Text
 
-    from penstock.pipeline.retrieval import highlight
+    from penstock.pipeline.highlighting import highlight
 
     text = "".join(char if char.isprintable() else " " for char in text)
     spans = [(int(start), int(end)) for start, end in highlight(text, query)]

@@ -14,7 +14,6 @@ from penstock.settings.model import Settings
 
 from ..errors import Refused
 from .components import Components, open_components
-from .docs import describe
 from .front import Front, error_response
 from .queries import refused_parameters
 from .routes import collections, documents, jobs, operations, search, tenants
@@ -37,7 +36,6 @@ def make_app(settings: Settings, *, components: Components | None = None) -> Fas
         redirect_slashes=False,  # a redirect would be answered before the key is looked at
     )
     app.state.components = components
-    app.openapi = lambda: describe(app)
     app.add_middleware(Front)
     app.add_exception_handler(HTTPException, _no_route)
     app.add_exception_handler(RequestValidationError, _wrong_parameter)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any
 
-from penstock.client.wire import Metric, NewCollection
+from penstock.client.wire import NewCollection
 from penstock.pipeline.chunking import ChunkingConfig, check_size, resolve
 from penstock.pipeline.embedding import ModelCard, model_card
 from penstock.pipeline.errors import EmbeddingError
@@ -18,7 +18,7 @@ class Configuration:
 
     model: str
     dimensions: int
-    metric: Metric
+    metric: str
     chunking: dict[str, Any]
 
     def __str__(self) -> str:

@@ -16,13 +16,14 @@ from .examples import EXAMPLES
 from .gate import OPEN_PATHS
 
 REFERENCE = "#/components/schemas/{model}"
-REQUESTS: tuple[type[BaseModel], ...] = (
+UNSEEN: tuple[type[BaseModel], ...] = (  # by the framework: routes read their bodies themselves
     wire.NewTenant,
     wire.NewCollection,
     wire.Submission,
     wire.UploadForm,
     wire.KnownQuery,
     wire.SearchQuery,
+    wire.ErrorAnswer,
 )
 DESCRIPTION = """\
 Submit documents, follow their jobs, search. Everything below a tenant belongs to it alone: what is another tenant's
@@ -72,9 +73,8 @@ def _described(app: FastAPI) -> dict[str, Any]:
     api = get_openapi(title=app.title, version=app.version, description=DESCRIPTION, routes=app.routes, tags=TAGS)
     parts = api.setdefault("components", {})
     schemas = parts.setdefault("schemas", {})
-    read_by_routes = [(kind, "validation") for kind in REQUESTS], [(wire.ErrorAnswer, "serialization")]
-    for kinds in read_by_routes:
-        schemas.update(models_json_schema(kinds, ref_template=REFERENCE)[1]["$defs"])
+    _, unseen = models_json_schema([(kind, "validation") for kind in UNSEEN], ref_template=REFERENCE)
+    schemas.update(unseen["$defs"])
     for name in ("HTTPValidationError", "ValidationError"):  # FastAPI's own shape, which no answer here has
         schemas.pop(name, None)
     for kind, example in EXAMPLES.items():

@@ -1,64 +1,58 @@
 """Vectors from the cache where it has them, from the model for the rest. Knows neither a server nor a model."""
 
-import hashlib
 from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from penstock.storage.cache import text_digest
+from penstock.storage.ids import TenantId
+
 from ..errors import InputRejected
 from .embedder import Embedder, Vectors
 
-DIGEST_BYTES = 16
-
 
 class Cache(Protocol):
-    """Where vectors are kept by the digest of their text: `storage.cache.EmbeddingCache`, or a dictionary in a test."""
+    """What is needed of `storage.cache.EmbeddingCache`."""
 
     def get_many(
-        self, model: str, dimensions: int, digests: Sequence[bytes], *, tenant: str
+        self, tenant: TenantId, model: str, dimensions: int, digests: Sequence[bytes]
     ) -> tuple[Vectors, npt.NDArray[np.bool_]]: ...
 
     def put_many(
-        self, model: str, dimensions: int, digests: Sequence[bytes], vectors: Vectors, *, tenant: str
+        self, tenant: TenantId, model: str, dimensions: int, digests: Sequence[bytes], vectors: Vectors
     ) -> None: ...
 
 
-def embed_with_cache(embedder: Embedder, cache: Cache, tenant: str, texts: Sequence[str]) -> tuple[Vectors, int]:
-    """Return float32[n, d] of ``texts`` as passages, and how many of them needed no embedding.
+def embed_with_cache(embedder: Embedder, cache: Cache, tenant: TenantId, texts: Sequence[str]) -> tuple[Vectors, int]:
+    """Return float32[n, d] of ``texts`` as passages, and how many of them the cache knew.
 
     A text that occurs several times is embedded once. New vectors are cached before this returns.
 
     Raises:
-        InputRejected: its index is that of the first such text in ``texts``.
+        InputRejected: its index is the first place of such a text in ``texts``.
         EmbeddingError: as `Embedder.embed_passages`.
     """
     card = embedder.card
-    digests = [digest(text) for text in texts]
-    vectors, known = cache.get_many(card.name, card.dimensions, digests, tenant=tenant)
-    missing = np.flatnonzero(~known)
+    digests = [text_digest(text) for text in texts]
+    vectors, known = cache.get_many(tenant, card.name, card.dimensions, digests)
+    missing = np.flatnonzero(~known).tolist()
     first: dict[bytes, int] = {}
-    for index in missing.tolist():
+    for index in missing:
         first.setdefault(digests[index], index)
     if first:
-        rows = list(first.values())
-        fresh = _embed(embedder, texts, rows)
-        cache.put_many(card.name, card.dimensions, list(first), fresh, tenant=tenant)
-        place = {one: row for row, one in enumerate(first)}
-        vectors[missing] = fresh[[place[digests[index]] for index in missing.tolist()]]
-    return vectors, len(texts) - len(first)
+        fresh = _embed(embedder, texts, list(first.values()))
+        cache.put_many(tenant, card.name, card.dimensions, list(first), fresh)
+        rows = {digest: row for row, digest in enumerate(first)}
+        vectors[missing] = fresh[[rows[digests[index]] for index in missing]]
+    return vectors, len(texts) - len(missing)
 
 
-def digest(text: str) -> bytes:
-    """Return the 16 bytes by which a text is known in the cache."""
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=DIGEST_BYTES).digest()
-
-
-def _embed(embedder: Embedder, texts: Sequence[str], rows: list[int]) -> Vectors:
+def _embed(embedder: Embedder, texts: Sequence[str], places: list[int]) -> Vectors:
     try:
-        return embedder.embed_passages([texts[row] for row in rows])
+        return embedder.embed_passages([texts[place] for place in places])
     except InputRejected as error:
         if error.index is None:
             raise
-        raise InputRejected(str(error), index=rows[error.index]) from error
+        raise InputRejected(str(error), index=places[error.index]) from error

@@ -1,4 +1,4 @@
-"""Packages and files that a local model is made of, and what to say when they are missing or not what they should be."""
+"""Packages and files that a local model is made of, and what to say when they are missing or not the right ones."""
 
 import hashlib
 from importlib import import_module
@@ -22,7 +22,7 @@ def imported(name: str, *, model: str) -> Any:
 
 
 def checked(path: Path | Traversable, sha256: str, *, model: str) -> bytes:
-    """Return the bytes of a file. Raises ProviderMisconfigured when it is missing or another file than the pinned one."""
+    """Return the bytes of a file. Raises ProviderMisconfigured when it is missing or not the pinned one."""
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -32,8 +32,8 @@ def checked(path: Path | Traversable, sha256: str, *, model: str) -> bytes:
         ) from error
     if hashlib.sha256(data).hexdigest() != sha256:
         raise ProviderMisconfigured(
-            f"The model {model} refuses {path.name}: its sha256 is not the pinned one, so its vectors would not fit those"
-            f" already stored; install penstock[{model}] in the locked versions",
+            f"The model {model} refuses {path.name}: its sha256 is not the pinned one, so its vectors would not fit"
+            f" those already stored; install penstock[{model}] in the locked versions",
             setting="embedding.model",
         )
     return data

@@ -1,8 +1,8 @@
 """The MiniLM graph again, over the same weights, with attention, GELU and normalisation as single operators.
 
-Same numbers (to 1e-6), a tenth less processor time and 100 MB less memory per process than the graph as exported. Reads and
-writes the few protobuf messages of ONNX it needs by hand (onnx/onnx.proto, IR version 8), which spares a package. Only
-for the one file whose checksum the caller has checked: the names of its weights are written down here.
+Same numbers (to 1e-6), a tenth less processor time and 100 MB less memory per process than the graph as exported. Reads
+and writes the few protobuf messages of ONNX it needs by hand (onnx/onnx.proto, IR version 8), which spares a package.
+Only for the one file whose checksum the caller has checked: the names of its weights are written down here.
 """
 
 import struct

@@ -120,7 +120,7 @@ def _embed(session: "InferenceSession", encodings: "list[Encoding]") -> Vectors:
 
 
 def _runs(lengths: npt.NDArray[np.int64], limit_tokens: int) -> list[list[int]]:
-    """Return rows of similar length together, longest first, as many as fit into ``limit_tokens`` with their padding."""
+    """Return rows of similar length together, longest first, as many as fit into ``limit_tokens`` when padded."""
     order = np.argsort(-lengths, kind="stable").tolist()
     runs: list[list[int]] = []
     at = 0

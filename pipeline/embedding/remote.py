@@ -91,7 +91,7 @@ class Remote:
             yield len(texts)
 
     def _embed(self, texts: Sequence[str], *, first: int) -> Vectors:
-        """Return the vectors of one request's texts; when it is refused, of its halves, to find the text that is why."""
+        """Return the vectors of one request's texts; when it is refused, of its halves, to find the text to blame."""
         try:
             return self._request(texts)
         except InputRejected as error:

@@ -1,4 +1,4 @@
-"""wordllama's static vectors: the mean of one vector per token, 256 dimensions. A hundred times faster than MiniLM, weaker.
+"""wordllama's static vectors: the mean of one vector per token, 256 dimensions. Much faster than MiniLM, and weaker.
 
 Reads the two files of the package and imports none of it: the package sets up logging for the whole process and looks
 for downloads when imported.

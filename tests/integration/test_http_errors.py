@@ -192,8 +192,8 @@ def test_another_media_type_is_refused(service):
 @pytest.mark.parametrize(
     ("body", "param", "words"),
     [
-        ({}, "query", "exactly one"),
-        ({"query": "a", "vector": [1.0]}, "query", "exactly one"),
+        ({}, "query", "either"),
+        ({"query": "a", "vector": [1.0]}, "query", "either"),
         ({"query": ""}, "query", "at least 1"),
         ({"query": " "}, "query", "empty"),
         ({"query": "a", "k": 0}, "k", "greater than or equal"),
@@ -208,7 +208,7 @@ def test_another_media_type_is_refused(service):
         ({"vector": [1.0, 2.0]}, "vector", "2 dimensions"),
         ({"vector": []}, "vector", "0 dimensions"),
         ({"vector": [0.0] * 384}, "vector", "zero"),
-        ({"vector": [1e300] * 384}, "vector", "finite"),
+        ({"vector": [1e300] * 384}, "vector", "component"),
         ({"vector": "not base64"}, "vector", "base64"),
         ({"vector": "AAAA"}, "vector", "3 bytes"),
         ({"query": "a", "min_token": "x"}, "min_token", "not a token"),
@@ -317,7 +317,7 @@ CLOSED = [
     ("GET", "/metrics"),
     ("GET", "/v1/nothing"),
     ("GET", "/healthz/"),
-    ("GET", "//healthz"),
+    ("GET", "/HEALTHZ"),
     ("DELETE", COLLECTION),
 ]
 

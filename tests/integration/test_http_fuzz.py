@@ -13,7 +13,7 @@ from penstock.client.wire import DocumentFields, SearchQuery, Submission
 from ..http_service import running_service
 
 COLLECTION = "/v1/tenants/default/collections/fuzz"
-FEW = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+FEW = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 
 # Keys that mean something are likelier than noise to reach the code behind the first check.
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20)

@@ -85,7 +85,7 @@ def test_nothing_is_lost_or_doubled_when_a_role_is_killed_in_the_middle(plant, r
         ("embed", "embed.embedded"),
         ("embed", "finish_embedding.after_commit"),
         ("index", "publish.files_written"),
-        ("index", "publish.committed"),
+        ("index", "publish.after_commit"),
         ("beat", "take_ready.after_commit"),
     ],
 )

@@ -131,6 +131,21 @@ def test_deeply_nested_html_does_not_exhaust_the_stack():
     assert parse(page, filename="a.html").text == "deep"
 
 
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    ("filename", "data"),
+    [
+        ("a.txt", b"<!---->" * 580 + b"words"),
+        ("a.md", b"# " + b"[" * 200_000),
+        ("a.md", b"a\n" + b"=" * 200_000 + b"x"),
+        ("a.html", b"<body>" + b"<header>" * 2000 + b"<table><tr><td>" * 1000 + b"words"),
+    ],
+)
+def test_contrived_texts_take_no_longer_than_others(filename, data):
+    """Each of these once took, or would take, time that grows with the square or the power of its length."""
+    assert_parsed_or_refused(data, filename)
+
+
 # --- damage ---------------------------------------------------------------------------------------------------------
 
 SEEDS = {

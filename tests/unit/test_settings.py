@@ -142,6 +142,10 @@ def test_lists_are_separated_by_commas_in_a_variable():
     assert settings.tenants.create == ("acme", "globex")
 
 
+def test_a_tenant_that_may_not_be_named_so_is_refused():
+    assert "'Acme Inc'" in problems(PENSTOCK_TENANTS__CREATE="default,Acme Inc")[0]
+
+
 def test_settings_cannot_be_changed_once_read():
     with pytest.raises(ValidationError):
         Settings().api = model.Api()

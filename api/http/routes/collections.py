@@ -1,12 +1,18 @@
 """Routes: collections of a tenant."""
 
-from typing import Any
+from typing import Any, cast
 
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from penstock.client import wire
-from penstock.storage.catalog.collections import CollectionInfo, create_collection, delete_collection, list_collections
+from penstock.storage.catalog.collections import (
+    CollectionInfo,
+    Metric,
+    create_collection,
+    delete_collection,
+    list_collections,
+)
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.errors import AlreadyExists
 
@@ -81,7 +87,7 @@ def _create(
             name=name,
             model=chosen.model,
             dimensions=chosen.dimensions,
-            metric=chosen.metric,
+            metric=cast("Metric", chosen.metric),  # the wire knows no others, nor does a card
             chunking=chosen.chunking,
             shards=shards,
             now=now,

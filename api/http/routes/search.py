@@ -25,7 +25,6 @@ router = APIRouter(tags=["search"])
 )
 async def search(request: Request, tenant: str, collection: str) -> Response:
     components, asked = components_of(request), await read_json(request, wire.SearchQuery)
-    searching.check_query(asked, max_k=components.settings.search.max_k)
     if asked.min_token is not None:
         await anyio.to_thread.run_sync(
             searching.wait_for_token, components, tenant, collection, asked.min_token, limiter=components.waits

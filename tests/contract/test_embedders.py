@@ -1,0 +1,117 @@
+"""What every embedder promises, whichever provider is behind it."""
+
+import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from penstock.pipeline.embedding import Embedder, EmbeddingOptions, model_card, open_embedder
+from penstock.pipeline.errors import InputRejected, ProviderMisconfigured
+
+from ..embedding_endpoint import DIMENSIONS, Endpoint
+
+TEXTS = [
+    "The penstock carries water from the dam to the turbine.",
+    "Flüsse, Wehre und Schleusen: größer als gedacht.",
+    "水力发电站利用水的势能发电。",
+    "a",
+    "SELECT * FROM turbines WHERE output_mw > 300; -- 😀",
+    "word " * 150,
+]
+
+
+@pytest.fixture(scope="module")
+def endpoint() -> Iterator[Endpoint]:
+    server = Endpoint()
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module", params=["minilm", "static", "hash", "hash-64", "openai/local"])
+def embedder(request: pytest.FixtureRequest, endpoint: Endpoint) -> Iterator[Embedder]:
+    options = EmbeddingOptions(threads=2, openai_base_url=endpoint.url, openai_dimensions=DIMENSIONS)
+    try:
+        opened = open_embedder(request.param, options)
+    except ProviderMisconfigured as error:
+        if os.environ.get("CI") == "true" and request.param != "static":  # it has no wheels for every platform
+            raise
+        pytest.skip(str(error))
+    yield opened
+    opened.close()
+
+
+def test_it_passes_its_own_check(embedder):
+    embedder.check()
+
+
+def test_vectors_are_float32_of_length_one(embedder):
+    vectors = embedder.embed_passages(TEXTS)
+
+    assert vectors.dtype == np.float32
+    assert vectors.shape == (len(TEXTS), embedder.card.dimensions)
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    assert np.abs(vectors @ vectors.T - np.eye(len(TEXTS))).max() < 0.99, "different texts have different vectors"
+
+
+def test_a_vector_does_not_depend_on_the_texts_beside_it(embedder):
+    together = embedder.embed_passages(TEXTS)
+
+    np.testing.assert_allclose(embedder.embed_passages(TEXTS[::-1])[::-1], together, atol=1e-5)
+    for text, vector in zip(TEXTS, together, strict=True):
+        np.testing.assert_allclose(embedder.embed_passages([text])[0], vector, atol=1e-5)
+
+
+def test_a_query_is_one_vector_in_the_same_space(embedder):
+    vector = embedder.embed_query(TEXTS[0])
+
+    assert vector.shape == (embedder.card.dimensions,)
+    assert vector.dtype == np.float32
+    assert vector @ embedder.embed_passages([TEXTS[0]])[0] > 0.99
+
+
+def test_no_texts_have_no_vectors(embedder):
+    assert embedder.embed_passages([]).shape == (0, embedder.card.dimensions)
+    assert embedder.count_tokens([]) == []
+
+
+def test_tokens_are_counted_for_each_text(embedder):
+    counts = embedder.count_tokens(TEXTS)
+
+    assert len(counts) == len(TEXTS)
+    assert all(isinstance(count, int) and count > 0 for count in counts)
+    assert counts[5] >= 150
+
+
+def test_a_text_above_the_limit_is_rejected_by_its_place_and_one_at_the_limit_is_read(embedder):
+    limit = embedder.card.input_limit_tokens
+    if limit is None:
+        pytest.skip("it reads texts of any length")
+    most = "word " * limit
+    assert embedder.count_tokens([most]) == [limit]
+
+    with pytest.raises(InputRejected, match=str(limit)) as rejected:
+        embedder.embed_passages(["short", most + "word", "short"])
+
+    assert rejected.value.index == 1
+    assert embedder.embed_passages([most]).shape == (1, embedder.card.dimensions)
+
+
+def test_several_threads_may_embed_at_once(embedder):
+    expected = embedder.embed_passages(TEXTS)
+    barrier = threading.Barrier(4)
+
+    def embed(_: int) -> np.ndarray:
+        barrier.wait()
+        return embedder.embed_passages(TEXTS)
+
+    with ThreadPoolExecutor(4) as threads:
+        for vectors in threads.map(embed, range(4)):
+            np.testing.assert_allclose(vectors, expected, atol=1e-5)
+
+
+def test_its_card_is_known_without_opening_it(embedder):
+    assert model_card(embedder.card.name, openai_dimensions=DIMENSIONS) == embedder.card
+    assert embedder.card.metric == "cosine"

