@@ -56,7 +56,7 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.endpoint.requests.append(request)
-        self.endpoint.headers.append(dict(self.headers))
+        self.endpoint.headers.append({name.lower(): value for name, value in self.headers.items()})
         if self.endpoint.fault is not None:
             self.endpoint.fault(self, request)
         elif POISON in request["input"]:

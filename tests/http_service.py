@@ -71,13 +71,8 @@ class Service:
 @contextmanager
 def running_service(folder: Path, **options: Any) -> Iterator[Service]:
     """Run a server over an empty installation with the tenants ``default`` and ``other``."""
-    settings = Settings(
-        data_dir=folder,
-        embedding={"model": "hash"},
-        api={"search_threads": 2},
-        search={"poll_s": 0.2},
-        **options,
-    )
+    chosen: dict[str, Any] = {"embedding": {"model": "hash"}, "api": {"search_threads": 2}, "search": {"poll_s": 0.2}}
+    settings = Settings(data_dir=folder, **{**chosen, **options})
     catalog = Catalog.open(f"sqlite:///{folder / 'catalog.sqlite3'}")
     migrate(catalog)
     ensure_installation(catalog, now=1.0, key=KEY)

@@ -12,7 +12,7 @@ from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.tables import batches, documents, metadata, versions
 from penstock.storage.ids import BatchId, JobId, ManifestVersion, TenantId, new_id
 from penstock.storage.intake import Accepted, SubmittedDocument, accept
-from penstock.storage.objects import MemoryObjects
+from penstock.storage.objects import MemoryObjects, ObjectStore
 
 LEASE_S = 30.0
 MAX_ATTEMPTS = 3
@@ -30,11 +30,10 @@ class Line:
     catalog: Catalog
     collection: CollectionInfo
     tenant: TenantId = TENANT
-    objects: MemoryObjects = field(default_factory=MemoryObjects)
+    objects: ObjectStore = field(default_factory=MemoryObjects)
     now: float = 1_000.0
     parts: int = 1
     owner: str = "worker"
-    version: int = 0
 
     def accept(self, submitted: Sequence[SubmittedDocument], *, job_id: JobId | None = None) -> Accepted:
         return accept(
@@ -123,9 +122,8 @@ class Line:
 
     def publish(self, groups: Sequence[ledger.IndexGroup]) -> None:
         with self.catalog.write("publish") as connection:
-            version = ManifestVersion(self.version + 1)
-            ledger.finish_indexing(connection, groups, version=version, now=self.now)
-        self.version += 1
+            newest = connection.scalar(sa.select(sa.func.max(versions.c.indexed_version))) or 0
+            ledger.finish_indexing(connection, groups, version=ManifestVersion(newest + 1), now=self.now)
 
     def reconcile(self) -> ledger.Reconciled:
         return ledger.reconcile(self.catalog, now=self.now, max_attempts=MAX_ATTEMPTS)

@@ -12,6 +12,8 @@ from typing import Concatenate, ParamSpec, TypeVar, cast
 import anyio
 import anyio.to_thread
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from starlette.requests import Request
 
 from penstock.settings import wiring
@@ -39,6 +41,7 @@ log = logging.getLogger(__name__)
 
 CATALOG_THREADS = 8
 WAITS = 32  # searches that wait for a version at once
+PING_S = 0.5
 SUBMISSIONS = 2  # at once: each holds its documents in memory, and they take turns writing anyway
 
 
@@ -104,7 +107,7 @@ def _assembled(settings: Settings, catalog: Catalog, opened: ExitStack) -> Compo
     opened.callback(notices.close)
     searches = ThreadPoolExecutor(settings.api.search_threads, thread_name_prefix="search")
     opened.callback(searches.shutdown)
-    server = wiring.open_redis(settings)
+    server = _impatient(wiring.redis_url(settings))
     opened.callback(server.close)
     return Components(
         settings=settings,
@@ -113,13 +116,18 @@ def _assembled(settings: Settings, catalog: Catalog, opened: ExitStack) -> Compo
         snapshots=snapshots,
         embedders=embedders,
         notices=notices,
-        presence=wiring.open_presence(settings),
+        presence=Presence(server),
         redis=server,
         searches=searches,
         gate=KeyGate(catalog),
         lookups=Lookups(catalog, remembered_s=settings.search.poll_s),
         metrics=Metrics([LedgerCollector(catalog), SnapshotCollector(snapshots)]),
     )
+
+
+def _impatient(url: str) -> redis.Redis:
+    """Return a client for asking whether the server is there: an answer that takes long is a no."""
+    return redis.Redis.from_url(url, socket_timeout=PING_S, socket_connect_timeout=PING_S, retry=Retry(NoBackoff(), 0))
 
 
 def _warm(components: Components) -> None:
@@ -141,5 +149,6 @@ def _follow(components: Components, opened: ExitStack) -> None:
         name="notices",
         daemon=True,
     )
+    opened.callback(listener.join)
     opened.callback(stop.set)
     listener.start()

@@ -61,11 +61,11 @@ def retry_later(
 
 def lost_reason(batch: Row[Any]) -> str:
     """Say why a batch failed whose holders never came back."""
-    times = "once" if batch.attempts == 1 else f"{batch.attempts} times"
-    died = f"the worker died {times} while {DOING[batch.stage]}, or took too long"
-    earlier = f"; the last error seen before was: {batch.error}" if batch.error else ""
+    times = f"{batch.attempts} times" if batch.attempts > 1 else "once"
+    if batch.error:  # some attempts ended with words
+        times = f"at the last of {batch.attempts} attempts (an earlier one ended with: {batch.error})"
     advice = ". Submit it again when it is mended, or the limits are raised" if holds_documents(batch) else ""
-    return f"{died}{earlier}{advice}"
+    return f"the worker died {times} while {DOING[batch.stage]}, or took too long{advice}"
 
 
 def give_up(connection: Connection, rows: Sequence[Row[Any]], *, code: str, reason: str | None, now: float) -> int:

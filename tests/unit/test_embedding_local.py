@@ -139,13 +139,13 @@ def test_hash_puts_texts_with_common_words_nearer():
 def test_hash_is_the_same_on_every_machine():
     vector = open_embedder("hash-16", EmbeddingOptions()).embed_query("The penstock, 1882.")
 
-    np.testing.assert_allclose(vector, HASH_OF_PENSTOCK, atol=1e-6)
+    assert np.flatnonzero(vector).tolist() == [0, 1, 4, 8, 9, 14, 15]
+    np.testing.assert_allclose(vector[[0, 1, 4]], [-0.404061, -0.1010153, -0.5714286], atol=1e-6)
 
 
-HASH_OF_PENSTOCK: list[float] = []
-
-
-@pytest.mark.parametrize("model", ["", "minilm2", "hash-", "hash-0", "hash-8", "hash-5000", "hash-x", "openai", "openai/", "x/y"])
+@pytest.mark.parametrize(
+    "model", ["", "minilm2", "hash-", "hash-0", "hash-8", "hash-5000", "hash-x", "openai", "openai/", "x/y"]
+)
 def test_an_unknown_model_is_refused_with_those_there_are(model):
     with pytest.raises(ProviderMisconfigured, match="minilm, static, hash") as refused:
         model_card(model)
@@ -163,7 +163,10 @@ def test_the_dimensions_of_an_unknown_remote_model_must_be_set():
 
 
 def test_every_chunk_of_a_document_fits_into_minilm(local):
-    code = "".join(f"x_{number} = some_function({number}, other_argument={number * 7919!r}) # {'=' * 30}\n" for number in range(300))
+    code = "".join(
+        f"x_{number} = some_function({number}, other_argument={number * 7919!r}) # {'=' * 30}\n"
+        for number in range(300)
+    )
     text = code + "数据库" * 600 + "\n\n" + "https://example.org/" + "a1b2-" * 400
     limit = local.card.input_limit_tokens
 
@@ -171,7 +174,12 @@ def test_every_chunk_of_a_document_fits_into_minilm(local):
 
     passages = [text[one.start : one.end] for one in chunks]
     assert max(local.count_tokens(passages)) <= limit
-    assert any(count > limit for count in local.count_tokens([text[one.start : one.end] for one in chunk(text, ChunkingConfig(size_tokens=220))]))
+    assert any(
+        count > limit
+        for count in local.count_tokens(
+            [text[one.start : one.end] for one in chunk(text, ChunkingConfig(size_tokens=220))]
+        )
+    )
 
 
 def test_runs_hold_texts_of_similar_length_within_their_budget():

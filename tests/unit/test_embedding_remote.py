@@ -2,12 +2,12 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
 
-from penstock.pipeline.embedding import EmbeddingOptions, open_embedder
+from penstock.pipeline.embedding import Embedder, EmbeddingOptions, open_embedder
 from penstock.pipeline.errors import InputRejected, ProviderMisconfigured, ProviderUnavailable
 
 from ..embedding_endpoint import DIMENSIONS, POISON, Endpoint
@@ -20,9 +20,18 @@ def endpoint() -> Iterator[Endpoint]:
     server.close()
 
 
-def remote(endpoint: Endpoint, model: str = "openai/local", **options):
-    options = {"openai_base_url": endpoint.url, "openai_dimensions": DIMENSIONS, "timeout_s": 10.0} | options
-    return open_embedder(model, EmbeddingOptions(**options))
+@pytest.fixture
+def remote(endpoint: Endpoint) -> Iterator[Callable[..., Embedder]]:
+    opened: list[Embedder] = []
+
+    def open_remote(model: str = "openai/local", **options) -> Embedder:
+        options = {"openai_base_url": endpoint.url, "openai_dimensions": DIMENSIONS, "timeout_s": 10.0} | options
+        opened.append(open_embedder(model, EmbeddingOptions(**options)))
+        return opened[-1]
+
+    yield open_remote
+    for embedder in opened:
+        embedder.close()
 
 
 def answering(status: int, **more):
@@ -33,43 +42,43 @@ def answering_items(change):
     return lambda handler, request: handler.answer_items(change(handler.endpoint.items(request["input"])))
 
 
-def test_vectors_come_as_base64_and_leave_with_length_one(endpoint):
-    vectors = remote(endpoint, openai_api_key="sk-secret").embed_passages(["one", "two"])
+def test_vectors_come_as_base64_and_leave_with_length_one(endpoint, remote):
+    vectors = remote(openai_api_key="sk-secret").embed_passages(["one", "two"])
 
     expected = endpoint.vector_of("two")
     np.testing.assert_allclose(vectors[1], expected / np.linalg.norm(expected), atol=1e-6)
     assert endpoint.requests == [{"model": "local", "input": ["one", "two"], "encoding_format": "base64"}]
-    assert endpoint.headers[0]["Authorization"] == "Bearer sk-secret"
+    assert endpoint.headers[0]["authorization"] == "Bearer sk-secret"
 
 
-def test_an_endpoint_that_answers_numbers_is_understood(endpoint):
+def test_an_endpoint_that_answers_numbers_is_understood(endpoint, remote):
     endpoint.as_base64 = False
 
-    assert remote(endpoint).embed_passages(["one"]).shape == (1, DIMENSIONS)
+    assert remote().embed_passages(["one"]).shape == (1, DIMENSIONS)
 
 
-def test_vectors_in_another_order_are_put_in_order(endpoint):
-    straight = remote(endpoint).embed_passages(["one", "two", "three"])
+def test_vectors_in_another_order_are_put_in_order(endpoint, remote):
+    straight = remote().embed_passages(["one", "two", "three"])
     endpoint.fault = answering_items(lambda items: items[::-1])
 
-    np.testing.assert_array_equal(remote(endpoint).embed_passages(["one", "two", "three"]), straight)
+    np.testing.assert_array_equal(remote().embed_passages(["one", "two", "three"]), straight)
 
 
-def test_requests_stay_within_the_budget_of_tokens(endpoint):
+def test_requests_stay_within_the_budget_of_tokens(endpoint, remote):
     texts = [f"text number {number} of some words" for number in range(40)]
-    embedder = remote(endpoint, batch_tokens=50)
+    embedder = remote(batch_tokens=50)
 
     vectors = embedder.embed_passages(texts)
 
     assert [text for request in endpoint.requests for text in request["input"]] == texts
     assert all(sum(embedder.count_tokens(request["input"])) <= 50 for request in endpoint.requests)
-    np.testing.assert_allclose(vectors, remote(endpoint).embed_passages(texts), atol=1e-6)
+    np.testing.assert_allclose(vectors, remote().embed_passages(texts), atol=1e-6)
 
 
-def test_shorter_vectors_are_asked_for_only_where_the_model_makes_them(endpoint):
+def test_shorter_vectors_are_asked_for_only_where_the_model_makes_them(endpoint, remote):
     endpoint.dimensions = 512
-    remote(endpoint, "openai/text-embedding-3-small", openai_dimensions=512).embed_query("x")
-    remote(endpoint, "openai/other", openai_dimensions=512).embed_query("x")
+    remote("openai/text-embedding-3-small", openai_dimensions=512).embed_query("x")
+    remote("openai/other", openai_dimensions=512).embed_query("x")
 
     assert [request.get("dimensions") for request in endpoint.requests] == [512, None]
 
@@ -84,22 +93,22 @@ def test_shorter_vectors_are_asked_for_only_where_the_model_makes_them(endpoint)
         ({}, None),
     ],
 )
-def test_too_many_requests_is_unavailable_for_as_long_as_the_endpoint_says(endpoint, headers, expected_s):
+def test_too_many_requests_is_unavailable_for_as_long_as_the_endpoint_says(endpoint, remote, headers, expected_s):
     endpoint.fault = answering(429, **headers)
 
     with pytest.raises(ProviderUnavailable) as unavailable:
-        remote(endpoint).embed_passages(["one"])
+        remote().embed_passages(["one"])
 
     assert unavailable.value.retry_after_s == expected_s
     assert len(endpoint.requests) == 1, "it does not retry by itself"
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 529, 408, 409])
-def test_a_failing_endpoint_is_unavailable(endpoint, status):
+def test_a_failing_endpoint_is_unavailable(endpoint, remote, status):
     endpoint.fault = answering(status)
 
     with pytest.raises(ProviderUnavailable, match=f"{status}.*said the endpoint"):
-        remote(endpoint).embed_passages(["one"])
+        remote().embed_passages(["one"])
     assert len(endpoint.requests) == 1
 
 
@@ -112,34 +121,34 @@ def test_a_failing_endpoint_is_unavailable(endpoint, status):
         (answering(404), "embedding.model"),
     ],
 )
-def test_what_only_a_person_can_mend_names_the_setting(endpoint, fault, setting):
+def test_what_only_a_person_can_mend_names_the_setting(endpoint, remote, fault, setting):
     endpoint.fault = fault
 
     with pytest.raises(ProviderMisconfigured, match="said the endpoint") as misconfigured:
-        remote(endpoint).embed_passages(["one"])
+        remote().embed_passages(["one"])
 
     assert misconfigured.value.setting == setting
 
 
 @pytest.mark.parametrize("place", [0, 1, 6, 12])
-def test_the_one_refused_text_is_found(endpoint, place):
+def test_the_one_refused_text_is_found(endpoint, remote, place):
     texts = [f"fine {number}" for number in range(13)]
     texts[place] = POISON
 
     with pytest.raises(InputRejected, match="not allowed") as rejected:
-        remote(endpoint).embed_passages(texts)
+        remote().embed_passages(texts)
 
     assert rejected.value.index == place
 
 
-def test_the_place_of_a_refused_text_counts_over_all_requests(endpoint):
+def test_the_place_of_a_refused_text_counts_over_all_requests(endpoint, remote):
     with pytest.raises(InputRejected) as rejected:
-        remote(endpoint, batch_tokens=8).embed_passages(["one two three", "four five six", POISON, "seven"])
+        remote(batch_tokens=8).embed_passages(["one two three", "four five six", POISON, "seven"])
 
     assert rejected.value.index == 2
 
 
-def test_a_request_refused_only_for_its_size_is_made_in_halves(endpoint):
+def test_a_request_refused_only_for_its_size_is_made_in_halves(endpoint, remote):
     def fault(handler, request):
         if len(request["input"]) > 3:
             handler.refuse(413, "too large")
@@ -147,22 +156,22 @@ def test_a_request_refused_only_for_its_size_is_made_in_halves(endpoint):
             handler.answer_items(endpoint.items(request["input"]))
 
     texts = [f"text {number}" for number in range(8)]
-    expected = remote(endpoint).embed_passages(texts)
+    expected = remote().embed_passages(texts)
     endpoint.fault = fault
 
-    np.testing.assert_allclose(remote(endpoint).embed_passages(texts), expected, atol=1e-6)
+    np.testing.assert_allclose(remote().embed_passages(texts), expected, atol=1e-6)
 
 
-def test_an_endpoint_that_refuses_everything_is_misconfigured_and_no_text_is_blamed(endpoint):
+def test_an_endpoint_that_refuses_everything_is_misconfigured_and_no_text_is_blamed(endpoint, remote):
     endpoint.fault = answering(400)
 
     with pytest.raises(ProviderMisconfigured, match="every request"):
-        remote(endpoint).embed_passages(["one", "two"])
+        remote().embed_passages(["one", "two"])
 
 
-def test_another_number_of_dimensions_names_the_setting_and_the_number(endpoint):
+def test_another_number_of_dimensions_names_the_setting_and_the_number(endpoint, remote):
     with pytest.raises(ProviderMisconfigured, match=f"set embedding.openai_dimensions to {DIMENSIONS}") as error:
-        remote(endpoint, openai_dimensions=256).check()
+        remote(openai_dimensions=256).check()
 
     assert error.value.setting == "embedding.openai_dimensions"
 
@@ -194,30 +203,26 @@ def test_another_number_of_dimensions_names_the_setting_and_the_number(endpoint)
         "not json", "cut off", "no answer",
     ],
 )  # fmt: skip
-def test_an_answer_that_makes_no_sense_is_unavailable(endpoint, fault):
+def test_an_answer_that_makes_no_sense_is_unavailable(endpoint, remote, fault):
     endpoint.fault = fault
 
     with pytest.raises(ProviderUnavailable):
-        remote(endpoint).embed_passages(["one", "two"])
+        remote().embed_passages(["one", "two"])
 
 
-def test_an_endpoint_that_keeps_silent_is_unavailable_in_time(endpoint):
+def test_an_endpoint_that_keeps_silent_is_unavailable_in_time(endpoint, remote):
     endpoint.fault = lambda handler, request: endpoint.released.wait(20)
     started = time.monotonic()
 
     with pytest.raises(ProviderUnavailable, match="in time"):
-        remote(endpoint, timeout_s=0.3).embed_passages(["one"])
+        remote(timeout_s=0.3).embed_passages(["one"])
 
     assert time.monotonic() - started < 10
 
 
-def test_an_endpoint_that_is_not_there_is_unavailable():
-    embedder = open_embedder(
-        "openai/local", EmbeddingOptions(openai_base_url="http://127.0.0.1:1/v1", openai_dimensions=8)
-    )
-
+def test_an_endpoint_that_is_not_there_is_unavailable(remote):
     with pytest.raises(ProviderUnavailable, match="cannot be reached"):
-        embedder.check()
+        remote(openai_base_url="http://127.0.0.1:1/v1").check()
 
 
 def test_openai_itself_needs_a_key(monkeypatch):
@@ -227,11 +232,11 @@ def test_openai_itself_needs_a_key(monkeypatch):
         open_embedder("openai/text-embedding-3-small", EmbeddingOptions())
 
 
-def test_the_environment_of_other_programs_changes_nothing(endpoint, monkeypatch):
+def test_the_environment_of_other_programs_changes_nothing(endpoint, remote, monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "of somebody else")
     monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:1/v1")
 
-    remote(endpoint).check()
+    remote().check()
 
     assert "somebody" not in json.dumps(endpoint.headers)
 

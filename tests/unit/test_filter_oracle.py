@@ -9,15 +9,10 @@ from penstock.pipeline.filters import parse_filter
 from penstock.storage.fields import FieldIndex, build_index, evaluate
 from penstock.storage.rows import DocumentRecord
 
-KEYS = ("a", "b", "a.b", "a b", "ü")
-numbers = st.one_of(
-    st.integers(-3, 3),
-    st.sampled_from([2**53, 2**53 + 1, -(2**53) - 1, 2**63 - 1, -(2**63)]),
-    st.sampled_from([0.0, -0.0, 0.5, 1.0, -2.5, 2.0**53, 2.0**63, 1e300]),
-)
-texts = st.one_of(
-    st.sampled_from(["", "a", "b", "ab", "2024-01-01", "1", "é", "\U0001f600", "\uffff"]), st.text(max_size=3)
-)
+KEYS = ("a", "b", "a.b", "ü")
+# Few values, near each other, so that documents and filters often meet at the edges of a comparison.
+numbers = st.sampled_from([-1, 0, 1, 2, -1.0, -0.0, 0.5, 1.0, 2**53, 2**53 + 1, 2.0**53, 2**63 - 1, -(2**63), 1e300])
+texts = st.sampled_from(["", "a", "ab", "b", "1", "2024-01-01", "é", "\uffff", "\U0001f600"])
 scalars = st.one_of(numbers, texts, st.booleans())
 values = st.recursive(
     st.one_of(st.none(), scalars),
@@ -25,7 +20,7 @@ values = st.recursive(
     max_leaves=5,
 )
 metadata = st.dictionaries(st.sampled_from(KEYS), values, max_size=3)
-keys = st.sampled_from([*KEYS, "a.a", "a.b.a", "missing"])
+keys = st.sampled_from(["a", "a", "b", "a.b", "a.a", "ü", "missing"])
 ordered = st.one_of(numbers, texts)
 conditions = st.one_of(
     st.builds(
@@ -108,7 +103,7 @@ def record(fields: dict[str, Any]) -> DocumentRecord:
 
 
 @settings(max_examples=400, deadline=None)
-@given(documents=st.lists(metadata, max_size=6), condition=filters)
+@given(documents=st.lists(metadata, min_size=3, max_size=12), condition=filters)
 def test_filters_accept_exactly_what_a_plain_reading_of_the_grammar_accepts(
     documents: list[dict[str, Any]], condition: dict[str, Any]
 ) -> None:

@@ -2,6 +2,8 @@
 
 import gc
 import random
+import subprocess
+import sys
 import threading
 import time
 import weakref
@@ -133,11 +135,11 @@ def test_a_vector_that_cannot_be_compared_is_refused(store, vector, says):
 
 
 def test_equal_scores_come_in_the_order_of_chunk_ids_across_segments(store):
-    same = np.tile(unit_vectors(1), (6, 1))
-    for first in (0, 2, 4):
-        store.publish(additions=documents(2, first=first), vectors=same)
-    hits = snapshot_of(store).search(same[0], k=10, now=NOW)
-    assert [hit.chunk_id for hit in hits] == list(range(1, 11))
+    same = np.tile(unit_vectors(1), (60, 1))
+    for first in (0, 20, 40):
+        store.publish(additions=documents(20, first=first), vectors=same)
+    hits = snapshot_of(store).search(same[0], k=150, now=NOW)
+    assert [hit.chunk_id for hit in hits] == list(range(1, 151))
 
 
 def test_deleted_and_replaced_chunks_are_never_found(store):
@@ -401,6 +403,21 @@ def flip(store: Store, name: str) -> None:
     data = bytearray(path.read_bytes())
     data[len(data) // 2] ^= 1
     path.write_bytes(data)
+
+
+def test_a_wrong_bit_in_a_vector_of_a_small_segment_is_noticed_before_it_is_served(store):
+    published = store.publish(additions=documents(2), vectors=unit_vectors(6))
+    path = store.objects.local_path(published.manifest.segments[0].files[0].name)
+    data = bytearray(path.read_bytes())
+    data[-10] ^= 1  # the last section is the vectors, six of 32 bytes: no padding behind them
+    path.write_bytes(data)
+    with pytest.raises(Damaged, match="'vectors' does not match its checksum"):
+        snapshot_of(store)
+
+
+def test_the_reading_side_never_loads_the_library_that_builds_graphs():
+    program = "import sys, penstock.pipeline.retrieval, penstock.storage.snapshots; assert 'hnswlib' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
 
 @pytest.mark.parametrize("harm", [cut, flip, lambda store, name: store.objects.delete(name)])

@@ -1,0 +1,160 @@
+"""A random line of clumsy workers against a plain model: what is served may only move forward, and all ends well."""
+
+import os
+import random
+from dataclasses import dataclass, field
+
+import pytest
+import sqlalchemy as sa
+
+from penstock.storage import ledger
+from penstock.storage.catalog.jobs import cancel_job, get_job
+from penstock.storage.catalog.tables import batches, documents, versions
+from penstock.storage.errors import Conflict
+from penstock.storage.ids import BatchId, JobId
+
+from ..ledger_line import LEASE_S, TENANT, Line, new_line
+
+STEPS = int(os.environ.get("PENSTOCK_TEST_STEPS", "120"))
+SOURCES = [f"s{number}" for number in range(8)]
+
+
+@dataclass
+class Clumsy:
+    """Workers that forget what they do, finish late, and repeat themselves; producers that change their minds."""
+
+    line: Line
+    random: random.Random
+    jobs: list[JobId] = field(default_factory=list)
+    messages: list[BatchId] = field(default_factory=list)
+    claims: list[ledger.Claim] = field(default_factory=list)
+    groups: list[list[ledger.IndexGroup]] = field(default_factory=list)
+    served: dict[str, int] = field(default_factory=dict)  # the model: source -> number of the version searches see
+
+    def step(self) -> None:
+        self.random.choice(
+            (self.submit, self.submit, self.cancel, self.form, self.send, self.send, self.claim, self.claim, self.work)
+            + (self.work, self.work, self.take_groups, self.publish, self.publish, self.wait, self.forget)
+        )()
+
+    def submit(self) -> None:
+        chosen = self.random.sample(SOURCES, self.random.randint(1, len(SOURCES)))
+        self.jobs.append(self.line.submit(*chosen, text=f"text {self.random.randint(0, 3)}").job_id)
+
+    def cancel(self) -> None:
+        if self.jobs and self.random.random() < 0.5:
+            try:
+                cancel_job(self.line.catalog, tenant=TENANT, job_id=self.random.choice(self.jobs), now=self.line.now)
+            except Conflict:
+                pass
+
+    def form(self) -> None:
+        self.line.form(max_documents=self.random.choice([1, 3, 256]))
+
+    def send(self) -> None:
+        self.messages += self.line.send(self.random.choice(["chunk", "embed"]), limit=3)
+
+    def claim(self) -> None:
+        if self.messages:
+            batch = self.random.choice(self.messages)  # not removed: delivered again later
+            claim = self.line.claim(batch, owner=f"w{self.random.randint(0, 2)}")
+            self.claims += [claim] if claim else []
+
+    def work(self) -> None:
+        if not self.claims:
+            return
+        claim = self.random.choice(self.claims)  # not removed: finished a second time later
+        self.line.parts = self.random.choice([1, 2])
+        try:
+            match self.random.random():
+                case dice if dice < 0.15:
+                    self.line.retry(claim, counted=self.random.random() < 0.5)
+                case dice if dice < 0.25:
+                    failed = [ledger.FailedDocument(self.random.choice(claim.versions).id, "bad", "bad")]
+                    ledger.fail_versions(self.line.catalog, failures=failed, stage=claim.stage, now=self.line.now)
+                case _ if claim.stage == "chunk":
+                    self.line.finish_chunking(claim)
+                case _:
+                    self.line.finish_embedding(claim, cache_hits=1)
+        except Conflict:
+            pass
+
+    def take_groups(self) -> None:
+        owner = f"writer{self.random.randint(0, 1)}"
+        self.groups.append(self.line.claim_index(owner=owner, max_chunks=self.random.choice([1, 10, 1000])))
+
+    def publish(self) -> None:
+        if not self.groups:
+            return
+        groups = self.random.choice(self.groups)
+        try:
+            self.line.publish(groups)
+        except Conflict:
+            return
+        for version in (version for group in groups for version in group.versions):
+            assert version.number > self.served.get(version.source, 0), "an older version replaced a newer one"
+            self.served[version.source] = version.number
+
+    def wait(self) -> None:
+        self.line.now += self.random.choice([0.1, 1.0, LEASE_S + 1])
+        self.line.reconcile()
+
+    def forget(self) -> None:
+        for held in (self.messages, self.claims, self.groups):
+            if held and self.random.random() < 0.3:
+                held.clear()
+
+
+def test_clumsy_workers_serve_the_newest_version_of_each_document_once(catalog):
+    seed = int(os.environ.get("PENSTOCK_TEST_SEED", random.SystemRandom().randrange(2**32)))
+    print(f"PENSTOCK_TEST_SEED={seed}")
+    clumsy = Clumsy(new_line(catalog), random.Random(seed))
+    for _ in range(STEPS):
+        clumsy.step()
+    finish(clumsy)
+    check(clumsy)
+
+
+def finish(clumsy: Clumsy) -> None:
+    """Let sober workers bring everything to its end, still through the model."""
+    line = clumsy.line
+    for _ in range(60):
+        line.now += LEASE_S + 1
+        line.reconcile()
+        line.chunk()
+        line.embed()
+        clumsy.groups = [line.claim_index(owner="sober")]
+        clumsy.publish()
+        if not line.unfinished():
+            return
+    raise AssertionError(f"not over: {line.states()}")
+
+
+def check(clumsy: Clumsy) -> None:
+    line = clumsy.line
+    line.reconcile()
+    with line.catalog.read() as connection:
+        found = sa.select(documents.c.source, documents.c.newest, versions.c.number, versions.c.state)
+        rows = connection.execute(found.join(versions, versions.c.document_id == documents.c.id)).all()
+        still_open = sa.select(batches.c.id).where(batches.c.state.in_(("ready", "sent", "running")))
+        assert connection.scalars(still_open).all() == []
+    indexed = {row.source: row.number for row in rows if row.state == "indexed"}
+    assert indexed == clumsy.served
+    for row in rows:
+        if row.number == row.newest and row.state not in {"failed", "cancelled"}:
+            assert indexed[row.source] == row.newest
+        if row.state == "superseded":
+            assert row.number < row.newest
+    for job_id in clumsy.jobs:
+        job = get_job(line.catalog, tenant=TENANT, job_id=job_id)
+        assert job.state in {"done", "cancelled"}
+        assert job.chunks_total == job.chunks_embedded == job.chunks_indexed
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_seeds_that_found_something_once(catalog, seed):
+    clumsy = Clumsy(new_line(catalog), random.Random(seed))
+    for _ in range(STEPS):
+        clumsy.step()
+    finish(clumsy)
+    check(clumsy)
