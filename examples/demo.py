@@ -28,7 +28,7 @@ STOP_S = 90.0
 SHOWN = 3
 GOAL = 0.85
 
-console = Console(highlight=False)
+console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
 
 
 def main() -> int:
@@ -93,7 +93,7 @@ def _until_ready(process: "subprocess.Popen[bytes]", log: Path) -> None:
             time.sleep(0.1)
     console.print(
         f"ready in {time.monotonic() - began:.1f} s at {ready['url']}: queue, catalog, API and workers, "
-        f"all in [bold]{DATA_DIR.relative_to(ROOT)}[/]"
+        f"all in [bold]{_shown(DATA_DIR)}[/]"
     )
 
 
@@ -153,14 +153,20 @@ def _share(questions: list[dict[str, Any]]) -> float:
 def _next() -> None:
     _step("What to try next")
     console.print(
-        "  penstock up                                   run an installation of your own; it prints the key once\n"
-        "  penstock ingest ~/Documents                   in another terminal: make your own files searchable\n"
-        '  penstock search "what did we decide" -k 3     search them\n'
-        "  penstock status --watch                       see what it is doing\n"
-        "  penstock --help                               everything else\n"
-        "\nRun `make demo` again and nothing is embedded twice. Remove .penstock/demo to start over.",
+        "  penstock up                     run an installation of your own; it prints the key once\n"
+        "  penstock ingest ~/Documents     in another terminal: make your own files searchable\n"
+        '  penstock search "your question" search them\n'
+        "  penstock status --watch         see what it is doing\n"
+        "  penstock --help                 everything else\n"
+        f"\n`source {_shown(Path(sys.prefix))}/bin/activate` puts the command on PATH.\n"
+        "Run `make demo` again and nothing is embedded twice. Remove .penstock/demo to start over.",
         markup=False,
+        soft_wrap=True,
     )
+
+
+def _shown(path: Path) -> Path:
+    return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
 
 
 def _step(title: str) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import socket
 import threading
 import zlib
 from collections.abc import Callable
@@ -21,7 +22,7 @@ class Endpoint:
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.dimensions = DIMENSIONS
-        self.fault: Callable[["Handler", dict[str, Any]], None] | None = None
+        self.fault: Callable[[Handler, dict[str, Any]], None] | None = None
         self.as_base64 = True
         self.released = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"endpoint": self}))
@@ -82,6 +83,10 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
         if claimed_bytes is not None:
             self.close_connection = True
+
+    def hang_up(self) -> None:
+        self.connection.shutdown(socket.SHUT_RDWR)
+        self.close_connection = True
 
     def log_message(self, *args: Any) -> None:
         pass

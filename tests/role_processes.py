@@ -34,7 +34,7 @@ class Plant:
 
     def __init__(self, folder: Path, **overrides: object) -> None:
         self.folder = folder
-        self.server = ValkeyServer(data_dir=folder / "valkey")
+        self.server = ValkeyServer(data_dir=folder / "valkey", save="", appendonly="no")
         self.server.start()
         self.url = f"redis://127.0.0.1:{self.server.port}/0"
         quick = {"workers.lease_s": 2.0, "workers.resend_after_s": 2.0, "workers.max_attempts": 2}
@@ -71,6 +71,13 @@ class Plant:
         for process in asked.values():
             process.send_signal(signal.SIGTERM)
         return {role: process.wait(timeout=30) for role, process in asked.items()}
+
+    def restart_server(self) -> None:
+        """Kill Valkey and start an empty one at the same address."""
+        port = self.server.port
+        self.server.stop()
+        self.server = ValkeyServer(port=port, data_dir=self.folder / "valkey", save="", appendonly="no")
+        self.server.start()
 
     def close(self) -> None:
         for process in self.processes.values():

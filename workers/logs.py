@@ -43,6 +43,8 @@ def configure(log: Log) -> None:
     """Send this process's log to standard error as the settings say, once, in place of what was there."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if log.format == "json" else TextFormatter())
+    if log.level != "debug":
+        handler.addFilter(_without_traceback)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(log.level.upper())
@@ -51,14 +53,8 @@ def configure(log: Log) -> None:
 
 
 def log_failure(log: logging.Logger, sentence: str, error: BaseException, *, extra: Mapping[str, Any]) -> None:
-    """Log an error nobody expected. Its traceback comes only at level debug: messages may quote a tenant's text."""
-    log.error(
-        "%s: %s.",
-        sentence,
-        failed_at(error),
-        exc_info=error if log.isEnabledFor(logging.DEBUG) else None,
-        extra=dict(extra),
-    )
+    """Log an error nobody expected: its kind and place. Its traceback passes at level debug only."""
+    log.error("%s: %s.", sentence, failed_at(error), exc_info=error, extra=dict(extra))
 
 
 def failed_at(error: BaseException) -> str:
@@ -66,6 +62,13 @@ def failed_at(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     place = f" at {PurePath(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
     return f"{type(error).__name__}{place}"
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """Drop tracebacks that libraries log: their last line quotes the error, and an error may quote a text."""
+    record.exc_info = None
+    record.exc_text = None
+    return True
 
 
 def _ids(record: logging.LogRecord) -> dict[str, Any]:

@@ -31,6 +31,7 @@ def run(settings: Settings) -> int:
         raise MissingProgram("Flower is not installed; install it with: pip install 'penstock[flower]'") from error
     logs.configure(settings.log)
     make_data_dir(settings)
+    _lock_metrics()
     _set_options(command.options, settings)
     command.extract_settings()
     server = command.Flower(capp=make_app(settings), options=command.options, **command.settings)
@@ -42,6 +43,12 @@ def run(settings: Settings) -> int:
     except (KeyboardInterrupt, SystemExit):
         server.stop()
     return 0
+
+
+def _lock_metrics() -> None:
+    """Ask for the password at /metrics too, which Flower 2.2 leaves open to everyone."""
+    handler = import_module("flower.views.monitor").Metrics
+    handler.get = import_module("tornado.web").authenticated(handler.get)
 
 
 def _set_options(options: Any, settings: Settings) -> None:

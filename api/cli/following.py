@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 EVERY_S = 0.4
 LINE_EVERY_S = 5.0
-RATE_WINDOW_S = 10.0
+RATE_WINDOW_S = 30.0  # a batch on a busy machine may take most of it
 FINAL = ("indexed", "failed", "cancelled", "superseded")
 BEFORE_CHUNKED = ("queued", "chunking")
 
@@ -122,7 +122,7 @@ def _display(notes: "Console") -> Iterator[Callable[[Progress, Speed], None]]:
     from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bars
 
-    columns = (TextColumn("[cyan]indexing[/]"), BarColumn(bar_width=30), TextColumn("{task.fields[said]}"))
+    columns = (BarColumn(bar_width=20), TextColumn("{task.fields[said]}"))
     with Bars(*columns, console=notes, refresh_per_second=8) as bars:
         task = bars.add_task("indexing", total=None, said="")
 
@@ -153,8 +153,9 @@ def said(progress: Progress, speed: Speed) -> str:
         f"{speed.chunks_per_s:,.0f} chunks/s",
     ]
     if progress.finished < progress.documents:
-        parts.append(f"{duration(speed.left_s(progress))} left")
+        left_s = speed.left_s(progress)
+        parts.append("time left unknown" if left_s is None else f"{duration(left_s)} left")
     parts.append(count(progress.cache_hits, "cache hit"))
     if progress.failed:
         parts.append(f"[red]{progress.failed:,} failed[/]")
-    return " · ".join(parts)
+    return "  ".join(parts)

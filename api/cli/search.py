@@ -83,7 +83,9 @@ def show_hit(out: "Console", hit: "Hit", query: str, *, rank: int) -> None:
     from .passages import marked_passage
 
     document = hit.document
-    out.print(f"[bold]{rank:2}  [green]{hit.score:.3f}[/]  {plain(document.title or document.source)}[/]")
+    out.print(
+        f"[bold]{rank:2}  [green]{hit.score:.3f}[/]  {plain(document.title or document.source.rsplit('/', 1)[-1])}[/]"
+    )
     page = f"page {hit.page}" if hit.page is not None else None
     heading = hit.heading if hit.heading != document.title else None
     place = " · ".join(plain(part) for part in (document.source, page, heading) if part)

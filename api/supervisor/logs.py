@@ -46,7 +46,7 @@ class LogStream:
         """Write one line of a role's own output."""
         self._last.setdefault(role, deque(maxlen=KEPT_LINES)).append(text)
         shown = _valkey_text(text) if role == "valkey" else text
-        if shown is None:
+        if shown is None or not shown.strip():
             return
         if self._as_json:
             self._write(json.dumps({"role": role, **self._entry(shown)}, ensure_ascii=False))

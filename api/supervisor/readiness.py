@@ -22,8 +22,8 @@ async def readiness(url: str) -> Readiness:
     try:
         async with asyncio.timeout(ANSWER_S):
             status, body = await _get(url, "/readyz")
-    except (OSError, ValueError) as error:  # a timeout is an OSError
-        return Readiness(ready=False, reasons=(f"the api does not answer yet ({type(error).__name__})",))
+    except (OSError, ValueError):  # a timeout is an OSError
+        return Readiness(ready=False, reasons=("it does not answer yet",))
     return Readiness(ready=status == 200, reasons=_reasons(body))
 
 

@@ -34,7 +34,10 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """What an embedding model reads: ``max_tokens`` of its own tokens, as ``count`` counts them, many texts at once."""
+    """What an embedding model reads: ``max_tokens`` of its own tokens, as ``count`` counts them, many texts at once.
+
+    A text is taken to have no more tokens than bytes in UTF-8, so those short enough are not counted at all.
+    """
 
     max_tokens: int
     count: Callable[[Sequence[str]], Sequence[int]]
@@ -103,7 +106,7 @@ def _fitted(text: str, cuts: list[Cut], plan: ResolvedChunking, spans: Sequence[
     """Cut again what takes more of the model's tokens than it reads, until nothing does."""
     kept: list[Cut] = []
     while cuts:
-        counts = fit.count([text[start:end] for start, end, _ in cuts])
+        counts = _counted(text, cuts, fit)
         parts: list[Cut] = []
         for one, count in zip(cuts, counts, strict=True):
             smaller = _cut_again(text, one, plan, spans, share=fit.max_tokens / count) if count > fit.max_tokens else []
@@ -112,6 +115,16 @@ def _fitted(text: str, cuts: list[Cut], plan: ResolvedChunking, spans: Sequence[
                 kept.append(one)
         cuts = parts
     return sorted(kept)
+
+
+def _counted(text: str, cuts: list[Cut], fit: Fit) -> list[int]:
+    """Return the model's tokens of each cut; where they are too few to matter, only an upper bound."""
+    texts = [text[start:end] for start, end, _ in cuts]
+    bounds = [len(one.encode("utf-8", "surrogatepass")) for one in texts]
+    long = [index for index, bound in enumerate(bounds) if bound > fit.max_tokens]
+    for index, count in zip(long, fit.count([texts[index] for index in long]) if long else (), strict=True):
+        bounds[index] = count
+    return bounds
 
 
 def _cut_again(text: str, one: Cut, plan: ResolvedChunking, spans: Sequence[Place], *, share: float) -> list[Cut]:

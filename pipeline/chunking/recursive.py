@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .words import INSIDE, PARAGRAPH, SECTION, SENTENCE, WORD, Words
+from .words import INSIDE, LINE, PARAGRAPH, SECTION, SENTENCE, WORD, Words
 
 _TINY = 1 / 4  # of a chunk: less is not worth standing alone
 _ENOUGH = 1 / 2  # of a chunk: a section of this size is not merged with the next
@@ -21,8 +21,9 @@ _ENOUGH = 1 / 2  # of a chunk: a section of this size is not merged with the nex
 def cut_recursively(words: Words, *, size_tokens: int, overlap_tokens: int) -> list[tuple[int, int]]:
     """Return chunks as (first word, word after the last), ascending, each of at most ``size_tokens`` tokens.
 
-    ``overlap_tokens``: how much of the text before a cut is repeated after it at most. It begins at a sentence if one
-    begins there, never reaches into another section, and gives way where a paragraph would not fit otherwise.
+    ``overlap_tokens``: how much of the text before a cut is repeated after it at most. It begins with a sentence if one
+    does there, repeats rows of a table whole or not at all, never reaches into another section, and gives way where a
+    paragraph would not fit otherwise.
     """
     cutter = _Cutter.over(words, size_tokens, overlap_tokens)
     chunks: list[tuple[int, int]] = []
@@ -118,13 +119,21 @@ class _Cutter:
         section = self.levels[SECTION][bisect_right(self.levels[SECTION], at) - 1]
         room = max(self.last[end - 1] - self.size, self.last[at - 1] - (self.size - self.body))
         begin = max(bisect_left(self.first, room, 0, at), section, previous + 1)
-        for strength in (SENTENCE, WORD, INSIDE):
+        for strength in self._alignments(at):
             aligned = self.levels[strength][bisect_left(self.levels[strength], begin)]
             if aligned < at:
                 return int(aligned)
-            if self.breaks[at] <= strength:
-                return at
         return at
+
+    def _alignments(self, at: int) -> tuple[int, ...]:
+        """Return the breaks an overlap may begin at, the preferred one first: half a row of a table tells nothing."""
+        strength = self.breaks[at]
+        if strength == PARAGRAPH:
+            lines = self.levels[LINE]
+            paragraphs = self.levels[PARAGRAPH]
+            has_rows = lines[bisect_left(lines, at) - 1] > paragraphs[bisect_left(paragraphs, at) - 1]
+            return (PARAGRAPH,) if has_rows else (SENTENCE,)
+        return (LINE,) if strength == LINE else (SENTENCE, WORD, INSIDE)[: max(2, strength - SENTENCE + 1)]
 
 
 def _view(column: npt.NDArray[Any]) -> memoryview:

@@ -1,4 +1,4 @@
-"""Killed on the line before or after any commit, the line goes on: each document is indexed once, nothing is half done."""
+"""Killed just before or after any commit, the line goes on: each document is indexed once, nothing is half done."""
 
 import os
 import signal

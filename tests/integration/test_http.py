@@ -132,6 +132,14 @@ def test_documents_come_in_pages_that_miss_none(service, books):
     assert (shown.state, shown.version) == ("queued", 1)
 
 
+def test_a_document_is_found_in_its_own_collection_only(service, books):
+    penstock, name = books
+    penstock.create_collection("elsewhere")
+    penstock.submit(name, [NewDocument(source="here", text="here")])
+    with pytest.raises(client.NotFound):
+        penstock.document("elsewhere", penstock.documents(name).data[0].id)
+
+
 def test_asking_for_a_job_waits_until_it_is_over(service, books):
     penstock, name = books
     job = penstock.submit(name, [NewDocument(source="1", text="worth waiting for")]).job

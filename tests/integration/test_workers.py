@@ -11,7 +11,7 @@ from penstock.storage.catalog.tables import batches
 from penstock.workers import routes
 from penstock.workers.app import make_app
 
-from ..role_processes import ROLES, Plant, texts
+from ..role_processes import PATIENCE_S, ROLES, Plant, texts
 
 
 @pytest.fixture(scope="module")
@@ -170,19 +170,55 @@ def test_a_document_that_kills_its_worker_fails_alone_and_its_neighbours_are_ind
     assert_searchable_once(plant, collection, texts(6))
 
 
+def test_a_restart_of_the_queues_server_is_waited_for_and_loses_nothing(plant):
+    collection = plant.collection("restarted")
+    submitted = texts(60, sentences=150)
+    job = plant.submit(collection, submitted)
+    plant.until(lambda: progressed(plant, collection, job, states={"embedding", "indexing"}, least=1), "some work")
+    plant.restart_server()  # empty: nothing of it was kept
+
+    assert plant.wait(collection, job).documents == {"indexed": 60}
+    assert_searchable_once(plant, collection, submitted)
+
+
+def test_producers_submit_and_search_by_queue_and_hear_what_is_wrong(plant):
+    collection = plant.collection("queued")
+    plant.start("search")
+    app = make_app(plant.settings, results=True)
+
+    def ask(task: str, **values):
+        return app.send_task(task, kwargs={"tenant": "queued", "collection": "docs", **values}).get(timeout=PATIENCE_S)
+
+    submitted = ask(routes.SUBMIT, documents=[{"source": source, "text": text} for source, text in texts(3).items()])
+    assert (submitted["accepted"], submitted["unchanged"]) == (3, 0)
+    job = plant.wait(collection, submitted["job_id"])
+    generation, version = job.token
+    found = ask(routes.SEARCH, query=texts(3)["d1"][:80], k=2, min_token=f"{generation}:{version}")
+    assert found["hits"][0]["document"]["source"] == "d1"
+    assert (len(found["hits"]), found["version"]) == (2, version)
+
+    again = ask(routes.SUBMIT, documents=[{"source": source, "text": text} for source, text in texts(3).items()])
+    assert (again["accepted"], again["unchanged"]) == (0, 3)
+    assert ask(routes.SEARCH, query="x", filter="year>")["error"]["code"] == "invalid_filter"
+    assert ask(routes.SEARCH, query="x", tenant="killed-embed", collection="nope")["error"]["code"] == "not_found"
+    assert ask(routes.SUBMIT, documents=[])["error"]["code"] == "invalid_request"
+    assert plant.stop("search") == {"search": 0}
+    app.close()
+
+
 def test_roles_stop_when_told_hand_back_their_work_and_leave_no_files_behind(plant):
     collection = plant.collection("stopped")
     submitted = texts(60, sentences=150)
     job = plant.submit(collection, submitted)
     plant.until(lambda: progressed(plant, collection, job, states={"embedding"}, least=1), "some work")
 
-    assert plant.stop() == dict.fromkeys(ROLES, 0)
+    assert plant.stop(*ROLES) == dict.fromkeys(ROLES, 0)
 
     plant.start()
     assert plant.wait(collection, job).documents == {"indexed": 60}
     assert_searchable_once(plant, collection, submitted)
-    beside = {path.name for path in plant.folder.iterdir()}
-    assert beside == {"data", "valkey", *(f"{role}.log" for role in ROLES)}
+    beside = {path.name for path in plant.folder.iterdir()} - {f"{role}.log" for role in plant.processes}
+    assert beside == {"data", "valkey"}
 
 
 def test_the_logs_name_batches_and_never_quote_a_document(plant):

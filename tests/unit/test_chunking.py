@@ -1,6 +1,7 @@
 """What is promised of every text, however odd."""
 
 import time
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -10,7 +11,11 @@ from hypothesis import strategies as st
 from penstock.pipeline.chunking import Chunk, ChunkingConfig, Fit, chunk, count_tokens
 from penstock.pipeline.parsing import Span
 
-CHINESE = "北京是中华人民共和国的首都。它位于华北平原的北部，是全国的政治中心、文化中心！你知道吗？" * 8
+COMMA, EXCLAMATION, QUESTION = "\uff0c", "\uff01", "\uff1f"  # the wide ones look like those of ASCII
+CHINESE = (
+    f"北京是中华人民共和国的首都。它位于华北平原的北部{COMMA}是全国的政治中心、文化中心{EXCLAMATION}你知道吗{QUESTION}"
+    * 8
+)
 WORDS = st.sampled_from(
     [
         "a",
@@ -65,7 +70,7 @@ def test_every_character_but_white_space_is_in_a_chunk(text, config):
     assert uncovered(text, chunks).strip() == ""
     assert all(0 <= one.start < one.end <= len(text) for one in chunks)
     assert all(text[one.start : one.end].strip() == text[one.start : one.end] for one in chunks)
-    assert all(a.start < b.start and a.end < b.end for a, b in zip(chunks, chunks[1:], strict=False))
+    assert all(a.start < b.start and a.end < b.end for a, b in pairwise(chunks))
 
 
 @settings(deadline=None, max_examples=300)
@@ -79,7 +84,7 @@ def test_no_chunk_has_more_tokens_than_asked_for(text, config):
 def test_without_overlap_no_character_is_in_two_chunks(text, config):
     chunks = chunk(text, config.model_copy(update={"overlap_tokens": 0}))
 
-    assert all(a.end <= b.start for a, b in zip(chunks, chunks[1:], strict=False))
+    assert all(a.end <= b.start for a, b in pairwise(chunks))
 
 
 @settings(deadline=None, max_examples=300)
@@ -110,7 +115,7 @@ def test_no_chunk_is_longer_than_its_model_reads(text, config, limit):
 @given(text=ANY_TEXT, cuts=st.lists(st.integers(0, 400), max_size=6), config=CONFIGS)
 def test_spans_change_where_chunks_end_but_lose_nothing(text, cuts, config):
     bounds = sorted({0, len(text), *(cut for cut in cuts if cut < len(text))})
-    spans = [Span(a, b, None, str(a)) for a, b in zip(bounds, bounds[1:], strict=False)]
+    spans = [Span(a, b, None, str(a)) for a, b in pairwise(bounds)]
 
     chunks = chunk(text, config, spans=spans)
 
@@ -131,7 +136,7 @@ def test_text_without_spaces_is_cut_at_its_own_sentence_marks(strategy):
 
     assert "".join(got) == CHINESE
     if strategy == "recursive":
-        assert all(one[-1] in "。！？" for one in got)
+        assert all(one[-1] in f"。{EXCLAMATION}{QUESTION}" for one in got)
 
 
 def test_special_tokens_in_a_text_are_text():

@@ -7,7 +7,7 @@ import pytest
 from penstock.api.cli.arguments import parse_chunking, parse_metadata, parse_metric
 from penstock.api.cli.exits import UsageError
 from penstock.api.cli.folders import walk
-from penstock.api.cli.following import Progress, Speed, said
+from penstock.api.cli.following import RATE_WINDOW_S, Progress, Speed, said
 from penstock.api.cli.outcomes import Outcome, as_plain
 from penstock.api.cli.uploading import REQUEST_BYTES, REQUEST_DOCUMENTS, content_hash, send
 from penstock.client import Busy, Chunking, Conflict, Invalid, TooLarge, Unreachable
@@ -235,18 +235,20 @@ def test_progress_sums_jobs_and_guesses_what_is_to_come():
 def test_speed_is_that_of_the_last_seconds_and_tells_the_time_left():
     now = [0.0]
     speed = Speed(clock=lambda: now[0])
-    progress = Progress.of([job(documents={"embedding": 10}, chunks_total=1000)])
-    speed.see(progress)
-    assert speed.left_s(progress) is None
-    for second in range(1, 31):
-        now[0] = float(second)
-        rate = 100 if second <= 10 else 10
-        embedded = min(second, 10) * 100 * 0.5 + max(0, second - 10) * 10
-        progress = Progress.of([job(documents={"embedding": 10}, chunks_total=1000, chunks_embedded=int(embedded))])
+
+    def at(second: float, embedded: int) -> Progress:
+        now[0] = second
+        progress = Progress.of([job(documents={"embedding": 10}, chunks_total=2000, chunks_embedded=embedded)])
         speed.see(progress)
+        return progress
+
+    assert speed.left_s(at(0.0, 0)) is None
+    fast = at(10.0, 1000)
+    assert (speed.chunks_per_s, speed.left_s(fast)) == (pytest.approx(100.0), pytest.approx(10.0))
+    for second in range(11, 11 + int(RATE_WINDOW_S) + 2):
+        slow = at(float(second), 1000 + (second - 10) * 10)
     assert speed.chunks_per_s == pytest.approx(10.0)
-    assert speed.left_s(progress) == pytest.approx((1000 - progress.chunks_embedded) / 10.0)
-    assert rate == 10
+    assert speed.left_s(slow) == pytest.approx((2000 - slow.chunks_embedded) / 10.0)
 
 
 def test_the_line_beside_the_bar_has_every_number():

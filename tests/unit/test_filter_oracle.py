@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,15 +12,16 @@ from penstock.storage.rows import DocumentRecord
 
 KEYS = ("a", "b", "a.b", "ü")
 # Few values, near each other, so that documents and filters often meet at the edges of a comparison.
-numbers = st.sampled_from([-1, 0, 1, 2, -1.0, -0.0, 0.5, 1.0, 2**53, 2**53 + 1, 2.0**53, 2**63 - 1, -(2**63), 1e300])
-texts = st.sampled_from(["", "a", "ab", "b", "1", "2024-01-01", "é", "\uffff", "\U0001f600"])
+NUMBERS = [-1, 0, 1, 2, -1.0, -0.0, 0.5, 1.0, 2**53, 2**53 + 1, 2.0**53, 2**63 - 1, -(2**63), 2.0**63, 1e300]
+TEXTS = ["", "a", "ab", "b", "1", "2024-01-01", "é", "\uffff", "\U0001f600"]
+numbers, texts = st.sampled_from(NUMBERS), st.sampled_from(TEXTS)
 scalars = st.one_of(numbers, texts, st.booleans())
 values = st.recursive(
     st.one_of(st.none(), scalars),
     lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(KEYS), inner, max_size=2)),
     max_leaves=5,
 )
-metadata = st.dictionaries(st.sampled_from(KEYS), values, max_size=3)
+metadata = st.dictionaries(st.sampled_from(KEYS), st.one_of(scalars, scalars, values), min_size=1, max_size=3)
 keys = st.sampled_from(["a", "a", "b", "a.b", "a.a", "ü", "missing"])
 ordered = st.one_of(numbers, texts)
 conditions = st.one_of(
@@ -102,7 +104,19 @@ def record(fields: dict[str, Any]) -> DocumentRecord:
     return DocumentRecord("d", "v", 1, "s", None, fields, None, None, 0.0, "text/plain")
 
 
-@settings(max_examples=400, deadline=None)
+@pytest.mark.parametrize("op", ["eq", "ne", "gt", "gte", "lt", "lte", "in", "nin", "contains"])
+def test_every_two_values_compare_as_they_do_in_python(op: str) -> None:
+    held_values: list[Any] = [*NUMBERS, *TEXTS, True, False]
+    index = build_index([record({"a": value}) for value in held_values])
+    for value in [*held_values, 10**400, -(10**400), 0.1]:
+        if isinstance(value, bool) and op.startswith(("g", "l")):
+            continue
+        condition = {"type": op, "key": "a", "value": [value] if op in {"in", "nin"} else value}
+        expected = [oracle(condition, {"a": inner}) for inner in held_values]
+        assert evaluate(index, parse_filter(condition)).tolist() == expected, condition
+
+
+@settings(max_examples=300, deadline=None)
 @given(documents=st.lists(metadata, min_size=3, max_size=12), condition=filters)
 def test_filters_accept_exactly_what_a_plain_reading_of_the_grammar_accepts(
     documents: list[dict[str, Any]], condition: dict[str, Any]

@@ -1,0 +1,124 @@
+"""The Celery application: what of its settings a change must not break."""
+
+import json
+import logging
+
+import pytest
+
+from penstock.settings.model import Log, Settings, Workers
+from penstock.workers import logs, routes
+from penstock.workers.app import HARD_LIMIT_S, broker_url, make_app
+
+
+def settings(tmp_path, **values) -> Settings:
+    return Settings(data_dir=tmp_path, **values)
+
+
+@pytest.mark.parametrize(
+    ("ours", "kombus"),
+    [
+        ("redis://host:1/2", "redis://host:1/2"),
+        ("valkey://host:1/2", "redis://host:1/2"),
+        ("valkeys://host:1/2", "rediss://host:1/2"),
+        ("unix:///run/v.sock", "redis+socket:///run/v.sock"),
+        ("unix:///run/v.sock?db=3", "redis+socket:///run/v.sock?virtual_host=3"),
+        ("redis+socket:///run/v.sock?virtual_host=3", "redis+socket:///run/v.sock?virtual_host=3"),
+        ("amqp://guest@host//", "amqp://guest@host//"),
+    ],
+)
+def test_every_spelling_of_a_broker_is_one_that_kombu_knows(tmp_path, ours, kombus):
+    found = settings(tmp_path, broker_url=ours, cache_url="redis://cache:1/0")
+
+    assert broker_url(found) == kombus
+    app = make_app(found)
+    with app.connection_for_write() as connection:
+        assert connection.transport_cls in {"redis", "rediss", "amqp", "redis+socket"}
+
+
+def test_without_a_broker_url_the_private_socket_is_used(tmp_path):
+    assert broker_url(settings(tmp_path)) == f"redis+socket://{tmp_path}/valkey/valkey.sock"
+
+
+def test_messages_are_json_and_results_are_nobodys_but_the_search_roles(tmp_path):
+    app = make_app(settings(tmp_path))
+    assert app.conf.accept_content == ["json"]
+    assert app.conf.task_serializer == "json"
+    assert app.conf.result_backend is None
+    assert app.conf.task_ignore_result
+
+    search = make_app(settings(tmp_path), results=True)
+    assert search.conf.result_backend == f"redis+socket://{tmp_path}/valkey/valkey.sock"
+    assert search.conf.result_expires == 60
+    assert not search.conf.worker_send_task_events  # they would show queries in Flower
+    assert not search.conf.worker_enable_remote_control  # so would `inspect active`
+
+
+def test_what_loses_tasks_is_off(tmp_path):
+    conf = make_app(settings(tmp_path)).conf
+    assert conf.worker_cancel_long_running_tasks_on_connection_loss is False
+    assert conf.broker_connection_max_retries is None
+    assert conf.task_acks_late
+    assert conf.task_reject_on_worker_lost
+    assert conf.worker_prefetch_multiplier == 1
+    assert conf.broker_transport_options["visibility_timeout"] == conf.visibility_timeout >= 3 * HARD_LIMIT_S
+    assert conf.broker_transport_options["socket_timeout"]
+
+
+def test_another_broker_gets_no_options_that_only_redis_knows(tmp_path):
+    conf = make_app(settings(tmp_path, broker_url="amqp://h//", cache_url="redis://cache:1/0")).conf
+    assert "socket_keepalive" not in conf.broker_transport_options
+    assert not conf.worker_disable_prefetch
+
+
+def test_every_task_has_a_queue_and_every_role_reads_its_own(tmp_path):
+    app = make_app(settings(tmp_path, workers=Workers(shards=3)))
+    queues = {queue.name for queue in app.conf.task_queues}
+
+    assert set(routes.TASK_QUEUES.values()) <= queues
+    assert routes.role_queues("index", shards=[0, 2]) == ["index.0", "index.2"]
+    assert {"index.0", "index.1", "index.2"} <= queues
+    assert all(routes.role_queues(role, shards=[])[0] in queues for role in ("chunk", "embed", "search", "maintenance"))
+
+
+@pytest.fixture
+def root_logger():
+    root = logging.getLogger()
+    before = (root.handlers[:], root.level)
+    levels = {name: logging.getLogger(name).level for name in logs.LOUD}
+    yield root
+    root.handlers[:], root.level = before
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)
+
+
+def test_json_logs_are_one_object_per_line_with_ids_and_without_the_error_text(root_logger, capsys):
+    logs.configure(Log(format="json"))
+    try:
+        int("a tenant's secret")
+    except ValueError as error:
+        logs.log_failure(
+            logging.getLogger("x"), "The batch failed", error, extra={"batch": "batch_1", "tenant": "acme"}
+        )
+
+    [line] = capsys.readouterr().err.splitlines()
+    entry = json.loads(line)
+    assert (entry["level"], entry["batch"], entry["tenant"]) == ("error", "batch_1", "acme")
+    assert entry["message"].startswith("The batch failed: ValueError at test_workers_app.py:")
+    assert "secret" not in line
+
+
+def test_text_logs_end_with_the_ids(root_logger, capsys):
+    logs.configure(Log())
+    logging.getLogger("x").info("Chunked %d documents.", 3, extra={"tenant": "acme", "batch": "batch_1"})
+
+    assert capsys.readouterr().err.endswith("info    Chunked 3 documents.  tenant=acme batch=batch_1\n")
+
+
+def test_tracebacks_come_at_level_debug_only(root_logger, capsys):
+    for level, expected in (("debug", True), ("info", False)):
+        logs.configure(Log(level=level))
+        try:
+            int("no")
+        except ValueError:
+            logging.getLogger("x").exception("Failed.")
+        assert ("Traceback" in capsys.readouterr().err) is expected
