@@ -4,7 +4,7 @@ It does not search; it only decodes the rows that made it into the list.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,8 +14,7 @@ from .rows import DocumentRecord
 from .segments import OpenSegment
 
 
-@dataclass(frozen=True)
-class Hit:
+class Hit(NamedTuple):
     """A chunk that was found.
 
     Attributes:
@@ -45,19 +44,20 @@ def best_hits(found: Sequence[tuple[OpenSegment, Found]], *, k: int) -> list[Hit
     chunk_ids = np.concatenate([segment.chunk_ids[each.rows] for segment, each in found])
     owners = np.repeat(np.arange(len(found)), [len(each.rows) for _, each in found])
     best = np.lexsort((chunk_ids, -scores))[:k]
-    return [_hit(found[owners[i]][0], row=int(rows[i]), score=float(scores[i])) for i in best]
+    chosen = zip(owners[best].tolist(), rows[best].tolist(), scores[best].tolist(), strict=True)
+    return [_hit(found[owner][0], row=row, score=score) for owner, row, score in chosen]
 
 
 def _hit(segment: OpenSegment, *, row: int, score: float) -> Hit:
     rows = segment.rows
-    page = int(rows.page[row])
+    page: int = rows.page.item(row)
     return Hit(
-        chunk_id=ChunkId(int(segment.chunk_ids[row])),
+        chunk_id=ChunkId(segment.chunk_ids.item(row)),
         score=score,
-        document=rows.documents[int(rows.document[row])],
-        ordinal=int(rows.ordinal[row]),
-        start=int(rows.start[row]),
-        end=int(rows.end[row]),
+        document=rows.documents[rows.document.item(row)],
+        ordinal=rows.ordinal.item(row),
+        start=rows.start.item(row),
+        end=rows.end.item(row),
         page=None if page < 0 else page,
         heading=rows.heading(row),
         text=rows.text(row),

@@ -134,7 +134,7 @@ class SegmentReader:
             unexpired = self.segment.expires_at > now
             mask = unexpired if mask is None else mask & unexpired
         if filter is not None:
-            chosen = evaluate(self.shared.fields, filter)[self.segment.rows.document]
+            chosen = evaluate(self.shared.fields, filter).take(self.segment.rows.document)  # 2.5 times as fast as [ ]
             mask = chosen if mask is None else mask & chosen
         return mask
 
@@ -173,7 +173,7 @@ class SegmentReader:
         self, query: NDArray[np.float32], mask: Bools | None, *, k: int, accepted: int, after: Found | None = None
     ) -> Found:
         rows = None if mask is None else np.flatnonzero(mask)
-        places = self.shared.places if rows is None else self.shared.places[rows]
+        places = self.shared.places if rows is None else self.shared.places.take(rows)
         best, costs = np.empty(min(k, accepted), np.int64), np.empty(min(k, accepted), np.float32)
         kernels.scan(self.shared.floats, places, query, self._l2, best, costs)
         self._check(costs)
