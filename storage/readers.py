@@ -134,7 +134,7 @@ class SegmentReader:
             unexpired = self.segment.expires_at > now
             mask = unexpired if mask is None else mask & unexpired
         if filter is not None:
-            chosen = evaluate(self.shared.fields, filter).take(self.segment.rows.document)  # 2.5 times as fast as [ ]
+            chosen = self._documents(filter).take(self.segment.rows.document)  # 2.5 times as fast as [ ]
             mask = chosen if mask is None else mask & chosen
         return mask
 
@@ -168,6 +168,13 @@ class SegmentReader:
         if len(found.rows) >= min(k, accepted):
             return found
         return self._scan(query, mask, k=k, accepted=accepted, after=found)
+
+    def _documents(self, filter: Filter) -> Bools:  # noqa: A002
+        try:
+            return evaluate(self.shared.fields, filter)
+        except (IndexError, ValueError) as error:  # large files are not read through when they are opened
+            name = self.segment.entry.files[0].name
+            raise Damaged(f"{name}: the field index contradicts itself; restore or rebuild the segment") from error
 
     def _scan(
         self, query: NDArray[np.float32], mask: Bools | None, *, k: int, accepted: int, after: Found | None = None

@@ -65,7 +65,7 @@ def _catalog(settings: Settings) -> str:
 
 
 def _embedded_server(settings: Settings) -> str:
-    from penstock.api.supervisor.queue_server import find_program
+    from ..supervisor.queue_server import find_program
 
     program = find_program()
     running = wiring.embedded_socket(settings).exists()

@@ -47,7 +47,7 @@ def list_(
 
 @app.command("show")
 def show(
-    document: Annotated[str, typer.Argument(help="Id of the document, or its source.", show_default=False)],
+    document: Annotated[str, typer.Argument(help="Id of the document.", show_default=False)],
     collection: Collection = "default",
     url: Url = None,
     key: Key = None,

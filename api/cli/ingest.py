@@ -99,14 +99,18 @@ def _send(
 ) -> "Sending":
     from .uploading import send
 
-    with notes.status(f"reading {count(len(files), 'file')}") as status:
-        return send(
-            client,
-            collection,
-            files=files,
-            metadata=metadata,
-            on_progress=lambda sending: status.update(f"sending: {sending.examined:,}/{count(sending.files, 'file')}"),
-        )
+    try:
+        with notes.status(f"reading {count(len(files), 'file')}") as status:
+            return send(
+                client,
+                collection,
+                files=files,
+                metadata=metadata,
+                on_progress=lambda sent: status.update(f"sending: {sent.examined:,}/{count(sent.files, 'file')}"),
+            )
+    except KeyboardInterrupt:
+        notes.print("\nStopped sending. What was sent is indexed; run the same command again to send the rest.")
+        raise typer.Exit(ExitCode.INTERRUPTED) from None
 
 
 def _settle(

@@ -38,9 +38,10 @@ def show_outcome(outcome: Outcome, collection: str) -> None:
         if sending.unchanged:
             out.print(f"nothing to do: {count(sending.unchanged, 'document')} unchanged")
     elif not outcome.waited:
-        out.print(
-            f"{count(sending.accepted, 'document')} accepted; see how far: penstock jobs show {outcome.jobs[-1].id}"
+        taken = (
+            f"{count(sending.accepted, 'document')} accepted" if sending.accepted else "nothing new, but not all done"
         )
+        out.print(f"{taken}; see how far: penstock jobs show {outcome.jobs[-1].id}")
     else:
         out.print(_summary(outcome, collection))
 

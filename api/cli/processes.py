@@ -43,10 +43,9 @@ def up(
     Roles: api, chunk, embed, index, search, maintenance, beat. The dead are restarted. The first start prints the
     admin key, once. Without a broker URL a private queue server is run, too.
     """
-    from penstock.api.supervisor import Supervisor
-    from penstock.api.supervisor.logs import LogStream
-    from penstock.api.supervisor.roles import chosen_roles
-
+    from ..supervisor import Supervisor
+    from ..supervisor.logs import LogStream
+    from ..supervisor.roles import chosen_roles
     from .welcome import announcer
 
     overrides = {"data_dir": data_dir, "api.host": host, "api.port": port}
@@ -108,7 +107,7 @@ def flower(config: Config = None, data_dir: DataDir = None) -> None:
 
 def migrate(config: Config = None, data_dir: DataDir = None) -> None:
     """Bring the catalog's schema to this program's. `penstock up` does so by itself."""
-    from penstock.api.supervisor.installation import migrate_catalog
+    from ..supervisor.installation import migrate_catalog
 
     migrate_catalog(_settings(config, {"data_dir": data_dir}))
     typer.echo("the catalog is up to date")
@@ -132,7 +131,7 @@ def _environment(config: Path | None, settings: "Settings", overrides: dict[str,
 
 def _become(role: str, config: Path | None, data_dir: Path | None, more: list[str] | None = None) -> None:
     """Turn this process into the role's, so that signals reach it without a middleman."""
-    from penstock.api.supervisor.roles import role as role_of
+    from ..supervisor.roles import role as role_of
 
     overrides = {"data_dir": data_dir}
     settings = _settings(config, overrides)

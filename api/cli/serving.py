@@ -7,8 +7,9 @@ import sys
 
 import uvicorn
 
-from penstock.api.supervisor.sockets import listening_socket, url_of
 from penstock.settings.model import Log, Settings
+
+from ..supervisor.sockets import listening_socket, url_of
 
 GRACE_S = 5
 
@@ -21,7 +22,7 @@ def run(settings: Settings, *, fd: int | None = None) -> None:
     Raises:
         StartFailed: the port cannot be listened on.
     """
-    from penstock.api.http.app import make_app
+    from ..http.app import make_app
 
     configure_log(settings.log)
     listener = socket.socket(fileno=fd) if fd is not None else listening_socket(settings.api.host, settings.api.port)

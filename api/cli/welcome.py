@@ -2,11 +2,11 @@
 
 from collections.abc import Callable
 
-from penstock.api.supervisor.logs import LogStream
-from penstock.api.supervisor.running import Started
 from penstock.settings.keys import admin_key_file
 from penstock.settings.model import Settings
 
+from ..supervisor.logs import LogStream
+from ..supervisor.running import Started
 from .output import console
 
 

@@ -41,13 +41,18 @@ log = logging.getLogger(__name__)
 
 CATALOG_THREADS = 8
 WAITS = 32  # searches that wait for a version at once
+REMEMBERED_S = 1.0  # where a collection is, for searches
 PING_S = 0.5
 SUBMISSIONS = 2  # at once: each holds its documents in memory, and they take turns writing anyway
 
 
 @dataclass(frozen=True)
 class Components:
-    """Everything a route may use. ``searches`` are the threads that run searches; the rest waits elsewhere."""
+    """Everything a route may use.
+
+    ``searches``: as many threads as searches are worth running at once. ``patient``: those of searches that wait for
+    somebody else, a remote model or the catalog, and would keep the others waiting.
+    """
 
     settings: Settings
     catalog: Catalog
@@ -58,6 +63,7 @@ class Components:
     presence: Presence
     redis: redis.Redis
     searches: ThreadPoolExecutor
+    patient: ThreadPoolExecutor
     gate: KeyGate
     lookups: Lookups
     metrics: Metrics
@@ -107,6 +113,8 @@ def _assembled(settings: Settings, catalog: Catalog, opened: ExitStack) -> Compo
     opened.callback(notices.close)
     searches = ThreadPoolExecutor(settings.api.search_threads, thread_name_prefix="search")
     opened.callback(searches.shutdown)
+    patient = ThreadPoolExecutor(WAITS, thread_name_prefix="patient")
+    opened.callback(patient.shutdown)
     server = _impatient(wiring.redis_url(settings))
     opened.callback(server.close)
     return Components(
@@ -119,8 +127,9 @@ def _assembled(settings: Settings, catalog: Catalog, opened: ExitStack) -> Compo
         presence=Presence(server),
         redis=server,
         searches=searches,
+        patient=patient,
         gate=KeyGate(catalog),
-        lookups=Lookups(catalog, remembered_s=settings.search.poll_s),
+        lookups=Lookups(catalog, remembered_s=min(REMEMBERED_S, settings.search.poll_s)),
         metrics=Metrics([LedgerCollector(catalog), SnapshotCollector(snapshots)]),
     )
 

@@ -15,12 +15,16 @@ from .components import Components
 def readiness(components: Components) -> dict[str, Any]:
     """Return the answer of /readyz. Blocks.
 
-    Not ready without the catalog, the object store, or a model that collections need. Without the cache's server
-    documents are still taken and searches answered: that is degraded, no more.
+    Not ready without the catalog, the object store and the model of new collections. Without another model, which one
+    tenant may have chosen, or without the cache's server the rest is still done: that is degraded, no more.
     """
-    needed = (_catalog, _objects, _models)
-    reasons = [reason for look in needed for reason in _problems(look, components)]
-    return {"ok": not reasons, "reasons": reasons, "degraded": list(_problems(_server, components))}
+    components.embedders.mend()
+    failures = dict(components.embedders.failures)
+    main = failures.pop(components.settings.embedding.model, None)
+    reasons = [reason for look in (_catalog, _objects) for reason in _problems(look, components)]
+    reasons += [f"model {components.settings.embedding.model}: {main}"] if main else []
+    degraded = [*_problems(_server, components), *(f"model {model}: {why}" for model, why in failures.items())]
+    return {"ok": not reasons, "reasons": reasons, "degraded": degraded}
 
 
 def _problems(look: Callable[[Components], Iterator[str]], components: Components) -> Iterator[str]:
@@ -39,11 +43,6 @@ def _objects(components: Components) -> Iterator[str]:
     with tempfile.TemporaryFile(dir=components.objects.scratch()) as file:
         file.write(b"ready")  # a full or read-only disk takes no documents
     yield from ()
-
-
-def _models(components: Components) -> Iterator[str]:
-    for model, failure in components.embedders.failures.items():
-        yield f"model {model}: {failure}"
 
 
 def _server(components: Components) -> Iterator[str]:

@@ -69,15 +69,19 @@ class Lookups:
 
     def collection(self, tenant: str, name: str) -> CollectionInfo:
         """Return the collection as it was at most ``remembered_s`` ago. Raises Refused like `find_collection`."""
-        now, remembered = self._clock(), self._found.get((tenant, name))
-        if remembered is not None and now < remembered.until:
-            return remembered.info
-        self.forget(tenant, name)
+        if (remembered := self.remembered(tenant, name)) is not None:
+            return remembered
+        now = self._clock()
         info = find_collection(self._catalog, tenant, name)
-        if len(self._found) >= REMEMBERED:
+        if len(self._found) >= REMEMBERED and (tenant, name) not in self._found:
             self._found.clear()
         self._found[tenant, name] = _Remembered(info, now + self._remembered_s)
         return info
+
+    def remembered(self, tenant: str, name: str) -> CollectionInfo | None:
+        """Return what `collection` would without asking the catalog; None when it would ask."""
+        found = self._found.get((tenant, name))
+        return found.info if found is not None and self._clock() < found.until else None
 
     def forget(self, tenant: str, name: str) -> None:
         """Look anew next time: the collection was made or deleted here."""

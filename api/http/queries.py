@@ -13,12 +13,12 @@ from .bodies import worded_problem
 
 class DocumentsQuery(Request):
     state: DocumentState | None = Field(default=None, description="only documents whose newest version is so")
-    after: str | None = Field(default=None, max_length=64, description="`last_id` of the page before")
+    after: str | None = Field(default=None, pattern="^[a-z0-9_]{1,64}$", description="`last_id` of the page before")
     limit: int = Field(default=100, ge=1, le=1000)
 
 
 class JobsQuery(Request):
-    after: str | None = Field(default=None, max_length=64, description="`last_id` of the page before")
+    after: str | None = Field(default=None, pattern="^[a-z0-9_]{1,64}$", description="`last_id` of the page before")
     limit: int = Field(default=20, ge=1, le=100)
 
 

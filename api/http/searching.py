@@ -3,6 +3,7 @@
 import base64
 import binascii
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from typing import Any
 
@@ -22,6 +23,7 @@ from ..errors import Refused
 from . import answers
 from .components import Components
 
+REMOTE = "openai/"  # models whose every query is a request to somebody else
 WAIT_S = 10.0  # for the snapshot that `min_token` asks for
 
 
@@ -55,6 +57,15 @@ def _wanted_version(components: Components, tenant: str, name: str, text: str) -
                 param="min_token",
             )
     return version
+
+
+def threads_for(components: Components, tenant: str, name: str, asked: SearchQuery) -> ThreadPoolExecutor:
+    """Return where to run a search, so that those which wait for others do not hold up those which only compute."""
+    info = components.lookups.remembered(tenant, name)
+    if info is None:
+        return components.patient
+    remote = info.generation.model.startswith(REMOTE)
+    return components.patient if remote and asked.query is not None else components.searches
 
 
 def search(components: Components, tenant: str, name: str, asked: SearchQuery) -> bytes:

@@ -287,10 +287,25 @@ def test_health_needs_no_key_and_readiness_names_what_is_degraded(service):
 
 
 def test_readiness_says_why_not(service, monkeypatch):
-    monkeypatch.setitem(service.components.embedders.failures, "minilm", "weights are missing")
+    embedders = service.components.embedders
+    monkeypatch.setattr(embedders, "mend", lambda: None)
+    monkeypatch.setitem(embedders.failures, "openai/of-one-tenant", "no key")
+    answer = service.http.get("/readyz")
+    assert answer.status_code == 200
+    assert "model openai/of-one-tenant: no key" in answer.json()["degraded"]
+    monkeypatch.setitem(embedders.failures, "hash", "weights are missing")
     answer = service.http.get("/readyz")
     assert answer.status_code == 503
-    assert answer.json()["reasons"] == ["model minilm: weights are missing"]
+    assert answer.json()["reasons"] == ["model hash: weights are missing"]
+
+
+def test_a_model_that_failed_is_tried_again(service):
+    embedders = service.components.embedders
+    embedders.failures["hash"] = "was away for a moment"
+    deadline = time.monotonic() + 20
+    while service.http.get("/readyz").status_code != 200:
+        assert time.monotonic() < deadline
+    assert "hash" not in embedders.failures
 
 
 def test_metrics_name_routes_and_no_tenant(service, books):

@@ -291,8 +291,16 @@ def test_submitting_to_an_unknown_collection_says_how_to_make_it(service):
 
 
 def test_submitting_to_an_unknown_job_names_the_field(service):
-    error = refused(service.http.post(DOCUMENTS, json={**submission(), "job_id": "job_none"}), 404)
-    assert error["param"] == "job_id"
+    for job_id in ("job_none", "nul\x00", "x" * 100):
+        error = refused(service.http.post(DOCUMENTS, json={**submission(), "job_id": job_id}), 404)
+        assert error["param"] == "job_id"
+        form = {"files": [("files", ("a.txt", b"a"))], "data": {"job_id": job_id}}
+        assert refused(service.http.post(DOCUMENTS, **form), 404)["param"] == "job_id"
+
+
+def test_a_source_that_no_document_can_have_is_not_known(service):
+    asked = {"documents": [{"source": "nul\x00", "content_hash": "00" * 32}]}
+    assert service.http.post(f"{DOCUMENTS}:known", json=asked).json() == {"known": []}
 
 
 @pytest.mark.parametrize(

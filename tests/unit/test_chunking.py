@@ -80,6 +80,14 @@ def test_no_chunk_has_more_tokens_than_asked_for(text, config):
 
 
 @settings(deadline=None)
+@given(text=ANY_TEXT.map(str.strip).filter(bool), strategy=st.sampled_from(["recursive", "tokens"]))
+def test_a_whole_text_as_one_chunk_has_all_its_tokens(text, strategy):
+    config = ChunkingConfig(strategy=strategy, size_tokens=50_000)
+
+    assert chunk(text, config) == [Chunk(0, len(text), count_tokens(text))]
+
+
+@settings(deadline=None)
 @given(text=ANY_TEXT, config=CONFIGS)
 def test_without_overlap_no_character_is_in_two_chunks(text, config):
     chunks = chunk(text, config.model_copy(update={"overlap_tokens": 0}))

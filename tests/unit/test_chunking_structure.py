@@ -2,6 +2,7 @@
 
 from itertools import pairwise
 
+import numpy as np
 import pytest
 
 from penstock.pipeline.chunking import (
@@ -15,6 +16,8 @@ from penstock.pipeline.chunking import (
     resolve,
     tokens,
 )
+from penstock.pipeline.chunking.tokens import TokenMap
+from penstock.pipeline.chunking.windows import slide
 from penstock.pipeline.errors import InvalidChunking
 from penstock.pipeline.parsing import ParseLimits, Span, parse
 
@@ -102,6 +105,16 @@ def test_no_chunk_is_a_heading_alone():
     assert all("wheel" in one for one in got)
 
 
+def test_a_heading_stays_with_a_paragraph_that_would_just_fit_without_it():
+    paragraph = (SENTENCE * 6).strip()
+    text = f"# The heading of the paragraph\n\n{paragraph}"
+
+    got = pieces(text, recursive(count_tokens(paragraph) + 1), spans=markdown(text))
+
+    assert len(got) == 2
+    assert all("wheel" in one for one in got)
+
+
 def test_what_must_be_cut_is_cut_evenly():
     text = (SENTENCE * 11).strip()
 
@@ -139,6 +152,31 @@ def test_windows_are_full_and_overlap_as_asked():
     assert [one.tokens for one in chunks[:-1]] == [50] * (len(chunks) - 1)
     for before, after in pairwise(chunks):
         assert 9 <= count_tokens(text[after.start : before.end]) <= 11  # alone, its first word is another token
+
+
+def test_characters_of_several_tokens_are_counted_whole():
+    text = "😀" * 100
+    assert count_tokens(text) == 200
+    chunks = chunk(text, ChunkingConfig(strategy="tokens", size_tokens=9, overlap_tokens=3))
+
+    assert {one.end - one.start for one in chunks[:-1]} == {4}
+    assert all(one.tokens == 2 * (one.end - one.start) for one in chunks)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "size", "overlap", "expected"),
+    [
+        ([0, 4, 8, 12, 16], 6, 3, [(0, 1), (1, 2), (2, 3), (3, 4)]),
+        ([0, 2, 3, 7], 4, 2, [(0, 2), (2, 3)]),
+        ([0, 9, 18], 4, 2, [(0, 1), (1, 2)]),
+    ],
+)
+def test_every_window_adds_something_where_tokens_end_inside_characters(numbers, size, overlap, expected):
+    tokens_map = TokenMap(np.arange(len(numbers)), np.array(numbers))
+
+    starts, ends = slide(tokens_map, size_tokens=size, overlap_tokens=overlap)
+
+    assert list(zip(starts.tolist(), ends.tolist(), strict=True)) == expected
 
 
 def test_chunks_know_the_page_and_the_heading_they_begin_on():

@@ -261,10 +261,11 @@ def penstock(server):
 def test_help_answers_in_under_300_ms():
     """In processor time, the best of a few: other tests run at the same time."""
     command = [sys.executable, "-m", "penstock.api.cli", "--help"]
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("COV")}
     took_s = []
     for _ in range(8):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        subprocess.run(command, check=True, capture_output=True)
+        subprocess.run(command, env=plain, check=True, capture_output=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         took_s.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
         if took_s[-1] < 0.3:

@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -12,7 +13,8 @@ from penstock.api.http import answers
 from penstock.api.http.bodies import parse_json
 from penstock.api.http.gate import REMEMBERED_S, KeyGate
 from penstock.api.http.lookups import Lookups
-from penstock.client.wire import NewCollection, Submission
+from penstock.api.http.searching import threads_for
+from penstock.client.wire import NewCollection, SearchQuery, Submission
 from penstock.pipeline import errors as pipeline_errors
 from penstock.storage import errors as storage_errors
 from penstock.storage.catalog.collections import create_collection, delete_collection
@@ -94,6 +96,24 @@ def test_lookups_forget_what_was_deleted_and_notice_it_by_themselves_in_time(cat
     lookups.forget("default", "books")
     with pytest.raises(Refused, match="has no collection 'books'"):
         lookups.collection("default", "books")
+
+
+@pytest.mark.parametrize(
+    ("model", "asked", "patient"),
+    [
+        ("minilm", {"query": "a"}, False),
+        ("openai/text-embedding-3-small", {"query": "a"}, True),
+        ("openai/text-embedding-3-small", {"vector": [1.0]}, False),
+        (None, {"query": "a"}, True),
+    ],
+)
+def test_searches_that_wait_for_others_do_not_hold_up_those_that_compute(model, asked, patient):
+    info = SimpleNamespace(generation=SimpleNamespace(model=model)) if model else None
+    components = SimpleNamespace(
+        lookups=SimpleNamespace(remembered=lambda *_: info), searches="searches", patient="patient"
+    )
+    found = threads_for(components, "default", "books", SearchQuery(**asked))
+    assert found == ("patient" if patient else "searches")
 
 
 def test_lookups_never_answer_for_another_tenant(catalog):

@@ -1,5 +1,6 @@
 """Routes: submitting documents, and what became of them."""
 
+import re
 from typing import Annotated, Any
 
 import anyio.to_thread
@@ -14,7 +15,7 @@ from penstock.storage.errors import NotFound
 from penstock.storage.ids import DocumentId, JobId
 from penstock.storage.intake import accept
 
-from ...errors import refusal
+from ...errors import Refused, refusal
 from .. import answers
 from ..bodies import read_json
 from ..components import Components, components_of
@@ -25,6 +26,7 @@ from ..uploads import Arrived, arrived
 
 router = APIRouter(tags=["documents"])
 DOCUMENTS = "/v1/tenants/{tenant}/collections/{collection}/documents"
+JOB_ID = re.compile(r"[a-z0-9_]{1,64}")
 KNOWN_BODY_BYTES = 32 << 20
 
 
@@ -75,6 +77,8 @@ async def show(request: Request, tenant: str, collection: str, document_id: str)
 
 def _accept(components: Components, tenant: str, name: str, submission: Arrived) -> dict[str, Any]:
     documents, job_id = submission.read(components.settings.limits)
+    if job_id is not None and not JOB_ID.fullmatch(job_id):
+        raise Refused(f"there is no job {job_id!r}", status=404, code="not_found", param="job_id")
     found = find_collection(components.catalog, tenant, name)
     try:
         accepted = accept(
@@ -96,7 +100,8 @@ def _accept(components: Components, tenant: str, name: str, submission: Arrived)
 
 def _known(catalog: Catalog, tenant: str, name: str, asked: wire.KnownQuery) -> list[str]:
     found = find_collection(catalog, tenant, name)
-    hashes = {document.source: bytes.fromhex(document.content_hash) for document in asked.documents}
+    askable = (document for document in asked.documents if "\x00" not in document.source)  # none is ever accepted
+    hashes = {document.source: bytes.fromhex(document.content_hash) for document in askable}
     return sorted(known(catalog, tenant=found.tenant_id, collection_id=found.id, hashes=hashes))
 
 

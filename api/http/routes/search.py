@@ -30,6 +30,11 @@ async def search(request: Request, tenant: str, collection: str) -> Response:
             searching.wait_for_token, components, tenant, collection, asked.min_token, limiter=components.waits
         )
     body = await asyncio.get_running_loop().run_in_executor(
-        components.searches, searching.search, components, tenant, collection, asked
+        searching.threads_for(components, tenant, collection, asked),
+        searching.search,
+        components,
+        tenant,
+        collection,
+        asked,
     )
     return Response(body, media_type=answers.JSON)
