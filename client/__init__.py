@@ -11,7 +11,8 @@ from .errors import (
     Unauthorized,
     Unreachable,
 )
-from .penstock import Penstock, Upload
+from .penstock import Penstock
+from .uploads import Upload
 from .wire import Chunking, Document, Job, NewDocument, SearchResult, Status, content_hash
 
 __all__ = [

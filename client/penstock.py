@@ -3,8 +3,6 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
@@ -13,12 +11,12 @@ import httpx
 
 from .errors import Busy
 from .transport import Transport
+from .uploads import Upload, form_part
 from .wire import (
     Chunking,
     Collection,
     CollectionList,
     Document,
-    DocumentFields,
     DocumentList,
     Job,
     JobList,
@@ -41,37 +39,6 @@ from .wire import (
 )
 
 LONGEST_POLL_S = 30.0  # the server's bound on one long poll
-
-
-@dataclass(frozen=True, kw_only=True)
-class Upload:
-    """A file to submit: ``content`` is its bytes, or the path to read them from while sending."""
-
-    content: bytes | Path
-    source: str
-    filename: str | None = None
-    media_type: str | None = None
-    title: str | None = None
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    event_time: float | None = None
-    expires_at: float | None = None
-
-    @property
-    def sent_name(self) -> str:
-        if self.filename is not None:
-            return self.filename
-        return self.content.name if isinstance(self.content, Path) else self.source.rsplit("/", 1)[-1] or "document"
-
-    def fields(self) -> DocumentFields:
-        return DocumentFields(
-            source=self.source,
-            filename=self.sent_name,
-            media_type=self.media_type,
-            title=self.title,
-            metadata=dict(self.metadata),
-            event_time=self.event_time,
-            expires_at=self.expires_at,
-        )
 
 
 class Penstock:
@@ -155,7 +122,7 @@ class Penstock:
         if job_id is not None:
             form["job_id"] = job_id
         with ExitStack() as opened:
-            parts = [("files", _part(file, opened)) for file in files]
+            parts = [("files", form_part(file, opened=opened)) for file in files]
             path = self._path("collections", collection, "documents")
             return self._transport.upload(path, Submitted, form=form, files=parts)
 
@@ -254,8 +221,3 @@ class Penstock:
 
     def _path(self, *parts: str) -> str:
         return "/".join(["/v1/tenants", quote(self.tenant, safe=""), *(quote(part, safe=":") for part in parts)])
-
-
-def _part(file: Upload, opened: ExitStack) -> tuple[Any, ...]:
-    content = opened.enter_context(file.content.open("rb")) if isinstance(file.content, Path) else file.content
-    return (file.sent_name, content, file.media_type or "application/octet-stream")

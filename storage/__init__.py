@@ -1,1 +1,1 @@
-"""Bytes, names and versions: object store, catalog and ledger, segments, manifests, snapshots, search kernels, cache."""
+"""Bytes, names and versions: object store, catalog and ledger, segments, manifests, snapshots, kernels, cache."""

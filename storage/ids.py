@@ -37,6 +37,7 @@ def checked_name(kind: str, name: str) -> str:
     """
     if not NAME.fullmatch(name):
         raise InvalidName(
-            f"{kind} name {name!r} is not allowed: use 1 to 64 of a-z, 0-9, '-' and '_', starting and ending with a letter or digit"
+            f"{kind} name {name!r} is not allowed: use 1 to 64 of a-z, 0-9, '-' and '_', "
+            "starting and ending with a letter or digit"
         )
     return name

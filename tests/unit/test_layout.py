@@ -38,7 +38,7 @@ def test_every_mapped_folder_has_a_link_for_type_checkers():
 
 
 def test_packages_on_disk_are_the_packages_that_get_installed():
-    assert packages_on_disk() == set(SETUPTOOLS["packages"])
+    assert packages_on_disk() == set(CONFIG["tool"]["setuptools"]["packages"])
 
 
 def test_every_top_level_package_is_under_the_import_contracts():

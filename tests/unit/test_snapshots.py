@@ -415,15 +415,13 @@ def test_a_wrong_bit_in_a_vector_of_a_small_segment_is_noticed_before_it_is_serv
         snapshot_of(store)
 
 
-@pytest.mark.parametrize(("part", "rot"), [("postings", 77), ("columns", 2**40), ("offsets", -5)])
-def test_a_field_index_that_rotted_while_it_was_mapped_is_named_as_damaged(store, part, rot):
+def test_a_field_index_that_rotted_while_it_was_mapped_is_named_as_damaged(store):
     store.publish(additions=documents(2), vectors=unit_vectors(6))
     snapshot = snapshot_of(store)
     shared = next(iter(snapshot.readers.values())).shared
-    shared.fields = replace(shared.fields, **{part: np.full_like(getattr(shared.fields, part), rot)})
-    condition = Or((Exists("$source"), Compare("gte", "$source", "")))
+    shared.fields = replace(shared.fields, postings=shared.fields.postings + 77)
     with pytest.raises(Damaged, match="field index contradicts itself"):
-        snapshot.search(np.ones(8), k=1, filter=condition, now=NOW)
+        snapshot.search(np.ones(8), k=1, filter=Exists("$source"), now=NOW)
 
 
 def test_the_reading_side_never_loads_the_library_that_builds_graphs():
