@@ -33,7 +33,7 @@ def _show(started: Started, settings: Settings) -> None:
     from rich.panel import Panel
     from rich.text import Text
 
-    text = Text()
+    text = Text(overflow="fold")  # nothing may be cut off: the key is shown once
     for label, value in _facts(started, settings):
         text.append(f"{label:<10}", style="dim")
         text.append(f"{value}\n")
@@ -42,7 +42,7 @@ def _show(started: Started, settings: Settings) -> None:
         text.append(f"{started.admin_key}\n", style="bold yellow")
         text.append(f"\nThe key is shown this once. It is kept in {admin_key_file(settings)} for the command line.")
     text.rstrip()
-    console().print(Panel(text, title="Penstock", title_align="left", expand=False), soft_wrap=True)
+    console().print(Panel(text, title="Penstock", title_align="left", expand=False))
 
 
 def _facts(started: Started, settings: Settings) -> list[tuple[str, str]]:

@@ -15,6 +15,7 @@ from ..errors import Refused
 
 BodyT = TypeVar("BodyT", bound=WireRequest)
 
+TAKEN_AS_JSON = ("", "application/json", "application/x-www-form-urlencoded")  # the last is what `curl -d` says
 SMALL_BODY_BYTES = 1 << 20
 PARSED_INLINE_BYTES = 1 << 16  # parsing more would hold up the event loop for a millisecond
 
@@ -36,7 +37,7 @@ async def read_json(request: Request, kind: type[BodyT], *, limit_bytes: int = S
 def check_is_json(request: Request) -> None:
     """Refuse a body that is declared as something else."""
     declared = media_type(request)
-    if declared and declared != "application/json" and not declared.endswith("+json"):
+    if declared not in TAKEN_AS_JSON and not declared.endswith("+json"):
         raise Refused(f"the body is {declared!r}: send application/json", status=415, code="unsupported_media_type")
 
 

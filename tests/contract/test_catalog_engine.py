@@ -1,9 +1,9 @@
 """Reads see one state, writes are whole, and neither is confused by threads, forks or a busy server."""
 
-import multiprocessing
 import os
 import sqlite3
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 
@@ -14,6 +14,24 @@ from penstock.storage.catalog import engine as engine_module
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.tables import installation, tenants
 from penstock.storage.errors import InvalidName, Unavailable
+
+MAY_FORK = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+
+
+def forked(work: Callable[[], int]) -> int:
+    """Do ``work`` in a child, whose exit code is what it returns, and return the child's process id."""
+    child = os.fork()
+    if child == 0:
+        code = 99
+        try:
+            code = work()
+        finally:
+            os._exit(code)
+    return child
+
+
+def exit_code(child: int) -> int:
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
 
 def add(connection: sa.Connection, *added: str) -> None:
@@ -64,52 +82,49 @@ def test_writers_of_many_threads_wait_for_each_other(catalog):
     assert len(read_names(catalog)) == 25
 
 
+@MAY_FORK
 def test_writers_of_many_processes_lose_no_update(catalog, catalog_url):
     with catalog.write() as connection:
         connection.execute(sa.update(installation).values(created_at=0.0))
-    processes = [multiprocessing.get_context("spawn").Process(target=_count, args=(catalog_url, 20)) for _ in range(3)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(60)
+    children = [forked(lambda: count(catalog_url, 25)) for _ in range(4)]
+    assert [exit_code(child) for child in children] == [0] * 4
     with catalog.read() as connection:
-        assert connection.scalar(sa.select(installation.c.created_at)) == 60.0
+        assert connection.scalar(sa.select(installation.c.created_at)) == 100.0
 
 
-def _count(url: str, times: int) -> None:
+def count(url: str, times: int) -> int:
     catalog = Catalog.open(url)
     for _ in range(times):
         with catalog.write() as connection:
             held = sa.select(installation.c.created_at).with_for_update()
-            count = connection.scalar(held)
-            connection.execute(sa.update(installation).values(created_at=count + 1))
+            found = connection.scalar(held)
+            connection.execute(sa.update(installation).values(created_at=found + 1))
     catalog.dispose()
+    return 0
 
 
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+@MAY_FORK
 def test_parent_and_child_both_work_on_after_a_fork(catalog):
-    assert read_names(catalog) == ["default"]
     busy, free = threading.Event(), threading.Event()
     other = threading.Thread(target=_keep_reading, args=(catalog, busy, free))  # a connection in use during the fork
     other.start()
     assert busy.wait(10)
-    read_names(catalog)  # leaves an idle one
+    assert read_names(catalog) == ["default"]  # leaves an idle one
     pool = catalog._writer.pool
-    child = os.fork()
-    if child == 0:
-        try:
-            inherited = catalog._writer.pool is pool
-            with catalog.write() as connection:
-                add(connection, "child")
-            os._exit(5 if inherited else 0 if read_names(catalog) == ["child", "default"] else 3)
-        finally:
-            os._exit(4)
+
+    def work() -> int:
+        inherited = catalog._writer.pool is pool
+        with catalog.write() as connection:
+            add(connection, "child")
+        return 5 if inherited else 0 if read_names(catalog) == ["child", "default"] else 3
+
+    child = forked(work)
     idle = catalog._writer.pool.checkedin()
-    _, status = os.waitpid(child, 0)
+    ended = exit_code(child)
     free.set()
     other.join()
     assert idle == 0  # closed before the fork: SQLite must not be carried over, not even to be closed
-    assert os.waitstatus_to_exitcode(status) == 0
+    assert ended == 0
     with catalog.write() as connection:
         add(connection, "parent")
     assert read_names(catalog) == ["child", "default", "parent"]

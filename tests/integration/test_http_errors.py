@@ -196,6 +196,11 @@ def test_another_media_type_is_refused(service):
     assert refused(answer, 415)["code"] == "unsupported_media_type"
 
 
+def test_json_as_curl_sends_it_is_taken(service):
+    declared = {"content-type": "application/x-www-form-urlencoded"}
+    assert service.http.post(SEARCH, content=b'{"query": "a"}', headers=declared).status_code == 200
+
+
 @pytest.mark.parametrize(
     ("body", "param", "words"),
     [

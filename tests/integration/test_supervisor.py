@@ -20,7 +20,7 @@ from penstock.api.supervisor.sockets import listening_socket, url_of
 
 SCRIPT = Path(__file__).with_name("supervised.py")
 ALL = "api,chunk,embed,index,search,maintenance,beat"
-WAIT_S = 30.0
+WAIT_S = 90.0  # other tests run at the same time
 
 
 class Up:

@@ -1,0 +1,229 @@
+"""The commands for this machine: checking the settings, starting processes, and what the operator is told."""
+
+import json
+import logging
+import os
+import re
+import socket
+import sys
+
+import pytest
+
+from penstock.api import cli
+from penstock.api.cli import processes
+from penstock.api.cli.checks import run_checks
+from penstock.api.cli.passages import LENGTH, marked_passage, window
+from penstock.api.cli.serving import JsonLines, TextLines, configure_log
+from penstock.api.cli.welcome import announcer
+from penstock.api.supervisor.installation import prepare
+from penstock.api.supervisor.logs import LogStream
+from penstock.api.supervisor.running import Started
+from penstock.settings.keys import admin_key_file, read_secret
+from penstock.settings.model import Log, Settings
+from penstock.settings.sources import load
+
+
+@pytest.fixture
+def settings(tmp_path):
+    return Settings(data_dir=tmp_path / "data", embedding={"model": "hash"})
+
+
+@pytest.fixture(autouse=True)
+def clean(monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    for name in os.environ:
+        if name.startswith("PENSTOCK_"):
+            monkeypatch.delenv(name)
+
+
+def findings(settings) -> dict[str, tuple[bool, str]]:
+    return {finding.what: (finding.ok, finding.found) for finding in run_checks(settings)}
+
+
+def test_a_fresh_machine_passes_every_check(settings):
+    found = findings(settings)
+    assert all(ok for ok, _ in found.values()), found
+    assert list(found) == ["settings", "data directory", "catalog", "queue server", "embedding"]
+    assert "will be made" in found["catalog"][1]
+
+
+def test_a_prepared_installation_passes_every_check(settings):
+    prepare(settings)
+    assert "this program's" in findings(settings)["catalog"][1]
+
+
+def test_every_check_that_fails_says_what_and_what_to_do(tmp_path):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "catalog.sqlite3").write_text("not a database, but long enough to be taken for one" * 20)
+    broken = Settings(
+        data_dir=tmp_path / "data",
+        broker_url="redis://127.0.0.1:9",
+        embedding={"model": "no-such-model"},
+    )
+    found = list(run_checks(broken))
+    failed = {finding.what: finding for finding in found if not finding.ok}
+    assert set(failed) == {"catalog", "broker", "cache", "embedding"}
+    assert all(finding.advice and finding.found for finding in failed.values())
+    assert "no-such-model" in failed["embedding"].found
+
+
+def test_a_rabbitmq_is_only_reached_for(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        chosen = Settings(
+            data_dir=tmp_path,
+            broker_url=f"amqp://u:secret@127.0.0.1:{port}//",
+            cache_url="redis://127.0.0.1:9",
+            embedding={"model": "hash"},
+        )
+        found = findings(chosen)
+    assert found["broker"] == (True, f"127.0.0.1:{port} accepts connections")
+    assert not found["cache"][0]
+
+
+def test_an_installation_is_prepared_once(settings):
+    key = prepare(settings)
+    assert key is not None
+    assert prepare(settings) is None
+    assert read_secret(admin_key_file(settings)) == key
+    replaced = prepare(settings, new_key="another-key-for-this-one")
+    assert replaced == "another-key-for-this-one" == read_secret(admin_key_file(settings))
+
+
+def test_a_key_from_the_settings_is_kept_but_not_shown(tmp_path):
+    chosen = Settings(data_dir=tmp_path / "data", admin_key="a-key-of-the-settings", tenants={"create": ("acme",)})
+    assert prepare(chosen) is None
+    assert read_secret(admin_key_file(chosen)) == "a-key-of-the-settings"
+
+
+def test_a_subprocess_reads_the_same_settings_wherever_it_starts(tmp_path, monkeypatch):
+    (tmp_path / "penstock.toml").write_text("[search]\nef = 99\n")
+    overrides = {"data_dir": tmp_path / "there", "api.port": 0, "api.host": None}
+    settings = load(None, overrides)
+    environment = processes._environment(None, settings, overrides)
+    monkeypatch.chdir("/")
+    again = load(environ=environment)
+    assert again.model_dump() == settings.model_dump()
+    assert (again.search.ef, again.api.port, again.data_dir) == (99, 0, tmp_path / "there")
+
+
+def test_the_worker_command_becomes_the_role(monkeypatch, tmp_path):
+    became = {}
+    monkeypatch.setattr("os.execve", lambda path, argv, env: became.update(path=path, argv=argv, env=env))
+    processes.worker("index", data_dir=tmp_path, shard=[0, 2])
+    assert became["path"] == sys.executable
+    assert became["argv"][1:] == ["-m", "penstock.workers", "index", "--shard", "0", "--shard", "2"]
+    assert became["env"]["PENSTOCK_DATA_DIR"] == str(tmp_path)
+    assert became["env"]["OMP_NUM_THREADS"] == "1"
+    processes.beat(data_dir=tmp_path)
+    assert became["argv"][3] == "beat"
+    processes.flower(data_dir=tmp_path)
+    assert became["argv"][3] == "flower"
+
+
+def test_threads_chosen_by_the_operator_stay(monkeypatch, tmp_path):
+    became = {}
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    monkeypatch.setattr("os.execve", lambda path, argv, env: became.update(env))
+    processes.worker("search", data_dir=tmp_path)
+    assert became["OMP_NUM_THREADS"] == "5"
+
+
+def test_the_operator_is_told_the_addresses_and_the_new_key(settings, capsys):
+    started = Started("http://127.0.0.1:7700", "http://127.0.0.1:5555", "pk_admin_x")
+    announcer(settings, LogStream(sys.stdout, as_json=False, coloured=False), as_json=False)(started)
+    shown = re.sub(r"[\s│]", "", capsys.readouterr().out)  # a long path is wrapped
+    for part in (
+        "http://127.0.0.1:7700",
+        "/docs",
+        str(settings.data_dir),
+        "pk_admin_x",
+        "flower.password",
+        "thisonce",
+    ):
+        assert part in shown
+
+
+def test_a_known_key_is_not_shown(settings, capsys):
+    announcer(settings, LogStream(sys.stdout, as_json=False, coloured=False), as_json=False)(Started(None, None, None))
+    assert "admin key" not in capsys.readouterr().out
+
+
+def test_programs_are_told_the_same(settings, capsys):
+    log = LogStream(sys.stdout, as_json=True, coloured=False)
+    announcer(settings, log, as_json=True)(Started("http://x", None, "pk_admin_x"))
+    entry = json.loads(capsys.readouterr().out)
+    assert (entry["event"], entry["url"], entry["admin_key"]) == ("starting", "http://x", "pk_admin_x")
+
+
+def test_an_error_ends_the_program_with_its_code(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["penstock", "worker", "cook"])
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 2
+    assert "there is no role 'cook'" in capsys.readouterr().err
+
+
+def test_without_typer_the_program_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "typer", None)
+    with pytest.raises(SystemExit, match="pip install"):
+        cli.main()
+
+
+@pytest.fixture
+def root_log():
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield root
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+def test_the_servers_log_is_lines_of_text_or_json(root_log):
+    record = logging.LogRecord("penstock.api", logging.WARNING, "", 0, "so %s", ("it is",), None)
+    assert TextLines().format(record).endswith("warning so it is")
+    assert json.loads(JsonLines().format(record)) | {"time": 0} == {
+        "time": 0,
+        "level": "warning",
+        "role": "api",
+        "logger": "penstock.api",
+        "message": "so it is",
+    }
+    configure_log(Log(level="debug", format="json"))
+    assert [type(handler.formatter) for handler in root_log.handlers] == [JsonLines]
+    assert root_log.level == logging.DEBUG
+
+
+def test_a_short_passage_is_shown_whole():
+    assert marked_passage("Water and weirs.", "weirs", styled=False).plain == "Water and «weirs»."
+
+
+def test_a_long_passage_is_cut_between_words_where_most_words_match():
+    text = (
+        " ".join(f"filler{number}" for number in range(200)) + " the penstock leads water to a turbine " + "end " * 200
+    )
+    passage = marked_passage(text, "penstock water turbine", styled=False).plain
+    assert passage.startswith("… ")
+    assert passage.endswith(" …")
+    assert "«penstock» leads «water» to a «turbine»" in passage
+    assert len(passage) < LENGTH + 30
+    assert all(word in text.split() for word in passage.strip("… ").replace("«", "").replace("»", "").split())
+
+
+def test_lines_and_control_characters_of_a_passage_become_blanks():
+    assert marked_passage("one\n\n  two\x1b[2J three", "two", styled=False).plain == "one «two» [2J three"
+
+
+def test_a_window_never_leaves_the_text():
+    for length in (10, 50, 359, 360, 361, 1000):
+        text = "x" * length
+        for spans in ([], [(0, 5)], [(length - 5, length)]):
+            begin, end = window(text, spans, length=LENGTH)
+            assert 0 <= begin < end <= length
+            assert end - begin <= max(LENGTH, 1)
+
+
+def test_matches_are_styled_on_a_terminal():
+    passage = marked_passage("Water and weirs.", "weirs", styled=True)
+    assert passage.plain == "Water and weirs."
+    assert [(span.start, span.end) for span in passage.spans] == [(10, 15)]
