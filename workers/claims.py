@@ -16,6 +16,7 @@ from .logs import failed_at, log_failure
 
 log = logging.getLogger(__name__)
 
+OUTAGE_DELAYS = 10  # of the usual first ones, between attempts on a machine that is in trouble
 MISCONFIGURED_DELAY_S = 60.0  # a person has to act; the batch must not hammer a provider until then
 
 
@@ -55,6 +56,9 @@ class Claims:
         except ProviderMisconfigured as error:
             log.warning("The model cannot work as configured: see %s.", error.setting, extra=ids(claim))
             self.retry(claim, error=str(error), delay_s=MISCONFIGURED_DELAY_S, counted=False)
+        except OSError as error:
+            log.warning("This machine cannot do it now: %s.", error.strerror or failed_at(error), extra=ids(claim))
+            self.retry_unchanged(claim, error)
         except Exception as error:  # noqa: BLE001 whatever it is, the ledger has to know
             log_failure(log, "The batch failed", error, extra=ids(claim))
             self.retry(claim, error=failed_at(error))
@@ -68,6 +72,11 @@ class Claims:
             ledger.retry_later(self._components.catalog, claim, error=error, now=now, delay_s=delay, counted=counted)
         except (Conflict, Unavailable) as lost:
             log.info("The batch could not be handed back: %s", lost, extra={"batch": claim.batch_id})
+
+    def retry_unchanged(self, claim: ledger.Held, error: OSError) -> None:
+        """Try again later without counting: a full disk is no document's fault, however long it stays full."""
+        delay_s = OUTAGE_DELAYS * self._components.settings.workers.retry_delay_s
+        self.retry(claim, error=error.strerror or failed_at(error), delay_s=delay_s, counted=False)
 
     def hand_back(self, claim: ledger.Claim) -> None:
         """Give the batch to another worker at once, because this one was told to stop."""

@@ -112,6 +112,10 @@ class Writer:
                 self._publish_groups(generation_id, groups, epoch=epoch)
             except (Conflict, Unavailable):
                 raise
+            except OSError as error:
+                log_failure(log, "This machine cannot publish now", error, extra={"generation": generation_id})
+                for group in groups:
+                    self._claims.retry_unchanged(group, error)
             except Exception as error:  # noqa: BLE001 whatever it is, the ledger has to know
                 log_failure(log, "Publishing failed", error, extra={"generation": generation_id})
                 told = str(error) if isinstance(error, StorageError) else failed_at(error)

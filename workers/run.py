@@ -21,9 +21,11 @@ from celery.platforms import SecurityWarning
 from celery.worker import state
 
 from penstock.pipeline.errors import PipelineError
+from penstock.settings import wiring
 from penstock.settings.errors import SettingsError
 from penstock.settings.model import Settings
 from penstock.settings.sources import load
+from penstock.storage.catalog.migrations import check_schema
 from penstock.storage.errors import StorageError
 
 from . import logs, routes
@@ -78,15 +80,33 @@ def run_role(role: str, settings: Settings, *, shards: Sequence[int] | None = No
 
     Raises:
         UnknownRole: there is no such role, or no such shard.
+        Unavailable, Unsupported: the catalog is not there, or not of this program's schema.
     """
+    if role not in ROLES:
+        raise UnknownRole(f"there is no role {role!r}: choose one of {', '.join(ROLES)}")
+    if role == "flower":
+        return int(_imported(PROGRAMS[role])(settings))
+    _check_catalog(settings)
     if role in PROGRAMS:
         return int(_imported(PROGRAMS[role])(settings))
-    if role not in PLANS:
-        raise UnknownRole(f"there is no role {role!r}: choose one of {', '.join(ROLES)}")
-    written = list(range(settings.workers.shards)) if shards is None else list(shards)
-    if not set(written) <= set(range(settings.workers.shards)):
-        raise UnknownRole(f"there is no shard {max(written)}: workers.shards is {settings.workers.shards}")
-    return _run_worker(role, settings, queues=routes.role_queues(role, shards=written))
+    return _run_worker(role, settings, queues=routes.role_queues(role, shards=_written(settings, shards)))
+
+
+def _check_catalog(settings: Settings) -> None:
+    catalog = wiring.open_catalog(settings)
+    try:
+        check_schema(catalog)
+    finally:
+        catalog.dispose()
+
+
+def _written(settings: Settings, shards: Sequence[int] | None) -> Sequence[int]:
+    """Return the shards that an index process writes: all of them unless it was told otherwise."""
+    if shards is None:
+        return range(settings.workers.shards)
+    if unknown := [shard for shard in shards if not 0 <= shard < settings.workers.shards]:
+        raise UnknownRole(f"there is no shard {unknown[0]}: workers.shards is {settings.workers.shards}")
+    return shards
 
 
 def _run_worker(role: str, settings: Settings, *, queues: list[str]) -> int:

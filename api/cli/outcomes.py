@@ -50,7 +50,7 @@ def _summary(outcome: Outcome, collection: str) -> str:
     done = Progress.of(outcome.jobs)
     indexed = sum(job.documents.get("indexed", 0) for job in outcome.jobs)
     parts = [f"{count(indexed, 'document')} ({count(done.chunks, 'chunk')}) indexed into {collection!r}"]
-    if outcome.sending.unchanged:
+    if outcome.sending.unchanged and outcome.sending.accepted:  # else they are those that an earlier run sent
         parts.append(f"{outcome.sending.unchanged:,} unchanged")
     if outcome.failed:
         parts.append(f"[red]{len(outcome.failed):,} failed[/]")

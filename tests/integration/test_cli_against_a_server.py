@@ -91,7 +91,7 @@ def test_an_earlier_job_is_followed_to_its_end(environment, penstock, service, f
     service.index()
     out, _ = following.communicate(timeout=60)
     assert following.returncode == 0
-    assert "4 unchanged" in out or "nothing to do" in out
+    assert "4 documents (4 chunks) indexed" in out or "nothing to do" in out
 
 
 def test_ctrl_c_leaves_the_job_running_and_says_how_to_go_on(environment, penstock, service, folder, tmp_path):

@@ -69,7 +69,7 @@ def test_bad_documents_fail_alone_with_their_reason(plant):
 @pytest.mark.parametrize("role", ROLES)
 def test_nothing_is_lost_or_doubled_when_a_role_is_killed_in_the_middle(plant, role):
     collection = plant.collection(f"killed-{role}")
-    submitted = texts(60, sentences=150)
+    submitted = texts(60, sentences=90)
     jobs = [plant.submit(collection, dict(list(submitted.items())[start : start + 10])) for start in range(0, 60, 10)]
     plant.until(lambda: progressed(plant, collection, jobs[0], states={"indexed"}, least=1), "the first document")
     plant.kill(role)
@@ -104,7 +104,7 @@ def test_nothing_is_lost_or_doubled_when_a_role_dies_at_the_worst_moment(plant, 
 
 def test_losing_everything_in_redis_loses_nothing(plant):
     collection = plant.collection("flushed")
-    submitted = texts(60, sentences=150)
+    submitted = texts(60, sentences=90)
     job = plant.submit(collection, submitted)
     client = redis.Redis.from_url(plant.url)
     for least in (0, 1, 20):
@@ -172,7 +172,7 @@ def test_a_document_that_kills_its_worker_fails_alone_and_its_neighbours_are_ind
 
 def test_a_restart_of_the_queues_server_is_waited_for_and_loses_nothing(plant):
     collection = plant.collection("restarted")
-    submitted = texts(60, sentences=150)
+    submitted = texts(60, sentences=90)
     job = plant.submit(collection, submitted)
     plant.until(lambda: progressed(plant, collection, job, states={"embedding", "indexing"}, least=1), "some work")
     plant.restart_server()  # empty: nothing of it was kept
@@ -208,7 +208,7 @@ def test_producers_submit_and_search_by_queue_and_hear_what_is_wrong(plant):
 
 def test_roles_stop_when_told_hand_back_their_work_and_leave_no_files_behind(plant):
     collection = plant.collection("stopped")
-    submitted = texts(60, sentences=150)
+    submitted = texts(60, sentences=90)
     job = plant.submit(collection, submitted)
     plant.until(lambda: progressed(plant, collection, job, states={"embedding"}, least=1), "some work")
 

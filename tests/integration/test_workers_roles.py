@@ -1,0 +1,445 @@
+"""The role classes in one process, without a queue: what each does when something is wrong."""
+
+import errno
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from penstock.pipeline.chunking import ChunkingConfig, resolve
+from penstock.pipeline.embedding import model_card
+from penstock.pipeline.embedding.hashing import Hashing
+from penstock.pipeline.errors import InputRejected, ProviderMisconfigured, ProviderUnavailable
+from penstock.settings import wiring
+from penstock.settings.model import Embedding as EmbeddingSettings
+from penstock.settings.model import Limits, Settings, Workers
+from penstock.storage import ledger, paths
+from penstock.storage.catalog.collections import CollectionInfo, create_collection
+from penstock.storage.catalog.documents import DocumentInfo, list_documents
+from penstock.storage.catalog.migrations import migrate
+from penstock.storage.catalog.tables import batches, shards
+from penstock.storage.catalog.tenants import create_tenant
+from penstock.storage.collecting import MIN_AGE_S
+from penstock.storage.errors import Damaged
+from penstock.storage.ids import TenantId
+from penstock.storage.intake import SubmittedDocument, accept
+from penstock.workers import documents, garbage, routes
+from penstock.workers.chunk import Chunker
+from penstock.workers.dispatcher import Dispatcher, Message
+from penstock.workers.embed import Embedding
+from penstock.workers.index import Writer
+from penstock.workers.liveness import Liveness
+from penstock.workers.maintenance import Maintenance
+
+ACME = TenantId("acme")
+DIMENSIONS = 32
+NOBODY = "redis://127.0.0.1:1/0"  # no server: the cache misses, notices are lost
+
+
+class Scripted(Hashing):
+    """An embedder that raises what it is told to, then works."""
+
+    def __init__(self) -> None:
+        super().__init__(model_card(f"hash-{DIMENSIONS}"))
+        self.failures: list[Exception] = []
+        self.refused = "\0"
+
+    def embed_passages(self, texts: Sequence[str]):
+        if self.failures:
+            raise self.failures.pop(0)
+        for index, text in enumerate(texts):
+            if self.refused in text:
+                raise InputRejected("the provider refuses this text", index=index)
+        return super().embed_passages(texts)
+
+
+@dataclass
+class Line:
+    """All roles, and a dispatcher whose queue is worked off at once."""
+
+    settings: Settings
+    embedder: Scripted
+    liveness: Liveness = field(default_factory=Liveness)
+    messages: list[Message] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.catalog, self.objects = wiring.open_catalog(self.settings), wiring.open_objects(self.settings)
+        migrate(self.catalog)
+        create_tenant(self.catalog, ACME, now=time.time())
+        self.collection = self._collection()
+        self.roles = [role(self.settings, liveness=self.liveness) for role in (Chunker, Embedding, Writer, Maintenance)]
+        for role in self.roles:
+            role.open()
+        self.tasks = {name: body for role in self.roles for name, body in role.tasks().items()}
+        self.dispatcher = Dispatcher(self.catalog, self, workers=self.settings.workers, liveness=self.liveness)
+
+    def _collection(self) -> CollectionInfo:
+        return create_collection(
+            self.catalog,
+            tenant=ACME,
+            name="docs",
+            model=f"hash-{DIMENSIONS}",
+            dimensions=DIMENSIONS,
+            metric="cosine",
+            chunking=resolve(ChunkingConfig(size_tokens=16), limit=None).model_dump(),
+            shards=1,
+            now=time.time(),
+        )
+
+    def send(self, messages: Sequence[Message]) -> None:
+        self.messages += messages
+
+    def waiting(self, _queue: str) -> int:
+        return 0
+
+    def submit(self, **texts: str) -> None:
+        accept(
+            self.catalog,
+            self.objects,
+            tenant=ACME,
+            collection_id=self.collection.id,
+            generation_id=self.collection.generation.id,
+            documents=[SubmittedDocument(source, f"{source}.txt", text.encode()) for source, text in texts.items()],
+            now=time.time(),
+        )
+
+    def run(self, *, only: Sequence[str] = (), patience_s: float = 20.0) -> None:
+        """Work until nothing is under way, or until all that is left is for tasks other than ``only``."""
+        deadline = time.monotonic() + patience_s
+        while self.work(only=only) or (not only and self.open_batches()):
+            assert time.monotonic() < deadline, self.rows()
+            time.sleep(0.01)
+
+    def work(self, *, only: Sequence[str] = ()) -> int:
+        self.dispatcher.turn()
+        chosen = [message for message in self.messages if not only or message.task in only]
+        self.messages = [message for message in self.messages if message not in chosen]
+        for message in chosen:
+            self.tasks[message.task](message.argument)
+        return len(chosen)
+
+    def rows(self, *conditions) -> Sequence[sa.Row]:
+        with self.catalog.read() as connection:
+            return connection.execute(sa.select(batches).where(*conditions)).all()
+
+    def open_batches(self) -> Sequence[sa.Row]:
+        return self.rows(batches.c.state.in_(("ready", "sent", "running")))
+
+    def documents(self) -> dict[str, DocumentInfo]:
+        found = list_documents(self.catalog, tenant=ACME, collection_id=self.collection.id, limit=1_000)
+        return {document.source: document for document in found}
+
+    def states(self) -> dict[str, str]:
+        return {source: document.state for source, document in self.documents().items()}
+
+    def found(self) -> list[str]:
+        """Return the sources of all chunks that a search finds, sorted: one entry per chunk."""
+        snapshots = wiring.new_snapshots(self.settings, self.catalog, self.objects)
+        with snapshots.get(ACME, self.collection.generation.id) as snapshot:
+            hits = snapshot.search([1.0] * DIMENSIONS, k=10_000, now=time.time())
+        snapshots.close()
+        return sorted(hit.document.source for hit in hits)
+
+    def staged(self) -> list[str]:
+        return [info.name for info in self.objects.list(f"{paths.tenant_prefix(ACME)}staging/")]
+
+    def close(self) -> None:
+        for role in self.roles:
+            role.close()
+        self.catalog.dispose()
+
+
+@pytest.fixture
+def line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Line]:
+    embedder = Scripted()
+    monkeypatch.setattr(wiring, "open_embedder", lambda *_args, **_values: embedder)
+    monkeypatch.setattr(os, "nice", lambda _by: 0)  # the tests after this one want their turn
+    settings = Settings(
+        data_dir=tmp_path,
+        broker_url=NOBODY,
+        embedding=EmbeddingSettings(threads=1),
+        limits=Limits(parse_timeout_s=20.0),
+        workers=Workers(
+            chunk_processes=1,
+            max_attempts=2,
+            lease_s=30.0,
+            retry_delay_s=0.001,
+            queue_depth=100,
+            chunk_memory_bytes=1 << 45,  # it limits this very process
+        ),
+    )
+    line = Line(settings, embedder)
+    yield line
+    line.close()
+
+
+WORDS = "the gate opens and the water of the river turns the wheel that drives the stones of the mill "
+
+
+def test_accepted_documents_are_found_and_nothing_staged_is_left(line):
+    line.submit(one=WORDS, two=WORDS * 5, three=WORDS * 40)
+    line.run()
+
+    assert line.states() == dict.fromkeys(("one", "two", "three"), "indexed")
+    assert line.found().count("three") == line.documents()["three"].chunk_count > 10
+    assert line.staged() == []
+
+
+def test_a_new_version_takes_the_place_of_the_old_one(line):
+    line.submit(one=WORDS * 20)
+    line.run()
+    line.submit(one="something else altogether")
+    line.run()
+
+    assert line.found() == ["one"]
+
+
+def test_an_outage_of_the_provider_costs_no_document_its_attempts(line):
+    line.embedder.failures = [ProviderUnavailable("busy") for _ in range(6)]
+    line.submit(one=WORDS)
+    line.run()
+
+    assert line.states() == {"one": "indexed"}
+    assert line.embedder.failures == []
+
+
+def test_a_provider_that_asks_to_wait_is_waited_for(line):
+    line.embedder.failures = [ProviderUnavailable("busy", retry_after_s=50.0)]
+    line.submit(one=WORDS)
+    before = time.time()
+    while not line.rows(batches.c.stage == "embed", batches.c.error == "busy"):
+        line.work()
+
+    [batch] = line.open_batches()
+    assert (batch.state, batch.attempts) == ("ready", 0)
+    assert batch.next_attempt_at >= before + 50.0
+
+
+def test_a_wrong_setting_is_shown_and_waits_for_a_person(line):
+    line.embedder.failures = [ProviderMisconfigured("no key", setting="embedding.openai_api_key")]
+    line.submit(one=WORDS)
+    while not line.rows(batches.c.stage == "embed", batches.c.error == "no key"):
+        line.work()
+
+    [batch] = line.open_batches()
+    assert (batch.state, batch.attempts) == ("ready", 0)
+    assert batch.next_attempt_at > time.time() + 30
+
+
+def test_a_text_that_the_provider_refuses_fails_its_document_alone(line):
+    line.embedder.refused = "forbidden"
+    line.submit(one=WORDS, bad="a forbidden word", two=WORDS * 3, alsobad="forbidden too")
+    line.run()
+
+    assert line.states() == {"one": "indexed", "two": "indexed", "bad": "failed", "alsobad": "failed"}
+    bad = line.documents()["bad"]
+    assert (bad.stage, bad.error_code, bad.error) == ("embed", "input_rejected", "the provider refuses this text")
+    assert set(line.found()) == {"one", "two"}
+
+
+def test_when_the_only_document_of_a_batch_is_refused_the_batch_ends(line):
+    line.embedder.refused = "forbidden"
+    line.submit(bad="a forbidden word")
+    line.run()
+
+    assert line.states() == {"bad": "failed"}
+    assert line.open_batches() == []
+
+
+def test_an_error_nobody_expected_is_tried_again_and_then_each_document_alone(line):
+    line.embedder.failures = [ZeroDivisionError("a defect")] * 2
+    line.submit(one=WORDS, two=WORDS)
+    line.run()
+
+    assert line.states() == {"one": "indexed", "two": "indexed"}
+    assert line.rows(batches.c.details["quarantined"].as_boolean()) != []
+
+
+def test_a_document_that_takes_too_long_fails_with_its_reason(line, monkeypatch):
+    chunker = line.roles[0]
+    chunker._limits = replace(chunker._limits, timeout_s=0.1)
+    monkeypatch.setattr(documents, "parse", lambda *_args, **_values: time.sleep(30))
+    line.submit(slow=WORDS)
+    line.run()
+
+    slow = line.documents()["slow"]
+    assert (slow.state, slow.stage, slow.error_code) == ("failed", "chunk", "timeout")
+    assert "limits.parse_timeout_s" in slow.error
+
+
+def test_a_document_that_takes_too_much_memory_fails_alone(line, monkeypatch):
+    real = documents.parse
+
+    def parse(data, **values):
+        if data == b"bomb":
+            raise MemoryError
+        return real(data, **values)
+
+    monkeypatch.setattr(documents, "parse", parse)
+    line.submit(bomb="bomb", one=WORDS)
+    line.run()
+
+    assert line.states() == {"bomb": "failed", "one": "indexed"}
+    assert "workers.chunk_memory_bytes" in line.documents()["bomb"].error
+
+
+@pytest.mark.parametrize("role", [0, 1, 2], ids=["chunk", "embed", "index"])
+def test_a_full_disk_delays_work_and_fails_no_document(line, monkeypatch, role):
+    objects = line.roles[role]._components.objects
+    real, failures = objects.put, [OSError(errno.ENOSPC, "No space left on device")] * 5
+
+    def put(*args):
+        if failures:
+            raise failures.pop()
+        real(*args)
+
+    monkeypatch.setattr(objects, "put", put)
+    line.submit(one=WORDS, two=WORDS)
+    line.run()
+
+    assert line.states() == {"one": "indexed", "two": "indexed"}
+    assert not failures
+    assert line.rows(batches.c.state == "dead") == []
+
+
+def test_documents_whose_bytes_are_gone_fail_with_that_reason(line):
+    line.submit(one=WORDS)
+    [pack] = line.objects.list(f"{paths.tenant_prefix(ACME)}packs/")
+    line.objects.delete(pack.name)
+    line.run()
+
+    assert line.documents()["one"].error_code == "bytes_lost"
+
+
+def test_staged_chunks_that_were_damaged_are_made_again(line):
+    line.submit(one=WORDS, two=WORDS)
+    line.run(only=[routes.CHUNK])
+    [name] = line.staged()
+    path = line.objects.local_path(name)
+    path.write_bytes(path.read_bytes()[:-100])
+    line.run()
+
+    assert line.states() == {"one": "indexed", "two": "indexed"}
+    assert set(line.found()) == {"one", "two"}
+
+
+def test_a_batch_that_cannot_be_published_is_tried_again_and_its_neighbours_are_not_held_up(line, monkeypatch):
+    writer = line.roles[2]
+    real, failures = writer._publisher.publish, [Damaged("the manifest is damaged")]
+
+    def publish(*args, **values):
+        if failures:
+            raise failures.pop()
+        return real(*args, **values)
+
+    monkeypatch.setattr(writer._publisher, "publish", publish)
+    line.submit(one=WORDS)
+    line.run()
+
+    assert line.states() == {"one": "indexed"}
+    assert line.rows(batches.c.stage == "index")[0].attempts == 2
+
+
+def test_a_worker_that_was_told_to_stop_hands_its_batch_back_uncounted(line):
+    line.submit(one=WORDS)
+    line.liveness.stop()
+    line.dispatcher.turn()
+    for message in line.messages:
+        line.tasks[message.task](message.argument)
+
+    [batch] = line.open_batches()
+    assert (batch.stage, batch.state, batch.attempts) == ("chunk", "ready", 0)
+
+
+def test_while_another_process_writes_the_shard_nothing_is_published_and_then_everything(line):
+    line.submit(one=WORDS)
+    line.run(only=[routes.CHUNK, routes.EMBED])
+    with line.catalog.write() as connection:
+        connection.execute(sa.insert(shards).values(shard=0, owner="another", epoch=7, expires_at=time.time() + 60))
+    line.tasks[routes.INDEX](0)
+    assert line.states() == {"one": "indexing"}
+
+    with line.catalog.write() as connection:
+        connection.execute(sa.update(shards).values(expires_at=0.0))
+    line.run()
+    assert line.states() == {"one": "indexed"}
+
+
+def test_a_writer_whose_lease_was_taken_publishes_nothing_until_it_has_it_again(line):
+    line.submit(one=WORDS)
+    line.run()
+    with line.catalog.write() as connection:  # it slept, and another writer came and went
+        connection.execute(sa.update(shards).values(owner="another", epoch=shards.c.epoch + 1, expires_at=0.0))
+    line.submit(two=WORDS)
+    line.run()
+
+    assert line.states() == {"one": "indexed", "two": "indexed"}
+    assert sorted(set(line.found())) == ["one", "two"]
+
+
+def test_many_small_publishes_are_merged_and_everything_stays_found_once(line):
+    for number in range(20):
+        line.submit(**{f"d{number}": f"{WORDS} number {number}"})
+        line.run()
+
+    merges = line.rows(batches.c.stage == "swap", batches.c.state == "done")
+    assert merges
+    assert line.states() == {f"d{number}": "indexed" for number in range(20)}
+    assert sorted(set(line.found())) == sorted(f"d{number}" for number in range(20))
+    assert len(line.found()) == sum(document.chunk_count for document in line.documents().values())
+
+
+def test_a_merge_whose_segments_are_gone_is_dropped(line):
+    line.submit(one=WORDS)
+    line.run()
+    generation_id = line.collection.generation.id
+    opened = ledger.open_merge(
+        line.catalog, generation_id=generation_id, details={"segments": ["seg_gone"]}, now=time.time()
+    )
+    line.run()
+
+    [batch] = line.rows(batches.c.id == opened)
+    assert batch.state == "dead"
+    assert line.found() != []
+
+
+def test_what_a_crash_left_staged_is_collected_and_what_is_needed_is_kept(line, monkeypatch):
+    line.submit(one=WORDS)
+    line.run(only=[routes.CHUNK])
+    [needed] = line.staged()
+    age(line, needed)
+    line.tasks[routes.COLLECT]()
+    assert line.staged() == [needed]
+
+    monkeypatch.setattr(Writer, "_forget_staged", lambda *_args: None)  # it died right after the commit
+    line.run()
+    for name in line.staged():
+        age(line, name)
+    line.tasks[routes.COLLECT]()
+    assert line.staged() == []
+    assert line.found() != []
+
+
+def test_a_merged_segment_that_waits_for_its_swap_is_not_garbage(line):
+    for number in range(20):
+        line.submit(**{f"d{number}": f"{WORDS} number {number}"})
+        line.run(only=[routes.CHUNK, routes.EMBED, routes.INDEX])
+    line.run(only=[routes.MERGE])
+    waiting = garbage.waiting_outputs(line.catalog, ACME)
+    assert waiting
+    for name in waiting:
+        age(line, name)
+    line.tasks[routes.COLLECT]()
+
+    assert all(line.objects.exists(name) for name in waiting)
+    line.run()
+    assert len(set(line.found())) == 20
+
+
+def age(line: Line, name: str) -> None:
+    old = time.time() - 2 * MIN_AGE_S
+    os.utime(line.objects.local_path(name), (old, old))
