@@ -21,7 +21,7 @@ import report
 from rich.progress import Progress
 
 from penstock.pipeline.chunking import ChunkingConfig, chunk
-from penstock.pipeline.chunking.tokens import encode
+from penstock.pipeline.chunking.tokens import encoding
 from penstock.pipeline.errors import ParseError
 from penstock.pipeline.parsing import ParseLimits, parse
 
@@ -69,7 +69,7 @@ def candidates() -> dict[str, Measured]:
     recursive = ChunkingConfig(strategy="recursive", size_tokens=SIZE_TOKENS, overlap_tokens=OVERLAP_TOKENS)
     windows = ChunkingConfig(strategy="tokens", size_tokens=SIZE_TOKENS, overlap_tokens=OVERLAP_TOKENS)
     return {
-        "encode": encode,
+        "encode": encoding().encode_ordinary,
         "recursive": lambda text: chunk(text, recursive),
         "tokens": lambda text: chunk(text, windows),
     }

@@ -3,7 +3,6 @@
 import logging
 import threading
 from collections.abc import Callable
-from typing import Any
 
 from penstock.settings import wiring
 from penstock.settings.model import Settings
@@ -16,24 +15,19 @@ EVERY_S = 5.0
 
 
 class Heartbeat:
-    """Presence of one role process. ``busy`` says how many tasks run now; ``details`` go along as they are."""
+    """Presence of one role process. ``busy`` says how many tasks run now."""
 
-    def __init__(
-        self, presence: Presence, *, role: str, liveness: Liveness, busy: Callable[[], int], details: dict[str, Any]
-    ) -> None:
+    def __init__(self, presence: Presence, *, role: str, liveness: Liveness, busy: Callable[[], int]) -> None:
         self._presence = presence
         self._role = role
         self._liveness = liveness
         self._busy = busy
-        self._details = details
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     @classmethod
-    def of(
-        cls, settings: Settings, *, role: str, liveness: Liveness, busy: Callable[[], int], **details: Any
-    ) -> "Heartbeat":
-        return cls(wiring.open_presence(settings), role=role, liveness=liveness, busy=busy, details=details)
+    def of(cls, settings: Settings, *, role: str, liveness: Liveness, busy: Callable[[], int]) -> "Heartbeat":
+        return cls(wiring.open_presence(settings), role=role, liveness=liveness, busy=busy)
 
     def start(self) -> None:
         """Beat from a thread of its own. Not in a process that will fork: see `beat`."""
@@ -45,11 +39,12 @@ class Heartbeat:
             self._thread.join()
 
     def beat(self) -> None:
-        """Beat once, for callers with a timer."""
+        """Beat once, for callers with a timer. Who has nothing to do makes progress; who is busy has to show it."""
+        busy = self._busy()
+        if not busy:
+            self._liveness.moved()
         try:
-            self._presence.beat(
-                self._role, {**self._details, "progress_at": self._liveness.progress_at, "doing": self._busy()}
-            )
+            self._presence.beat(self._role, {"progress_at": self._liveness.progress_at, "doing": busy})
         except Exception:  # presence is for people; no failure of it may stop work
             log.debug("This process could not say that it is there.", exc_info=True)
 

@@ -49,6 +49,10 @@ class Plan:
     concurrency: Callable[[Settings], int]
     results: bool = False
 
+    @property
+    def forks(self) -> bool:
+        return self.pool == "prefork"
+
 
 PLANS: Mapping[str, Plan] = {
     "chunk": Plan(".chunk:Chunker", "prefork", lambda settings: settings.workers.chunk_processes),
@@ -119,32 +123,38 @@ def _run_worker(role: str, settings: Settings, *, queues: list[str]) -> int:
     app = make_app(settings, results=plan.results)
     for name, body in work.tasks().items():
         register(app, name=name, body=body, liveness=liveness)
-    concurrency = plan.concurrency(settings)
-    heartbeat = Heartbeat.of(
-        settings, role=role, liveness=liveness, busy=lambda: len(state.active_requests), slots=concurrency
-    )
-    forks = plan.pool == "prefork"
-    if not forks:
-        work.open()
-        heartbeat.start()
-    _connect_signals(work, liveness=liveness, heartbeat=heartbeat, forks=forks)
-    worker = app.Worker(
+    heartbeat = Heartbeat.of(settings, role=role, liveness=liveness, busy=lambda: len(state.active_requests))
+    _connect_signals(work, liveness=liveness, heartbeat=heartbeat, forks=plan.forks)
+    worker = _worker(app, role, settings, queues=queues)
+    if plan.forks:
+        return _ran(worker, closing=[heartbeat.close])
+    work.open()
+    heartbeat.start()
+    return _ran(worker, closing=[heartbeat.close, work.close])
+
+
+def _worker(app: Celery, role: str, settings: Settings, *, queues: list[str]) -> Any:
+    plan = PLANS[role]
+    return app.Worker(
         hostname=f"{role}-{os.getpid()}@{socket.gethostname()}",
         pool=plan.pool,
-        concurrency=concurrency,
+        concurrency=plan.concurrency(settings),
         queues=queues,
         loglevel=settings.log.level.upper(),
         without_gossip=True,  # workers have nothing to tell each other, and gossip breaks on reconnects (5.7.0)
         without_mingle=True,
-        max_memory_per_child=settings.workers.chunk_memory_bytes // KIBIBYTE if forks else None,
+        max_memory_per_child=settings.workers.chunk_memory_bytes // KIBIBYTE if plan.forks else None,
         quiet=True,
     )
+
+
+def _ran(worker: Any, *, closing: Sequence[Callable[[], None]]) -> int:
+    """Run the worker until it is told to stop, close what was opened, and return the exit status."""
     try:
         worker.start()
     finally:
-        heartbeat.close()
-        if not forks:
-            work.close()
+        for close in closing:
+            close()
     return int(worker.exitcode or 0)
 
 

@@ -8,7 +8,7 @@ from sqlalchemy.engine import Connection
 
 from ..catalog.completion import OPEN_BATCH
 from ..catalog.engine import Catalog
-from ..catalog.tables import BATCH_STAGES, batches, generations, jobs, versions
+from ..catalog.tables import BATCH_STAGES, IS_QUEUED, batches, generations, jobs, versions
 from ..ids import JobId, TenantId
 
 
@@ -58,7 +58,7 @@ def models_in_use(catalog: Catalog) -> list[str]:
 
 
 def _queued(connection: Connection) -> tuple[int, float | None]:
-    counted = sa.select(sa.func.count(), sa.func.min(versions.c.id)).where(versions.c.state == "queued")
+    counted = sa.select(sa.func.count(), sa.func.min(versions.c.id)).where(IS_QUEUED)
     count, oldest = connection.execute(counted).one()  # ids sort by age, and the index holds them
     made = sa.select(versions.c.created_at).where(versions.c.id == oldest)
     return count, connection.scalar(made) if oldest else None

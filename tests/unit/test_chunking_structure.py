@@ -1,9 +1,12 @@
 """Where chunks begin and end, and what they know about themselves."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 
 from penstock.pipeline.chunking import (
     Chunk,
@@ -266,14 +269,42 @@ def test_damaged_ranks_are_refused(monkeypatch):
         tokens._ranks.__wrapped__()
 
 
-def test_tokens_are_those_of_cl100k():
-    assert tokens.encode("hello world, 1234567 <|endoftext|>").tolist() == [
-        15339, 1917, 11, 220, 4513, 10961, 22, 83739, 8862, 728, 428, 91, 29,
-    ]  # fmt: skip
+def sizes(text: str) -> list[int]:
+    """Return the bytes of each token as tiktoken has it."""
+    encoding = tokens.encoding()
+    return [len(encoding.decode_single_token_bytes(one)) for one in encoding.encode_ordinary(text)]
 
 
-def test_a_long_text_is_encoded_in_slices_to_the_same_tokens():
+@settings(deadline=None, max_examples=500)
+@given(text=st.one_of(st.text(max_size=80), st.text(st.characters(max_codepoint=127), max_size=120)))
+@example(text="it's I'LL they'vE o'clock 's'\x1c\x0b\x85 \u00a0 ")
+@example(text="  \n \r\n\r\n\t x  \n")
+@example(text="1234567 .,;\n\n ..\r\n<|endoftext|>")
+def test_tokens_are_those_of_cl100k(text):
+    assert tokens._token_bytes(text).tolist() == sizes(text)
+
+
+def test_the_tokens_of_whole_documents_are_those_of_cl100k():
+    folder = Path(__file__).resolve().parents[2]
+    for path in [*folder.glob("pipeline/**/*.py"), *folder.glob("docs/**/*.md"), *folder.glob("tests/unit/*.py")]:
+        text = path.read_text()
+        assert tokens._token_bytes(text).tolist() == sizes(text), path
+
+
+def test_what_is_remembered_of_words_stays_small(monkeypatch):
+    monkeypatch.setattr(tokens, "_MAX_KNOWN", 10)
+    known = tokens._Pieces()
+
+    for number in range(100):
+        assert known[f"word{number}"] == bytes(sizes(f"word{number}"))
+    assert known["x" * 1000] == bytes(sizes("x" * 1000))
+    assert len(known) <= 10
+    assert "x" * 1000 not in known
+
+
+def test_a_long_text_is_measured_in_slices_with_the_same_result():
     text = "".join(f"Line {number}: {SENTENCE}\n\n  indented\n" for number in range(2_500))
     assert len(text) > 200_000
 
-    assert tokens.encode(text).tolist() == tokens.encoding().encode_ordinary(text)
+    assert tokens._token_bytes(text).tolist() == sizes(text)
+    assert tokens._token_bytes(f"é{text}").tolist() == sizes(f"é{text}")
