@@ -14,7 +14,7 @@ UNSPACED = re.compile(r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")
 _STOP_WORDS = """
 a about all also am an and any are as at be been but by can could did do does for from had has have he her him his how
 i if in into is it its me my no not of on or our she should so some than that the their them then there these they this
-those to us was we were what when where which who whom whose why will with would you your
+those to up us was we were what when where which who whom whose why will with would you your
 """
 STOP_WORDS = frozenset(_STOP_WORDS.split())
 
