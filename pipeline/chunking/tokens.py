@@ -26,13 +26,6 @@ _PATTERN = (
     r"""'(?i:[sdmt]|ll|ve|re)|[^\r\n\p{L}\p{N}]?+\p{L}++|\p{N}{1,3}+| ?[^\s\p{L}\p{N}]++[\r\n]*+|\s++$|\s*[\r\n]|"""
     r"""\s+(?!\S)|\s"""
 )
-# The same, where every character is ASCII.
-_ASCII_PIECE = re.compile(
-    r"""'(?i:[sdmt]|ll|ve|re)|[^\r\nA-Za-z0-9]?+[A-Za-z]++|[0-9]{1,3}+| ?[^\sA-Za-z0-9]++[\r\n]*+|\s++\Z|\s*[\r\n]|"""
-    r"""\s+(?!\S)|\s""",
-    re.ASCII,
-)
-_MAX_KNOWN, _MAX_KNOWN_CHARACTERS = 1 << 15, 32  # at most 5 MB
 _SLICE_CHARACTERS = 1 << 17
 _SURROGATES = re.compile("[\ud800-\udfff]")
 _CONTINUES = 0b1000_0000  # a byte that continues a character is 10xxxxxx
@@ -82,32 +75,14 @@ def map_tokens(text: str) -> TokenMap:
 
 def _token_bytes(text: str) -> Sizes:
     """Return the uint8 size in bytes of each token of ``text``."""
-    measure = _ascii_token_bytes if text.isascii() else _any_token_bytes
     if len(text) <= _SLICE_CHARACTERS:
-        return measure(text)
-    return np.concatenate([measure(part) for part in _slices(text)])
+        return _measured(text)
+    return np.concatenate([_measured(part) for part in _slices(text)])
 
 
-def _ascii_token_bytes(text: str) -> Sizes:
-    """As `_any_token_bytes`, in half the time: a word that was met before is looked up instead of encoded again."""
-    return np.frombuffer(b"".join(map(_known_pieces().__getitem__, _ASCII_PIECE.findall(text))), np.uint8)
-
-
-def _any_token_bytes(text: str) -> Sizes:
-    # tiktoken's encode_to_numpy is slower: it looks for special tokens first.
-    return np.frombuffer(_rank_bytes(), np.uint8).take(array("I", encoding().encode_ordinary(text)))
-
-
-class _Pieces(dict[str, bytes]):
-    """The sizes of the tokens of what the pattern takes as one piece: a word, a number, a run of spaces."""
-
-    def __missing__(self, piece: str) -> bytes:
-        sizes = bytes(map(_rank_bytes().__getitem__, encoding().encode_ordinary(piece)))
-        if len(piece) <= _MAX_KNOWN_CHARACTERS:
-            if len(self) >= _MAX_KNOWN:
-                self.clear()
-            self[piece] = sizes
-        return sizes
+def _measured(text: str) -> Sizes:
+    # tiktoken's encode_to_numpy is half slower: it looks for special tokens first.
+    return _rank_bytes().take(array("I", encoding().encode_ordinary(text)))
 
 
 def _slices(text: str) -> Iterator[str]:
@@ -155,13 +130,8 @@ def _ranks() -> dict[bytes, int]:
 
 
 @cache
-def _rank_bytes() -> bytes:
-    sizes = bytearray(max(_ranks().values()) + 1)
+def _rank_bytes() -> Sizes:
+    sizes = np.zeros(max(_ranks().values()) + 1, np.uint8)
     for token, rank in _ranks().items():
         sizes[rank] = len(token)
-    return bytes(sizes)
-
-
-@cache
-def _known_pieces() -> _Pieces:
-    return _Pieces()
+    return sizes

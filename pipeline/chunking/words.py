@@ -4,7 +4,7 @@ A word is what stands between white space (as `str.isspace` has it). Only a word
 every place where no token and no character is split: those parts are rows like words, with weaker breaks before them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Protocol
@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .tokens import Ints, TokenMap, map_tokens
-from .wrapping import wrapped_lines
+from .wrapping import is_wrapped
 
 # Breaks, strongest first.
 SECTION, PARAGRAPH, LINE, SENTENCE, WORD, INSIDE = range(6)
@@ -65,9 +65,12 @@ def find_words(text: str, *, size_tokens: int, places: Sequence[Place] = ()) -> 
     tokens = map_tokens(text)
     kinds = _kinds(text)
     starts, ends = _between_space(kinds)
-    breaks = _breaks(kinds, starts, ends)
+    spoken = _spoken_breaks(kinds, starts, ends)
+    breaks = _line_breaks(spoken, kinds, starts)
     _mark_places(breaks, text, starts, ends, places)
     first, last = _covering(tokens, len(text), starts, ends)
+    for paragraph in _long_paragraphs(breaks, first, last, size_tokens):
+        _unwrap(breaks[paragraph], spoken[paragraph], kinds, starts[paragraph], ends[paragraph])
     long = np.flatnonzero(last - first > size_tokens)
     if len(long) == 0:
         return Words(starts, ends, first, last, breaks)
@@ -119,14 +122,18 @@ def _covering(tokens: TokenMap, length: int, starts: Ints, ends: Ints) -> tuple[
     return tokens.numbers[passed[starts] - 1], tokens.numbers[passed[ends] - is_cut[ends]]
 
 
-def _breaks(kinds: Bytes, starts: Ints, ends: Ints) -> Bytes:
-    """Return the break before each word as white space and punctuation tell it."""
+def _spoken_breaks(kinds: Bytes, starts: Ints, ends: Ints) -> Bytes:
+    """Return the break before each word as punctuation tells it: of a sentence or of a word."""
     breaks = np.full(len(starts), WORD, np.uint8)
     breaks[_after_sentence(kinds, starts, ends)] = SENTENCE
+    return breaks
+
+
+def _line_breaks(breaks: Bytes, kinds: Bytes, starts: Ints) -> Bytes:
+    """Return ``breaks`` with those of lines and paragraphs, as white space tells them."""
     lines = np.bincount(starts.searchsorted(_line_ends(kinds)), minlength=len(starts) + 1)[: len(starts)]
-    hard = lines == 1
-    hard[wrapped_lines(starts, ends, lines, (kinds[starts] & _LOWER) != 0)] = False
-    breaks[hard] = LINE
+    breaks = breaks.copy()
+    breaks[lines == 1] = LINE
     breaks[lines > 1] = PARAGRAPH
     return breaks
 
@@ -147,13 +154,29 @@ def _after_sentence(kinds: Bytes, starts: Ints, ends: Ints) -> Ints:
 
     An initial ("J.") and a small letter after a full stop ("e.g. this") end none.
     """
-    words = np.flatnonzero((kinds[ends[:-1] - 1] & (_ENDS | _ENDS_WIDE | _CLOSES)) != 0)
-    final = kinds[ends[words] - 1]
-    lengths = ends[words] - starts[words]
-    final = np.where(((final & _CLOSES) != 0) & (lengths > 1), kinds[ends[words] - 2], final)
-    narrow = ((final & _ENDS) != 0) & (lengths > 2) & ((kinds[starts[words + 1]] & _LOWER) == 0)
+    last = ends[:-1] - 1
+    final = kinds[last]
+    words = np.flatnonzero((final & (_ENDS | _ENDS_WIDE | _CLOSES)) != 0)
+    last, final = last[words], final[words]
+    final = np.where((final & _CLOSES) != 0, kinds[last - 1], final)
+    narrow = ((final & _ENDS) != 0) & (last - starts[words] > 1) & ((kinds[starts[words + 1]] & _LOWER) == 0)
     after: Ints = words[narrow | ((final & _ENDS_WIDE) != 0)] + 1
     return after
+
+
+def _long_paragraphs(breaks: Bytes, first: Ints, last: Ints, size_tokens: int) -> Iterator[slice]:
+    """Yield the words of each paragraph of more than ``size_tokens`` tokens: no other is cut inside."""
+    begins = np.flatnonzero(breaks <= PARAGRAPH)
+    ends = np.append(begins[1:], len(breaks))
+    for index in np.flatnonzero(last[ends - 1] - first[begins] > size_tokens).tolist():
+        yield slice(int(begins[index]), int(ends[index]))
+
+
+def _unwrap(breaks: Bytes, spoken: Bytes, kinds: Bytes, starts: Ints, ends: Ints) -> None:
+    """Take back the line breaks of a paragraph that is only wrapped."""
+    heads = np.flatnonzero(breaks == LINE)
+    if is_wrapped(starts, ends, heads, (kinds[starts[heads]] & _LOWER) != 0):
+        breaks[heads] = spoken[heads]
 
 
 def _mark_places(breaks: Bytes, text: str, starts: Ints, ends: Ints, places: Sequence[Place]) -> None:

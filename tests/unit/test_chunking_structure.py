@@ -291,17 +291,6 @@ def test_the_tokens_of_whole_documents_are_those_of_cl100k():
         assert tokens._token_bytes(text).tolist() == sizes(text), path
 
 
-def test_what_is_remembered_of_words_stays_small(monkeypatch):
-    monkeypatch.setattr(tokens, "_MAX_KNOWN", 10)
-    known = tokens._Pieces()
-
-    for number in range(100):
-        assert known[f"word{number}"] == bytes(sizes(f"word{number}"))
-    assert known["x" * 1000] == bytes(sizes("x" * 1000))
-    assert len(known) <= 10
-    assert "x" * 1000 not in known
-
-
 def test_a_long_text_is_measured_in_slices_with_the_same_result():
     text = "".join(f"Line {number}: {SENTENCE}\n\n  indented\n" for number in range(2_500))
     assert len(text) > 200_000
