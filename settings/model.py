@@ -151,7 +151,7 @@ class Search(Group):
         64,
         description="Candidates kept while walking a graph: higher finds more, slower",
     )
-    max_k: Count = Field(1_000, description="Most hits of one search")
+    max_k: Annotated[int, Field(ge=1, le=1_000)] = Field(1_000, description="Most hits of one search")
     poll_s: Seconds = Field(1.0, description="How often a reader looks for a new version when no notification comes")
     snapshot_cache_bytes: Count = Field(
         4 << 30,

@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 MIN_AGE_S = 3_600.0
 _NAMES_PER_STATEMENT = 500
+_PACKS_PER_TRANSACTION = 20  # while it lasts nobody is accepted
 _Item = TypeVar("_Item")
 
 
@@ -106,14 +107,17 @@ def collect_packs(
 ) -> Collected:
     """Delete packs that no document version refers to: submissions that died before their transaction."""
     old = [info for info in objects.list(paths.packs_prefix(tenant)) if now - info.modified_at >= min_age_s]
+    used = _named(catalog, versions.c.pack, versions.c.pack, among=[info.name for info in old])
+    unused = [info for info in old if info.name not in used]
     collected = Collected()
-    for some in _slices(old):
+    for first in range(0, len(unused), _PACKS_PER_TRANSACTION):
+        some = unused[first : first + _PACKS_PER_TRANSACTION]
         with catalog.write("collect_packs") as connection:
-            used = versions.c.pack.in_([info.name for info in some])
-            names = set(connection.scalars(select(versions.c.pack).where(used).distinct()))
+            still = versions.c.pack.in_([info.name for info in some])
+            names = set(connection.scalars(select(versions.c.pack).where(still).distinct()))
             # Looked at again: the same bytes may have been submitted since, which makes the pack young.
-            unused = (again for info in some if info.name not in names for again in objects.list(info.name))
-            collected += _delete(objects, (info for info in unused if now - info.modified_at >= min_age_s))
+            found = (objects.find(info.name) for info in some if info.name not in names)
+            collected += _delete(objects, (info for info in found if info and now - info.modified_at >= min_age_s))
     return collected
 
 

@@ -54,7 +54,7 @@ class _Target:
 
 
 class _BytesLeftOut(Exception):
-    """A document that looked unchanged was changed by someone else before the transaction began."""
+    """The pack lacks bytes: what looked unchanged was changed meanwhile, or the pack was collected."""
 
 
 def accept(
@@ -87,14 +87,20 @@ def accept(
     unchanged = {one.source for one in candidates if one.source in known and _holds(known[one.source], one)}
     try:
         pack = write_pack(objects, tenant, candidates, left_out=unchanged)
-        return _record(catalog, target, candidates, pack=pack, job_id=job_id)
+        return _record(catalog, objects, target, candidates, pack=pack, job_id=job_id)
     except _BytesLeftOut:
         pack = write_pack(objects, tenant, candidates, left_out=())
-        return _record(catalog, target, candidates, pack=pack, job_id=job_id)
+        return _record(catalog, objects, target, candidates, pack=pack, job_id=job_id)
 
 
 def _record(
-    catalog: Catalog, target: _Target, candidates: Sequence[Candidate], *, pack: Pack, job_id: JobId | None
+    catalog: Catalog,
+    objects: ObjectStore,
+    target: _Target,
+    candidates: Sequence[Candidate],
+    *,
+    pack: Pack,
+    job_id: JobId | None,
 ) -> Accepted:
     sources = [candidate.source for candidate in candidates]
     with catalog.write("accept") as connection:
@@ -104,6 +110,8 @@ def _record(
         known = hold_sources(connection, target.collection_id, tenant=target.tenant, sources=sources, now=target.now)
         changed = [candidate for candidate in candidates if not _holds(known[candidate.source], candidate)]
         if any(candidate.source not in pack.offsets for candidate in changed):
+            raise _BytesLeftOut
+        if changed and not objects.exists(pack.name or ""):  # an old pack of the same bytes was collected just now
             raise _BytesLeftOut
         unchanged = len(candidates) - len(changed)
         job = _record_job(connection, target, job_id, opened=bool(changed), unchanged=unchanged)

@@ -69,6 +69,9 @@ class ObjectStore(Protocol):
 
     def exists(self, name: str) -> bool: ...
 
+    def find(self, name: str) -> ObjectInfo | None:
+        """Return what `list` says of one name, without listing its neighbours."""
+
     def delete(self, name: str) -> None:
         """Remove the name; no error when it is absent."""
 
@@ -127,6 +130,13 @@ class LocalObjects:
 
     def exists(self, name: str) -> bool:
         return self._path(name).is_file()
+
+    def find(self, name: str) -> ObjectInfo | None:
+        try:
+            status = self._path(name).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        return ObjectInfo(name=name, size_bytes=status.st_size, modified_at=status.st_mtime)
 
     def delete(self, name: str) -> None:
         path = self._path(name)
@@ -230,6 +240,11 @@ class MemoryObjects:
 
     def exists(self, name: str) -> bool:
         return checked_object_name(name) in self._objects
+
+    def find(self, name: str) -> ObjectInfo | None:
+        with self._lock:
+            found = self._objects.get(checked_object_name(name))
+        return None if found is None else ObjectInfo(name=name, size_bytes=len(found[0]), modified_at=found[1])
 
     def delete(self, name: str) -> None:
         with self._lock:

@@ -105,7 +105,9 @@ class Publisher:
         stored, stated = read_manifest(self._objects, standing.name), standing.empty
         for fact in ("generation_id", "version", "next_chunk_id", "dimensions", "metric", "model"):
             if getattr(stored, fact) != getattr(stated, fact):
-                raise Damaged(f"{standing.name} and the catalog differ in {fact}; run `penstock doctor`")
+                raise Damaged(
+                    f"{standing.name} and the catalog differ in {fact}: restore catalog and objects from one backup"
+                )
         return replace(stated, segments=stored.segments, flags=stored.flags)
 
     def _replacement(

@@ -89,7 +89,7 @@ def _candidate(submitted: SubmittedDocument) -> Candidate:
         if moment is not None and not math.isfinite(moment):
             raise InvalidMetadata(f"{name} of {submitted.source!r} is {moment}: use seconds since 1970")
     check_metadata(submitted.metadata)
-    described = [submitted.title, submitted.metadata, submitted.event_time, submitted.expires_at]
+    described = [submitted.media_type, submitted.title, submitted.metadata, submitted.event_time, submitted.expires_at]
     return Candidate(
         source=submitted.source,
         submitted=submitted,

@@ -107,4 +107,6 @@ def _overlap(one: SegmentEntry, other: SegmentEntry) -> bool:
 
 
 def _disagreement(what: str) -> Damaged:
-    return Damaged(f"{what}: the catalog's live chunks are not those of the manifest; run `penstock doctor`")
+    return Damaged(
+        f"{what}: the catalog's live chunks are not those of the manifest: restore catalog and objects from one backup"
+    )

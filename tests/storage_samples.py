@@ -225,6 +225,9 @@ class InterceptedObjects:
     def exists(self, name: str) -> bool:
         return self._do("exists", name)
 
+    def find(self, name: str) -> ObjectInfo | None:
+        return self._do("find", name)
+
     def delete(self, name: str) -> None:
         self._do("delete", name)
 

@@ -27,7 +27,11 @@ from .liveness import Liveness
 from .packing import Group, Part, pack
 
 log = logging.getLogger(__name__)
+# A batch should be about a second of work: long enough to pay for its transactions, short enough to show progress and
+# to be handed back in time.
 PART_CHUNKS = 256
+PART_CHUNKS_SLOW = 64
+SLOW_PROVIDERS = frozenset({"minilm"})
 
 
 class Chunker:
@@ -99,7 +103,8 @@ class Chunker:
             failed.append(failure)
 
     def _finish(self, claim: ledger.Claim, done: list[ChunkedDocument], failed: list[ledger.FailedDocument]) -> None:
-        groups = pack([len(document.chunks) for document in done], limit=PART_CHUNKS)
+        limit = self._chunking(claim.generation).part_chunks
+        groups = pack([len(document.chunks) for document in done], limit=limit)
         parts = [part for group in groups for part in self._stage(claim, group, done)]
         now = self._components.clock()
         ledger.finish_chunking(self._components.catalog, claim, parts=parts, failed=failed, now=now)
@@ -134,6 +139,7 @@ class Chunker:
             embedder = self._components.embedders.of(generation.model)
             limit = embedder.card.input_limit_tokens
             self._chunkings[generation.id] = Chunking(
+                part_chunks=PART_CHUNKS_SLOW if embedder.card.provider in SLOW_PROVIDERS else PART_CHUNKS,
                 config=ResolvedChunking.model_validate(dict(generation.chunking)),
                 fit=Fit(limit, embedder.count_tokens) if limit is not None else None,
             )

@@ -17,8 +17,9 @@ from .packing import Part
 
 @dataclass(frozen=True)
 class Chunking:
-    """How the documents of one generation are cut."""
+    """How the documents of one generation are cut, and how many chunks make an embed batch."""
 
+    part_chunks: int
     config: ResolvedChunking
     fit: Fit | None
 

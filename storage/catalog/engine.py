@@ -114,6 +114,7 @@ def _sqlite_engine(address: URL) -> Engine:
     engine = sa.create_engine(
         address.set(drivername="sqlite+pysqlite"),
         connect_args={"timeout": LOCK_WAIT_S},
+        hide_parameters=True,  # an error in a log must not show titles and metadata
         json_serializer=_compact_json,
     )
     event.listen(engine, "connect", _prepare_sqlite)
@@ -126,6 +127,7 @@ def _postgresql_engine(address: URL) -> Engine:
         address.set(drivername="postgresql+psycopg"),
         connect_args={"connect_timeout": 10, "options": f"-c lock_timeout={LOCK_WAIT_S}s"},
         isolation_level="READ COMMITTED",
+        hide_parameters=True,
         json_serializer=_compact_json,
         pool_pre_ping=True,  # the server may have been restarted since
     )

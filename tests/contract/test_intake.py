@@ -246,3 +246,20 @@ def test_known_tells_what_need_not_be_sent_again(line):
 
     found = known(line.catalog, tenant=line.tenant, collection_id=line.collection.id, hashes=hashes)
     assert found == {"kept"}
+
+
+def test_an_old_pack_that_is_collected_during_a_submission_is_written_again(line, monkeypatch):
+    write_pack = intake.write_pack
+    collected: list[str] = []
+
+    def write_and_lose(objects, *args, **kwargs):
+        pack = write_pack(objects, *args, **kwargs)
+        if not collected:  # the collector took the former pack of these bytes for garbage, just now
+            collected.append(pack.name)
+            objects.delete(pack.name)
+        return pack
+
+    monkeypatch.setattr(intake, "write_pack", write_and_lose)
+    line.submit("a")
+
+    assert packs(line) == collected

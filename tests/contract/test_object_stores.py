@@ -114,6 +114,13 @@ def test_an_open_map_survives_the_deletion_of_its_object(objects):
     assert not objects.exists(NAME)
 
 
+def test_one_object_is_found_as_the_list_shows_it(objects):
+    objects.put(NAME, [b"12345"])
+
+    assert objects.find(NAME) == next(iter(objects.list(NAME)))
+    assert objects.find(NAME + "0") is None
+
+
 def test_deleting_what_is_absent_is_no_error(objects):
     objects.delete(NAME)
     objects.put(NAME, [b"x"])

@@ -294,7 +294,7 @@ def test_a_chunk_that_only_the_catalog_knows_is_reported(store):
             )
         )
 
-    with pytest.raises(Damaged, match="doctor"):
+    with pytest.raises(Damaged, match="backup"):
         store.publish(removed_document_ids=["a"])
     assert current_manifest(store.catalog, store.objects).version == 1
 
