@@ -130,7 +130,7 @@ class Plant:
         while not condition():
             if time.monotonic() > deadline:
                 raise AssertionError(f"waited {timeout_s:g} s for {what}\n{self.tails()}")
-            time.sleep(0.02)
+            time.sleep(0.05)
 
     def searchable(self, collection: CollectionInfo) -> dict[str, list[tuple[int, str]]]:
         """Return what an exhaustive search finds: by source, the (ordinal, text) of every chunk, sorted."""

@@ -10,6 +10,13 @@ import sys
 def main() -> None:
     """Run one command and exit with its code: see `exits.ExitCode`."""
     try:
+        _run()
+    except KeyboardInterrupt:  # before the command could begin, or say more itself
+        sys.exit(130)
+
+
+def _run() -> None:
+    try:
         import typer  # noqa: F401
     except ImportError:
         sys.exit("error: the command line is not installed; install it with: pip install 'penstock[all]'")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .connection import connect
+from .exits import UsageError
 from .options import Json, Key, Tenant, Url, Yes
 from .output import by_state, console, plain, print_json, table, when
 
@@ -71,8 +72,10 @@ def delete(
     as_json: Json = False,
 ) -> None:
     """Delete a collection with all its documents."""
+    if as_json and not yes:
+        raise UsageError("--json asks nobody: add --yes to delete the collection with all its documents")
     with connect(url, key, tenant) as client:
-        if not (yes or as_json):
+        if not yes:
             documents = sum(client.collection(name).documents.values())
             typer.confirm(f"Delete collection {name!r} of tenant {tenant!r} with {documents:,} documents?", abort=True)
         client.delete_collection(name)

@@ -31,23 +31,32 @@ def report(error: Exception, *, as_json: bool) -> int:
     """Write ``error`` to standard error and return the exit code."""
     code, message = _code(error), _message(error)
     if as_json:
-        print(json.dumps({"error": {"code": code.name.lower(), "message": message}}), file=sys.stderr)  # noqa: T201
+        body = {"code": code.name.lower(), "message": message} | _told_by_the_server(error)
+        print(json.dumps({"error": body}), file=sys.stderr)  # noqa: T201
     else:
         print(f"error: {message}", file=sys.stderr)  # noqa: T201
     return code
 
 
 def _code(error: Exception) -> ExitCode:
-    from penstock.client.errors import Busy, Unreachable
+    from penstock.client.errors import Busy, Invalid, Unreachable
     from penstock.settings.errors import InvalidSettings
 
     if isinstance(error, Unreachable):
         return ExitCode.UNREACHABLE
-    if isinstance(error, UsageError | InvalidSettings):
+    if isinstance(error, UsageError | InvalidSettings | Invalid):
         return ExitCode.USAGE
     if isinstance(error, Busy) and error.code == "still_running":
         return ExitCode.TIMED_OUT
     return ExitCode.ERROR
+
+
+def _told_by_the_server(error: Exception) -> dict[str, str]:
+    """Return the server's own code, and the field that is wrong: programs are told here what HTTP would tell them."""
+    from penstock.client.errors import ClientError
+
+    told = {"code": error.code, "param": error.param} if isinstance(error, ClientError) else {}
+    return {name: word for name, word in told.items() if word}
 
 
 def _message(error: Exception) -> str:

@@ -40,6 +40,8 @@ def search(
 ) -> None:
     """Search a collection by meaning."""
     query = " ".join(text)
+    if not query.strip():
+        raise UsageError("the search text is empty: say what to look for")
     with connect(url, key, tenant) as client:
         result = client.search(collection, query, k=k, filter=parse_filters(filters or []))
     if as_json:

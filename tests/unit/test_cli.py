@@ -13,7 +13,7 @@ from penstock.api.cli.application import app
 from penstock.api.cli.exits import ExitCode, UsageError, report
 from penstock.api.cli.output import by_state, count, duration, plain, size
 from penstock.api.cli.search import parse_filters
-from penstock.client import Busy, Conflict, NotFound, Unauthorized, Unreachable
+from penstock.client import Busy, Conflict, Invalid, NotFound, Unauthorized, Unreachable
 from penstock.client.wire import (
     Collection,
     CollectionStatus,
@@ -330,7 +330,7 @@ def test_filters_are_words_or_json_but_not_both():
         ["collections", "list"],
         ["collections", "create", "c"],
         ["collections", "show", "c"],
-        ["collections", "delete", "c"],
+        ["collections", "delete", "c", "--yes"],
         ["documents", "list"],
         ["documents", "show", "d"],
         ["jobs", "list"],
@@ -481,6 +481,7 @@ def test_a_settings_file_is_chosen_for_any_command(penstock, server, tmp_path):
         (Busy("slow down"), 1),
         (Conflict("it is so"), 1),
         (Unauthorized("wrong key"), 1),
+        (Invalid("bad filter"), 2),
         (UsageError("so not"), 2),
         (InvalidSettings(["file: key"]), 2),
         (KeyError("oops"), 1),
@@ -492,6 +493,25 @@ def test_an_error_is_a_sentence_and_a_code(error, code, capsys):
     assert capsys.readouterr().err.startswith("error: ")
     assert report(error, as_json=True) == code
     assert set(json.loads(capsys.readouterr().err)["error"]) == {"code", "message"}
+
+
+def test_an_error_of_the_server_keeps_its_code_and_its_field(capsys):
+    report(Invalid("k is 0", code="invalid_request", param="k"), as_json=True)
+
+    assert json.loads(capsys.readouterr().err)["error"] == {
+        "code": "invalid_request",
+        "message": "k is 0",
+        "param": "k",
+    }
+
+
+def test_json_never_deletes_without_being_told_yes(penstock, server):
+    penstock("collections", "delete", "c", "--json", code=2)
+    assert ("delete_collection", "c") not in server.asked
+
+
+def test_an_empty_search_is_refused_before_the_server_is_asked(penstock):
+    assert "empty" in penstock("search", " ", code=2).stderr
 
 
 def run_cli(*words: str, **environ: str) -> subprocess.CompletedProcess:
