@@ -1,5 +1,6 @@
 """How long the workers wait: backoff, pacing, leases and alarms."""
 
+import signal
 import threading
 import time
 
@@ -97,8 +98,15 @@ def spin() -> None:
         pass
 
 
-def test_the_alarm_interrupts_what_takes_too_long_and_nothing_else():
-    alarm = Alarm()
+@pytest.fixture
+def alarm():
+    before = signal.getsignal(signal.SIGALRM)
+    yield Alarm()
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.timeout(method="thread")  # the other method sets alarms itself
+def test_the_alarm_interrupts_what_takes_too_long_and_nothing_else(alarm):
     with pytest.raises(TimeoutError), alarm.after(0.02):
         spin()
     with alarm.after(0.02):
