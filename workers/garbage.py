@@ -30,7 +30,7 @@ def collect_all(components: Components) -> Collected:
     catalog, objects, now = components.catalog, components.objects, components.clock()
     collected = collect_scratch(objects, now=now)
     for tenant in [info.id for info in list_tenants(catalog)]:
-        pinned = set()
+        pinned = waiting_outputs(catalog, tenant)
         old = {info.name for info in objects.list(paths.staging_prefix(tenant)) if now - info.modified_at >= MIN_AGE_S}
         over = finished(catalog, sorted({paths.batch_of(name) for name in old}))
         collected += collect_staging(objects, tenant=tenant, batch_ids=over)
