@@ -1,0 +1,123 @@
+"""The search role in one process: what it answers, and that it answers always."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from penstock.settings.model import Limits, Settings
+from penstock.storage.catalog.collections import create_collection
+from penstock.storage.catalog.jobs import get_job
+from penstock.storage.catalog.migrations import migrate
+from penstock.storage.catalog.tenants import create_tenant
+from penstock.storage.ids import TenantId
+from penstock.workers import search
+from penstock.workers.liveness import Liveness
+from penstock.workers.search import Searcher
+
+ACME = TenantId("acme")
+ADDRESS = {"tenant": "acme", "collection": "docs"}
+
+
+@pytest.fixture
+def searcher(tmp_path: Path) -> Iterator[Searcher]:
+    settings = Settings(
+        data_dir=tmp_path,
+        broker_url="redis://127.0.0.1:1/0",
+        embedding={"model": "hash-32"},
+        limits=Limits(max_document_bytes=100, max_documents_per_submission=3),
+    )
+    searcher = Searcher(settings, liveness=Liveness())
+    searcher.open()
+    catalog = searcher._components.catalog
+    migrate(catalog)
+    for tenant in ("acme", "other"):
+        create_tenant(catalog, tenant, now=time.time())
+    create_collection(
+        catalog,
+        tenant=ACME,
+        name="docs",
+        model="hash-32",
+        dimensions=32,
+        metric="cosine",
+        chunking={"strategy": "recursive", "size_tokens": 16, "overlap_tokens": 0},
+        shards=1,
+        now=time.time(),
+    )
+    yield searcher
+    searcher.close()
+
+
+def test_an_empty_collection_is_searched_without_a_hit(searcher):
+    answer = searcher.search(**ADDRESS, query="anything")
+
+    assert answer["hits"] == []
+    assert answer["version"] == 0
+    assert answer["took_ms"] > 0
+
+
+def test_what_is_submitted_is_committed_when_the_answer_comes_and_twice_is_harmless(searcher):
+    documents = [{"source": "a", "text": "some text", "metadata": {"year": 2024}}]
+    first = searcher.submit(**ADDRESS, documents=documents)
+    second = searcher.submit(**ADDRESS, documents=documents)
+
+    assert (first["accepted"], second["accepted"], second["unchanged"]) == (1, 0, 1)
+    assert get_job(searcher._components.catalog, tenant=ACME, job_id=first["job_id"]).documents == {"queued": 1}
+
+
+def test_a_submission_can_go_on_with_a_job(searcher):
+    first = searcher.submit(**ADDRESS, documents=[{"source": "a", "text": "some text"}])
+    second = searcher.submit(**ADDRESS, documents=[{"source": "b", "text": "more"}], job_id=first["job_id"])
+
+    assert second["job_id"] == first["job_id"]
+
+
+@pytest.mark.parametrize(
+    ("values", "code"),
+    [
+        ({"query": "x", "k": 0}, "invalid_query"),
+        ({"vector": [1.0, 2.0]}, "invalid_query"),
+        ({"query": "x", "filter": {"type": "nearly"}}, "invalid_filter"),
+        ({"query": "x", "collection": "nope"}, "not_found"),
+        ({"query": "x", "tenant": "other"}, "not_found"),
+        ({"query": "x", "min_token": "yesterday"}, "invalid_request"),
+        ({"query": "x", "min_token": "gen_other:1"}, "invalid_request"),
+        ({"query": "x", "colection": "docs"}, "invalid_request"),
+    ],
+)
+def test_a_search_that_cannot_be_answered_says_why(searcher, values, code):
+    assert searcher.search(**{**ADDRESS, **values})["error"]["code"] == code
+
+
+def test_a_version_that_does_not_come_is_waited_for_and_then_answered(searcher):
+    token = searcher.search(**ADDRESS, query="x")["token"].replace(":0", ":9")
+
+    assert searcher.search(**ADDRESS, query="x", min_token=token, timeout_s=0.05)["error"]["code"] == "not_yet"
+
+
+@pytest.mark.parametrize(
+    "documents",
+    [
+        [],
+        [{"source": "a"}],
+        [{"source": "a", "text": "x" * 101}],
+        [{"source": str(number), "text": "x"} for number in range(4)],
+    ],
+)
+def test_a_submission_beyond_the_limits_is_refused_whole(searcher, documents):
+    answer = searcher.submit(**ADDRESS, documents=documents)
+
+    assert answer["error"]["code"] == "invalid_request"
+
+
+def test_a_defect_is_answered_too_and_its_message_is_kept_back(searcher, monkeypatch, caplog):
+    def broken(*_args, **_values):
+        raise ZeroDivisionError("what are the tenant's words")
+
+    monkeypatch.setattr(search, "retrieve", broken)
+    answer = searcher.search(**ADDRESS, query="the tenant's words")
+
+    assert answer["error"]["code"] == "internal"
+    assert "words" not in answer["error"]["message"]
+    assert "words" not in caplog.records[-1].getMessage()
