@@ -136,7 +136,7 @@ def test_metadata_is_filtered_on(penstock, service, folder):
     service.index()
     found = json.loads(penstock("search", "note", "-c", "filtered", "-f", "year>=2021", "--json").stdout)
     assert [hit["document"]["source"] for hit in found["hits"]] == ["0.txt"]
-    assert "year" in penstock("search", "note", "-c", "filtered", "-f", "year", code=1).stderr
+    assert "year" in penstock("search", "note", "-c", "filtered", "-f", "year", code=2).stderr
 
 
 def test_an_unknown_collection_and_a_wrong_key_are_sentences(penstock, folder):
