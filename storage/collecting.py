@@ -9,13 +9,13 @@ import logging
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TypeVar
 
 from sqlalchemy import Column, select
 
 from . import paths
 from .catalog.engine import Catalog
 from .catalog.tables import batches, generations, versions
+from .catalog.values import slices
 from .errors import Damaged, Unsupported
 from .ids import BatchId, GenerationId, TenantId
 from .manifests import Manifest, read_manifest
@@ -24,9 +24,7 @@ from .objects import ObjectInfo, ObjectStore
 log = logging.getLogger(__name__)
 
 MIN_AGE_S = 3_600.0
-_NAMES_PER_STATEMENT = 500
 _PACKS_PER_TRANSACTION = 20  # while it lasts nobody is accepted
-_Item = TypeVar("_Item")
 
 
 @dataclass(frozen=True)
@@ -110,8 +108,7 @@ def collect_packs(
     used = _named(catalog, versions.c.pack, versions.c.pack, among=[info.name for info in old])
     unused = [info for info in old if info.name not in used]
     collected = Collected()
-    for first in range(0, len(unused), _PACKS_PER_TRANSACTION):
-        some = unused[first : first + _PACKS_PER_TRANSACTION]
+    for some in slices(unused, _PACKS_PER_TRANSACTION):
         with catalog.write("collect_packs") as connection:
             still = versions.c.pack.in_([info.name for info in some])
             names = set(connection.scalars(select(versions.c.pack).where(still).distinct()))
@@ -162,14 +159,9 @@ def _lineage(
 def _named(catalog: Catalog, key: Column[str], value: Column[str], *, among: list[str]) -> dict[str, str | None]:
     found: dict[str, str | None] = {}
     with catalog.read() as connection:
-        for some in _slices(among):
+        for some in slices(among):
             found.update((row[0], row[1]) for row in connection.execute(select(key, value).where(key.in_(some))))
     return found
-
-
-def _slices(items: list[_Item]) -> Iterator[list[_Item]]:
-    for first in range(0, len(items), _NAMES_PER_STATEMENT):
-        yield items[first : first + _NAMES_PER_STATEMENT]
 
 
 def _delete(objects: ObjectStore, infos: Iterable[ObjectInfo]) -> Collected:

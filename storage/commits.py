@@ -3,7 +3,7 @@
 It opens no transaction of its own except for reading, and touches no object.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +13,11 @@ from sqlalchemy import ColumnElement, Connection, delete, exists, insert, select
 
 from .catalog.engine import Catalog
 from .catalog.tables import chunks, collections, generations, shards
+from .catalog.values import slices
 from .errors import Fenced, NotFound
 from .ids import GenerationId, ManifestVersion
 from .manifests import Manifest
 from .rows import IDENTITY_BYTES, Rows
-
-_IDS_PER_STATEMENT = 500
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def live_chunk_ids(catalog: Catalog, generation_id: GenerationId, *, documents: 
     """Return the ascending ids u64 of all live chunks of these documents."""
     found: list[int] = []
     with catalog.read() as connection:
-        for some in _slices(documents):
+        for some in slices(documents):
             found += connection.scalars(select(chunks.c.chunk_id).where(_of_documents(generation_id, some)))
     return np.sort(np.array(found, "<u8"))
 
@@ -113,7 +112,7 @@ def replace_chunks(
         Fenced: other chunks are live than when they were read.
     """
     removed = 0
-    for some in _slices(replacement.documents) if len(replacement.doomed) else ():
+    for some in slices(replacement.documents) if len(replacement.doomed) else ():
         removed += connection.execute(delete(chunks).where(_of_documents(manifest.generation_id, some))).rowcount
     if removed != len(replacement.doomed):
         raise _fenced(manifest.generation_id)
@@ -145,11 +144,6 @@ def _lease_holds(shard: int, epoch: int) -> ColumnElement[bool]:
 
 def _of_documents(generation_id: GenerationId, documents: Sequence[str]) -> ColumnElement[bool]:
     return (chunks.c.generation_id == generation_id) & chunks.c.document_id.in_(documents)
-
-
-def _slices(items: Sequence[str]) -> Iterator[Sequence[str]]:
-    for first in range(0, len(items), _IDS_PER_STATEMENT):
-        yield items[first : first + _IDS_PER_STATEMENT]
 
 
 def _fenced(generation_id: GenerationId) -> Fenced:

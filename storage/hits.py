@@ -4,7 +4,7 @@ It does not search; it only decodes the rows that made it into the list.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -33,6 +33,27 @@ class Hit(NamedTuple):
     page: int | None
     heading: str | None
     text: str
+
+    def described(self) -> dict[str, Any]:
+        """Return the hit as every interface tells it, ready for JSON."""
+        document = self.document
+        return {
+            "chunk_id": self.chunk_id,
+            "score": self.score,
+            "text": self.text,
+            "start": self.start,
+            "end": self.end,
+            "page": self.page,
+            "heading": self.heading,
+            "document": {
+                "id": document.document_id,
+                "source": document.source,
+                "title": document.title,
+                "metadata": document.metadata,
+                "version": document.number,
+                "media_type": document.media_type,
+            },
+        }
 
 
 def best_hits(found: Sequence[tuple[OpenSegment, Found]], *, k: int) -> list[Hit]:

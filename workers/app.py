@@ -37,25 +37,12 @@ def make_app(settings: Settings, *, results: bool = False) -> Celery:
 
 def settings_use_redis(settings: Settings) -> bool:
     """Return whether the broker is a Redis or Valkey, which has options that others would refuse."""
-    return broker_url(settings).startswith(("redis", "rediss", "sentinel"))
-
-
-def broker_url(settings: Settings) -> str:
-    """Return the broker's URL as kombu writes it."""
-    return _kombu_url(wiring.broker_url(settings))
-
-
-def _kombu_url(url: str) -> str:
-    """Respell: kombu knows no ``valkey://``, and calls the ``db`` of a socket its virtual host."""
-    for ours, theirs in (("valkeys://", "rediss://"), ("valkey://", "redis://"), ("unix://", "redis+socket://")):
-        if url.startswith(ours):
-            url = theirs + url.removeprefix(ours)
-    return url.replace("?db=", "?virtual_host=").replace("&db=", "&virtual_host=") if "+socket" in url else url
+    return wiring.broker_url(settings).startswith(("redis", "rediss", "sentinel"))
 
 
 def _queue(settings: Settings) -> dict[str, Any]:
     return {
-        "broker_url": broker_url(settings),
+        "broker_url": wiring.broker_url(settings),
         "result_backend": None,  # the ledger is the result; with a backend on the broker's server 5.7.0 can lose tasks
         "task_ignore_result": True,  # no tombstones even if someone adds a backend
         "task_serializer": "json",  # no pickle; a body carries ids only, never a tenant's text
@@ -141,7 +128,7 @@ def _redis() -> dict[str, Any]:
 
 def _results(settings: Settings) -> dict[str, Any]:
     return {
-        "result_backend": _kombu_url(wiring.result_url(settings)),
+        "result_backend": wiring.result_url(settings),
         "result_expires": RESULT_EXPIRES_S,  # an answer nobody fetched within a minute is nobody's
         "result_serializer": "json",
         "result_backend_transport_options": {"global_keyprefix": KEY_PREFIX},

@@ -20,7 +20,6 @@ from penstock.storage import kernels
 from penstock.storage.catalog.collections import CollectionInfo, get_collection
 from penstock.storage.ids import GenerationId, JobId, TenantId
 from penstock.storage.intake import accept
-from penstock.storage.snapshots import Hit
 
 from . import routes
 from .components import Components
@@ -152,29 +151,8 @@ def _wanted_version(token: str | None, collection: CollectionInfo) -> int:
 
 def _result(found: Retrieval, *, took_ms: float) -> dict[str, Any]:
     return {
-        "hits": [_hit(hit) for hit in found.hits],
+        "hits": [hit.described() for hit in found.hits],
         "version": found.version,
         "token": f"{found.generation_id}:{found.version}",
         "took_ms": round(took_ms, 3),
-    }
-
-
-def _hit(hit: Hit) -> dict[str, Any]:
-    document = hit.document
-    return {
-        "chunk_id": hit.chunk_id,
-        "score": hit.score,
-        "text": hit.text,
-        "start": hit.start,
-        "end": hit.end,
-        "page": hit.page,
-        "heading": hit.heading,
-        "document": {
-            "id": document.document_id,
-            "source": document.source,
-            "title": document.title,
-            "metadata": document.metadata,
-            "version": document.number,
-            "media_type": document.media_type,
-        },
     }

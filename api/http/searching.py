@@ -16,7 +16,6 @@ from penstock.pipeline.filters import parse_filter
 from penstock.pipeline.retrieval import MAX_EF, Retrieval, retrieve
 from penstock.storage.catalog.collections import CollectionInfo
 from penstock.storage.errors import NotFound
-from penstock.storage.hits import Hit
 from penstock.storage.ids import ManifestVersion
 
 from ..errors import Refused
@@ -99,7 +98,7 @@ def _search(components: Components, info: CollectionInfo, asked: SearchQuery) ->
         explain=asked.explain,
     )
     answer: dict[str, Any] = {
-        "hits": [_hit(hit) for hit in found.hits],
+        "hits": [hit.described() for hit in found.hits],
         "version": found.version,
         "token": answers.token(found.generation_id, ManifestVersion(found.version)),
         "took_ms": _ms(time.perf_counter() - started),
@@ -120,27 +119,6 @@ def _given_vector(given: list[float] | str) -> list[float] | NDArray[np.float32]
             f"the vector is {len(data)} bytes, not a number of float32", code="invalid_base64", param="vector"
         )
     return np.frombuffer(data, "<f4").astype(np.float32)
-
-
-def _hit(hit: Hit) -> dict[str, Any]:
-    document = hit.document
-    return {
-        "chunk_id": hit.chunk_id,
-        "score": hit.score,
-        "text": hit.text,
-        "start": hit.start,
-        "end": hit.end,
-        "page": hit.page,
-        "heading": hit.heading,
-        "document": {
-            "id": document.document_id,
-            "source": document.source,
-            "title": document.title,
-            "metadata": document.metadata,
-            "version": document.number,
-            "media_type": document.media_type,
-        },
-    }
 
 
 def _explanation(info: CollectionInfo, found: Retrieval) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import pytest
 
 from penstock.settings.model import Log, Settings, Workers
 from penstock.workers import logs, routes
-from penstock.workers.app import HARD_LIMIT_S, broker_url, make_app
+from penstock.workers.app import HARD_LIMIT_S, make_app
 
 
 def settings(tmp_path, **values) -> Settings:
@@ -27,16 +27,15 @@ def settings(tmp_path, **values) -> Settings:
     ],
 )
 def test_every_spelling_of_a_broker_is_one_that_kombu_knows(tmp_path, ours, kombus):
-    found = settings(tmp_path, broker_url=ours, cache_url="redis://cache:1/0")
+    app = make_app(settings(tmp_path, broker_url=ours, cache_url="redis://cache:1/0"))
 
-    assert broker_url(found) == kombus
-    app = make_app(found)
+    assert app.conf.broker_url == kombus
     with app.connection_for_write() as connection:
         assert connection.transport_cls in {"redis", "rediss", "amqp", "redis+socket"}
 
 
 def test_without_a_broker_url_the_private_socket_is_used(tmp_path):
-    assert broker_url(settings(tmp_path)) == f"redis+socket://{tmp_path}/valkey/valkey.sock"
+    assert make_app(settings(tmp_path)).conf.broker_url == f"redis+socket://{tmp_path}/valkey/valkey.sock"
 
 
 def test_messages_are_json_and_results_are_nobodys_but_the_search_roles(tmp_path):
