@@ -167,8 +167,8 @@ class Workers(Group):
         description="Processes that parse and chunk; default: half the cores",
     )
     embed_threads: Count = Field(
-        1,
-        description="Batches embedded at once in one process; more only helps remote providers",
+        2,
+        description="Batches in one embed process at once: one is read and written while the model works on another",
     )
     search_threads: Count = Field(
         default_factory=cores,

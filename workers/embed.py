@@ -33,10 +33,7 @@ class Embedding:
         self._liveness = liveness
 
     def open(self) -> None:
-        workers = self._settings.workers
-        # Encode threads times batches at once must not exceed the cores, or they only disturb each other.
-        threads = max(1, self._settings.embedding.threads // workers.embed_threads)
-        self._components = Components.open(self._settings, role="embed", embed_threads=threads)
+        self._components = Components.open(self._settings, role="embed")
         self._cache = wiring.open_cache(self._settings)
         self._claims = Claims(self._components)
 
