@@ -17,7 +17,7 @@ demo: install ## install, start every role, ingest the example corpus, ask its q
 test: install-dev ## everything a maintainer needs to believe a change
 	@$(MAKE) --no-print-directory check
 	@rm -f .coverage .coverage.*
-	$(BIN)/python -m pytest --cov --cov-report= $(PYTEST)
+	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal --cov --cov-report= $(PYTEST)
 	@$(MAKE) --no-print-directory coverage
 
 check: install-dev lint types imports ## format, lint, types, import direction
@@ -37,7 +37,7 @@ imports: install-dev
 	$(BIN)/lint-imports
 
 unit: install-dev ## the quick tests only
-	$(BIN)/python -m pytest tests/unit tests/contract $(PYTEST)
+	$(BIN)/python -m pytest -n auto --dist worksteal tests/unit tests/contract $(PYTEST)
 
 coverage: ## print the coverage of the last test run; at least 85 %
 	@$(BIN)/coverage report --fail-under=85 --skip-covered --skip-empty
