@@ -52,7 +52,7 @@ class Retrieval:
 
 
 def retrieve(  # noqa: PLR0913  (the parts of a search are what they are)
-    embedder_for: "Callable[[str], Embedder]",
+    embedder_for: "Callable[[str, int], Embedder]",
     snapshots: "SnapshotCache",
     collection: "CollectionInfo",
     *,
@@ -69,7 +69,7 @@ def retrieve(  # noqa: PLR0913  (the parts of a search are what they are)
     """Search the active generation of ``collection`` by the meaning of ``text``, or by a vector.
 
     Args:
-        embedder_for: gives the embedder of a model name; not called for a vector.
+        embedder_for: gives the embedder of a model name and dimensions; not called for a vector.
         vector: f32[dimensions of the generation], finite.
         k: 1 to `MAX_K`; fewer hits mean that there are no more.
         ef: how wide graphs are walked, up to `MAX_EF`; by default 64, or twice ``k`` where that is more.
@@ -101,7 +101,7 @@ def _check_size(*, k: int, ef: int | None) -> None:
 
 
 def _query(
-    embedder_for: "Callable[[str], Embedder]",
+    embedder_for: "Callable[[str, int], Embedder]",
     generation: "GenerationInfo",
     *,
     text: str | None,
@@ -113,7 +113,7 @@ def _query(
         return _checked(vector, generation)
     if not text.strip():
         raise InvalidQuery("the query is empty: ask something, or search by a vector", param="query")
-    return embedder_for(generation.model).embed_query(text)
+    return embedder_for(generation.model, generation.dimensions).embed_query(text)
 
 
 def _checked(vector: ArrayLike | None, generation: "GenerationInfo") -> NDArray[np.float32]:

@@ -16,7 +16,7 @@ from .model import Settings
 if TYPE_CHECKING:
     import redis
 
-    from penstock.pipeline.embedding import Embedder
+    from penstock.pipeline.embedding import Embedder, ModelCard
     from penstock.pipeline.parsing import ParseLimits
     from penstock.storage.cache import EmbeddingCache
     from penstock.storage.catalog.engine import Catalog
@@ -147,8 +147,15 @@ def open_presence(settings: Settings) -> "Presence":
     return Presence(open_redis(settings))
 
 
-def open_embedder(settings: Settings, model: str | None = None, *, threads: int | None = None) -> "Embedder":
-    """Return the embedder of ``model`` (default: ``embedding.model``). Loads the weights of a local model.
+def default_card(settings: Settings) -> "ModelCard":
+    """Return the card of the model of new collections. Raises ProviderMisconfigured when there is no such model."""
+    from penstock.pipeline.embedding import model_card
+
+    return model_card(settings.embedding.model, openai_dimensions=settings.embedding.openai_dimensions)
+
+
+def open_embedder(settings: Settings, model: str, dimensions: int, *, threads: int | None = None) -> "Embedder":
+    """Return the embedder of ``model`` whose vectors have ``dimensions``. Weights are loaded when first needed.
 
     ``threads``: for this embedder instead of ``embedding.threads``; a process that embeds single queries needs one.
     """
@@ -163,7 +170,7 @@ def open_embedder(settings: Settings, model: str | None = None, *, threads: int 
         openai_api_key=chosen.openai_api_key.get_secret_value() if chosen.openai_api_key else None,
         openai_dimensions=chosen.openai_dimensions,
     )
-    return open_embedder(model or chosen.model, options)
+    return open_embedder(model, options, dimensions=dimensions)
 
 
 def new_snapshots(settings: Settings, catalog: "Catalog", objects: "ObjectStore") -> "SnapshotCache":

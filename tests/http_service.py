@@ -61,7 +61,7 @@ class Service:
             connection.execute(sa.update(versions).where(versions.c.id.in_(ids)).values(indexed))
             finish_jobs(connection, now=self.components.clock())
 
-        vectors = self.components.embedders.get(model).embed_passages(rows.texts())
+        vectors = self.components.embedders.of(*model).embed_passages(rows.texts())
         assert self.epoch is not None
         publisher.publish(
             generation_id, epoch=self.epoch, shard=0, additions=rows, vectors=vectors, in_transaction=mark
@@ -113,12 +113,13 @@ def _queued_generations(catalog: Catalog) -> list[str]:
         return list(connection.scalars(found))
 
 
-def _chunked(components: Components, generation_id: str) -> tuple[Rows, list[str], str]:
+def _chunked(components: Components, generation_id: str) -> tuple[Rows, list[str], tuple[str, int]]:
     wanted = sa.select(versions, documents.c.source).join(documents, documents.c.id == versions.c.document_id)
     wanted = wanted.where(versions.c.generation_id == generation_id, versions.c.state == "queued")
     with components.catalog.read() as connection:
         found = connection.execute(wanted.order_by(versions.c.id)).all()
-        model = connection.scalar(sa.select(generations.c.model).where(generations.c.id == generation_id))
+        chosen = sa.select(generations.c.model, generations.c.dimensions).where(generations.c.id == generation_id)
+        model = connection.execute(chosen).one()
     texts = [
         components.objects.get_range(row.pack, offset=row.pack_offset, size_bytes=row.size_bytes).decode()
         for row in found
@@ -136,7 +137,7 @@ def _chunked(components: Components, generation_id: str) -> tuple[Rows, list[str
         texts=texts,
         headings=[None] * count,
     )
-    return rows, [row.id for row in found], str(model)
+    return rows, [row.id for row in found], (model.model, model.dimensions)
 
 
 def _record(row: Any) -> DocumentRecord:

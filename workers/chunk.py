@@ -136,7 +136,7 @@ class Chunker:
 
     def _chunking(self, generation: GenerationInfo) -> Chunking:
         if generation.id not in self._chunkings:
-            embedder = self._components.embedders.of(generation.model)
+            embedder = self._components.embedders.of(generation.model, generation.dimensions)
             limit = embedder.card.input_limit_tokens
             self._chunkings[generation.id] = Chunking(
                 part_chunks=PART_CHUNKS_SLOW if embedder.card.provider in SLOW_PROVIDERS else PART_CHUNKS,

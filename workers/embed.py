@@ -74,7 +74,7 @@ class Embedding:
 
     def _vectors(self, claim: ledger.Claim, rows: Rows) -> tuple[NDArray[np.float32], int, int]:
         """Return f32[len(rows), d]: zeros for chunks that nobody wants any more; and the counts of `_embed`."""
-        embedder = self._components.embedders.of(claim.generation.model)
+        embedder = self._components.embedders.of(claim.generation.model, claim.generation.dimensions)
         vectors = np.zeros((len(rows), claim.generation.dimensions), np.float32)
         wanted: set[str] = {version.id for version in claim.versions}
         while True:

@@ -48,7 +48,8 @@ class Searcher:
         self._listener.start()
         kernels.warm()
         with suppress(EmbeddingError):  # whoever asks in this model hears why it does not work
-            components.embedders.of(self._settings.embedding.model).embed_query("warm")
+            card = wiring.default_card(self._settings)
+            components.embedders.of(card.name, card.dimensions).embed_query("warm")
 
     def close(self) -> None:
         self._stop.set()

@@ -105,10 +105,10 @@ def _pinged(url: str) -> str:
 
 
 def _embedding(settings: Settings) -> str:
-    embedder = wiring.open_embedder(settings, threads=1)
+    card = wiring.default_card(settings)
+    embedder = wiring.open_embedder(settings, card.name, card.dimensions, threads=1)
     try:
         embedder.check()
-        card = embedder.card
         return f"{card.name}, {card.dimensions} dimensions"
     finally:
         embedder.close()

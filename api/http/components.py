@@ -29,7 +29,7 @@ from penstock.storage.presence import Presence
 from penstock.storage.snapshots import SnapshotCache
 
 from .collectors import LedgerCollector, SnapshotCollector
-from .embedders import Embedders
+from .embedders import QueryEmbedders
 from .gate import KeyGate
 from .lookups import Lookups
 from .metrics import Metrics
@@ -58,7 +58,7 @@ class Components:
     catalog: Catalog
     objects: ObjectStore
     snapshots: SnapshotCache
-    embedders: Embedders
+    embedders: QueryEmbedders
     notices: Notices
     presence: Presence
     redis: redis.Redis
@@ -76,9 +76,9 @@ class Components:
         """Return ``function(catalog, ...)``, run in a thread: SQL would hold up every other request."""
         return await anyio.to_thread.run_sync(lambda: function(self.catalog, *args, **kwargs), limiter=self.reads)
 
-    async def warm(self, model: str) -> None:
+    async def warm(self, model: str, dimensions: int) -> None:
         """Open a model that a new collection needs before its first query comes."""
-        await anyio.to_thread.run_sync(self.embedders.warm, model)
+        await anyio.to_thread.run_sync(self.embedders.warm, model, dimensions)
 
 
 def components_of(request: Request) -> Components:
@@ -107,7 +107,7 @@ def _assembled(settings: Settings, catalog: Catalog, opened: ExitStack) -> Compo
     objects = wiring.open_objects(settings)
     snapshots = wiring.new_snapshots(settings, catalog, objects)
     opened.callback(snapshots.close)
-    embedders = Embedders(settings)
+    embedders = QueryEmbedders(settings)
     opened.callback(embedders.close)
     notices = wiring.open_notices(settings)
     opened.callback(notices.close)
@@ -141,8 +141,9 @@ def _impatient(url: str) -> redis.Redis:
 
 def _warm(components: Components) -> None:
     kernels.warm()
-    for model in sorted({components.settings.embedding.model, *models_in_use(components.catalog)}):
-        components.embedders.warm(model)
+    components.embedders.warm(components.settings.embedding.model)
+    for model, dimensions in models_in_use(components.catalog):
+        components.embedders.warm(model, dimensions)
 
 
 def _follow(components: Components, opened: ExitStack) -> None:

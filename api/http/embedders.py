@@ -4,8 +4,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
-from penstock.pipeline.embedding import Embedder
+from penstock.pipeline.embedding import Embedders
 from penstock.pipeline.errors import EmbeddingError
 from penstock.settings import wiring
 from penstock.settings.model import Settings
@@ -16,49 +17,38 @@ THREADS = 1  # a query is one short text: more threads only take cores from othe
 MENDED_EVERY_S = 10.0
 
 
-class Embedders:
-    """One embedder per model. Safe between threads. ``failures`` says which models cannot embed, and why."""
+class QueryEmbedders(Embedders):
+    """`Embedders` that knows which models cannot embed: ``failures`` has the reason by the model's name."""
 
     def __init__(self, settings: Settings, *, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__(partial(wiring.open_embedder, settings, threads=THREADS))
         self._settings = settings
         self._clock = clock
-        self._open: dict[str, Embedder] = {}
-        self._lock = threading.Lock()
+        self._mending = threading.Lock()
         self._mended_at = -MENDED_EVERY_S
+        self._failed: dict[str, int | None] = {}
         self.failures: dict[str, str] = {}
 
-    def get(self, model: str) -> Embedder:
-        """Return the embedder of ``model``, opening it when it is new. Raises EmbeddingError."""
-        found = self._open.get(model)
-        return found if found is not None else self._opened(model)
+    def warm(self, model: str, dimensions: int | None = None) -> None:
+        """Open ``model`` and embed with it once, so that no query waits for its weights. A failure is only kept.
 
-    def warm(self, model: str) -> None:
-        """Open ``model`` and embed with it once, so that no query waits for its weights. A failure is only kept."""
+        ``dimensions``: of the vectors that are there; not needed for the model of new collections.
+        """
         try:
-            self.get(model).check()
+            self.of(model, dimensions or wiring.default_card(self._settings).dimensions).check()
         except EmbeddingError as error:
             log.warning("model %s cannot embed queries: %s", model, error, extra={"action": "embedder_failed"})
+            self._failed[model] = dimensions
             self.failures[model] = str(error)
         else:
             self.failures.pop(model, None)
 
     def mend(self) -> None:
         """Try failed models again, in the background and not too often."""
-        with self._lock:
+        with self._mending:
             if not self.failures or self._clock() < self._mended_at + MENDED_EVERY_S:
                 return
             self._mended_at = self._clock()
         for model in list(self.failures):
-            threading.Thread(target=self.warm, args=[model], name="mend", daemon=True).start()
-
-    def _opened(self, model: str) -> Embedder:
-        with self._lock:
-            if model not in self._open:
-                self._open[model] = wiring.open_embedder(self._settings, model, threads=THREADS)
-            return self._open[model]
-
-    def close(self) -> None:
-        with self._lock:
-            for embedder in self._open.values():
-                embedder.close()
-            self._open.clear()
+            asked = (model, self._failed.get(model))
+            threading.Thread(target=self.warm, args=asked, name="mend", daemon=True).start()

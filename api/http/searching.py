@@ -86,7 +86,7 @@ def _search(components: Components, info: CollectionInfo, asked: SearchQuery) ->
     if asked.k > chosen.max_k:
         raise Refused(f"k is {asked.k}: this server gives at most {chosen.max_k:,} hits", param="k")
     found = retrieve(
-        components.embedders.get,
+        components.embedders.of,
         components.snapshots,
         info,
         text=asked.query,

@@ -35,15 +35,16 @@ def embed_with_cache(embedder: Embedder, cache: Cache, tenant: TenantId, texts: 
         EmbeddingError: as `Embedder.embed_passages`.
     """
     card = embedder.card
+    model = f"{card.name}@{card.fingerprint}" if card.fingerprint else card.name
     digests = [text_digest(text) for text in texts]
-    vectors, known = cache.get_many(tenant, card.name, card.dimensions, digests)
+    vectors, known = cache.get_many(tenant, model, card.dimensions, digests)
     missing = np.flatnonzero(~known).tolist()
     first: dict[bytes, int] = {}
     for index in missing:
         first.setdefault(digests[index], index)
     if first:
         fresh = _embed(embedder, texts, list(first.values()))
-        cache.put_many(tenant, card.name, card.dimensions, list(first), fresh)
+        cache.put_many(tenant, model, card.dimensions, list(first), fresh)
         rows = {digest: row for row, digest in enumerate(first)}
         vectors[missing] = fresh[[rows[digests[index]] for index in missing]]
     return vectors, len(texts) - len(missing)

@@ -15,6 +15,7 @@ class ModelCard:
     """What is known of a model without loading it.
 
     ``input_limit_tokens``: how long a text may be as `Embedder.count_tokens` counts, ``None`` when any length is read.
+    ``fingerprint``: of the weights or the endpoint behind the name; vectors with another one must not be mixed.
     ``price_per_million_tokens``: in US dollars, as its provider publishes it; 0 for what runs here.
     """
 
@@ -23,8 +24,7 @@ class ModelCard:
     dimensions: int
     input_limit_tokens: int | None
     metric: str = "cosine"
-    query_prefix: str = ""
-    passage_prefix: str = ""
+    fingerprint: str = ""
     price_per_million_tokens: float | None = 0.0
 
 

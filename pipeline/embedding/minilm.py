@@ -8,6 +8,7 @@ import os
 import threading
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from importlib.resources import files
 from itertools import chain
 from typing import TYPE_CHECKING
@@ -35,7 +36,7 @@ class MiniLM:
     """`Embedder` of the bundled model."""
 
     def __init__(self, card: ModelCard, options: EmbeddingOptions) -> None:
-        self.card = card
+        self.card = replace(card, fingerprint=WEIGHTS_SHA256[:16])
         self._threads = max(1, options.threads)
         self._run_tokens = min(RUN_TOKENS, options.batch_tokens)
         self._loading = threading.Lock()

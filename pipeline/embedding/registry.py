@@ -43,13 +43,21 @@ def model_card(model: str, *, openai_dimensions: int | None = None) -> ModelCard
     )
 
 
-def open_embedder(model: str, options: EmbeddingOptions) -> Embedder:
+def open_embedder(model: str, options: EmbeddingOptions, *, dimensions: int | None = None) -> Embedder:
     """Return the embedder of ``model``. Weights are loaded when first needed; `Embedder.check` loads them now.
 
+    ``dimensions``: of the vectors that are there already, whatever ``options`` say of new ones.
+
     Raises:
-        ProviderMisconfigured: there is no such model, or a package or a setting that it needs is missing.
+        ProviderMisconfigured: there is no such model, it has other dimensions, or what it needs is missing.
     """
-    card = model_card(model, openai_dimensions=options.openai_dimensions)
+    card = model_card(model, openai_dimensions=dimensions or options.openai_dimensions)
+    if dimensions not in {None, card.dimensions}:
+        raise ProviderMisconfigured(
+            f"The model {model} makes vectors of {card.dimensions} dimensions, and those that are there have"
+            f" {dimensions}: make a new collection",
+            setting="embedding.model",
+        )
     if card.provider == "minilm":
         from .minilm import MiniLM  # noqa: PLC0415
 
@@ -64,7 +72,8 @@ def open_embedder(model: str, options: EmbeddingOptions) -> Embedder:
         return Hashing(card)
     from .remote import Remote  # noqa: PLC0415
 
-    return Remote(card, options)
+    native, _ = _OPENAI.get(model.partition("/")[2], (None, None))
+    return Remote(card, options, shortened=card.dimensions != native)
 
 
 def _openai_card(model: str, name: str, dimensions: int | None) -> ModelCard:

@@ -5,7 +5,9 @@ What the endpoint answers is believed only as far as it can be checked: one fini
 
 import base64
 import binascii
+import hashlib
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -28,19 +30,19 @@ _RESIZABLE = "text-embedding-3-"
 
 
 class Remote:
-    """`Embedder` of a remote model."""
+    """`Embedder` of a remote model. ``shortened``: not the dimensions that the model has unless asked for others."""
 
-    def __init__(self, card: ModelCard, options: EmbeddingOptions) -> None:
-        self.card = card
+    def __init__(self, card: ModelCard, options: EmbeddingOptions, *, shortened: bool) -> None:
         self._name = card.name.partition("/")[2]
         self._url = options.openai_base_url or OPENAI_URL
+        self.card = replace(card, fingerprint=hashlib.blake2b(self._url.encode(), digest_size=8).hexdigest())
         self._batch_tokens = options.batch_tokens
         self._openai = imported("openai", model="openai")
         self._client = self._connect(options)
         # OpenAI's newer models shorten their vectors on request; others do not know the parameter.
         self._extra: dict[str, Any] = {}
-        if options.openai_dimensions and self._name.startswith(_RESIZABLE):
-            self._extra["dimensions"] = options.openai_dimensions
+        if shortened and self._name.startswith(_RESIZABLE):
+            self._extra["dimensions"] = card.dimensions
 
     def embed_passages(self, texts: Sequence[str]) -> Vectors:
         vectors = np.empty((len(texts), self.card.dimensions), np.float32)

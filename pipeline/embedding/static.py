@@ -7,6 +7,7 @@ for downloads when imported.
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from importlib.util import find_spec
 from itertools import chain
@@ -32,7 +33,7 @@ class Static:
     """`Embedder` of the bundled static vectors."""
 
     def __init__(self, card: ModelCard) -> None:
-        self.card = card
+        self.card = replace(card, fingerprint=WEIGHTS_SHA256[:16])
         self._directory = _directory()
 
     def embed_passages(self, texts: Sequence[str]) -> Vectors:

@@ -50,11 +50,12 @@ def overview(catalog: Catalog, *, max_jobs: int = 50) -> Overview:
         )
 
 
-def models_in_use(catalog: Catalog) -> list[str]:
-    """Return the embedding models of all active generations, by name."""
+def models_in_use(catalog: Catalog) -> list[tuple[str, int]]:
+    """Return the embedding models of all active generations: name and dimensions."""
     with catalog.read() as connection:
-        found = sa.select(generations.c.model).where(generations.c.state == "active").distinct()
-        return sorted(connection.scalars(found))
+        active = generations.c.state == "active"
+        found = sa.select(generations.c.model, generations.c.dimensions).where(active).distinct()
+        return sorted((model, dimensions) for model, dimensions in connection.execute(found))
 
 
 def _queued(connection: Connection) -> tuple[int, float | None]:

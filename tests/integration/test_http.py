@@ -168,7 +168,7 @@ def test_a_search_by_vector_takes_numbers_and_base64_alike(service, books):
     penstock.submit(name, [NewDocument(source="v", text="a vector to find")])
     service.index()
     token = penstock.collection(name).token
-    vector = service.components.embedders.get("hash").embed_query("a vector to find").tolist()
+    vector = service.components.embedders.of("hash", 384).embed_query("a vector to find").tolist()
     packed = penstock.search(name, vector=vector, min_token=token)
     numbers = service.http.post(f"/v1/tenants/default/collections/{name}/search", json={"vector": vector})
     assert packed.hits[0].document.source == "v"

@@ -1,6 +1,7 @@
 """The cache of vectors against a fake server: what it finds, what it disbelieves, and what it does without one."""
 
 import logging
+from dataclasses import replace
 
 import fakeredis
 import numpy as np
@@ -210,6 +211,14 @@ def test_only_unknown_texts_are_embedded_and_each_once(client):
     np.testing.assert_array_equal(first[1], vectors[0])
     assert embed_with_cache(embedder, cache, ACME, ["a", "b", "c", "d"])[1] == 4
     assert len(embedder.asked) == 4
+
+
+def test_vectors_of_other_weights_under_the_same_name_are_not_taken(client):
+    cache, old, new = EmbeddingCache(client, ttl_s=60), Counting(), Counting()
+    new.card = replace(new.card, fingerprint="of the new weights")
+    embed_with_cache(old, cache, ACME, ["a"])
+    assert embed_with_cache(new, cache, ACME, ["a"])[1] == 0
+    assert embed_with_cache(new, cache, ACME, ["a"])[1] == 1
 
 
 def test_no_texts_need_nothing(client):

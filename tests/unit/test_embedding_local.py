@@ -16,7 +16,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.pipeline.chunking import ChunkingConfig, Fit, chunk
-from penstock.pipeline.embedding import EmbeddingOptions, files, minilm, model_card, open_embedder, static
+from penstock.pipeline.embedding import (
+    Embedder,
+    Embedders,
+    EmbeddingOptions,
+    files,
+    minilm,
+    model_card,
+    open_embedder,
+    static,
+)
 from penstock.pipeline.embedding.fusing import fused_model
 from penstock.pipeline.errors import InputRejected, ProviderMisconfigured
 
@@ -203,3 +212,25 @@ def test_a_model_imports_what_it_needs_and_not_what_the_others_need():
             continue
         done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
         assert set(done.stdout.split()) == expected
+
+
+def test_vectors_that_are_there_decide_the_dimensions():
+    options = EmbeddingOptions(openai_base_url="http://127.0.0.1:9/v1", openai_dimensions=1024)
+    assert open_embedder("openai/bge-m3", options, dimensions=512).card.dimensions == 512
+    with pytest.raises(ProviderMisconfigured, match="384 dimensions, and those that are there have 256"):
+        open_embedder("minilm", options, dimensions=256)
+
+
+def test_an_embedder_is_opened_once_for_each_model_and_dimensions():
+    opened = []
+
+    def open_one(model: str, dimensions: int) -> Embedder:
+        opened.append((model, dimensions))
+        return open_embedder(model, EmbeddingOptions(), dimensions=dimensions)
+
+    embedders = Embedders(open_one)
+    assert embedders.of("hash-16", 16) is embedders.of("hash-16", 16) is not embedders.of("hash-32", 32)
+    with pytest.raises(ProviderMisconfigured):
+        embedders.of("hash-16", 32)
+    assert opened == [("hash-16", 16), ("hash-32", 32), ("hash-16", 32)]
+    embedders.close()

@@ -45,7 +45,7 @@ def ask(store):
 
     def ask(*, embedder=None, **asked):
         asked = {"now": NOW, **asked}
-        return retrieve(lambda model: embedder[model], cache, asked.pop("collection", info), **asked)
+        return retrieve(lambda model, _dimensions: embedder[model], cache, asked.pop("collection", info), **asked)
 
     yield ask
     cache.close()

@@ -48,7 +48,7 @@ async def create(request: Request, tenant: str) -> Response:
     info, made = await components.call(_create, tenant, new.name, chosen, shards=shards, now=now)
     components.lookups.forget(tenant, new.name)
     if made:
-        await components.warm(chosen.model)
+        await components.warm(chosen.model, chosen.dimensions)
     return answers.answer(answers.collection(info), status=201 if made else 200)
 
 
