@@ -7,6 +7,7 @@ import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
@@ -38,7 +39,8 @@ def default_data_dir() -> Path:
 class Group(BaseModel):
     """A table of the settings file."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    # An error shows no input: it may hold a password that somebody wrote where none belongs.
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
 
 
 class Objects(Group):
@@ -97,6 +99,26 @@ class Embedding(Group):
     share_cache: bool = Field(
         False, description="Whether tenants share cached vectors; if so, timing tells one that another has a text"
     )
+
+    @field_validator("openai_base_url")
+    @classmethod
+    def _names_no_user(cls, value: str | None) -> str | None:
+        """Refuse a password: the URL is logged and shown, and no message here may repeat it."""
+        if value is None:
+            return None
+        try:
+            parts = urlsplit(value)
+            whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            whole = False
+        if whole and "@" in parts.netloc:
+            raise ValueError(
+                "has a user name or password in it, which would be logged: leave it out, and put the endpoint's key "
+                "into embedding.openai_api_key (PENSTOCK_EMBEDDING__OPENAI_API_KEY)"
+            )
+        if not whole:
+            raise ValueError("must be an http:// or https:// URL, for example http://127.0.0.1:8080/v1")
+        return value
 
 
 class Chunking(Group):
@@ -207,7 +229,12 @@ class Settings(BaseSettings):
     """All settings of one installation, frozen. ``None`` means the default that the description names."""
 
     model_config = SettingsConfigDict(
-        frozen=True, extra="forbid", validate_default=True, env_prefix="PENSTOCK_", env_nested_delimiter="__"
+        frozen=True,
+        extra="forbid",
+        validate_default=True,
+        hide_input_in_errors=True,
+        env_prefix="PENSTOCK_",
+        env_nested_delimiter="__",
     )
 
     data_dir: Path = Field(

@@ -230,6 +230,38 @@ def test_every_setting_named_in_a_template_comment_exists():
             assert name in known, f"{template.name}: {name}"
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["http://user:s3cret@host/v1", "https://s3cret@host", "http://user:s3cret/x@host/v1", "user:s3cret@host/v1"],
+)
+def test_a_password_in_the_embedding_url_is_refused_and_not_repeated(url):
+    (problem,) = problems(PENSTOCK_EMBEDDING__OPENAI_BASE_URL=url)
+
+    assert problem.startswith("PENSTOCK_EMBEDDING__OPENAI_BASE_URL: embedding.openai_base_url: ")
+    assert "s3cret" not in problem
+    with pytest.raises(ValidationError) as raised:
+        Settings(embedding={"openai_base_url": url})
+    assert "s3cret" not in str(raised.value)
+
+
+def test_the_key_is_where_a_password_in_the_embedding_url_belongs():
+    (problem,) = problems(None, {"embedding.openai_base_url": "http://user:s3cret@host/v1"})
+    assert "put the endpoint's key into embedding.openai_api_key" in problem
+
+
+@pytest.mark.parametrize(
+    "url", ["", "host/v1", "ftp://host/v1", "http://", "http:///v1", "http://[::1/v1", "http://h:x"]
+)
+def test_the_embedding_url_is_an_http_url(url):
+    (problem,) = problems(PENSTOCK_EMBEDDING__OPENAI_BASE_URL=url)
+    assert "must be an http:// or https:// URL, for example" in problem
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8080/v1", "https://api.openai.com/v1/", "http://[::1]:80"])
+def test_an_http_url_is_an_embedding_url(url):
+    assert load(environ={"PENSTOCK_EMBEDDING__OPENAI_BASE_URL": url}).embedding.openai_base_url == url
+
+
 def test_every_setting_is_read_somewhere():
     """A setting that nothing reads is a promise that nobody keeps."""
     folders = ("workers", "pipeline", "storage", "settings", "api")
