@@ -32,6 +32,7 @@ MAX_CONDITIONS = 1_000  # values of `in` and `nin` count too
 COMPARE_OPS: tuple[CompareOp, ...] = get_args(CompareOp)
 MEMBER_OPS: tuple[MemberOp, ...] = get_args(MemberOp)
 OPERATORS = (*COMPARE_OPS, *MEMBER_OPS, "exists", "contains", "and", "or")
+EXAMPLE = '{"type": "eq", "key": "lang", "value": "en"}'
 SYMBOLS: dict[str, CompareOp] = {"=": "eq", "==": "eq", "!=": "ne", ">": "gt", ">=": "gte", "<": "lt", "<=": "lte"}
 
 # A condition of the command line: a key, a symbol, and a value that is quoted or has no comma.
@@ -62,7 +63,7 @@ def _parse(value: Any, *, depth: int) -> Filter:
         return _parse_text(value, depth=depth)
     if isinstance(value, Sequence) and value:
         return _joined([_parse(inner, depth=depth + 1) for inner in value])
-    raise InvalidFilter(f"a filter is an object with 'type', or text such as 'year>=2024', not {_shown(value)}")
+    raise InvalidFilter(f"a filter is an object such as {EXAMPLE}, or text such as 'year>=2024', not {_shown(value)}")
 
 
 def _parse_object(value: Mapping[str, Any], *, depth: int) -> Filter:
@@ -74,11 +75,18 @@ def _parse_object(value: Mapping[str, Any], *, depth: int) -> Filter:
             raise InvalidFilter(f"filter {operator!r} needs 'filters', a list of at least one filter")
         filters = tuple(_parse(each, depth=depth + 1) for each in inner)
         return And(filters) if operator == "and" else Or(filters)
-    key = _checked_key(value.get("key"), operator=operator)
     if not isinstance(operator, str) or operator not in OPERATORS:
-        _refuse(key, f"unknown operator {_shown(operator)}; use one of {', '.join(OPERATORS)}")
+        _refuse_operator(value)
+    key = _checked_key(value.get("key"), operator=operator)
     _check_properties(value, allowed={"type", "key", "value"}, about=f"filter on {key!r}")
     return _condition(operator, key, value.get("value"))
+
+
+def _refuse_operator(value: Mapping[str, Any]) -> NoReturn:
+    key, operator = value.get("key"), value.get("type")
+    about = f"filter on {key!r}" if isinstance(key, str) and key else "the filter"
+    problem = f"unknown operator {_shown(operator)}" if "type" in value else "'type' is missing"
+    raise InvalidFilter(f"{about}: {problem}; use one of {', '.join(OPERATORS)}, for example {EXAMPLE}")
 
 
 def _condition(operator: str, key: str, value: Any) -> Filter:
@@ -99,7 +107,9 @@ def _condition(operator: str, key: str, value: Any) -> Filter:
 
 def _checked_key(key: Any, *, operator: Any) -> str:
     if not isinstance(key, str) or not key:
-        raise InvalidFilter(f"a filter of type {_shown(operator)} needs 'key', the name of a metadata field")
+        raise InvalidFilter(
+            f"a filter of type {_shown(operator)} needs 'key', the name of a metadata field or {', '.join(BUILT_IN)}"
+        )
     if key.startswith("$") and key not in BUILT_IN:
         _refuse(key, f"there is no such built-in field; there are {', '.join(BUILT_IN)}")
     return key
@@ -134,7 +144,8 @@ def _parse_text(text: str, *, depth: int) -> Filter:
         if match is None or match.end() == position:
             rest = _shown(text[position:])
             raise InvalidFilter(
-                f"cannot read the filter at {rest}: write key=value, key!=value or key>=3, joined by ','"
+                f"cannot read the filter at {rest}: write conditions such as lang=en, joined by ',', "
+                f"with one of {' '.join(SYMBOLS)}; or JSON such as {EXAMPLE}"
             )
         conditions.append(_written(_checked_key(match[1], operator=match[2]), SYMBOLS[match[2]], match[3]))
         position = match.end()
