@@ -5,6 +5,7 @@ It listens on a unix socket in a directory of its owner alone, on no port, and k
 
 import asyncio
 import os
+import shlex
 import shutil
 import stat
 from contextlib import suppress
@@ -69,15 +70,20 @@ def make_directories(settings: Settings) -> None:
     """Create the server's directories, for their owner alone.
 
     Raises:
-        StartFailed: the socket's directory is somebody else's.
+        StartFailed: the socket's directory is somebody else's, or others may enter it.
     """
     (settings.data_dir / "valkey").mkdir(mode=0o700, exist_ok=True)
     directory = embedded_socket(settings).parent
     directory.mkdir(mode=0o700, exist_ok=True)
     found = directory.lstat()  # under /tmp another user may have been first
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid() or found.st_mode & 0o077:
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.getuid():
         raise StartFailed(
             f"{directory} is not a private directory of this user: remove it, or use a shorter --data-dir"
+        )
+    if found.st_mode & 0o077:
+        raise StartFailed(
+            f"{directory} may be entered by other users, who could then read and change the queue; "
+            f"close it with: chmod 700 {shlex.quote(str(directory))}"
         )
 
 
