@@ -10,10 +10,10 @@ from typing import Any
 from celery import Celery
 from celery.beat import Scheduler, Service
 
-from penstock.settings import wiring
+from penstock.settings import logs, wiring
 from penstock.settings.model import Settings
 
-from . import logs, routes
+from . import routes
 from .app import make_app
 from .dispatcher import Dispatcher, Message
 from .heartbeat import Heartbeat
@@ -43,7 +43,7 @@ class CelerySender:
 
 def run(settings: Settings) -> int:
     """Run ticks and dispatcher until SIGTERM or SIGINT, and return the exit status."""
-    logs.configure(settings.log)
+    logs.configure(settings.log, role="beat")
     app = make_app(settings)
     liveness = Liveness()
     catalog, notices = wiring.open_catalog(settings), wiring.open_notices(settings)

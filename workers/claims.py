@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from penstock.pipeline.errors import ProviderMisconfigured, ProviderUnavailable
+from penstock.settings.logs import failed_at, log_failure
 from penstock.storage import ledger
 from penstock.storage.errors import Conflict, Unavailable
 from penstock.storage.ids import BatchId
@@ -12,7 +13,6 @@ from penstock.storage.ids import BatchId
 from .backoff import Outages, full_jitter
 from .components import Components
 from .leases import LeaseKeeper
-from .logs import failed_at, log_failure
 
 log = logging.getLogger(__name__)
 

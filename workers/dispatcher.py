@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from penstock.settings.logs import failed_at
 from penstock.settings.model import Workers
 from penstock.storage import ledger
 from penstock.storage.catalog.engine import Catalog
@@ -19,7 +20,6 @@ from penstock.storage.ledger.due import Due, look
 
 from . import routes
 from .liveness import Liveness
-from .logs import failed_at
 
 log = logging.getLogger(__name__)
 
@@ -71,6 +71,7 @@ class Dispatcher:
         self._wake = threading.Event()
         self._reconciled_at = 0.0
         self._outage = False
+        self._stranded: set[int] = set()
 
     def wake(self) -> None:
         """Look at the ledger now: something became ready."""
@@ -140,12 +141,24 @@ class Dispatcher:
         return [Message(task, routes.TASK_QUEUES[task], batch.id) for batch in self._take(stage, limit=limit)]
 
     def _shard_messages(self, stage: str) -> list[Message]:
-        shards = sorted({batch.shard for batch in self._take(stage, limit=SHARD_BATCHES)})
-        queues = {shard: routes.index_queue(shard) for shard in shards}
+        shards = {batch.shard for batch in self._take(stage, limit=SHARD_BATCHES)}
+        queues = {shard: routes.index_queue(shard) for shard in sorted(shards - self._without_writer(shards))}
         # A message that waits already will see these batches too.
         return [
             Message(routes.INDEX, queue, shard) for shard, queue in queues.items() if not self._sender.waiting(queue)
         ]
+
+    def _without_writer(self, shards: set[int]) -> set[int]:
+        """Return those of ``shards`` that have no queue here: their collections were made under a higher setting."""
+        stranded = {shard for shard in shards if shard >= self._workers.shards}
+        for shard in sorted(stranded - self._stranded):  # said once: they become due again and again
+            log.warning(
+                "Nobody writes this shard, its documents wait in the ledger: set workers.shards to at least %d.",
+                shard + 1,
+                extra={"shard": shard},
+            )
+        self._stranded |= stranded
+        return stranded
 
     def _take(self, stage: str, *, limit: int) -> list[ledger.ReadyBatch]:
         return ledger.take_ready(

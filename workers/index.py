@@ -12,6 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
+from penstock.settings.logs import failed_at, log_failure
 from penstock.settings.model import Settings
 from penstock.storage import ledger
 from penstock.storage.errors import Conflict, Fenced, NotFound, StorageError, Unavailable
@@ -24,7 +25,6 @@ from . import routes, staging
 from .claims import Claims, ids
 from .components import Components
 from .liveness import Liveness
-from .logs import failed_at, log_failure
 from .pacing import Pace
 from .writers import ShardLeases
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
 
-from .logs import failed_at
+from penstock.settings.logs import failed_at
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

@@ -8,11 +8,11 @@ import signal
 from importlib import import_module
 from typing import Any
 
+from penstock.settings import logs
 from penstock.settings.keys import flower_password
 from penstock.settings.model import Settings
 from penstock.settings.wiring import make_data_dir
 
-from . import logs
 from .app import make_app
 from .errors import MissingProgram
 
@@ -29,7 +29,7 @@ def run(settings: Settings) -> int:
         command = import_module("flower.command")
     except ImportError as error:
         raise MissingProgram("Flower is not installed; install it with: pip install 'penstock[flower]'") from error
-    logs.configure(settings.log)
+    logs.configure(settings.log, role="flower")
     make_data_dir(settings)
     _lock_metrics()
     _set_options(command.options, settings)

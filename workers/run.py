@@ -21,19 +21,19 @@ from celery.platforms import SecurityWarning
 from celery.worker import state
 
 from penstock.pipeline.errors import PipelineError
-from penstock.settings import wiring
+from penstock.settings import logs, wiring
 from penstock.settings.errors import SettingsError
+from penstock.settings.logs import log_failure
 from penstock.settings.model import Settings
 from penstock.settings.sources import load
 from penstock.storage.catalog.migrations import check_schema
 from penstock.storage.errors import StorageError
 
-from . import logs, routes
+from . import routes
 from .app import make_app
 from .errors import UnknownRole, WorkerError
 from .heartbeat import EVERY_S, Heartbeat
 from .liveness import Liveness
-from .logs import log_failure
 from .roles import Role
 
 log = logging.getLogger(__name__)
@@ -84,6 +84,7 @@ def run_role(role: str, settings: Settings, *, shards: Sequence[int] | None = No
 
     Raises:
         UnknownRole: there is no such role, or no such shard.
+        InvalidSettings: there are collections of a shard that ``workers.shards`` leaves without a writer.
         Unavailable, Unsupported: the catalog is not there, or not of this program's schema.
     """
     if role not in ROLES:
@@ -100,6 +101,7 @@ def _check_catalog(settings: Settings) -> None:
     catalog = wiring.open_catalog(settings)
     try:
         check_schema(catalog)
+        wiring.check_shards(settings, catalog)
     finally:
         catalog.dispose()
 
@@ -115,7 +117,7 @@ def _written(settings: Settings, shards: Sequence[int] | None) -> Sequence[int]:
 
 def _run_worker(role: str, settings: Settings, *, queues: list[str]) -> int:
     plan = PLANS[role]
-    logs.configure(settings.log)
+    logs.configure(settings.log, role=role)
     # Celery warns root of pickled messages; ours are JSON, and in a container everyone may be root.
     warnings.simplefilter("ignore", SecurityWarning)
     liveness = Liveness()

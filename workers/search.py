@@ -15,6 +15,7 @@ from penstock.pipeline.errors import EmbeddingError
 from penstock.pipeline.filters import parse_filter
 from penstock.pipeline.retrieval import Retrieval, retrieve
 from penstock.settings import wiring
+from penstock.settings.logs import log_failure
 from penstock.settings.model import Settings
 from penstock.storage import kernels
 from penstock.storage.catalog.collections import CollectionInfo, get_collection
@@ -25,7 +26,6 @@ from . import routes
 from .components import Components
 from .errors import InvalidRequest
 from .liveness import Liveness
-from .logs import log_failure
 from .requests import SearchRequest, SubmitRequest, refusal, search_request, submit_request
 
 log = logging.getLogger(__name__)

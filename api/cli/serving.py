@@ -1,13 +1,12 @@
 """Runs the HTTP interface in this process. Decides nothing: the application is `penstock.api.http.app`."""
 
-import json
 import logging
 import socket
-import sys
 
 import uvicorn
 
-from penstock.settings.model import Log, Settings
+from penstock.settings import logs
+from penstock.settings.model import Settings
 
 from ..supervisor.sockets import listening_socket, url_of
 
@@ -24,7 +23,7 @@ def run(settings: Settings, *, fd: int | None = None) -> None:
     """
     from ..http.app import make_app
 
-    configure_log(settings.log)
+    logs.configure(settings.log, role="api")
     listener = socket.socket(fileno=fd) if fd is not None else listening_socket(settings.api.host, settings.api.port)
     config = uvicorn.Config(
         make_app(settings),
@@ -36,38 +35,3 @@ def run(settings: Settings, *, fd: int | None = None) -> None:
     )
     log.info("listening on %s", url_of(listener))
     uvicorn.Server(config).run(sockets=[listener])
-
-
-class JsonLines(logging.Formatter):
-    """One object per line: ``time`` in seconds since 1970, ``level``, ``logger``, ``message``."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        entry = {
-            "time": round(record.created, 3),
-            "level": record.levelname.lower(),
-            "role": "api",
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            entry["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(entry, ensure_ascii=False)
-
-
-class TextLines(logging.Formatter):
-    """The same form as the workers' log: time, level, sentence."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        line = f"{self.formatTime(record, '%H:%M:%S')} {record.levelname.lower():7} {record.getMessage()}"
-        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
-
-
-def configure_log(settings: Log) -> None:
-    """Send this process's log to standard error, once, in place of what was there."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonLines() if settings.format == "json" else TextLines())
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(settings.level.upper())
-    for name in ("uvicorn.error", "httpx", "alembic"):  # their start-up chatter says nothing that we do not
-        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))

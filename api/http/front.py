@@ -13,6 +13,8 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from penstock.settings.logs import log_failure
+
 from ..errors import Refused, refusal
 from .components import Components
 from .gate import OPEN_PATHS
@@ -97,14 +99,7 @@ async def _answer_failure(error: Exception, scope: Scope, exchange: _Exchange) -
 
 def _defect(error: Exception, scope: MutableMapping[str, Any]) -> Refused:
     request = secrets.token_hex(6)
-    log.error(
-        "request %s failed on %s %s",
-        request,
-        scope["method"],
-        _template(scope),
-        exc_info=error,
-        extra={"action": "request_failed", "request": request},
-    )
+    log_failure(log, f"Request {request} failed on {scope['method']} {_template(scope)}", error, extra={})
     return Refused(
         f"the server failed on this request; its log has the reason under {request!r}", status=500, code="internal"
     )

@@ -1,7 +1,6 @@
 """The commands for this machine: checking the settings, starting processes, and what the operator is told."""
 
 import json
-import logging
 import os
 import re
 import socket
@@ -13,14 +12,17 @@ from penstock.api import cli
 from penstock.api.cli import processes
 from penstock.api.cli.checks import run_checks
 from penstock.api.cli.passages import LENGTH, marked_passage, window
-from penstock.api.cli.serving import JsonLines, TextLines, configure_log
 from penstock.api.cli.welcome import announcer
 from penstock.api.supervisor.installation import prepare
 from penstock.api.supervisor.logs import LogStream
 from penstock.api.supervisor.running import Started
+from penstock.settings import wiring
+from penstock.settings.errors import InvalidSettings
 from penstock.settings.keys import admin_key_file, read_secret
-from penstock.settings.model import Log, Settings
+from penstock.settings.model import Settings, Workers
 from penstock.settings.sources import load
+from penstock.storage.catalog.collections import create_collection
+from penstock.storage.ids import TenantId
 
 
 @pytest.fixture
@@ -50,6 +52,19 @@ def test_a_fresh_machine_passes_every_check(settings):
 def test_a_prepared_installation_passes_every_check(settings):
     prepare(settings)
     assert "this program's" in findings(settings)["catalog"][1]
+
+
+def test_fewer_shards_than_collections_were_made_in_are_found_before_anything_starts(settings):
+    prepare(settings)
+    catalog = wiring.open_catalog(settings)
+    options = {"model": "hash", "dimensions": 384, "metric": "cosine", "chunking": {}, "shards": 1_000, "now": 1.0}
+    shard = create_collection(catalog, tenant=TenantId("default"), name="docs", **options).generation.shard
+    catalog.dispose()
+
+    for ok, found in [findings(settings)["catalog"], (False, str(pytest.raises(InvalidSettings, prepare, settings)))]:
+        assert not ok
+        assert f"set workers.shards to at least {shard + 1}" in found
+    assert findings(settings.model_copy(update={"workers": Workers(shards=shard + 1)}))["catalog"][0]
 
 
 def test_every_check_that_fails_says_what_and_what_to_do(tmp_path):
@@ -168,30 +183,6 @@ def test_without_typer_the_program_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "typer", None)
     with pytest.raises(SystemExit, match="pip install"):
         cli.main()
-
-
-@pytest.fixture
-def root_log():
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    yield root
-    root.handlers[:] = handlers
-    root.setLevel(level)
-
-
-def test_the_servers_log_is_lines_of_text_or_json(root_log):
-    record = logging.LogRecord("penstock.api", logging.WARNING, "", 0, "so %s", ("it is",), None)
-    assert TextLines().format(record).endswith("warning so it is")
-    assert json.loads(JsonLines().format(record)) | {"time": 0} == {
-        "time": 0,
-        "level": "warning",
-        "role": "api",
-        "logger": "penstock.api",
-        "message": "so it is",
-    }
-    configure_log(Log(level="debug", format="json"))
-    assert [type(handler.formatter) for handler in root_log.handlers] == [JsonLines]
-    assert root_log.level == logging.DEBUG
 
 
 def test_a_short_passage_is_shown_whole():

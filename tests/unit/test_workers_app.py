@@ -1,12 +1,9 @@
 """The Celery application: what of its settings a change must not break."""
 
-import json
-import logging
-
 import pytest
 
-from penstock.settings.model import Log, Settings, Workers
-from penstock.workers import logs, routes
+from penstock.settings.model import Settings, Workers
+from penstock.workers import routes
 from penstock.workers.app import HARD_LIMIT_S, make_app
 
 
@@ -77,47 +74,3 @@ def test_every_task_has_a_queue_and_every_role_reads_its_own(tmp_path):
     assert routes.role_queues("index", shards=[0, 2]) == ["index.0", "index.2"]
     assert {"index.0", "index.1", "index.2"} <= queues
     assert all(routes.role_queues(role, shards=[])[0] in queues for role in ("chunk", "embed", "search", "maintenance"))
-
-
-@pytest.fixture
-def root_logger():
-    root = logging.getLogger()
-    before = (root.handlers[:], root.level)
-    levels = {name: logging.getLogger(name).level for name in logs.LOUD}
-    yield root
-    root.handlers[:], root.level = before
-    for name, level in levels.items():
-        logging.getLogger(name).setLevel(level)
-
-
-def test_json_logs_are_one_object_per_line_with_ids_and_without_the_error_text(root_logger, capsys):
-    logs.configure(Log(format="json"))
-    try:
-        int("a tenant's secret")
-    except ValueError as error:
-        logs.log_failure(
-            logging.getLogger("x"), "The batch failed", error, extra={"batch": "batch_1", "tenant": "acme"}
-        )
-
-    [line] = capsys.readouterr().err.splitlines()
-    entry = json.loads(line)
-    assert (entry["level"], entry["batch"], entry["tenant"]) == ("error", "batch_1", "acme")
-    assert entry["message"].startswith("The batch failed: ValueError at test_workers_app.py:")
-    assert "secret" not in line
-
-
-def test_text_logs_end_with_the_ids(root_logger, capsys):
-    logs.configure(Log())
-    logging.getLogger("x").info("Chunked %d documents.", 3, extra={"tenant": "acme", "batch": "batch_1"})
-
-    assert capsys.readouterr().err.endswith("info    Chunked 3 documents.  tenant=acme batch=batch_1\n")
-
-
-def test_tracebacks_come_at_level_debug_only(root_logger, capsys):
-    for level, expected in (("debug", True), ("info", False)):
-        logs.configure(Log(level=level))
-        try:
-            int("no")
-        except ValueError:
-            logging.getLogger("x").exception("Failed.")
-        assert ("Traceback" in capsys.readouterr().err) is expected

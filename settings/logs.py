@@ -1,4 +1,4 @@
-"""What role processes write to standard error: one line per batch, a sentence and its ids. Never text or keys."""
+"""What every process writes to standard error: a line per event, a sentence and its ids. Never text or keys."""
 
 import json
 import logging
@@ -8,10 +8,13 @@ from collections.abc import Mapping
 from pathlib import PurePath
 from typing import Any
 
-from penstock.settings.model import Log
+from .model import Log
 
-IDS = ("role", "tenant", "collection", "generation", "job", "batch", "document", "shard", "version")
-LOUD = ("celery.app.trace", "celery.worker.strategy", "celery.redirected", "celery.beat", "kombu", "tornado.access")
+IDS = ("tenant", "collection", "generation", "job", "batch", "document", "shard", "version")
+LOUD = (  # what they say at level info, ours say better
+    *("celery.app.trace", "celery.worker.strategy", "celery.redirected", "celery.beat", "kombu", "tornado.access"),
+    *("uvicorn.error", "httpx", "alembic"),
+)
 
 
 class TextFormatter(logging.Formatter):
@@ -24,12 +27,17 @@ class TextFormatter(logging.Formatter):
 
 
 class JsonFormatter(logging.Formatter):
-    """One object per line for programs: ``time`` in seconds since 1970, ``level``, ``message``, ids."""
+    """One object per line for programs: ``time`` in seconds since 1970, ``level``, ``role``, ``message``, ids."""
+
+    def __init__(self, role: str) -> None:
+        super().__init__()
+        self._role = role
 
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, Any] = {
             "time": round(record.created, 3),
             "level": record.levelname.lower(),
+            "role": self._role,
             "logger": record.name,
             "message": record.getMessage(),
             **_ids(record),
@@ -39,16 +47,16 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(entry, ensure_ascii=False)
 
 
-def configure(log: Log) -> None:
+def configure(log: Log, *, role: str) -> None:
     """Send this process's log to standard error as the settings say, once, in place of what was there."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if log.format == "json" else TextFormatter())
+    handler.setFormatter(JsonFormatter(role) if log.format == "json" else TextFormatter())
     if log.level != "debug":
         handler.addFilter(_without_traceback)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(log.level.upper())
-    for name in LOUD:  # two lines per message of Celery's own; ours say more
+    for name in LOUD:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
 
 
@@ -65,9 +73,11 @@ def failed_at(error: BaseException) -> str:
 
 
 def _without_traceback(record: logging.LogRecord) -> bool:
-    """Drop tracebacks that libraries log: their last line quotes the error, and an error may quote a text."""
-    record.exc_info = None
-    record.exc_text = None
+    """Put an error's place for its traceback, whose last line quotes the error, and an error may quote a text."""
+    error = record.exc_info[1] if record.exc_info else None
+    if error is not None and failed_at(error) not in record.getMessage():
+        record.msg, record.args = f"{record.getMessage()} ({failed_at(error)})", ()
+    record.exc_info = record.exc_text = None
     return True
 
 
