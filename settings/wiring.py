@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from .errors import MissingComponent
+from .errors import InvalidSettings, MissingComponent
 from .model import Settings
 
 if TYPE_CHECKING:
@@ -113,6 +113,27 @@ def open_catalog(settings: Settings) -> "Catalog":
     if settings.catalog_url is None:
         make_data_dir(settings)
     return Catalog.open(catalog_url(settings))
+
+
+def check_shards(settings: Settings, catalog: "Catalog") -> None:
+    """Return when every generation of the catalog has a writer under these settings.
+
+    Raises:
+        InvalidSettings: ``workers.shards`` was lowered: what was made under a higher shard would never be published.
+    """
+    import sqlalchemy as sa
+
+    from penstock.storage.catalog.tables import generations
+
+    with catalog.read() as connection:
+        highest = connection.scalar(sa.select(sa.func.max(generations.c.shard)))
+    shards = settings.workers.shards
+    if highest is not None and highest >= shards:
+        problem = (
+            f"workers.shards is {shards}, but there are collections of shard {highest}, which nobody would publish:"
+            f" set workers.shards to at least {highest + 1}; a collection keeps the shard it was made in"
+        )
+        raise InvalidSettings([problem])
 
 
 def open_objects(settings: Settings) -> "ObjectStore":

@@ -59,6 +59,7 @@ def _catalog(settings: Settings) -> str:
     catalog = wiring.open_catalog(settings)
     try:
         check_schema(catalog)
+        wiring.check_shards(settings, catalog)
         return f"{catalog.dialect}, the schema is this program's"
     finally:
         catalog.dispose()

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from penstock.settings.keys import admin_key_file, keep_secret
 from penstock.settings.model import Settings
-from penstock.settings.wiring import make_data_dir, open_catalog
+from penstock.settings.wiring import check_shards, make_data_dir, open_catalog
 
 
 def migrate_catalog(settings: Settings) -> None:
@@ -29,6 +29,10 @@ def prepare(settings: Settings, *, new_key: str | None = None, clock: Callable[[
 
     ``new_key`` replaces the key of an installation that exists; a key in the settings does so too, but is not returned.
     The key is kept for the command line of this user in `admin_key_file`.
+
+    Raises:
+        InvalidSettings: there are collections of a shard that ``workers.shards`` leaves without a writer.
+        Unsupported, Unavailable: as `migrate_catalog`.
     """
     from penstock.storage.catalog.tenants import create_tenant, ensure_installation, list_tenants  # noqa: PLC0415
 
@@ -36,6 +40,7 @@ def prepare(settings: Settings, *, new_key: str | None = None, clock: Callable[[
     chosen = settings.admin_key.get_secret_value() if settings.admin_key else new_key
     catalog = open_catalog(settings)
     try:
+        check_shards(settings, catalog)
         made = ensure_installation(catalog, now=clock(), key=chosen)
         present = {tenant.id for tenant in list_tenants(catalog)}
         for tenant in settings.tenants.create:

@@ -7,7 +7,7 @@ import pytest
 
 from penstock.settings.model import Workers
 from penstock.storage import ledger
-from penstock.storage.catalog.collections import CollectionInfo, create_collection
+from penstock.storage.catalog.collections import CollectionInfo, create_collection, shard_of
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.migrations import migrate
 from penstock.storage.catalog.tenants import create_tenant
@@ -72,7 +72,7 @@ class Bench:
             now=self.now,
         )
 
-    def collection(self, tenant: TenantId) -> CollectionInfo:
+    def collection(self, tenant: TenantId, *, shards: int = 1) -> CollectionInfo:
         create_tenant(self.catalog, tenant, now=self.now)
         return create_collection(
             self.catalog,
@@ -82,7 +82,7 @@ class Bench:
             dimensions=256,
             metric="cosine",
             chunking={},
-            shards=1,
+            shards=shards,
             now=self.now,
         )
 
@@ -161,6 +161,25 @@ def test_one_message_per_shard_waits_however_many_batches_are_ready(bench):
     assert (
         len(ledger.take_ready(bench.catalog, stage="index", now=bench.now, limit=SHARD_BATCHES, resend_after_s=1)) == 0
     )
+
+
+def test_a_shard_without_a_writer_holds_up_nobody_else_and_is_named_once(bench, caplog):
+    """Somebody lowered workers.shards: its queue does not exist, and sending to it would fail."""
+    for collection in (bench.collection(ACME, shards=1_000), bench.collection(TenantId("other"))):
+        bench.submit(collection)
+    for task, finish in [(routes.CHUNK, bench.finish_chunk), (routes.EMBED, bench.finish_embed)]:
+        bench.dispatcher.turn()
+        for message in bench.queue.taken():
+            assert message.task == task
+            finish(str(message.argument))
+    bench.submit(bench.collection(TenantId("third")))
+    for _ in range(3):
+        bench.dispatcher.turn()
+        bench.now += 40
+
+    assert {message.queue for message in bench.queue.taken()} == {"index.0", "chunk"}
+    [record] = [record for record in caplog.records if "workers.shards" in record.getMessage()]
+    assert record.shard == shard_of(ACME, shards=1_000)
 
 
 def test_the_queue_stays_shallow_and_the_rest_waits_in_the_ledger(bench):

@@ -5,7 +5,10 @@ import sqlalchemy as sa
 
 from penstock.settings import wiring
 from penstock.settings.model import Settings
+from penstock.storage.catalog.collections import create_collection
 from penstock.storage.catalog.migrations import migrate
+from penstock.storage.catalog.tenants import create_tenant
+from penstock.storage.ids import TenantId
 from penstock.workers.run import ROLES, main
 
 
@@ -34,6 +37,29 @@ def test_an_unknown_shard_is_refused(settings, capsys):
     catalog.dispose()
 
     assert "workers.shards is 1" in refusal(capsys, "index", "--shard", "0", "--shard", "1")
+
+
+@pytest.mark.parametrize("role", ["index", "beat"])
+def test_fewer_shards_than_collections_were_made_in_are_refused(settings, capsys, role):
+    catalog = wiring.open_catalog(settings)
+    migrate(catalog)
+    create_tenant(catalog, TenantId("acme"), now=1.0)
+    info = create_collection(
+        catalog,
+        tenant=TenantId("acme"),
+        name="docs",
+        model="hash",
+        dimensions=256,
+        metric="cosine",
+        chunking={},
+        shards=1_000,
+        now=1.0,
+    )
+    catalog.dispose()
+    line = refusal(capsys, role)
+
+    assert f"collections of shard {info.generation.shard}" in line
+    assert f"workers.shards to at least {info.generation.shard + 1}" in line
 
 
 @pytest.mark.parametrize("role", ["chunk", "beat"])

@@ -61,9 +61,11 @@ def test_fewer_shards_than_collections_were_made_in_are_found_before_anything_st
     shard = create_collection(catalog, tenant=TenantId("default"), name="docs", **options).generation.shard
     catalog.dispose()
 
-    for ok, found in [findings(settings)["catalog"], (False, str(pytest.raises(InvalidSettings, prepare, settings)))]:
-        assert not ok
-        assert f"set workers.shards to at least {shard + 1}" in found
+    with pytest.raises(InvalidSettings, match=f"set workers.shards to at least {shard + 1}"):
+        prepare(settings)
+    ok, found = findings(settings)["catalog"]
+    assert not ok
+    assert f"set workers.shards to at least {shard + 1}" in found
     assert findings(settings.model_copy(update={"workers": Workers(shards=shard + 1)}))["catalog"][0]
 
 
