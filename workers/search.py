@@ -19,8 +19,9 @@ from penstock.settings.logs import log_failure
 from penstock.settings.model import Settings
 from penstock.storage import kernels
 from penstock.storage.catalog.collections import CollectionInfo, get_collection
-from penstock.storage.ids import GenerationId, JobId, TenantId
+from penstock.storage.ids import GenerationId, JobId, ManifestVersion, TenantId
 from penstock.storage.intake import accept
+from penstock.storage.tokens import read_token, token_of
 
 from . import routes
 from .components import Components
@@ -142,18 +143,19 @@ def _check_size(asked: SubmitRequest, settings: Settings) -> None:
 def _wanted_version(token: str | None, collection: CollectionInfo) -> int:
     if token is None:
         return 0
-    generation_id, _, version = token.rpartition(":")
-    if not (generation_id and version.isascii() and version.isdigit() and len(version) <= 18):
-        raise InvalidRequest("min_token is not a token: take it from a job, a collection or a search")
+    try:
+        generation_id, version = read_token(token)
+    except ValueError as error:
+        raise InvalidRequest("min_token is not a token: take it from a job, a collection or a search") from error
     if generation_id != collection.generation.id:
         raise InvalidRequest("min_token belongs to another collection, or to a generation that is not active any more")
-    return int(version)
+    return version
 
 
 def _result(found: Retrieval, *, took_ms: float) -> dict[str, Any]:
     return {
         "hits": [hit.described() for hit in found.hits],
         "version": found.version,
-        "token": f"{found.generation_id}:{found.version}",
+        "token": token_of(found.generation_id, ManifestVersion(found.version)),
         "took_ms": round(took_ms, 3),
     }

@@ -10,7 +10,7 @@ from penstock.storage.catalog.collections import CollectionInfo
 from penstock.storage.catalog.documents import DocumentInfo
 from penstock.storage.catalog.jobs import JobInfo
 from penstock.storage.catalog.tenants import TenantInfo
-from penstock.storage.ids import GenerationId, ManifestVersion
+from penstock.storage.tokens import token_of
 
 JSON = "application/json"
 
@@ -18,19 +18,6 @@ JSON = "application/json"
 def answer(content: dict[str, Any], *, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """Return ``content`` as JSON in one pass, without checking our own answer once more."""
     return Response(to_json(content), status_code=status, headers=headers, media_type=JSON)
-
-
-def token(generation_id: GenerationId, version: ManifestVersion) -> str:
-    """Return the text that `read_token` understands; to callers it means nothing."""
-    return f"{generation_id}:{version}"
-
-
-def read_token(text: str) -> tuple[GenerationId, ManifestVersion]:
-    """Return what `token` was made of. Raises ValueError."""
-    generation_id, _, version = text.rpartition(":")
-    if not generation_id or not (version.isascii() and version.isdigit()) or len(version) > 18:
-        raise ValueError(text)
-    return GenerationId(generation_id), ManifestVersion(int(version))
 
 
 def tenant(info: TenantInfo) -> dict[str, Any]:
@@ -51,7 +38,7 @@ def collection(info: CollectionInfo) -> dict[str, Any]:
         "published_at": generation.published_at,
         "chunks": generation.live_chunks,
         "documents": dict(info.documents),
-        "token": token(generation.id, generation.version),
+        "token": token_of(generation.id, generation.version),
     }
 
 
@@ -92,7 +79,7 @@ def job(info: JobInfo) -> dict[str, Any]:
         "chunks_indexed": info.chunks_indexed,
         "cache_hits": info.cache_hits,
         "unchanged": info.unchanged,
-        "token": token(*info.token) if info.token else None,
+        "token": token_of(*info.token) if info.token else None,
     }
 
 

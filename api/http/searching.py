@@ -17,9 +17,9 @@ from penstock.pipeline.retrieval import MAX_EF, Retrieval, retrieve
 from penstock.storage.catalog.collections import CollectionInfo
 from penstock.storage.errors import NotFound
 from penstock.storage.ids import ManifestVersion
+from penstock.storage.tokens import read_token, token_of
 
 from ..errors import Refused
-from . import answers
 from .components import Components
 
 REMOTE = "openai/"  # models whose every query is a request to somebody else
@@ -41,7 +41,7 @@ def wait_for_token(components: Components, tenant: str, name: str, text: str) ->
 
 def _wanted_version(components: Components, tenant: str, name: str, text: str) -> ManifestVersion:
     try:
-        generation_id, version = answers.read_token(text)
+        generation_id, version = read_token(text)
     except ValueError as error:
         raise Refused(
             "min_token is not a token: take it from a job, a collection or a search", param="min_token"
@@ -100,7 +100,7 @@ def _search(components: Components, info: CollectionInfo, asked: SearchQuery) ->
     answer: dict[str, Any] = {
         "hits": [hit.described() for hit in found.hits],
         "version": found.version,
-        "token": answers.token(found.generation_id, ManifestVersion(found.version)),
+        "token": token_of(found.generation_id, ManifestVersion(found.version)),
         "took_ms": _ms(time.perf_counter() - started),
         "explain": _explanation(info, found) if asked.explain else None,
     }

@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.api.errors import TRANSLATIONS, Refused, refusal
-from penstock.api.http import answers
 from penstock.api.http.bodies import parse_json
 from penstock.api.http.gate import REMEMBERED_S, KeyGate
 from penstock.api.http.lookups import Lookups
@@ -22,6 +21,7 @@ from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.migrations import migrate
 from penstock.storage.catalog.tenants import ensure_installation
 from penstock.storage.ids import TenantId
+from penstock.storage.tokens import read_token, token_of
 
 TENANT = TenantId("default")
 
@@ -162,10 +162,10 @@ def test_a_misspelt_field_is_recognised_where_it_stands(kind, body, param, words
 
 @given(version=st.integers(0, 10**17))
 def test_tokens_say_what_they_were_made_of(version):
-    assert answers.read_token(answers.token("gen_1:2", version)) == ("gen_1:2", version)
+    assert read_token(token_of("gen_1:2", version)) == ("gen_1:2", version)
 
 
 @pytest.mark.parametrize("text", ["", ":", "gen_1", "gen_1:", "gen_1:-1", "gen_1:1.0", "gen_1:٣", "gen_1:" + "9" * 30])
 def test_whatever_is_no_token_is_refused(text):
     with pytest.raises(ValueError):  # noqa: PT011 its caller words it
-        answers.read_token(text)
+        read_token(text)
