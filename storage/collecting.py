@@ -1,8 +1,8 @@
 """Collecting garbage: objects that nothing names any more. It decides nothing about what is current: the catalog does.
 
-Three guards stand between a file and its deletion. A manifest within retention names it: kept. It is younger than the
-longest write: kept, for what will name it may be on its way. A retained manifest cannot be read: nothing of that
-generation is collected, for nobody knows what it named.
+Three guards stand between a file and its deletion. A manifest within retention names it: kept. It is young: kept, for
+what will name it may be on its way (``grace.py`` says how long that may take). A retained manifest cannot be read:
+nothing of that generation is collected, for nobody knows what it named.
 """
 
 import logging
@@ -14,16 +14,16 @@ from sqlalchemy import Column, select
 
 from . import paths
 from .catalog.engine import Catalog
-from .catalog.tables import batches, generations, versions
+from .catalog.tables import batches, collections, generations, versions
 from .catalog.values import slices
 from .errors import Damaged, Unsupported
+from .grace import MIN_AGE_S
 from .ids import BatchId, GenerationId, TenantId
 from .manifests import Manifest, read_manifest
 from .objects import ObjectInfo, ObjectStore
 
 log = logging.getLogger(__name__)
 
-MIN_AGE_S = 3_600.0
 _PACKS_PER_TRANSACTION = 20  # while it lasts nobody is accepted
 
 
@@ -33,7 +33,7 @@ class Retention:
 
     keep_versions: int = 10  # the current one included
     keep_s: float = 3_600.0
-    min_age_s: float = MIN_AGE_S  # more than the longest time between writing a file and publishing it
+    min_age_s: float = MIN_AGE_S
 
 
 @dataclass(frozen=True)
@@ -103,13 +103,16 @@ def collect_lost_staging(
 def collect_packs(
     catalog: Catalog, objects: ObjectStore, *, tenant: TenantId, now: float, min_age_s: float = MIN_AGE_S
 ) -> Collected:
-    """Delete packs that no document version refers to: submissions that died before their transaction."""
+    """Delete packs that no document version refers to: of versions that were pruned, or never committed."""
     old = [info for info in objects.list(paths.packs_prefix(tenant)) if now - info.modified_at >= min_age_s]
     used = _named(catalog, versions.c.pack, versions.c.pack, among=[info.name for info in old])
     unused = [info for info in old if info.name not in used]
     collected = Collected()
     for some in slices(unused, _PACKS_PER_TRANSACTION):
         with catalog.write("collect_packs") as connection:
+            # Every accept holds its collection from its first statement on: none is between its look and its commit.
+            owned = select(collections.c.id).where(collections.c.tenant_id == tenant).order_by(collections.c.id)
+            connection.execute(owned.with_for_update()).all()
             still = versions.c.pack.in_([info.name for info in some])
             names = set(connection.scalars(select(versions.c.pack).where(still).distinct()))
             # Looked at again: the same bytes may have been submitted since, which makes the pack young.

@@ -6,7 +6,7 @@ StorageError
 ├── NotFound          the named thing does not exist
 ├── AlreadyExists     the name is taken, or the object was written before
 ├── Conflict          the state does not allow it now: look again
-│   └── Fenced        another writer holds the lease: stop and discard
+│   └── Fenced        another writer holds the lease, or time ran out: stop and discard
 ├── Damaged           a file or row is not what its checksum or format says: never served
 ├── Unsupported       written by a newer program: upgrade this one
 └── Unavailable       a server or a lock did not answer: try again
@@ -39,7 +39,7 @@ class Conflict(StorageError):
 
 
 class Fenced(Conflict):
-    """Raised when another writer took the lease, or published first: what was prepared must be discarded."""
+    """Raised when another writer took the lease or published first, or this one took too long: discard the files."""
 
 
 class Damaged(StorageError):

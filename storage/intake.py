@@ -4,6 +4,7 @@ From the moment accept() returns, a document is indexed or visibly failed, whate
 """
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,7 @@ from .catalog.sources import KnownDocument, hold_sources, read_sources
 from .catalog.tables import collections, generations, jobs, versions
 from .catalog.tables import documents as documents_table
 from .catalog.values import slices
-from .errors import Conflict, NotFound
+from .errors import Conflict, NotFound, Unavailable
 from .ids import CollectionId, DocumentId, GenerationId, JobId, TenantId, VersionId, new_id
 from .objects import ObjectStore
 from .submissions import Candidate, Pack, SubmittedDocument, checked, write_pack
@@ -85,12 +86,11 @@ def accept(
         known = read_sources(connection, collection_id, sources=[candidate.source for candidate in candidates])
     # What looks unchanged need not be written; the transaction decides again.
     unchanged = {one.source for one in candidates if one.source in known and _holds(known[one.source], one)}
-    try:
-        pack = write_pack(objects, tenant, candidates, left_out=unchanged)
-        return _record(catalog, objects, target, candidates, pack=pack, job_id=job_id)
-    except _BytesLeftOut:
-        pack = write_pack(objects, tenant, candidates, left_out=())
-        return _record(catalog, objects, target, candidates, pack=pack, job_id=job_id)
+    for left_out in (unchanged, set[str]()):
+        pack = write_pack(objects, tenant, candidates, left_out=left_out)
+        with suppress(_BytesLeftOut):
+            return _record(catalog, objects, target, candidates, pack=pack, job_id=job_id)
+    raise Unavailable("the bytes of this submission were collected twice while it was being recorded. Try again.")
 
 
 def _record(
@@ -111,7 +111,8 @@ def _record(
         changed = [candidate for candidate in candidates if not _holds(known[candidate.source], candidate)]
         if any(candidate.source not in pack.offsets for candidate in changed):
             raise _BytesLeftOut
-        if changed and not objects.exists(pack.name or ""):  # an old pack of the same bytes was collected just now
+        # The collector cannot come any more (it waits for the collection's row): what is here now stays.
+        if changed and not objects.exists(pack.name or ""):
             raise _BytesLeftOut
         unchanged = len(candidates) - len(changed)
         job = _record_job(connection, target, job_id, opened=bool(changed), unchanged=unchanged)

@@ -15,8 +15,9 @@ from sqlalchemy import Connection
 
 from .catalog.engine import Catalog
 from .commits import Replacement, Standing, advance, live_chunk_ids, read_standing, replace_chunks
-from .errors import Damaged
+from .errors import Damaged, Fenced
 from .failpoints import hit
+from .grace import COMMIT_WITHIN_S
 from .ids import ChunkId, GenerationId, ManifestVersion
 from .leases import acquire_lease, release_lease, renew_lease
 from .manifests import Manifest, Swap, check_invariants, name_of, read_manifest
@@ -73,8 +74,8 @@ class Publisher:
             in_transaction: called inside the committing transaction; what it raises undoes everything.
 
         Raises:
-            Fenced: another writer has the lease, or published first. Discard, look again.
-            Conflict: the swap's inputs are gone.
+            Fenced: another writer has the lease, or published first, or this one took too long. Discard, look again.
+            Conflict: the swap's inputs or its output are gone.
             Damaged: vectors of another size or not finite; or what is stored contradicts itself. Nothing is published.
             NotFound: there is no such generation in this shard.
         """
@@ -84,6 +85,7 @@ class Publisher:
         if replacement.additions is not None:
             _check_vectors(replacement.additions, vectors, dimensions=current.dimensions)
         changed = bool(swap or len(replacement.doomed) or replacement.additions)
+        begun_at = self._clock()
         published = PublishedManifest(standing.name, current, ChunkId(current.next_chunk_id), changed)
         hit("publish.begun")
         if changed:
@@ -96,7 +98,14 @@ class Publisher:
             replace_chunks(connection, current, replacement, first_chunk_id=current.next_chunk_id)
             if in_transaction is not None:
                 in_transaction(connection, published)
+            if changed:
+                self._check_in_time(generation_id, begun_at=begun_at)
         return published
+
+    def _check_in_time(self, generation_id: GenerationId, *, begun_at: float) -> None:
+        took_s = self._clock() - begun_at
+        if took_s > COMMIT_WITHIN_S:
+            raise Fenced(f"publishing {generation_id} took {took_s:.0f} s: what it wrote may be collected already")
 
     def _current(self, standing: Standing) -> Manifest:
         """Return the current manifest, with the catalog's word for everything but the segments."""

@@ -48,7 +48,7 @@ def swap_in(objects: ObjectStore, manifest: Manifest, swap: Swap) -> Manifest:
     dropped because none of its rows was live.
 
     Raises:
-        Conflict: the merge was swapped in before, or its inputs were replaced by another one.
+        Conflict: the merge was swapped in before, its inputs were replaced by another one, or its output is gone.
         Damaged: the output would lose a live chunk, or show a dead one.
     """
     output = swap.output
@@ -56,6 +56,8 @@ def swap_in(objects: ObjectStore, manifest: Manifest, swap: Swap) -> Manifest:
     others = [entry for entry in manifest.segments if entry.id not in swap.inputs]
     if not replaced or any(_overlap(entry, output) for entry in others):
         raise Conflict(f"the inputs of merged segment {output.id} are gone: drop it")
+    if not all(objects.exists(file.name) for file in output.all_files):
+        raise Conflict(f"files of merged segment {output.id} are gone: drop it")
     rows = _dead_rows(objects, output, replaced=replaced)
     fresh = np.setdiff1d(rows, read_deletes(objects, output), assume_unique=True)
     successor: SegmentEntry | None = output

@@ -11,7 +11,6 @@ from penstock.storage.catalog.tables import batches
 from penstock.storage.catalog.tenants import list_tenants
 from penstock.storage.catalog.values import slices
 from penstock.storage.collecting import (
-    MIN_AGE_S,
     Collected,
     collect_generations,
     collect_lost_staging,
@@ -19,6 +18,7 @@ from penstock.storage.collecting import (
     collect_scratch,
     collect_staging,
 )
+from penstock.storage.grace import MIN_AGE_S
 from penstock.storage.ids import BatchId, TenantId
 from penstock.storage.manifests import Swap
 

@@ -1,6 +1,7 @@
 """Accepting documents: committed or not at all, numbered per document, and harmless to repeat."""
 
-from concurrent.futures import ThreadPoolExecutor
+import time
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import pytest
 import sqlalchemy as sa
@@ -10,7 +11,9 @@ from penstock.storage.catalog.documents import known
 from penstock.storage.catalog.jobs import cancel_job, get_job
 from penstock.storage.catalog.tables import documents, versions
 from penstock.storage.catalog.tenants import create_tenant
-from penstock.storage.errors import Conflict, InvalidMetadata, InvalidName, NotFound
+from penstock.storage.collecting import collect_packs
+from penstock.storage.errors import Conflict, InvalidMetadata, InvalidName, NotFound, Unavailable
+from penstock.storage.grace import MIN_AGE_S
 from penstock.storage.ids import GenerationId, JobId, TenantId
 from penstock.storage.intake import SubmittedDocument
 from penstock.storage.submissions import checked
@@ -263,3 +266,39 @@ def test_an_old_pack_that_is_collected_during_a_submission_is_written_again(line
     line.submit("a")
 
     assert packs(line) == collected
+
+
+def test_a_pack_that_is_collected_again_and_again_is_an_outage_and_accepts_nothing(line, monkeypatch):
+    write_pack = intake.write_pack
+
+    def write_and_lose(objects, *args, **kwargs):
+        pack = write_pack(objects, *args, **kwargs)
+        objects.delete(pack.name)
+        return pack
+
+    monkeypatch.setattr(intake, "write_pack", write_and_lose)
+    with pytest.raises(Unavailable, match="Try again"):
+        line.submit("a")
+    assert line.states() == {}
+
+
+def test_the_collector_waits_for_an_accept_that_stalls_before_its_commit(line, monkeypatch):
+    """However long it stalls: to this collector the pack is old, and no version names it yet."""
+    insert_versions = intake._insert_versions
+
+    def collect():
+        later = time.time() + 2 * MIN_AGE_S
+        return collect_packs(line.catalog, line.objects, tenant=line.tenant, now=later)
+
+    def stall(*args, **kwargs):
+        begun.append(threads.submit(collect))
+        wait(begun, timeout=0.5)  # it must not come through while this lasts
+        return insert_versions(*args, **kwargs)
+
+    begun: list = []
+    monkeypatch.setattr(intake, "_insert_versions", stall)
+    with ThreadPoolExecutor(1) as threads:
+        line.submit("a")
+
+    assert begun[0].result().objects == 0
+    assert len(packs(line)) == 1

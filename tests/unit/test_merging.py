@@ -258,6 +258,19 @@ def test_a_swap_of_which_another_merge_took_a_part_is_refused(store):
         store.publish(swap=whole)
 
 
+@pytest.mark.parametrize("suffix", [".segment", ".hnsw"])
+def test_a_swap_whose_output_was_collected_is_refused(store, suffix):
+    fill(store, 12)
+    manifest = current_manifest(store.catalog, store.objects)
+    output = build_merge(store.objects, manifest, manifest.segments, graph_rows=GRAPH_ROWS)
+    before = store.content()
+    store.objects.delete(next(file.name for file in output.files if file.name.endswith(suffix)))
+
+    with pytest.raises(Conflict, match="are gone: drop it"):
+        store.publish(swap=Swap([each.id for each in manifest.segments], output))
+    assert store.content() == before
+
+
 def test_a_swap_that_would_lose_chunks_is_refused(store):
     fill(store, 5)
     manifest = current_manifest(store.catalog, store.objects)

@@ -5,19 +5,24 @@ import pytest
 from sqlalchemy import select, update
 
 from penstock.storage.catalog.tables import chunks, generations
+from penstock.storage.collecting import Retention, collect_generations
 from penstock.storage.errors import Conflict, Damaged, Fenced, NotFound
+from penstock.storage.grace import COMMIT_WITHIN_S, MIN_AGE_S
 from penstock.storage.ids import GenerationId
 from penstock.storage.leases import acquire_lease, release_lease, renew_lease
+from penstock.storage.objects import MemoryObjects
 from penstock.storage.publishing import Publisher
 from penstock.storage.rows import Rows
 
 from ..storage_samples import (
     DIMENSIONS,
     GENERATION,
+    TENANT,
     InterceptedObjects,
     Store,
     current_manifest,
     new_store,
+    open_catalog,
     rows_of,
     texts_of,
     unit_vectors,
@@ -114,6 +119,29 @@ def test_what_in_transaction_raises_undoes_everything(store):
     assert store.content() == before
     store.add({"b": ["two"]})
     assert texts_of(store.content()) == {"a": ["one"], "b": ["two"]}
+
+
+def test_a_publisher_that_stalled_until_its_files_may_be_collected_commits_nothing(tmp_path):
+    store = Store(open_catalog(tmp_path), MemoryObjects(clock=lambda: store.now))
+    store.add({"a": ["one"]})
+    before = store.content()
+
+    def stall(_connection, _published):
+        store.now += MIN_AGE_S
+        retention = Retention(keep_versions=1, keep_s=0.0)
+        assert collect_generations(store.catalog, store.objects, tenant=TENANT, now=store.now, retention=retention)
+
+    with pytest.raises(Fenced, match="may be collected"):
+        store.add({"a": ["uno"]}, in_transaction=stall)
+    assert store.content() == before
+
+
+def test_a_publisher_that_was_slow_still_commits_in_time(store):
+    def dawdle(_connection, _published):
+        store.now += COMMIT_WITHIN_S - 10
+
+    store.add({"a": ["one"]}, in_transaction=dawdle)
+    assert texts_of(store.content()) == {"a": ["one"]}
 
 
 def test_chunks_of_the_catalog_are_those_of_the_rows(store):
