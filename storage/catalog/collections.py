@@ -122,6 +122,8 @@ def delete_collection(catalog: Catalog, *, tenant: TenantId, name: str) -> None:
         collection_id = connection.scalar(wanted.with_for_update())  # nobody can add rows below it from here on
         if collection_id is None:
             raise NotFound(f"there is no collection {name!r}")
+        its_jobs = sa.select(jobs.c.id).where(jobs.c.collection_id == collection_id).order_by(jobs.c.id)
+        connection.execute(its_jobs.with_for_update()).all()  # before batches and versions, as everywhere
         mine = sa.select(generations.c.id).where(generations.c.collection_id == collection_id)
         for table in (chunks, batches):
             connection.execute(sa.delete(table).where(table.c.generation_id.in_(mine)))

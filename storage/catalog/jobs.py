@@ -130,7 +130,7 @@ def _job(row: Row[Any], progress: Progress) -> JobInfo:
         chunks_total=progress.chunks_total,
         chunks_embedded=progress.chunks_embedded,
         chunks_indexed=progress.chunks_indexed,
-        cache_hits=row.cache_hits + progress.cache_hits,
+        cache_hits=row.cache_hits,
         unchanged=row.unchanged,
         token=progress.token,
     )

@@ -1,4 +1,7 @@
-"""How far the documents of some jobs came: two grouped reads, whatever the number of documents."""
+"""How far the documents of some jobs came: two grouped reads, whatever the number of documents.
+
+Only what is being embedded is looked up in the batches; what is over stays true when its batches are gone.
+"""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -19,7 +22,6 @@ class Progress:
     chunks_total: int
     chunks_embedded: int
     chunks_indexed: int
-    cache_hits: int
     token: tuple[GenerationId, ManifestVersion] | None
 
 
@@ -27,13 +29,11 @@ class Progress:
 class _Group:
     """The embed batches of one group, which may hold documents of several jobs."""
 
-    generation_id: GenerationId
     chunks: int
     embedded: int
-    cache_hits: int
 
-    def share(self, amount: int, *, of_chunks: int) -> float:
-        return amount * of_chunks / self.chunks if self.chunks else 0.0
+    def embedded_of(self, chunks: int) -> float:
+        return self.embedded * chunks / self.chunks if self.chunks else 0.0
 
 
 def read_progress(connection: Connection, job_ids: Sequence[str]) -> dict[str, Progress]:
@@ -42,61 +42,50 @@ def read_progress(connection: Connection, job_ids: Sequence[str]) -> dict[str, P
     for some in slices(list(job_ids)):
         for row in connection.execute(_versions_by_group(some)):
             by_job[row.job_id].append(row)
-    groups = _read_groups(
-        connection, sorted({row.batch_id for rows in by_job.values() for row in rows if row.batch_id})
-    )
+    embedding = {row.batch_id for rows in by_job.values() for row in rows if row.state == "embedding"}
+    groups = _read_groups(connection, sorted(embedding))
     return {job_id: _progress(rows, groups) for job_id, rows in by_job.items()}
 
 
 def _versions_by_group(job_ids: Sequence[str]) -> sa.Select[Any]:
-    key = (versions.c.job_id, versions.c.state, versions.c.batch_id)  # ix_versions_progress covers this read
+    key = (versions.c.job_id, versions.c.state, versions.c.batch_id, versions.c.generation_id)
     counted = (
         sa.func.count().label("documents"),
         sa.func.coalesce(sa.func.sum(versions.c.chunk_count), 0).label("chunks"),
         sa.func.max(versions.c.indexed_version).label("indexed_version"),
     )
+    # ix_versions_progress covers this read.
     return sa.select(*key, *counted).where(versions.c.job_id.in_(job_ids)).group_by(*key)
 
 
 def _read_groups(connection: Connection, group_ids: Sequence[str]) -> dict[str, _Group]:
     embedded = sa.case((batches.c.state == "done", batches.c.chunk_count), else_=0)
-    grouped = sa.select(
-        batches.c.group_id,
-        sa.func.min(batches.c.generation_id),
-        sa.func.sum(batches.c.chunk_count),
-        sa.func.sum(embedded),
-        sa.func.sum(batches.c.cache_hits),
-    ).where(batches.c.stage == "embed")
+    sums = (sa.func.sum(batches.c.chunk_count), sa.func.sum(embedded))
+    grouped = sa.select(batches.c.group_id, *sums).where(batches.c.stage == "embed")
     found: dict[str, _Group] = {}
     for some in slices(group_ids):
         rows = connection.execute(grouped.where(batches.c.group_id.in_(some)).group_by(batches.c.group_id))
-        for group_id, generation_id, *counts in rows:
-            found[group_id] = _Group(generation_id, *(int(count) for count in counts))
+        found |= {group_id: _Group(int(chunks), int(done)) for group_id, chunks, done in rows}
     return found
 
 
 def _progress(rows: Sequence[Row[Any]], groups: Mapping[str, _Group]) -> Progress:
     documents: dict[str, int] = defaultdict(int)
     chunks: dict[str, int] = defaultdict(int)
-    half_embedded = cache_hits = 0.0
+    half_embedded = 0.0
     token: tuple[ManifestVersion, GenerationId] | None = None
     for row in rows:
         documents[row.state] += row.documents
         chunks[row.state] += int(row.chunks)
-        group = groups.get(row.batch_id)
-        if group is None:
-            continue
-        cache_hits += group.share(group.cache_hits, of_chunks=int(row.chunks))
-        if row.state == "embedding":
-            half_embedded += group.share(group.embedded, of_chunks=int(row.chunks))
+        if row.state == "embedding" and row.batch_id in groups:
+            half_embedded += groups[row.batch_id].embedded_of(int(row.chunks))
         if row.indexed_version is not None:
-            token = max(token or (ManifestVersion(0), group.generation_id), (row.indexed_version, group.generation_id))
+            token = max(token or (ManifestVersion(0), GenerationId("")), (row.indexed_version, row.generation_id))
     past = chunks["indexing"] + chunks["indexed"]
     return Progress(
         documents=dict(documents),
         chunks_total=chunks["embedding"] + past,
         chunks_embedded=past + round(half_embedded),
         chunks_indexed=chunks["indexed"],
-        cache_hits=round(cache_hits),
         token=(token[1], token[0]) if token else None,
     )

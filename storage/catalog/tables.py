@@ -121,10 +121,11 @@ jobs = Table(
     Column("state", String(16), _one_of("state", JOB_STATES), nullable=False),
     Column("created_at", Double, nullable=False),
     Column("finished_at", Double),
-    Column("cache_hits", BigInteger, nullable=False, default=0),
+    Column("cache_hits", BigInteger, nullable=False, default=0),  # chunks whose vectors were in the cache
     Column("unchanged", BigInteger, nullable=False, default=0),  # submitted documents that were already here
     Index(None, "tenant_id", "created_at"),
     Index(None, "state"),
+    _partial("ix_jobs_cache_hits", "cache_hits", where="cache_hits > 0"),  # for their sum
 )
 
 documents = Table(
@@ -171,7 +172,9 @@ versions = Table(  # document versions: what was submitted, and how far it came
     Column("finished_at", Double),
     Column("indexed_version", BigInteger),  # manifest version that first served it
     UniqueConstraint("document_id", "number"),
-    Index("ix_versions_progress", "job_id", "state", "batch_id", "chunk_count", "indexed_version"),  # covers JobInfo
+    Index(  # covers JobInfo
+        "ix_versions_progress", "job_id", "state", "batch_id", "generation_id", "chunk_count", "indexed_version"
+    ),
     Index(None, "batch_id"),
     Index(None, "pack"),  # for the collector: is it in use?
     # No index begins with the state: SQLite would prefer it to a list of ids and look at every version in that state.
@@ -182,6 +185,7 @@ versions = Table(  # document versions: what was submitted, and how far it came
 # Conditions with the word in them, not a parameter: only so does a server see that a partial index answers them.
 IS_QUEUED = versions.c.state == literal_column("'queued'")
 IS_EMBEDDING = versions.c.state == literal_column("'embedding'")
+HAS_CACHE_HITS = jobs.c.cache_hits > literal_column("0")
 
 chunks = Table(  # live chunks of the indexed version of each document
     "chunks",
@@ -217,7 +221,6 @@ batches = Table(
     Column("input", Text),  # staging object to read
     Column("output", Text),  # staging object written
     Column("details", JSON(none_as_null=True)),  # embed: its versions; merge: segments in; swap: the built segment
-    Column("cache_hits", Integer, nullable=False, default=0),
     Column("error", Text),
     Column("created_at", Double, nullable=False),
     Column("finished_at", Double),

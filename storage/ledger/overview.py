@@ -8,7 +8,7 @@ from sqlalchemy.engine import Connection
 
 from ..catalog.completion import OPEN_BATCH
 from ..catalog.engine import Catalog
-from ..catalog.tables import BATCH_STAGES, IS_QUEUED, batches, generations, jobs, versions
+from ..catalog.tables import BATCH_STAGES, HAS_CACHE_HITS, IS_QUEUED, batches, generations, jobs, versions
 from ..ids import JobId, TenantId
 
 
@@ -27,7 +27,7 @@ class StageOverview:
 class Overview:
     """``queued`` documents are accepted and in no batch yet. ``running_jobs``: newest first.
 
-    ``embedding_cache_hits``: chunks that were not embedded anew, in all batches the ledger still has.
+    ``embedding_cache_hits``: chunks that were not embedded anew, in all jobs there are.
     """
 
     queued: int
@@ -46,7 +46,7 @@ def overview(catalog: Catalog, *, max_jobs: int = 50) -> Overview:
             oldest_queued_at=oldest_queued_at,
             stages=_stages(connection),
             running_jobs=_running_jobs(connection, max_jobs=max_jobs),
-            embedding_cache_hits=int(connection.scalar(sa.select(sa.func.sum(batches.c.cache_hits))) or 0),
+            embedding_cache_hits=_cache_hits(connection),
         )
 
 
@@ -56,6 +56,10 @@ def models_in_use(catalog: Catalog) -> list[tuple[str, int]]:
         active = generations.c.state == "active"
         found = sa.select(generations.c.model, generations.c.dimensions).where(active).distinct()
         return sorted((model, dimensions) for model, dimensions in connection.execute(found))
+
+
+def _cache_hits(connection: Connection) -> int:
+    return int(connection.scalar(sa.select(sa.func.sum(jobs.c.cache_hits)).where(HAS_CACHE_HITS)) or 0)
 
 
 def _queued(connection: Connection) -> tuple[int, float | None]:

@@ -16,7 +16,7 @@ from penstock.storage.catalog.collections import (
 )
 from penstock.storage.catalog.documents import get_document, list_documents
 from penstock.storage.catalog.jobs import cancel_job, get_job, list_jobs
-from penstock.storage.catalog.tables import generations, installation
+from penstock.storage.catalog.tables import batches, generations, installation
 from penstock.storage.catalog.tenants import (
     admin_key_matches,
     create_tenant,
@@ -25,6 +25,7 @@ from penstock.storage.catalog.tenants import (
 )
 from penstock.storage.errors import AlreadyExists, Conflict, InvalidName, NotFound
 from penstock.storage.ids import DocumentId, GenerationId, JobId, TenantId
+from penstock.storage.ledger.overview import overview
 
 from ..ledger_line import TENANT, Line, document, new_line, rows
 
@@ -244,6 +245,33 @@ def test_jobs_that_share_batches_share_their_counts(line):
     line.finish_embedding(claim, cache_hits=4)
     counts = [get_job(line.catalog, tenant=TENANT, job_id=one.job_id) for one in (big, small)]
     assert [(one.chunks_embedded, one.cache_hits) for one in counts] == [(3, 3), (1, 1)]
+
+
+def test_what_the_cache_saved_is_kept_when_the_batches_are_gone(line):
+    line.submit("a", "b", "c")
+    line.submit("d", "e")
+    line.submit("f", "g")
+    line.chunk()
+    (claim,) = (line.claim(batch) for batch in line.send("embed"))
+    line.finish_embedding(claim, cache_hits=5)
+    line.index()
+    with line.catalog.write() as connection:
+        connection.execute(sa.delete(batches))
+
+    listed = list_jobs(line.catalog, tenant=TENANT)
+    assert [job.cache_hits for job in reversed(listed)] == [2, 1, 2]
+    assert {job.token for job in listed} == {(line.collection.generation.id, 1)}
+    assert overview(line.catalog).embedding_cache_hits == 5
+
+
+def test_a_claim_that_was_lost_counts_no_cache_hits(line):
+    job_id = line.submit("a").job_id
+    line.chunk()
+    claim = line.claimed("embed")
+    line.retry(claim)
+    with pytest.raises(Conflict):
+        line.finish_embedding(claim, cache_hits=1)
+    assert get_job(line.catalog, tenant=TENANT, job_id=job_id).cache_hits == 0
 
 
 def test_a_token_is_kept_when_the_document_was_replaced_since(line):

@@ -104,6 +104,7 @@ def _create_jobs() -> None:
     )
     op.create_index("ix_jobs_tenant_id_created_at", "jobs", ["tenant_id", "created_at"])
     op.create_index("ix_jobs_state", "jobs", ["state"])
+    _create_partial_index("ix_jobs_cache_hits", "jobs", ["cache_hits"], "cache_hits > 0")
 
 
 def _create_documents() -> None:
@@ -142,7 +143,7 @@ def _create_versions() -> None:
         sa.Column("indexed_version", sa.BigInteger),
         sa.UniqueConstraint("document_id", "number"),
     )
-    progress = ["job_id", "state", "batch_id", "chunk_count", "indexed_version"]
+    progress = ["job_id", "state", "batch_id", "generation_id", "chunk_count", "indexed_version"]
     op.create_index("ix_versions_progress", "versions", progress)
     op.create_index("ix_versions_batch_id", "versions", ["batch_id"])
     op.create_index("ix_versions_pack", "versions", ["pack"])
@@ -202,7 +203,6 @@ def _create_batches() -> None:
         sa.Column("input", sa.Text),
         sa.Column("output", sa.Text),
         sa.Column("details", sa.JSON(none_as_null=True)),
-        sa.Column("cache_hits", sa.Integer, nullable=False),
         sa.Column("error", sa.Text),
         _time("created_at"),
         _time("finished_at", nullable=True),
