@@ -162,6 +162,9 @@ class Submitted(Answer):
     job: Job
     accepted: int
     unchanged: int
+    replaced: int | None = Field(
+        default=None, description="how many of the accepted are new versions of documents that were here; null: unknown"
+    )
 
 
 class Document(Answer):

@@ -10,22 +10,29 @@ import sys
 def main() -> None:
     """Run one command and exit with its code: see `exits.ExitCode`."""
     try:
-        _run()
-    except KeyboardInterrupt:  # before the command could begin, or say more itself
-        sys.exit(130)
+        sys.exit(_run(sys.argv[1:]))
+    except KeyboardInterrupt:  # before the command could say more itself
+        from .exits import report_interrupt
+
+        sys.exit(report_interrupt(sys.argv[1:]))
 
 
-def _run() -> None:
+def _run(words: list[str]) -> int:
     try:
         import typer  # noqa: F401
     except ImportError:
         sys.exit("error: the command line is not installed; install it with: pip install 'penstock[all]'")
     from .application import app
-    from .exits import report
+    from .exits import ExitCode, is_typers, report, wants_json
 
     try:
-        app()
+        status = app(
+            prog_name="penstock", standalone_mode=False
+        )  # else Typer writes its errors itself, in its own form only
     except Exception as error:
-        if os.environ.get("PENSTOCK_DEBUG"):
+        if os.environ.get("PENSTOCK_DEBUG") and not is_typers(error):
             raise
-        sys.exit(report(error, as_json="--json" in sys.argv))
+        return report(error, as_json=wants_json(words))
+    if status == ExitCode.INTERRUPTED:  # Typer's word for Ctrl-C
+        raise KeyboardInterrupt
+    return int(status or 0)

@@ -1,6 +1,7 @@
 """Finds the server, the key and the tenant, and opens the client. No command talks to the catalog itself."""
 
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from .exits import UsageError
 
@@ -13,11 +14,13 @@ def connect(url: str | None, key: str | None, tenant: str) -> "Penstock":
     """Return a client. What is not given is looked up in the data directory of this machine's installation.
 
     Raises:
-        UsageError: there is no key.
+        UsageError: there is no key, or the URL is none.
         InvalidSettings: the settings had to be read and are wrong.
     """
     from penstock.client import Penstock
 
+    if url is not None:
+        check_url(url)
     if url is None or key is None:
         from penstock.settings.sources import load
 
@@ -25,6 +28,21 @@ def connect(url: str | None, key: str | None, tenant: str) -> "Penstock":
         url = url or _local_url(settings)
         key = key or _local_key(settings)
     return Penstock(url, key, tenant)
+
+
+def check_url(url: str) -> None:
+    """Check what was given as --url or PENSTOCK_URL.
+
+    Raises:
+        UsageError: it is no URL of a server.
+    """
+    try:
+        parts = urlsplit(url)
+        whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        whole = False
+    if not whole:
+        raise UsageError(f"--url {url}: not a URL of a server; write one such as http://127.0.0.1:7700")
 
 
 def _local_url(settings: "Settings") -> str:

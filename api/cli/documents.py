@@ -47,7 +47,9 @@ def list_(
 
 @app.command("show")
 def show(
-    document: Annotated[str, typer.Argument(help="Id of the document.", show_default=False)],
+    document: Annotated[
+        str, typer.Argument(help="Id of the document, as `penstock documents list` shows it.", show_default=False)
+    ],
     collection: Collection = "default",
     url: Url = None,
     key: Key = None,
@@ -55,8 +57,20 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show one document."""
+    from penstock.client import NotFound
+
     with connect(url, key, tenant) as client:
-        found = client.document(collection, document)
+        try:
+            found = client.document(collection, document)
+        except NotFound as error:
+            if error.code in ("unknown_collection", "unknown_tenant"):
+                raise
+            raise NotFound(
+                f"collection {collection!r} has no document with the id {document!r}: "
+                f"`penstock documents list --collection {collection}` shows the ids",
+                code=error.code,
+                status=error.status,
+            ) from error
     print_json(found) if as_json else _show(found)
 
 

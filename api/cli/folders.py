@@ -11,7 +11,7 @@ from .exits import UsageError
 
 @dataclass(frozen=True)
 class Found:
-    """A file and its source: its path below the folder that was given, with that folder's name in front."""
+    """A file and its source: its path below the folder that was given, with that folder's name or a prefix in front."""
 
     path: Path
     source: str
@@ -34,27 +34,40 @@ class Walk:
     skipped: list[Skipped] = field(default_factory=list)
 
 
-def walk(roots: Iterable[Path]) -> Walk:
+def walk(roots: Iterable[Path], *, prefix: str | None = None) -> Walk:
     """Return the files of ``roots``, which are files or folders.
 
-    Hidden files and folders are left out, links to folders are followed once.
+    Hidden files and folders are left out, links to folders are followed once. ``prefix`` takes the place of a folder's
+    name in the sources, and stands before the name of a file that is a root itself.
 
     Raises:
-        UsageError: a root does not exist, or two files would have the same source.
+        UsageError: a root does not exist, two files would have the same source, or the prefix is not text.
     """
+    if prefix is not None and not _is_text(prefix):
+        raise UsageError("--prefix is not valid UTF-8")
     result = Walk()
     seen: set[tuple[int, int]] = set()
     for root in roots:
         if not root.exists():
             raise UsageError(f"{root}: no such file or folder")
         name = Path(os.path.abspath(root)).name  # noqa: PTH100 a link keeps its own name
-        for entry in _below(root, name, seen):
+        for entry in _below(root, _begun(root, name, prefix), seen):
             if isinstance(entry, Found):
                 result.found.append(entry)
             else:
                 result.skipped.append(entry)
     _refuse_twins(result.found)
     return result
+
+
+def _begun(root: Path, name: str, prefix: str | None) -> str:
+    if prefix is None:
+        return name
+    return prefix if root.is_dir() else _joined(prefix, name)
+
+
+def _joined(begin: str, name: str) -> str:
+    return f"{begin}{name}" if not begin or begin.endswith("/") else f"{begin}/{name}"
 
 
 def _below(path: Path, source: str, seen: set[tuple[int, int]]) -> Iterator[Found | Skipped]:
@@ -66,7 +79,7 @@ def _below(path: Path, source: str, seen: set[tuple[int, int]]) -> Iterator[Foun
                 seen.add(identity)
                 for child in sorted(path.iterdir(), key=lambda child: child.name):
                     if not child.name.startswith("."):
-                        yield from _below(child, f"{source}/{child.name}", seen)
+                        yield from _below(child, _joined(source, child.name), seen)
             return
     except OSError as error:
         yield Skipped(path, _why(path, error))
@@ -102,5 +115,6 @@ def _refuse_twins(found: list[Found]) -> None:
         if twin is not file.path:
             raise UsageError(
                 f"{twin} and {file.path} would both be the document {file.source!r}: "
-                "ingest a folder that holds both, or rename one"
+                "ingest a folder that holds both, rename one, or ingest them one after the other, "
+                "each with a --prefix of its own"
             )

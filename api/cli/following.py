@@ -90,9 +90,14 @@ class Speed:
 
 
 def follow(
-    client: "Penstock", job_ids: Sequence[str], *, notes: "Console", timeout_s: float | None = None
+    client: "Penstock",
+    job_ids: Sequence[str],
+    *,
+    notes: "Console",
+    timeout_s: float | None = None,
+    on_progress: "Callable[[list[Job]], None]" = lambda _: None,
 ) -> "list[Job]":
-    """Return the jobs once none is running.
+    """Return the jobs once none is running. ``on_progress`` is told how far they are whenever that was asked.
 
     Raises:
         Busy: with the code ``still_running``, after ``timeout_s``.
@@ -105,6 +110,7 @@ def follow(
             progress = Progress.of(list(jobs.values()))
             speed.see(progress)
             show(progress, speed)
+            on_progress(list(jobs.values()))
             running = [job.id for job in jobs.values() if job.state == "running"]
             if not running:
                 return list(jobs.values())

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .connection import connect
-from .exits import ExitCode
 from .options import Collection, Json, Key, Tenant, Url
 from .output import console, count, print_json
 
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from penstock.client import Penstock
+    from penstock.client.wire import Job
 
     from .outcomes import Outcome
     from .uploading import Sending
@@ -41,9 +41,21 @@ Timeout = Annotated[
 ]
 
 
+Prefix = Annotated[
+    str | None,
+    typer.Option(
+        "--prefix",
+        help="What sources begin with instead of the folder's own name, so that folders of the same name stay apart; "
+        "'' for nothing.",
+        show_default=False,
+    ),
+]
+
+
 def ingest(
     paths: Paths,
     collection: Collection = "default",
+    prefix: Prefix = None,
     metadata: Metadata = None,
     wait: Wait = True,
     timeout: Timeout = None,
@@ -57,21 +69,32 @@ def ingest(
     """Make files searchable. What the server knows already is not sent again, so running it twice is harmless.
 
     Ctrl-C stops waiting, not the server: run the same command again to go on.
+
+    A document is known by its source: its path below PATH with PATH's own name in front. The same source again in
+    the same collection replaces the document.
     """
+    from penstock.client import ClientError
+
     from .arguments import parse_chunking, parse_metadata
     from .folders import walk
     from .outcomes import Outcome, as_plain, show_outcome
+    from .stopping import unfinished
 
     began = time.monotonic()
     notes = console(stderr=True)
-    fields = parse_metadata(metadata or [])
-    found = walk(paths)
-    with connect(url, key, tenant) as client:
-        ensure_collection(client, collection, model=model, chunking=parse_chunking(chunking))
-        sending = _send(client, collection, found.found, fields, notes)
-        sending.skipped[:0] = found.skipped
-        outcome = Outcome(sending, waited=wait)
-        _settle(client, collection, outcome, notes=notes, timeout_s=timeout)
+    outcome = Outcome(waited=wait)
+    try:
+        fields, cut = parse_metadata(metadata or []), parse_chunking(chunking)
+        found = walk(paths, prefix=prefix)
+        outcome.sending.files, outcome.sending.skipped = len(found.found), found.skipped
+        with connect(url, key, tenant) as client:
+            before = ensure_collection(client, collection, model=model, chunking=cut)
+            _send(client, collection, found.found, fields, outcome.sending, notes)
+            _count_replaced(client, collection, outcome.sending, before=before)
+            _settle(client, collection, outcome, notes=notes, timeout_s=timeout)
+    except (KeyboardInterrupt, ClientError) as error:
+        outcome.took_s = time.monotonic() - began
+        raise unfinished(outcome, error) from error
     outcome.took_s = time.monotonic() - began
     if as_json:
         print_json(as_plain(outcome))
@@ -81,36 +104,54 @@ def ingest(
         raise typer.Exit(outcome.exit_code)
 
 
-def ensure_collection(client: "Penstock", name: str, *, model: str | None, chunking: Any) -> None:
-    """Make the collection when it is missing. One that exists must be what was asked for, if anything was."""
+def ensure_collection(client: "Penstock", name: str, *, model: str | None, chunking: Any) -> int:
+    """Make the collection when it is missing, and return how many documents it has.
+
+    One that exists must be what was asked for, if anything was.
+    """
     from penstock.client import NotFound
 
     if model is None and chunking is None:
         try:
-            client.collection(name)
+            found = client.collection(name)
         except NotFound:
-            client.create_collection(name)
+            found = client.create_collection(name)
     else:
         client.create_collection(name, model=model, chunking=chunking)
+        found = client.collection(name)
+    return sum(found.documents.values())
 
 
 def _send(
-    client: "Penstock", collection: str, files: list[Any], metadata: dict[str, Any], notes: "Console"
-) -> "Sending":
+    client: "Penstock",
+    collection: str,
+    files: list[Any],
+    metadata: dict[str, Any],
+    sending: "Sending",
+    notes: "Console",
+) -> None:
     from .uploading import send
 
-    try:
-        with notes.status(f"reading {count(len(files), 'file')}") as status:
-            return send(
-                client,
-                collection,
-                files=files,
-                metadata=metadata,
-                on_progress=lambda sent: status.update(f"sending: {sent.examined:,}/{count(sent.files, 'file')}"),
-            )
-    except KeyboardInterrupt:
-        notes.print("\nStopped sending. What was sent is indexed; run the same command again to send the rest.")
-        raise typer.Exit(ExitCode.INTERRUPTED) from None
+    with notes.status(f"reading {count(len(files), 'file')}") as status:
+
+        def show() -> None:
+            status.update(f"sending: {sending.examined:,}/{count(sending.files, 'file')}")
+
+        send(client, collection, files, metadata=metadata, sending=sending, on_progress=show)
+
+
+def _count_replaced(client: "Penstock", collection: str, sending: "Sending", *, before: int) -> None:
+    """Find out how many were here before, where the server did not say: the others have made the collection larger.
+
+    What others ingest at the same moment counts as new here, too.
+    """
+    if sending.replaced is not None:
+        return
+    if not (sending.accepted and before):
+        sending.replaced = 0
+        return
+    grown = sum(client.collection(collection).documents.values()) - before
+    sending.replaced = min(max(sending.accepted - grown, 0), sending.accepted)
 
 
 def _settle(
@@ -127,14 +168,11 @@ def _settle(
     if not outcome.waited:
         outcome.jobs = [client.job(job_id) for job_id in job_ids]
         return
-    try:
-        outcome.jobs = follow(client, job_ids, notes=notes, timeout_s=timeout_s)
-    except KeyboardInterrupt:
-        notes.print(
-            f"\nNot waiting any longer; the server goes on. `penstock jobs show {job_ids[-1]}` says how far it is, "
-            "and the same command again waits for the rest."
-        )
-        raise typer.Exit(ExitCode.INTERRUPTED) from None
+
+    def note(jobs: "list[Job]") -> None:
+        outcome.jobs = jobs
+
+    follow(client, job_ids, notes=notes, timeout_s=timeout_s, on_progress=note)
     if any(job.failed for job in outcome.jobs):
         outcome.failed = [doc for doc in client.all_documents(collection, state="failed") if doc.job_id in set(job_ids)]
 

@@ -9,6 +9,7 @@ from .options import Json, Key, Limit, Tenant, Url
 from .output import by_state, console, print_json, state, table, when
 
 if TYPE_CHECKING:
+    from penstock.client import Penstock
     from penstock.client.wire import Job
 
 app = typer.Typer(name="jobs", help="List, show and cancel jobs.", no_args_is_help=True)
@@ -55,12 +56,9 @@ def show(
 ) -> None:
     """Show one job."""
     with connect(url, key, tenant) as client:
+        job = client.job(job_id)
         if wait:
-            from .following import follow
-
-            job = follow(client, [job_id], notes=console(stderr=True), timeout_s=timeout)[0]
-        else:
-            job = client.job(job_id)
+            job = _waited(client, job, timeout_s=timeout)
     print_json(job) if as_json else _show(job)
 
 
@@ -70,6 +68,24 @@ def cancel(job_id: Id, url: Url = None, key: Key = None, tenant: Tenant = "defau
     with connect(url, key, tenant) as client:
         job = client.cancel(job_id)
     print_json(job) if as_json else _show(job)
+
+
+def _waited(client: "Penstock", job: "Job", *, timeout_s: float | None) -> "Job":
+    from penstock.client import Busy
+
+    from .following import follow
+    from .stopping import stopped_waiting
+
+    seen = [job]
+
+    def note(jobs: "list[Job]") -> None:
+        seen[:] = jobs
+
+    try:
+        follow(client, [job.id], notes=console(stderr=True), timeout_s=timeout_s, on_progress=note)
+    except (KeyboardInterrupt, Busy) as error:
+        raise stopped_waiting(seen[0], error) from error
+    return seen[0]
 
 
 def _show(job: "Job") -> None:

@@ -6,18 +6,17 @@ from typing import TYPE_CHECKING, Any
 from .exits import ExitCode
 from .following import Progress
 from .output import console, count, duration, plain, table
+from .uploading import Sending
 
 if TYPE_CHECKING:
     from penstock.client.wire import Document, Job
-
-    from .uploading import Sending
 
 
 @dataclass
 class Outcome:
     """What became of the files. ``failed`` has the documents of these jobs only."""
 
-    sending: "Sending"
+    sending: Sending = field(default_factory=Sending)
     jobs: "list[Job]" = field(default_factory=list)
     failed: "list[Document]" = field(default_factory=list)
     waited: bool = False
@@ -27,6 +26,25 @@ class Outcome:
     def exit_code(self) -> ExitCode:
         bad = self.failed or self.sending.refused or self.sending.skipped
         return ExitCode.DOCUMENTS_FAILED if bad or any(job.state == "cancelled" for job in self.jobs) else ExitCode.OK
+
+    @property
+    def new(self) -> int | None:
+        """How many of the accepted documents were not here before, None while nobody has said so."""
+        return None if self.sending.replaced is None else self.sending.accepted - self.sending.replaced
+
+    @property
+    def job_id(self) -> str | None:
+        """The job of this run; where that is not what runs, one of an earlier run that it waits for."""
+        own, running = self.sending.job_id, [job.id for job in self.jobs if job.state == "running"]
+        if own is not None and (own in running or not running):
+            return own
+        return running[-1] if running else None
+
+
+def kinds(outcome: Outcome) -> list[str]:
+    """Return ``3 new``, ``2 replaced`` and ``5 unchanged``, without those that are none or unknown."""
+    counts = {"new": outcome.new, "replaced": outcome.sending.replaced, "unchanged": outcome.sending.unchanged}
+    return [f"{number:,} {kind}" for kind, number in counts.items() if number]
 
 
 def show_outcome(outcome: Outcome, collection: str) -> None:
@@ -38,20 +56,24 @@ def show_outcome(outcome: Outcome, collection: str) -> None:
         if sending.unchanged:
             out.print(f"nothing to do: {count(sending.unchanged, 'document')} unchanged")
     elif not outcome.waited:
-        taken = (
-            f"{count(sending.accepted, 'document')} accepted" if sending.accepted else "nothing new, but not all done"
-        )
+        taken = accepted(outcome) if sending.accepted else "nothing new, but not all done"
         out.print(f"{taken}; see how far: penstock jobs show {outcome.jobs[-1].id}")
     else:
         out.print(_summary(outcome, collection))
+
+
+def accepted(outcome: Outcome) -> str:
+    """Return ``5 documents accepted (3 new, 2 replaced)`` as far as that is known."""
+    taken, told = count(outcome.sending.accepted, "document"), ", ".join(kinds(outcome))
+    return f"{taken} accepted ({told})" if told else f"{taken} accepted"
 
 
 def _summary(outcome: Outcome, collection: str) -> str:
     done = Progress.of(outcome.jobs)
     indexed = sum(job.documents.get("indexed", 0) for job in outcome.jobs)
     parts = [f"{count(indexed, 'document')} ({count(done.chunks, 'chunk')}) indexed into {collection!r}"]
-    if outcome.sending.unchanged and outcome.sending.accepted:  # else they are those that an earlier run sent
-        parts.append(f"{outcome.sending.unchanged:,} unchanged")
+    if outcome.sending.accepted:  # else they are those that an earlier run sent
+        parts += kinds(outcome)
     if outcome.failed:
         parts.append(f"[red]{len(outcome.failed):,} failed[/]")
     parts.append(count(done.cache_hits, "cache hit"))
@@ -81,9 +103,12 @@ def as_plain(outcome: Outcome) -> dict[str, Any]:
     failed += [{"source": no.source, "stage": "submit", "code": no.code, "reason": no.reason} for no in sending.refused]
     return {
         "accepted": sending.accepted,
+        "new": outcome.new,
+        "replaced": sending.replaced,
         "unchanged": sending.unchanged,
         "failed": failed,
         "skipped": [{"path": str(skipped.path), "reason": skipped.reason} for skipped in sending.skipped],
+        "job_id": outcome.job_id,
         "jobs": [job.model_dump(mode="json") for job in outcome.jobs],
         "took_s": round(outcome.took_s, 3),
     }

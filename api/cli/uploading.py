@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from penstock.client import Busy, Invalid, TooLarge, Unreachable, Upload
+from penstock.client import Busy, ClientError, Invalid, TooLarge, Unreachable, Upload
 from penstock.client.wire import Submitted
 
 from .folders import Found, Skipped
@@ -36,12 +36,18 @@ class Refusal:
 
 @dataclass
 class Sending:
-    """How far the sending is, and what it found. ``job_id`` is None while nothing was sent."""
+    """How far the sending is, and what it found. ``job_id`` is None while nothing was accepted.
 
-    files: int
+    ``replaced``: how many of the accepted were here before, with other content; None while nobody has said so.
+    ``under_way``: documents of the request that has no answer yet.
+    """
+
+    files: int = 0
     examined: int = 0
     accepted: int = 0
+    replaced: int | None = None
     unchanged: int = 0
+    under_way: int = 0
     job_id: str | None = None
     refused: list[Refusal] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
@@ -50,25 +56,26 @@ class Sending:
 def send(
     client: "Penstock",
     collection: str,
-    *,
     files: Sequence[Found],
+    *,
     metadata: Mapping[str, Any],
-    on_progress: Callable[[Sending], None],
-) -> Sending:
-    """Send what is new. With ``metadata`` every file is sent: the server compares metadata, this side only content.
+    sending: Sending,
+    on_progress: Callable[[], None],
+) -> None:
+    """Send what is new, noting in ``sending`` how far it is, which holds whatever ends this.
+
+    With ``metadata`` every file is sent: the server compares metadata, this side only content.
 
     Raises:
         ClientError: the server does not take any more; what was accepted before stays accepted.
     """
-    sending = Sending(files=len(files))
     for group in _groups(files, ASKED_AT_ONCE):
         new = group if metadata else _new(client, collection, group, sending)
         for request in _requests(new):
             _submit(client, collection, request, metadata, sending)
             sending.examined += len(request)
-            on_progress(sending)
-        on_progress(sending)
-    return sending
+            on_progress()
+        on_progress()
 
 
 def _new(client: "Penstock", collection: str, group: Sequence[Found], sending: Sending) -> list[Found]:
@@ -121,9 +128,14 @@ def _submit(
     uploads = _opened(files, metadata, sending)
     if not uploads:
         return
+    sending.under_way = len(uploads)
     try:
         submitted = _patiently(lambda: client.upload(collection, uploads, job_id=sending.job_id))
-    except (Invalid, TooLarge) as error:
+    except ClientError as error:
+        if not isinstance(error, Unreachable):  # else nobody knows whether it was taken
+            sending.under_way = 0
+        if not isinstance(error, Invalid | TooLarge):
+            raise
         if len(files) == 1:
             sending.refused.append(Refusal(files[0].source, error.code or "refused", str(error)))
             return
@@ -131,9 +143,12 @@ def _submit(
         for half in (files[:middle], files[middle:]):
             _submit(client, collection, half, metadata, sending)
         return
+    sending.under_way = 0
     sending.job_id = submitted.job.id
     sending.accepted += submitted.accepted
     sending.unchanged += submitted.unchanged
+    if submitted.replaced is not None:
+        sending.replaced = (sending.replaced or 0) + submitted.replaced
 
 
 def _opened(files: Sequence[Found], metadata: Mapping[str, Any], sending: Sending) -> list[Upload]:

@@ -140,9 +140,16 @@ def test_metadata_is_filtered_on(penstock, service, folder):
 
 
 def test_an_unknown_collection_and_a_wrong_key_are_sentences(penstock, folder):
-    assert "nowhere" in penstock("search", "x", "-c", "nowhere", code=1).stderr
+    missing = penstock("search", "x", "-c", "nowhere", code=1).stderr
+    assert "no collection 'nowhere': `penstock collections create nowhere` makes one" in missing
+    assert "POST" not in missing
     assert "key" in penstock("collections", "list", "--key", "wrong", code=1).stderr
-    assert "nobody" in penstock("collections", "list", "--tenant", "nobody", code=1).stderr
+    unknown = penstock("collections", "list", "--tenant", "nobody", code=1).stderr
+    assert unknown == "error: there is no tenant 'nobody': `penstock tenants create nobody` makes one\n"
+    assert "`penstock jobs list` shows the ids" in penstock("jobs", "show", "0.txt", code=1).stderr
+    for source in ("0.txt", "notes/0.txt"):
+        shown = penstock("documents", "show", source, "-c", "default", code=1).stderr
+        assert "documents list" in shown or "collections create" in shown
 
 
 def test_a_collection_that_exists_is_not_made_differently(penstock):

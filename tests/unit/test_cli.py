@@ -141,6 +141,7 @@ class Server:
         self.documents_sent: list[str] = []
         self.is_known: set[str] = set()
         self.exists = True
+        self.grown = 0
 
     def __call__(self, url, key, tenant):
         self.connected = (url, key, tenant)
@@ -183,10 +184,12 @@ class Server:
         self._note("collection", name)
         if not self.exists:
             raise NotFound(f"there is no collection {name!r}")
-        return COLLECTION
+        documents = COLLECTION.documents | {"queued": self.grown if self.documents_sent else 0}
+        return COLLECTION.model_copy(update={"documents": documents})
 
     def create_collection(self, name, *, model=None, chunking=None, metric=None):
         self._note("create_collection", name, model, chunking, metric)
+        self.exists = True
         return COLLECTION
 
     def delete_collection(self, name):
@@ -421,6 +424,37 @@ def test_ingest_says_that_there_is_nothing_to_do(penstock, server, tmp_path):
     assert "no files found" in penstock("ingest", "empty").stdout
 
 
+def test_ingest_tells_new_documents_from_replaced_and_unchanged_ones(penstock, server, tmp_path):
+    (tmp_path / "papers").mkdir()
+    for name in ("a", "b", "c", "d"):
+        (tmp_path / "papers" / name).write_text(name)
+    server.is_known, server.grown = {"papers/d"}, 2
+
+    told = json.loads(penstock("ingest", "papers", "--json", code=3).stdout)
+    assert {key: told[key] for key in ("accepted", "new", "replaced", "unchanged")} == {
+        "accepted": 3,
+        "new": 2,
+        "replaced": 1,
+        "unchanged": 1,
+    }
+    server.documents_sent.clear()
+    assert "2 new, 1 replaced, 1 unchanged" in penstock("ingest", "papers", code=3).stdout
+    server.documents_sent.clear()
+    shown = penstock("ingest", "papers", "--no-wait").stdout
+    assert "3 documents accepted (2 new, 1 replaced, 1 unchanged)" in shown
+
+
+def test_folders_of_the_same_name_are_kept_apart_by_a_prefix(penstock, server, tmp_path):
+    for parent in ("a", "b"):
+        (tmp_path / parent / "docs").mkdir(parents=True)
+        (tmp_path / parent / "docs" / "x.txt").write_text(parent)
+    for words in (["a/docs"], ["b/docs", "--prefix", "b"], ["b/docs", "--prefix", ""], ["b/docs/x.txt", "--prefix=b/"]):
+        penstock("ingest", *words, "--no-wait")
+    assert server.documents_sent == ["docs/x.txt", "b/x.txt", "x.txt", "b/x.txt"]
+    with pytest.raises(UsageError, match="--prefix of its own"):
+        penstock("ingest", "a/docs", "b/docs")
+
+
 def test_ingest_does_not_wait_when_told_so(penstock, server, tmp_path):
     (tmp_path / "a.txt").write_text("x")
     assert "penstock jobs show job_1" in penstock("ingest", "a.txt", "--no-wait").stdout
@@ -471,6 +505,21 @@ def test_a_settings_file_is_chosen_for_any_command(penstock, server, tmp_path):
     (tmp_path / "other.toml").write_text("[api]\nport = 4321\n")
     shown = penstock("--config", "other.toml", "config", "show", "--json").stdout
     assert json.loads(shown)["api.port"] == {"value": 4321, "source": str(tmp_path / "other.toml")}
+
+
+@pytest.mark.parametrize("url", ["notaurl", "localhost:7700", "ftp://host", "http://", "http://h:port", "http://[::1"])
+def test_what_is_no_url_is_wrong_usage_and_the_message_shows_one(penstock, url):
+    with pytest.raises(UsageError, match=r"such as http://127\.0\.0\.1:7700"):
+        penstock("tenants", "list", "--url", url)
+
+
+def test_a_source_in_place_of_an_id_is_told_where_ids_are(penstock, server):
+    server.raises = NotFound("there is no document 'a/b.txt'", code="not_found")
+    with pytest.raises(NotFound, match="`penstock documents list --collection notes` shows the ids"):
+        penstock("documents", "show", "a/b.txt", "-c", "notes")
+    server.raises = NotFound("tenant 'default' has no collection 'notes'", code="unknown_collection")
+    with pytest.raises(NotFound, match="has no collection"):
+        penstock("documents", "show", "a/b.txt", "-c", "notes")
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from penstock.api.cli.exits import UsageError
 from penstock.api.cli.folders import walk
 from penstock.api.cli.following import RATE_WINDOW_S, Progress, Speed, said
 from penstock.api.cli.outcomes import Outcome, as_plain
-from penstock.api.cli.uploading import REQUEST_BYTES, REQUEST_DOCUMENTS, content_hash, send
+from penstock.api.cli.uploading import REQUEST_BYTES, REQUEST_DOCUMENTS, Sending, content_hash, send
 from penstock.client import Busy, Chunking, Conflict, Invalid, TooLarge, Unreachable
 from penstock.client import content_hash as client_hash
 from penstock.client.wire import Job, Submitted
@@ -40,7 +40,7 @@ class Server:
         self.documents: dict[str, str] = {}
         self.requests: list[list[str]] = []
         self.job_ids: list[str | None] = []
-        self.failures: list[Exception] = []
+        self.failures: list[BaseException] = []
         self.refuses = lambda upload: None
 
     def known(self, collection, hashes):
@@ -83,9 +83,13 @@ def no_waiting(monkeypatch):
 
 
 def sent(server, folder, metadata=None):
-    return send(
-        server, "default", files=walk([folder]).found, metadata=metadata or {}, on_progress=lambda sending: None
-    )
+    return sent_files(server, walk([folder]).found, metadata)
+
+
+def sent_files(server, files, metadata=None):
+    sending = Sending(files=len(files))
+    send(server, "default", files, metadata=metadata or {}, sending=sending, on_progress=lambda: None)
+    return sending
 
 
 def test_an_unchanged_folder_is_not_sent_again(server, folder):
@@ -173,11 +177,30 @@ def test_a_cancelled_job_takes_no_more(server, folder):
 def test_a_file_that_vanishes_is_skipped_with_a_reason(server, folder):
     files = walk([folder]).found
     (folder / "2.txt").unlink()
-    sending = send(server, "default", files=files, metadata={}, on_progress=lambda sending: None)
+    sending = sent_files(server, files)
     assert sending.accepted == 4
     assert [(skipped.path.name, skipped.reason) for skipped in sending.skipped] == [
         ("2.txt", "no such file or directory")
     ]
+
+
+def test_a_server_that_counts_what_it_replaced_is_believed(server, folder):
+    upload = server.upload
+    server.upload = lambda *given, **named: upload(*given, **named).model_copy(update={"replaced": 2})
+    sending = sent(server, folder)
+    assert (sending.accepted, sending.replaced) == (5, 2)
+    server.upload = upload
+    (folder / "1.txt").write_text("other")
+    assert sent(server, folder).replaced is None
+
+
+def test_what_has_no_answer_yet_is_known_as_such(server, folder):
+    files, sending = walk([folder]).found, Sending(files=5)
+    for failure, under_way in ((KeyboardInterrupt(), 5), (Conflict("cancelled"), 0)):
+        server.failures = [failure]
+        with pytest.raises(type(failure)):
+            send(server, "default", files, metadata={}, sending=sending, on_progress=lambda: None)
+        assert sending.under_way == under_way
 
 
 def test_files_are_hashed_as_the_client_does(folder):
@@ -276,6 +299,8 @@ def test_json_of_an_outcome_has_a_stable_shape(server, folder):
     server.refuses = lambda upload: Invalid("bad", code="no") if upload.source.endswith("0.txt") else None
     outcome = Outcome(sent(server, folder), jobs=[job(state="done", documents={"indexed": 4})], waited=True, took_s=1.5)
     shape = json.loads(json.dumps(as_plain(outcome)))
-    assert set(shape) == {"accepted", "unchanged", "failed", "skipped", "jobs", "took_s"}
+    known = {"accepted", "new", "replaced", "unchanged", "failed", "skipped", "job_id", "jobs", "took_s"}
+    assert set(shape) == known
+    assert shape["job_id"] == "job_1"
     assert shape["failed"] == [{"source": "papers/0.txt", "stage": "submit", "code": "no", "reason": "bad"}]
     assert outcome.exit_code == 3
