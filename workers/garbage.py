@@ -1,10 +1,11 @@
-"""Which objects maintenance may delete, tenant by tenant. What is current, the catalog says; how, storage knows."""
+"""Which rows and objects maintenance may delete. What is current, the catalog says; how, storage knows."""
 
+import logging
 from collections.abc import Iterable
 
 import sqlalchemy as sa
 
-from penstock.storage import paths
+from penstock.storage import ledger, paths
 from penstock.storage.catalog.completion import OPEN_BATCH
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.tables import batches
@@ -24,10 +25,15 @@ from penstock.storage.manifests import Swap
 
 from .components import Components
 
+log = logging.getLogger(__name__)
+
 
 def collect_all(components: Components) -> Collected:
     """Delete what nobody needs any more and return what that was. Raises Unavailable."""
     catalog, objects, now = components.catalog, components.objects, components.clock()
+    pruned = ledger.prune(catalog, now=now)  # first: it makes packs garbage
+    if pruned.batches or pruned.versions:
+        log.info("Forgot %d batches and %d document versions of long ago.", pruned.batches, pruned.versions)
     collected = collect_scratch(objects, now=now)
     for tenant in [info.id for info in list_tenants(catalog)]:
         pinned = waiting_outputs(catalog, tenant)

@@ -1,4 +1,8 @@
-"""Jobs: what one submission became. Progress is read from the documents themselves, so no counter can be wrong."""
+"""Jobs: what one submission became.
+
+Progress is read from the documents themselves, so no counter can be wrong. The job's row adds what they cannot tell:
+what the cache saved, and what became of documents whose versions were pruned since.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -8,9 +12,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
 from ..errors import Conflict, NotFound
-from ..ids import GenerationId, JobId, ManifestVersion, TenantId
+from ..ids import JobId, TenantId
 from .completion import OPEN_BATCH, UNFINISHED, close_empty_batches, finish_jobs
 from .engine import Catalog
+from .history import History, Token
 from .progress import Progress, read_progress
 from .tables import batches, collections, jobs, versions
 from .values import slices
@@ -39,7 +44,7 @@ class JobInfo:
     chunks_indexed: int
     cache_hits: int
     unchanged: int
-    token: tuple[GenerationId, ManifestVersion] | None
+    token: Token | None
 
 
 def get_job(catalog: Catalog, *, tenant: TenantId, job_id: JobId) -> JobInfo:
@@ -117,6 +122,7 @@ def _described(connection: Connection, rows: Iterable[Row[Any]]) -> list[JobInfo
 
 
 def _job(row: Row[Any], progress: Progress) -> JobInfo:
+    told = History(progress.documents, progress.token) + History.from_details(row.pruned)
     # The stamp may be a moment late; what it would say is already known.
     over = row.state == "running" and not any(progress.documents.get(state) for state in UNFINISHED)
     return JobInfo(
@@ -126,13 +132,13 @@ def _job(row: Row[Any], progress: Progress) -> JobInfo:
         state="done" if over else row.state,
         created_at=row.created_at,
         finished_at=row.finished_at,
-        documents=progress.documents,
+        documents=told.documents,
         chunks_total=progress.chunks_total,
         chunks_embedded=progress.chunks_embedded,
         chunks_indexed=progress.chunks_indexed,
         cache_hits=row.cache_hits,
         unchanged=row.unchanged,
-        token=progress.token,
+        token=told.token,
     )
 
 

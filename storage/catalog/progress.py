@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
-from ..ids import GenerationId, ManifestVersion
+from .history import Token, newest
 from .tables import batches, versions
 from .values import slices
 
@@ -22,7 +22,7 @@ class Progress:
     chunks_total: int
     chunks_embedded: int
     chunks_indexed: int
-    token: tuple[GenerationId, ManifestVersion] | None
+    token: Token | None
 
 
 @dataclass(frozen=True)
@@ -73,19 +73,19 @@ def _progress(rows: Sequence[Row[Any]], groups: Mapping[str, _Group]) -> Progres
     documents: dict[str, int] = defaultdict(int)
     chunks: dict[str, int] = defaultdict(int)
     half_embedded = 0.0
-    token: tuple[ManifestVersion, GenerationId] | None = None
+    token: Token | None = None
     for row in rows:
         documents[row.state] += row.documents
         chunks[row.state] += int(row.chunks)
         if row.state == "embedding" and row.batch_id in groups:
             half_embedded += groups[row.batch_id].embedded_of(int(row.chunks))
         if row.indexed_version is not None:
-            token = max(token or (ManifestVersion(0), GenerationId("")), (row.indexed_version, row.generation_id))
+            token = newest(token, (row.generation_id, row.indexed_version))
     past = chunks["indexing"] + chunks["indexed"]
     return Progress(
         documents=dict(documents),
         chunks_total=chunks["embedding"] + past,
         chunks_embedded=past + round(half_embedded),
         chunks_indexed=chunks["indexed"],
-        token=(token[1], token[0]) if token else None,
+        token=token,
     )

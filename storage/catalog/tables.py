@@ -40,6 +40,7 @@ VERSION_STATES = ("queued", "chunking", "embedding", "indexing", "indexed", "fai
 VERSION_FINAL_STATES = ("indexed", "failed", "cancelled", "superseded")
 BATCH_STAGES = ("chunk", "embed", "index", "merge", "swap")
 BATCH_STATES = ("ready", "sent", "running", "done", "dead")
+_NEVER_SERVED_AGAIN = "state IN ('failed', 'cancelled', 'superseded')"
 _OPEN_MERGE = "stage IN ('merge', 'swap') AND state IN ('ready', 'sent', 'running')"
 
 
@@ -123,6 +124,7 @@ jobs = Table(
     Column("finished_at", Double),
     Column("cache_hits", BigInteger, nullable=False, default=0),  # chunks whose vectors were in the cache
     Column("unchanged", BigInteger, nullable=False, default=0),  # submitted documents that were already here
+    Column("pruned", JSON(none_as_null=True)),  # what its versions told whose rows are gone: ``history.py``
     Index(None, "tenant_id", "created_at"),
     Index(None, "state"),
     _partial("ix_jobs_cache_hits", "cache_hits", where="cache_hits > 0"),  # for their sum
@@ -180,11 +182,15 @@ versions = Table(  # document versions: what was submitted, and how far it came
     # No index begins with the state: SQLite would prefer it to a list of ids and look at every version in that state.
     _partial("ix_versions_admission", "generation_id", "id", where="state = 'queued'"),
     _partial("ix_versions_joins", "batch_id", where="state = 'embedding'"),
+    _partial("ix_versions_ended", "finished_at", where=_NEVER_SERVED_AGAIN),
     _partial("uq_versions_one_indexed", "document_id", where="state = 'indexed'", unique=True),  # never served twice
 )
 # Conditions with the word in them, not a parameter: only so does a server see that a partial index answers them.
 IS_QUEUED = versions.c.state == literal_column("'queued'")
 IS_EMBEDDING = versions.c.state == literal_column("'embedding'")
+NEVER_SERVED_AGAIN = versions.c.state.in_(
+    [literal_column(f"'{word}'") for word in ("failed", "cancelled", "superseded")]
+)
 HAS_CACHE_HITS = jobs.c.cache_hits > literal_column("0")
 
 chunks = Table(  # live chunks of the indexed version of each document
@@ -227,6 +233,7 @@ batches = Table(
     UniqueConstraint("group_id", "stage", "part"),
     Index("ix_batches_dispatch", "stage", "state", "next_attempt_at", "id"),
     Index("ix_batches_leases", "state", "lease_until"),
+    _partial("ix_batches_ended", "finished_at", where="finished_at IS NOT NULL"),
     Index(None, "generation_id", "stage", "state"),
     _partial(
         "uq_batches_one_merge", "generation_id", where=_OPEN_MERGE, unique=True

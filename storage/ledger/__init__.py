@@ -10,6 +10,7 @@ from .claims import Claim, Held, claim, renew
 from .contents import FailedDocument, VersionRow
 from .indexing import IndexGroup, claim_index, finish_indexing
 from .merges import claim_swap, drop_merge, finish_merge, finish_swap, open_merge
+from .pruning import Pruned, prune
 from .quarantine import retry_later
 from .reconciliation import Reconciled, reconcile
 from .stages import EmbedPart, fail_versions, finish_chunking, finish_embedding
@@ -20,6 +21,7 @@ __all__ = [
     "FailedDocument",
     "Held",
     "IndexGroup",
+    "Pruned",
     "ReadyBatch",
     "Reconciled",
     "VersionRow",
@@ -36,6 +38,7 @@ __all__ = [
     "form_chunk_batches",
     "in_flight",
     "open_merge",
+    "prune",
     "reconcile",
     "renew",
     "retry_later",

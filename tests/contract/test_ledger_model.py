@@ -26,7 +26,7 @@ class Clumsy:
 
     line: Line
     random: random.Random
-    jobs: list[JobId] = field(default_factory=list)
+    jobs: dict[JobId, int] = field(default_factory=dict)  # how many documents each took
     messages: list[BatchId] = field(default_factory=list)
     claims: list[ledger.Claim] = field(default_factory=list)
     groups: list[list[ledger.IndexGroup]] = field(default_factory=list)
@@ -34,17 +34,20 @@ class Clumsy:
 
     def step(self) -> None:
         often = [self.submit, self.send, self.claim, self.work, self.publish]
-        seldom = [self.cancel, self.form, self.take_groups, self.wait, self.forget]
+        seldom = [self.cancel, self.form, self.take_groups, self.wait, self.forget, self.prune]
         self.random.choice([*often, *often, self.work, *seldom])()
 
     def submit(self) -> None:
         chosen = self.random.sample(SOURCES, self.random.randint(1, len(SOURCES)))
-        self.jobs.append(self.line.submit(*chosen, text=f"text {self.random.randint(0, 3)}").job_id)
+        accepted = self.line.submit(*chosen, text=f"text {self.random.randint(0, 3)}")
+        self.jobs[accepted.job_id] = accepted.accepted
 
     def cancel(self) -> None:
         if self.jobs and self.random.random() < 0.5:
             with suppress(Conflict):  # it is done
-                cancel_job(self.line.catalog, tenant=TENANT, job_id=self.random.choice(self.jobs), now=self.line.now)
+                cancel_job(
+                    self.line.catalog, tenant=TENANT, job_id=self.random.choice(list(self.jobs)), now=self.line.now
+                )
 
     def form(self) -> None:
         self.line.form(max_documents=self.random.choice([1, 3, 256]))
@@ -98,6 +101,9 @@ class Clumsy:
         self.line.now += self.random.choice([0.1, 1.0, LEASE_S + 1])
         self.line.reconcile()
 
+    def prune(self) -> None:
+        ledger.prune(self.line.catalog, now=self.line.now, keep_s=self.random.choice([0.0, LEASE_S]))
+
     def forget(self) -> None:
         for held in (self.messages, self.claims, self.groups):
             if held and self.random.random() < 0.3:
@@ -146,7 +152,8 @@ def check(clumsy: Clumsy) -> None:
             assert indexed[row.source] == row.newest
         if row.state == "superseded":
             assert row.number < row.newest
-    for job_id in clumsy.jobs:
+    for job_id, accepted in clumsy.jobs.items():
         job = get_job(line.catalog, tenant=TENANT, job_id=job_id)
         assert job.state in {"done", "cancelled"}
+        assert sum(job.documents.values()) == accepted
         assert job.chunks_total == job.chunks_embedded == job.chunks_indexed

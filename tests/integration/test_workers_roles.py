@@ -22,12 +22,13 @@ from penstock.storage import ledger, paths
 from penstock.storage.catalog.collections import CollectionInfo, create_collection
 from penstock.storage.catalog.documents import DocumentInfo, list_documents
 from penstock.storage.catalog.migrations import migrate
-from penstock.storage.catalog.tables import batches, shards
+from penstock.storage.catalog.tables import batches, shards, versions
 from penstock.storage.catalog.tenants import create_tenant
-from penstock.storage.collecting import MIN_AGE_S
 from penstock.storage.errors import Damaged
+from penstock.storage.grace import MIN_AGE_S
 from penstock.storage.ids import TenantId
 from penstock.storage.intake import SubmittedDocument, accept
+from penstock.storage.ledger.pruning import KEEP_S
 from penstock.workers import documents, garbage, routes
 from penstock.workers.chunk import Chunker
 from penstock.workers.dispatcher import Dispatcher, Message
@@ -443,6 +444,31 @@ def test_a_merged_segment_that_waits_for_its_swap_is_not_garbage(line):
     assert all(line.objects.exists(name) for name in waiting)
     line.run()
     assert len(set(line.found())) == 20
+
+
+def test_documents_that_are_sent_anew_every_week_take_no_more_room_than_the_first_time(line):
+    def size() -> tuple[int, ...]:
+        with line.catalog.read() as connection:
+            counts = [connection.scalar(sa.select(sa.func.count()).select_from(table)) for table in (batches, versions)]
+        return *counts, len(list(line.objects.list(paths.packs_prefix(ACME))))
+
+    def pass_a_week() -> None:
+        with line.catalog.write() as connection:
+            for table in (batches, versions):
+                connection.execute(sa.update(table).values(finished_at=table.c.finished_at - KEEP_S - 1))
+        for info in line.objects.list(paths.packs_prefix(ACME)):
+            age(line, info.name)
+        line.tasks[routes.COLLECT]()
+
+    sizes = []
+    for week in range(3):
+        line.submit(one=f"{WORDS} {week}", two=f"{WORDS} two {week}")
+        line.run()
+        pass_a_week()
+        sizes.append(size())
+
+    assert sizes == [(0, 2, 1)] * 3
+    assert set(line.found()) == {"one", "two"}
 
 
 def keep_staged(line: Line, *, count: int) -> None:

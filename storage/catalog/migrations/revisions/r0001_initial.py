@@ -101,6 +101,7 @@ def _create_jobs() -> None:
         _time("finished_at", nullable=True),
         _count("cache_hits"),
         _count("unchanged"),
+        sa.Column("pruned", sa.JSON(none_as_null=True)),
     )
     op.create_index("ix_jobs_tenant_id_created_at", "jobs", ["tenant_id", "created_at"])
     op.create_index("ix_jobs_state", "jobs", ["state"])
@@ -149,6 +150,8 @@ def _create_versions() -> None:
     op.create_index("ix_versions_pack", "versions", ["pack"])
     _create_partial_index("ix_versions_admission", "versions", ["generation_id", "id"], "state = 'queued'")
     _create_partial_index("ix_versions_joins", "versions", ["batch_id"], "state = 'embedding'")
+    ended = "state IN ('failed', 'cancelled', 'superseded')"
+    _create_partial_index("ix_versions_ended", "versions", ["finished_at"], ended)
     _create_partial_index("uq_versions_one_indexed", "versions", ["document_id"], "state = 'indexed'", unique=True)
 
 
@@ -210,6 +213,7 @@ def _create_batches() -> None:
     )
     op.create_index("ix_batches_dispatch", "batches", ["stage", "state", "next_attempt_at", "id"])
     op.create_index("ix_batches_leases", "batches", ["state", "lease_until"])
+    _create_partial_index("ix_batches_ended", "batches", ["finished_at"], "finished_at IS NOT NULL")
     op.create_index("ix_batches_generation_id_stage_state", "batches", ["generation_id", "stage", "state"])
     open_merge = "stage IN ('merge', 'swap') AND state IN ('ready', 'sent', 'running')"
     _create_partial_index("uq_batches_one_merge", "batches", ["generation_id"], open_merge, unique=True)
