@@ -40,7 +40,10 @@ class GenerationInfo:
 
 @dataclass(frozen=True)
 class CollectionInfo:
-    """A collection and its active generation. ``documents`` counts them by the state of their newest version."""
+    """A collection and its active generation.
+
+    ``documents`` counts them by the state of their newest version, those that expired included.
+    """
 
     id: CollectionId
     tenant_id: TenantId

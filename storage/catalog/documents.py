@@ -19,7 +19,10 @@ NOT_KEPT = ("failed", "cancelled")  # a document whose newest version ended so m
 
 @dataclass(frozen=True)
 class DocumentInfo:
-    """The newest version of one document. Times are seconds since 1970; ``stage`` and ``error`` say why it failed."""
+    """The newest version of one document. Times are seconds since 1970; ``stage`` and ``error`` say why it failed.
+
+    After ``expires_at`` no search finds it, and its ``state`` stays as it is.
+    """
 
     id: DocumentId
     collection_id: CollectionId
