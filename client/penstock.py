@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 import httpx
 
-from .errors import Busy
+from .errors import Busy, Invalid
 from .transport import Transport
 from .uploads import Upload, form_part
 from .wire import (
@@ -220,4 +220,7 @@ class Penstock:
         return self._transport.get("/v1/status", Status)
 
     def _path(self, *parts: str) -> str:
+        for part in (self.tenant, *parts):
+            if part in ("", ".", ".."):  # quoting does not keep these in their place
+                raise Invalid(f"{part!r} is neither a name nor an id", code="invalid_id")
         return "/".join(["/v1/tenants", quote(self.tenant, safe=""), *(quote(part, safe=":") for part in parts)])

@@ -7,7 +7,7 @@ from .exits import UsageError
 
 if TYPE_CHECKING:
     from penstock.client import Chunking
-    from penstock.client.wire import Metric
+    from penstock.client.wire import DocumentState, Metric
 
 
 def parse_metadata(given: list[str]) -> dict[str, Any]:
@@ -70,6 +70,23 @@ def parse_metric(given: str | None) -> "Metric | None":
     if given is None:
         return None
     raise UsageError(f"--metric {given}: choose one of {', '.join(known)}")
+
+
+def parse_state(given: str | None) -> "DocumentState | None":
+    """Return the state of a document, checked.
+
+    Raises:
+        UsageError: there is no such state.
+    """
+    from penstock.client.wire import DocumentState
+
+    known: tuple[DocumentState, ...] = get_args(DocumentState)
+    for state in known:
+        if state == given:
+            return state
+    if given is None:
+        return None
+    raise UsageError(f"--state {given}: choose one of {', '.join(known)}")
 
 
 def _value(text: str) -> Any:

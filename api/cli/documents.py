@@ -19,7 +19,8 @@ app = typer.Typer(name="documents", help="List and show documents.", no_args_is_
 def list_(
     collection: Collection = "default",
     only: Annotated[
-        str | None, typer.Option("--state", help="queued, chunking, embedding, indexing, indexed, failed, cancelled.")
+        str | None,
+        typer.Option("--state", help="queued, chunking, embedding, indexing, indexed, failed, cancelled, superseded."),
     ] = None,
     after: Annotated[str | None, typer.Option("--after", help="Id of the last document of the page before.")] = None,
     limit: Limit = 100,
@@ -29,6 +30,9 @@ def list_(
     as_json: Json = False,
 ) -> None:
     """List the documents of a collection."""
+    from .arguments import parse_state
+
+    parse_state(only)
     with connect(url, key, tenant) as client:
         page = client.documents(collection, state=only, after=after, limit=limit)
     if as_json:
@@ -57,18 +61,18 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show one document."""
-    from penstock.client import NotFound
+    from penstock.client import Invalid, NotFound
 
     with connect(url, key, tenant) as client:
         try:
             found = client.document(collection, document)
-        except NotFound as error:
-            if error.code in ("unknown_collection", "unknown_tenant"):
+        except (NotFound, Invalid) as error:
+            if error.code not in ("not_found", "no_such_path", "invalid_id"):
                 raise
             raise NotFound(
                 f"collection {collection!r} has no document with the id {document!r}: "
                 f"`penstock documents list --collection {collection}` shows the ids",
-                code=error.code,
+                code="not_found",
                 status=error.status,
             ) from error
     print_json(found) if as_json else _show(found)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .connection import connect
-from .options import Json, Key, Limit, Tenant, Url
+from .options import Json, Key, Tenant, Url
 from .output import by_state, console, print_json, state, table, when
 
 if TYPE_CHECKING:
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 app = typer.Typer(name="jobs", help="List, show and cancel jobs.", no_args_is_help=True)
 
-Id = Annotated[str, typer.Argument(help="Id of the job.", show_default=False)]
+Id = Annotated[str, typer.Argument(help="Id of the job, as `penstock jobs list` shows it.", show_default=False)]
 
 
 @app.command("list")
 def list_(
-    limit: Limit = 20,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=100, help="Most rows to list.")] = 20,
     after: Annotated[str | None, typer.Option("--after", help="Id of the last job of the page before.")] = None,
     url: Url = None,
     key: Key = None,

@@ -22,7 +22,7 @@ Filter = Annotated[
     typer.Option(
         "--filter",
         "-f",
-        help="key=value, key!=value, key>=3 on metadata and $source, $title, $media_type; or a JSON filter. "
+        help="key=value, also with != > >= < <=, on metadata and $source, $title, $media_type; or a JSON filter. "
         "Repeated: all must hold.",
     ),
 ]
@@ -54,8 +54,10 @@ def parse_filters(given: list[str]) -> dict[str, Any] | str | None:
     """Return one filter of all that were given. The server reads the short form; JSON is only parsed here.
 
     Raises:
-        UsageError: JSON that is none, or mixed with the short form.
+        UsageError: one is empty, is JSON that is none, or they are mixed.
     """
+    if not all(word.strip() for word in given):
+        raise UsageError("--filter is empty: write for example lang=en, or leave it out")
     parsed = [word for word in given if word.lstrip().startswith("{")]
     if not parsed:
         return ",".join(given) or None
@@ -64,7 +66,9 @@ def parse_filters(given: list[str]) -> dict[str, Any] | str | None:
     try:
         trees = [json.loads(word) for word in parsed]
     except ValueError as error:
-        raise UsageError(f"--filter is not JSON: {error}") from error
+        raise UsageError(
+            f'--filter is not JSON: {error}; write for example {{"type": "eq", "key": "lang", "value": "en"}}'
+        ) from error
     return trees[0] if len(trees) == 1 else {"type": "and", "filters": trees}
 
 
@@ -95,4 +99,5 @@ def show_hit(out: "Console", hit: "Hit", query: str, *, rank: int) -> None:
     from rich.padding import Padding
 
     passage = marked_passage(hit.text, query, styled=out.is_terminal)
-    out.print(Padding(passage, (0, 0, 1, 11)))
+    out.print(Padding(passage, (0, 0, 0, 11), expand=False))
+    out.print()

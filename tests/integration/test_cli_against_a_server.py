@@ -147,9 +147,27 @@ def test_an_unknown_collection_and_a_wrong_key_are_sentences(penstock, folder):
     unknown = penstock("collections", "list", "--tenant", "nobody", code=1).stderr
     assert unknown == "error: there is no tenant 'nobody': `penstock tenants create nobody` makes one\n"
     assert "`penstock jobs list` shows the ids" in penstock("jobs", "show", "0.txt", code=1).stderr
+    penstock("collections", "create", "shown")
     for source in ("0.txt", "notes/0.txt"):
-        shown = penstock("documents", "show", source, "-c", "default", code=1).stderr
-        assert "documents list" in shown or "collections create" in shown
+        shown = penstock("documents", "show", source, "-c", "shown", code=1).stderr
+        assert "`penstock documents list --collection shown` shows the ids" in shown
+
+
+def test_documents_of_folders_of_one_name_replace_each_other_unless_a_prefix_keeps_them_apart(penstock, tmp_path):
+    for parent in ("a", "b"):
+        (tmp_path / parent / "docs").mkdir(parents=True)
+        (tmp_path / parent / "docs" / "x.txt").write_text(f"About {parent}.")
+
+    def counts(*words: str) -> list[int]:
+        told = json.loads(penstock("ingest", *words, "-c", "apart", "--no-wait", "--json").stdout)
+        return [told[kind] for kind in ("new", "replaced", "unchanged")]
+
+    assert counts("a/docs") == [1, 0, 0]
+    assert counts("b/docs") == [0, 1, 0]
+    assert counts("b/docs", "--prefix", "b") == [1, 0, 0]
+    assert counts("b/docs", "--prefix", "b") == [0, 0, 1]
+    listed = json.loads(penstock("documents", "list", "-c", "apart", "--json").stdout)["data"]
+    assert {one["source"] for one in listed} == {"docs/x.txt", "b/x.txt"}
 
 
 def test_a_collection_that_exists_is_not_made_differently(penstock):

@@ -320,7 +320,7 @@ def test_filters_are_words_or_json_but_not_both():
     assert parse_filters(["a=1", "b!=2"]) == "a=1,b!=2"
     assert parse_filters([json.dumps(tree)]) == tree
     assert parse_filters([json.dumps(tree)] * 2) == {"type": "and", "filters": [tree, tree]}
-    for wrong in (["{"], [json.dumps(tree), "a=1"]):
+    for wrong in (["{"], [json.dumps(tree), "a=1"], [""], ["a=1", " "]):
         with pytest.raises(UsageError, match="--filter"):
             parse_filters(wrong)
 
@@ -520,6 +520,30 @@ def test_a_source_in_place_of_an_id_is_told_where_ids_are(penstock, server):
     server.raises = NotFound("tenant 'default' has no collection 'notes'", code="unknown_collection")
     with pytest.raises(NotFound, match="has no collection"):
         penstock("documents", "show", "a/b.txt", "-c", "notes")
+    for error in (
+        NotFound("there is nothing at this path", code="no_such_path"),
+        Invalid("'..' is neither a name nor an id", code="invalid_id"),
+    ):
+        server.raises = error
+        with pytest.raises(NotFound, match="`penstock documents list"):
+            penstock("documents", "show", "..")
+
+
+def test_an_unknown_state_is_wrong_usage_and_a_known_one_is_passed_on(penstock, server):
+    with pytest.raises(UsageError, match=r"choose one of queued, chunking, .*superseded"):
+        penstock("documents", "list", "--state", "done")
+    penstock("documents", "list", "--state", "superseded")
+    assert server.asked[-1][:3] == ("documents", "default", "superseded")
+
+
+def test_no_more_jobs_are_asked_for_than_a_server_lists(penstock, server):
+    penstock("jobs", "list", "--limit", "100")
+    assert "100" in penstock("jobs", "list", "--limit", "101", code=2).stderr
+
+
+def test_no_line_of_a_hit_ends_in_blanks(penstock):
+    shown = penstock("search", "flow").stdout
+    assert [line for line in shown.splitlines() if line != line.rstrip()] == []
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,16 @@ def test_every_status_becomes_the_error_a_caller_can_act_on(status, kind):
     assert (caught.value.code, caught.value.status, caught.value.param) == ("word", status, "k")
 
 
+@pytest.mark.parametrize("name", ["", ".", ".."])
+def test_what_names_another_path_is_refused_before_anything_is_sent(name):
+    never = client_of(lambda request: pytest.fail(f"asked for {request.url}"))
+    for ask in (never.collection, never.delete_collection, never.job, lambda name: never.document("books", name)):
+        with pytest.raises(client.Invalid, match="neither a name nor an id"):
+            ask(name)
+    with pytest.raises(client.Invalid):
+        client_of(failing(404, "word"), tenant=name).collections()
+
+
 def test_busy_says_when_to_ask_again():
     with pytest.raises(client.Busy) as caught:
         client_of(failing(503, "unavailable", **{"retry-after": "7"})).status()
