@@ -7,6 +7,7 @@ their order, so only neighbours are merged.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby, takewhile
 from math import log
 from pathlib import Path
@@ -77,16 +78,18 @@ def build_merge(
     inputs = [_open_input(objects, manifest, entry, first=entry is segments[0]) for entry in segments]
     rows = Rows.concat([each.rows for each in inputs])
     chunk_ids = np.concatenate([each.chunk_ids for each in inputs])
+    tenant, generation_id = manifest.tenant_id, manifest.generation_id
+    write = partial(write_segment, objects, tenant=tenant, generation_id=generation_id, rows=rows, chunk_ids=chunk_ids)
     if not inputs[0].whole_graph and len(rows) < graph_rows:
         vectors = np.concatenate([part for each in inputs for part in each.vectors()])
-        return _write(objects, manifest, rows=rows, chunk_ids=chunk_ids, vectors=vectors)
+        return write(vectors=vectors)
     segment_id = SegmentId(new_id("seg"))
     graph = _stage_graph(objects, manifest, inputs, segment_id=segment_id, threads=threads)
-    merged = _write(objects, manifest, rows=rows, chunk_ids=chunk_ids, graph=graph, segment_id=segment_id)
+    merged = write(graph=graph, segment_id=segment_id)
     if not inputs[0].deleted_count:
         return merged
     dead = read_deletes(objects, inputs[0].segment.entry)
-    return with_deletes(objects, merged, tenant=manifest.tenant_id, generation_id=manifest.generation_id, rows=dead)
+    return with_deletes(objects, merged, tenant=tenant, generation_id=generation_id, rows=dead)
 
 
 @dataclass(frozen=True)
@@ -168,28 +171,6 @@ def _store_graph(objects: ObjectStore, path: Path, *, name: str, insertions: int
     )
     objects.adopt(name, path)
     return staged
-
-
-def _write(
-    objects: ObjectStore,
-    manifest: Manifest,
-    *,
-    rows: Rows,
-    chunk_ids: NDArray[np.uint64],
-    vectors: NDArray[np.float32] | None = None,
-    graph: StagedGraph | None = None,
-    segment_id: SegmentId | None = None,
-) -> SegmentEntry:
-    return write_segment(
-        objects,
-        tenant=manifest.tenant_id,
-        generation_id=manifest.generation_id,
-        rows=rows,
-        chunk_ids=chunk_ids,
-        vectors=vectors,
-        graph=graph,
-        segment_id=segment_id,
-    )
 
 
 def _is_worn(entry: SegmentEntry) -> bool:

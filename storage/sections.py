@@ -111,13 +111,6 @@ def open_sections(path: Path, *, kind: str) -> Sections:
     return _parse(mapped, kind=kind, source=path.name)
 
 
-def read_sections(data: bytes, *, kind: str, source: str = "object") -> Sections:
-    """Read a container that is in memory; raises as ``open_sections`` does. ``source`` names it in errors."""
-    if len(data) < PREFIX.size:
-        raise Damaged(f"{source} is truncated: it is shorter than a container's first {PREFIX.size} bytes")
-    return _parse(data, kind=kind, source=source)
-
-
 def _head(kind: str, *, meta: Mapping[str, Any], entries: list[dict[str, Any]]) -> bytes:
     document = {"kind": kind, "meta": meta, "sections": entries}
     header = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
@@ -126,7 +119,7 @@ def _head(kind: str, *, meta: Mapping[str, Any], entries: list[dict[str, Any]]) 
     return head + bytes(-len(head) % ALIGNMENT)
 
 
-def _parse(buffer: bytes | mmap.mmap, *, kind: str, source: str) -> Sections:
+def _parse(buffer: mmap.mmap, *, kind: str, source: str) -> Sections:
     header, data_at = _header(buffer, source=source)
     if header.get("kind") != kind:
         raise Damaged(f"{source} is a {header.get('kind')!r} file where a {kind!r} file is needed")
@@ -145,7 +138,7 @@ def _parse(buffer: bytes | mmap.mmap, *, kind: str, source: str) -> Sections:
     )
 
 
-def _header(buffer: bytes | mmap.mmap, *, source: str) -> tuple[dict[str, Any], int]:
+def _header(buffer: mmap.mmap, *, source: str) -> tuple[dict[str, Any], int]:
     """Return the checked header and where the data begins."""
     magic, version, header_bytes, checksum = PREFIX.unpack(buffer[: PREFIX.size])
     if magic != MAGIC:
@@ -160,7 +153,7 @@ def _header(buffer: bytes | mmap.mmap, *, source: str) -> tuple[dict[str, Any], 
     return document, end + -end % ALIGNMENT
 
 
-def _view(buffer: bytes | mmap.mmap, entry: dict[str, Any], *, at: int, source: str) -> Array:
+def _view(buffer: mmap.mmap, entry: dict[str, Any], *, at: int, source: str) -> Array:
     name, shape, size_bytes = entry["name"], tuple(entry["shape"]), entry["size_bytes"]
     if entry["dtype"] not in _DTYPES:
         raise Unsupported(f"{source}: section {name!r} has dtype {entry['dtype']}, unknown to this program: upgrade it")

@@ -12,7 +12,9 @@ from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.tables import batches, documents, metadata, versions
 from penstock.storage.ids import BatchId, JobId, ManifestVersion, TenantId, new_id
 from penstock.storage.intake import Accepted, SubmittedDocument, accept
-from penstock.storage.objects import MemoryObjects, ObjectStore
+from penstock.storage.objects import ObjectStore
+
+from .memory_objects import MemoryObjects
 
 LEASE_S = 30.0
 MAX_ATTEMPTS = 3

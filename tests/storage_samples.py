@@ -1,5 +1,6 @@
 """What the tests of the storage engine share: sample rows, a small catalog, a reader that trusts nothing."""
 
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,12 +16,21 @@ from penstock.storage.manifests import Manifest, read_manifest
 from penstock.storage.objects import LocalObjects, ObjectInfo, ObjectStore
 from penstock.storage.publishing import PublishedManifest, Publisher, acquire_lease
 from penstock.storage.rows import DocumentRecord, Rows, chunk_identity
+from penstock.storage.sections import Sections, open_sections
 from penstock.storage.segments import open_segment, read_deletes, verify_segment
 
 TENANT = TenantId("acme")
 GENERATION = GenerationId("gen_1")
 DIMENSIONS = 8
 Content = dict[str, list[tuple[str, tuple[float, ...]]]]  # document id → texts and vectors of its live chunks
+
+
+def sections_of(data: bytes, *, kind: str, name: str = "object") -> Sections:
+    """Open a container file of these bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        path.write_bytes(data)
+        return open_sections(path, kind=kind)
 
 
 def record(document_id: str, *, number: int = 1, **values: object) -> DocumentRecord:

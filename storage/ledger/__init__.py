@@ -5,7 +5,7 @@ twice: the second time it changes nothing and says so. Within a transaction rows
 batches, versions, so that none wait for each other in a ring.
 """
 
-from .admission import ReadyBatch, form_chunk_batches, in_flight, take_ready
+from .admission import ReadyBatch, form_chunk_batches, take_ready
 from .claims import Claim, Held, claim, renew
 from .contents import FailedDocument, VersionRow
 from .indexing import IndexGroup, claim_index, finish_indexing
@@ -36,7 +36,6 @@ __all__ = [
     "finish_merge",
     "finish_swap",
     "form_chunk_batches",
-    "in_flight",
     "open_merge",
     "prune",
     "reconcile",

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection, Row
 
 from ..catalog.completion import OPEN_BATCH
 from ..catalog.engine import Catalog
-from ..catalog.tables import BATCH_STAGES, IS_QUEUED, batches, generations, versions
+from ..catalog.tables import IS_QUEUED, batches, generations, versions
 from ..catalog.values import slices
 from ..ids import BatchId, GenerationId, TenantId, new_id
 
@@ -80,15 +80,6 @@ def take_ready(catalog: Catalog, *, stage: str, now: float, limit: int, resend_a
             sent = sa.update(batches).where(batches.c.id.in_(some))
             connection.execute(sent.values(state="sent", lease_until=now + resend_after_s))
     return [ReadyBatch(BatchId(row.id), row.stage, row.shard) for row in rows]
-
-
-def in_flight(catalog: Catalog) -> dict[str, int]:
-    """Return the number of batches sent or running, for every stage."""
-    counted = sa.select(batches.c.stage, sa.func.count().label("batches"))
-    counted = counted.where(batches.c.state.in_(("sent", "running")))
-    with catalog.read() as connection:
-        found = {row.stage: row.batches for row in connection.execute(counted.group_by(batches.c.stage))}
-    return {stage: found.get(stage, 0) for stage in BATCH_STAGES}
 
 
 def _backlogs(connection: Connection) -> list[_Backlog]:

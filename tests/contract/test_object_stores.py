@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from penstock.storage.errors import AlreadyExists, InvalidName, NotFound
-from penstock.storage.objects import LocalObjects, MemoryObjects, ObjectStore
+from penstock.storage.objects import LocalObjects, ObjectStore
+
+from ..memory_objects import MemoryObjects
 
 NAME = "tenants/acme/packs/0f0f"
 

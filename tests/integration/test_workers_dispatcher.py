@@ -13,10 +13,13 @@ from penstock.storage.catalog.migrations import migrate
 from penstock.storage.catalog.tenants import create_tenant
 from penstock.storage.ids import TenantId
 from penstock.storage.intake import SubmittedDocument, accept
-from penstock.storage.objects import MemoryObjects, ObjectStore
+from penstock.storage.ledger.due import look
+from penstock.storage.objects import ObjectStore
 from penstock.workers import routes
 from penstock.workers.dispatcher import SHARD_BATCHES, Dispatcher, Message
 from penstock.workers.liveness import Liveness
+
+from ..memory_objects import MemoryObjects
 
 ACME = TenantId("acme")
 
@@ -224,7 +227,7 @@ def test_an_outage_of_the_broker_loses_nothing_and_marks_nothing_more_as_sent(be
     for _ in range(5):
         bench.submit(collection)
         bench.dispatcher.turn_safely()
-    assert ledger.in_flight(bench.catalog)["chunk"] == 1  # the one that found out
+    assert look(bench.catalog, now=bench.now).in_flight["chunk"] == 1  # the one that found out
     bench.queue.down = False
     bench.dispatcher.turn_safely()
     bench.now += 40

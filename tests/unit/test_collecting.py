@@ -17,8 +17,8 @@ from penstock.storage.collecting import (
 )
 from penstock.storage.ids import GenerationId, TenantId
 from penstock.storage.manifests import read_manifest
-from penstock.storage.objects import MemoryObjects
 
+from ..memory_objects import MemoryObjects
 from ..storage_samples import GENERATION, TENANT, Store, add_generation, open_catalog
 
 HOUR = 3_600.0

@@ -10,10 +10,10 @@ from penstock.storage.errors import Conflict, Damaged, Fenced, NotFound
 from penstock.storage.grace import COMMIT_WITHIN_S, MIN_AGE_S
 from penstock.storage.ids import GenerationId
 from penstock.storage.leases import acquire_lease, release_lease, renew_lease
-from penstock.storage.objects import MemoryObjects
 from penstock.storage.publishing import Publisher
 from penstock.storage.rows import Rows
 
+from ..memory_objects import MemoryObjects
 from ..storage_samples import (
     DIMENSIONS,
     GENERATION,

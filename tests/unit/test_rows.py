@@ -8,9 +8,9 @@ import pytest
 
 from penstock.storage.errors import Damaged
 from penstock.storage.rows import Documents, Rows, chunk_identity
-from penstock.storage.sections import Sections, read_sections, write_sections
+from penstock.storage.sections import Sections, write_sections
 
-from ..storage_samples import many_rows, record, rows_of
+from ..storage_samples import many_rows, record, rows_of, sections_of
 
 TEXTS = {"a": ["first", "zweites — ü", ""], "b": ["third"], "c": []}
 
@@ -30,7 +30,7 @@ def plain(rows: Rows) -> list[tuple]:
 
 def stored(rows: Rows, **changed: np.ndarray) -> Sections:
     arrays = {**rows.to_arrays(), **changed}
-    return read_sections(b"".join(write_sections("rows", meta={}, arrays=arrays)), kind="rows", source="x.rows")
+    return sections_of(b"".join(write_sections("rows", meta={}, arrays=arrays)), kind="rows", name="x.rows")
 
 
 def test_rows_give_back_what_they_were_built_from():
@@ -127,7 +127,7 @@ def test_columns_that_contradict_each_other_are_damaged(changed):
 def test_a_missing_column_is_damaged():
     arrays = rows_of(TEXTS).to_arrays()
     del arrays["tokens"]
-    sections = read_sections(b"".join(write_sections("rows", meta={}, arrays=arrays)), kind="rows")
+    sections = sections_of(b"".join(write_sections("rows", meta={}, arrays=arrays)), kind="rows")
 
     with pytest.raises(Damaged, match="tokens"):
         Rows.from_sections(sections)

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from penstock.storage.errors import Damaged, NotFound, Unsupported
-from penstock.storage.sections import ALIGNMENT, FORMAT, open_sections, read_sections, write_sections
+from penstock.storage.sections import ALIGNMENT, FORMAT, open_sections, write_sections
+
+from ..storage_samples import sections_of
 
 ARRAYS = {
     "bytes": np.arange(7, dtype="u1"),
@@ -28,13 +30,13 @@ def test_sections_are_read_as_written(tmp_path):
     path = tmp_path / "file"
     path.write_bytes(container(model="hash"))
 
-    for sections in (open_sections(path, kind="sample"), read_sections(path.read_bytes(), kind="sample")):
-        sections.verify()
-        assert sections.meta == {"model": "hash"}
-        assert list(sections.arrays) == list(ARRAYS)
-        for name, array in ARRAYS.items():
-            assert sections.arrays[name].dtype == array.dtype
-            assert np.array_equal(sections.arrays[name], array)
+    sections = open_sections(path, kind="sample")
+    sections.verify()
+    assert sections.meta == {"model": "hash"}
+    assert list(sections.arrays) == list(ARRAYS)
+    for name, array in ARRAYS.items():
+        assert sections.arrays[name].dtype == array.dtype
+        assert np.array_equal(sections.arrays[name], array)
 
 
 def test_every_section_lies_on_a_cache_line_of_the_map(tmp_path):
@@ -47,7 +49,7 @@ def test_every_section_lies_on_a_cache_line_of_the_map(tmp_path):
 
 def test_what_is_read_cannot_be_written_to():
     with pytest.raises(ValueError, match="read-only"):
-        read_sections(container(), kind="sample").arrays["ids"][0] = 1
+        sections_of(container(), kind="sample").arrays["ids"][0] = 1
 
 
 def test_a_contiguous_array_is_not_copied_when_written():
@@ -63,7 +65,7 @@ def test_an_array_with_gaps_is_written_in_order():
 
     data = b"".join(write_sections("sample", meta={}, arrays={"gapped": gapped}))
 
-    assert np.array_equal(read_sections(data, kind="sample").arrays["gapped"], gapped)
+    assert np.array_equal(sections_of(data, kind="sample").arrays["gapped"], gapped)
 
 
 def test_a_dtype_of_another_machine_is_refused():
@@ -73,7 +75,7 @@ def test_a_dtype_of_another_machine_is_refused():
 
 def test_a_file_of_another_kind_is_damaged():
     with pytest.raises(Damaged, match="'sample' file where a 'segment' file is needed"):
-        read_sections(container(), kind="segment", source="x.segment")
+        sections_of(container(), kind="segment", name="x.segment")
 
 
 def test_a_missing_file_is_not_found(tmp_path):
@@ -87,7 +89,7 @@ def test_a_newer_format_is_unsupported_and_not_damaged():
     newer = start + blake2b(start + header, digest_size=16).digest() + header
 
     with pytest.raises(Unsupported, match="upgrade"):
-        read_sections(newer, kind="sample")
+        sections_of(newer, kind="sample")
 
 
 def test_every_truncation_is_damaged():
@@ -95,9 +97,9 @@ def test_every_truncation_is_damaged():
 
     for size in range(len(data)):
         with pytest.raises(Damaged):
-            read_sections(data[:size], kind="sample")
+            sections_of(data[:size], kind="sample")
     with pytest.raises(Damaged):
-        read_sections(data + b"\0", kind="sample")
+        sections_of(data + b"\0", kind="sample")
 
 
 def test_every_flipped_bit_is_damaged_or_in_a_padding():
@@ -109,7 +111,7 @@ def test_every_flipped_bit_is_damaged_or_in_a_padding():
         flipped = bytearray(data)
         flipped[bit // 8] ^= 1 << bit % 8
         try:
-            sections = read_sections(bytes(flipped), kind="sample")
+            sections = sections_of(bytes(flipped), kind="sample")
             sections.verify()
         except Damaged:
             continue

@@ -9,7 +9,7 @@ from penstock.storage import paths
 from penstock.storage.errors import Damaged
 from penstock.storage.ids import GenerationId, SegmentId, TenantId
 from penstock.storage.manifests import SegmentEntry
-from penstock.storage.objects import MemoryObjects, ObjectStore
+from penstock.storage.objects import ObjectStore
 from penstock.storage.segments import (
     open_segment,
     read_chunk_ids,
@@ -19,6 +19,7 @@ from penstock.storage.segments import (
     write_segment,
 )
 
+from ..memory_objects import MemoryObjects
 from ..storage_samples import DIMENSIONS, GENERATION, TENANT, many_rows, record, rows_of, unit_vectors
 
 
