@@ -15,8 +15,9 @@ WORKERS = ("chunk", "embed", "index", "search", "maintenance")
 BEAT = "beat"
 NAMES = (API, *WORKERS, BEAT)
 
-# Beat first, so that nothing new is sent; the queue last, so that the workers can hand back what they hold.
-STOP_ORDER: tuple[tuple[str, ...], ...] = ((BEAT,), (API, FLOWER), WORKERS, (QUEUE,))
+# Beat first, so that nothing new is sent; the queue last, so that the workers can hand back what they hold. The api
+# stops beside the workers: it needs none of them, and its last answers may take as long as their last batches.
+STOP_ORDER: tuple[tuple[str, ...], ...] = ((BEAT,), (API, FLOWER, *WORKERS), (QUEUE,))
 
 
 @dataclass(frozen=True)

@@ -100,8 +100,9 @@ def test_roles_are_chosen_by_name():
 
 def test_every_role_has_its_turn_to_stop():
     stopped = [name for tier in STOP_ORDER for name in tier]
-    assert stopped[0] == "beat"
-    assert stopped[-1] == "valkey"
+    assert STOP_ORDER[0] == ("beat",)
+    assert STOP_ORDER[-1] == ("valkey",)
+    assert len(STOP_ORDER) == 3, "each further turn makes every stop longer"
     assert set(stopped) == {*NAMES, "flower", "valkey"}
 
 
