@@ -13,9 +13,11 @@ from penstock.settings.model import Settings
 
 from . import routes
 
-SOFT_LIMIT_S = 240.0  # the whole batch; one document's own limit is limits.parse_timeout_s
+SOFT_LIMIT_S = 240.0  # a whole chunk batch; one document's own limit is limits.parse_timeout_s
 HARD_LIMIT_S = 300.0
-VISIBILITY_TIMEOUT_S = 1200  # four hard limits: a message is redelivered only when its worker is surely gone
+# Four hard limits: a message is redelivered only when its worker is surely gone. A merge may take longer; whoever gets
+# its message then finds the batch claimed.
+VISIBILITY_TIMEOUT_S = 1200
 RESULT_EXPIRES_S = 60
 COLLECT_EVERY_S = 300.0
 KEY_PREFIX = "penstock:celery:"
@@ -65,8 +67,9 @@ def _delivery() -> dict[str, Any]:
         "task_acks_on_failure": True,  # failures go to the ledger; a requeue here would be an endless loop
         "task_acks_on_timeout": True,  # as above
         "task_track_started": False,
-        "task_soft_time_limit": SOFT_LIMIT_S,  # prefork only; threads and solo keep their own limits in code
-        "task_time_limit": HARD_LIMIT_S,
+        # For chunk alone: a merge takes as long as it takes, and its claim is renewed while its process lives. Only
+        # prefork can kill a task.
+        "task_annotations": {routes.CHUNK: {"soft_time_limit": SOFT_LIMIT_S, "time_limit": HARD_LIMIT_S}},
         "task_publish_retry": True,
         "task_publish_retry_policy": {  # give up fast: what stays unsent is sent again from the ledger
             "max_retries": 3,

@@ -32,7 +32,12 @@ class CelerySender:
         with self._app.producer_pool.acquire(block=True) as producer, producer.batch(max_size=200):
             for message in messages:
                 self._app.send_task(
-                    message.task, args=[message.argument], queue=message.queue, producer=producer, retry=False
+                    message.task,
+                    args=[message.argument],
+                    queue=message.queue,
+                    producer=producer,
+                    retry=False,
+                    expires=message.expires_s,
                 )
 
     def waiting(self, queue: str) -> int:

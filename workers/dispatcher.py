@@ -28,17 +28,23 @@ GATHER_S = 0.005  # notices that come together are served together
 GATHER_SHARE = 3.0  # a busy dispatcher takes at most a quarter of a core
 RECONCILE_EVERY_S = 5.0
 OUTAGE_PAUSE_S = 1.0
+# A late message is harmless, its batch was sent again; but each costs its reader a transaction. The moment is told by
+# this machine's clock: a worker whose clock is further ahead drops every message, so it is far away. And it must be
+# later than the resend, or batches would count as sent whose messages are gone.
+EXPIRES_LEAST_S = 600.0
+EXPIRES_RESENDS = 4
 SHARD_BATCHES = 1_000  # index and swap batches marked as sent at once; one message per shard covers them all
 TASKS = {"chunk": routes.CHUNK, "embed": routes.EMBED, "merge": routes.MERGE}
 
 
 @dataclass(frozen=True)
 class Message:
-    """One task to send: a batch id, or for a writer its shard."""
+    """One task to send: a batch id, or for a writer its shard. ``expires_s``: after this nobody need read it."""
 
     task: str
     queue: str
     argument: str | int
+    expires_s: float | None = None
 
 
 class Sender(Protocol):
@@ -125,8 +131,16 @@ class Dispatcher:
     def _room(self, due: Due) -> dict[str, int]:
         depth = self._workers.queue_depth
         # A batch holds what was queued when it was formed: formed late, it is full and cheap per document.
-        caps = {"chunk": min(depth, 2 * self._workers.chunk_processes + 2), "embed": depth, "merge": depth}
-        return {stage: max(0, cap - due.in_flight[stage]) for stage, cap in caps.items()}
+        caps = {"chunk": min(depth, 2 * self._workers.chunk_processes + 2), "embed": depth, "merge": max(4, depth // 4)}
+        room = {stage: cap - due.in_flight[stage] for stage, cap in caps.items()}
+        for stage in (due.stages | {"chunk"} if due.queued else due.stages) & room.keys():
+            if room[stage] > 0:  # in a queue that nobody reads, old messages must not pile up with every resend
+                room[stage] = min(room[stage], caps[stage] - self._sender.waiting(routes.TASK_QUEUES[TASKS[stage]]))
+        if room["merge"] < caps["merge"] // 2:
+            # A merge may take an hour. Several are chosen together, one of each tenant first; chosen one by one, the
+            # oldest would always come first, and with it whoever has many.
+            room["merge"] = 0
+        return room
 
     def _chunk_messages(self, due: Due, *, limit: int) -> list[Message]:
         formed = 0
@@ -138,12 +152,14 @@ class Dispatcher:
         if limit <= 0:
             return []
         task = TASKS[stage]
-        return [Message(task, routes.TASK_QUEUES[task], batch.id) for batch in self._take(stage, limit=limit)]
+        expires_s = max(EXPIRES_LEAST_S, EXPIRES_RESENDS * self._workers.resend_after_s)
+        taken = self._take(stage, limit=limit)
+        return [Message(task, routes.TASK_QUEUES[task], batch.id, expires_s) for batch in taken]
 
     def _shard_messages(self, stage: str) -> list[Message]:
         shards = {batch.shard for batch in self._take(stage, limit=SHARD_BATCHES)}
         queues = {shard: routes.index_queue(shard) for shard in sorted(shards - self._without_writer(shards))}
-        # A message that waits already will see these batches too.
+        # A message that waits already will see these batches too; for that it must not expire.
         return [
             Message(routes.INDEX, queue, shard) for shard, queue in queues.items() if not self._sender.waiting(queue)
         ]

@@ -77,10 +77,13 @@ class Bench:
 
     def collection(self, tenant: TenantId, *, shards: int = 1) -> CollectionInfo:
         create_tenant(self.catalog, tenant, now=self.now)
+        return self._made(tenant, "docs", shards=shards)
+
+    def _made(self, tenant: TenantId, name: str, *, shards: int) -> CollectionInfo:
         return create_collection(
             self.catalog,
             tenant=tenant,
-            name="docs",
+            name=name,
             model="hash",
             dimensions=256,
             metric="cosine",
@@ -88,6 +91,15 @@ class Bench:
             shards=shards,
             now=self.now,
         )
+
+    def merges(self, tenant: TenantId, *, count: int) -> list[str]:
+        """Open a merge in each of ``count`` collections of a tenant."""
+        create_tenant(self.catalog, tenant, now=self.now)
+        made = [self._made(tenant, f"docs{number}", shards=1) for number in range(count)]
+        return [
+            str(ledger.open_merge(self.catalog, generation_id=one.generation.id, details={}, now=self.now))
+            for one in made
+        ]
 
     def finish_chunk(self, batch_id: str) -> None:
         """Do what the chunk role does, with one part of one chunk per document."""
@@ -221,13 +233,53 @@ def test_a_message_that_was_lost_is_sent_again(bench):
     assert bench.queue.taken() == [lost]
 
 
+def test_a_queue_that_nobody_reads_does_not_grow_with_every_resend(bench):
+    bench.submit(bench.collection(ACME), count=40, size=600_000)
+    for _ in range(20):
+        bench.dispatcher.turn()
+        bench.now += 40
+
+    assert len(bench.queue.messages) == bench.workers.queue_depth
+    assert look(bench.catalog, now=bench.now).in_flight["chunk"] == 0
+    bench.queue.taken()  # somebody reads it at last, and drops what expired
+    assert bench.dispatcher.turn() == bench.workers.queue_depth
+
+
+def test_messages_of_batches_end_long_after_they_were_sent_again_and_those_to_writers_never(bench):
+    bench.submit(bench.collection(ACME))
+    for task, finish in [(routes.CHUNK, bench.finish_chunk), (routes.EMBED, bench.finish_embed)]:
+        bench.dispatcher.turn()
+        [message] = bench.queue.taken()
+        assert message.task == task
+        assert message.expires_s >= 600 > 4 * bench.workers.resend_after_s
+        finish(str(message.argument))
+    bench.dispatcher.turn()
+
+    assert [message.expires_s for message in bench.queue.taken()] == [None]
+
+
+def test_a_tenant_with_many_merges_does_not_keep_the_others_waiting(bench):
+    bench.merges(ACME, count=20)
+    bench.dispatcher.turn()
+    assert len(bench.queue.messages) == 4
+    [late] = bench.merges(TenantId("other"), count=1)
+
+    done = 0
+    while late not in [message.argument for message in bench.queue.messages]:
+        message = bench.queue.messages.pop(0)
+        ledger.drop_merge(bench.catalog, bench.claim(str(message.argument)), error="", now=bench.now)
+        done += 1
+        bench.dispatcher.turn()
+    assert done <= 4
+
+
 def test_an_outage_of_the_broker_loses_nothing_and_marks_nothing_more_as_sent(bench):
     collection = bench.collection(ACME)
     bench.queue.down = True
     for _ in range(5):
         bench.submit(collection)
         bench.dispatcher.turn_safely()
-    assert look(bench.catalog, now=bench.now).in_flight["chunk"] == 1  # the one that found out
+    assert look(bench.catalog, now=bench.now).in_flight["chunk"] == 0
     bench.queue.down = False
     bench.dispatcher.turn_safely()
     bench.now += 40

@@ -1,10 +1,16 @@
 """The Celery application: what of its settings a change must not break."""
 
+from datetime import UTC, datetime, timedelta
+
 import pytest
 
 from penstock.settings.model import Settings, Workers
 from penstock.workers import routes
-from penstock.workers.app import HARD_LIMIT_S, make_app
+from penstock.workers.app import HARD_LIMIT_S, SOFT_LIMIT_S, make_app
+from penstock.workers.beat import CelerySender
+from penstock.workers.dispatcher import Message
+from penstock.workers.liveness import Liveness
+from penstock.workers.run import register
 
 
 def settings(tmp_path, **values) -> Settings:
@@ -58,6 +64,36 @@ def test_what_loses_tasks_is_off(tmp_path):
     assert conf.worker_prefetch_multiplier == 1
     assert conf.broker_transport_options["visibility_timeout"] == conf.visibility_timeout >= 3 * HARD_LIMIT_S
     assert conf.broker_transport_options["socket_timeout"]
+
+
+def test_only_chunking_is_killed_when_it_takes_long(tmp_path):
+    """A merge of millions of chunks takes an hour; killed after five minutes it would never end."""
+    app = make_app(settings(tmp_path))
+    limits = {}
+    for name in (routes.CHUNK, routes.MERGE, routes.COLLECT):
+        register(app, name=name, body=lambda: None, liveness=Liveness())
+        limits[name] = (app.tasks[name].soft_time_limit, app.tasks[name].time_limit)
+
+    assert limits == {
+        routes.CHUNK: (SOFT_LIMIT_S, HARD_LIMIT_S),
+        routes.MERGE: (None, None),
+        routes.COLLECT: (None, None),
+    }
+    assert (app.conf.task_soft_time_limit, app.conf.task_time_limit) == (None, None)
+
+
+def test_what_is_sent_carries_when_it_ends_and_is_counted_while_it_waits(tmp_path):
+    app = make_app(settings(tmp_path))
+    app.conf.broker_url = "memory://"
+    sender = CelerySender(app)
+    sender.send([Message(routes.CHUNK, "chunk", "batch_1", expires_s=600.0), Message(routes.INDEX, "index.0", 0)])
+
+    assert (sender.waiting("chunk"), sender.waiting("index.0")) == (1, 1)
+    with app.connection_for_read() as connection:
+        ends = {name: connection.default_channel.basic_get(name).headers["expires"] for name in ("chunk", "index.0")}
+    remaining = datetime.fromisoformat(ends["chunk"]) - datetime.now(UTC)
+    assert timedelta(seconds=500) < remaining <= timedelta(seconds=600)
+    assert ends["index.0"] is None
 
 
 def test_another_broker_gets_no_options_that_only_redis_knows(tmp_path):
