@@ -89,6 +89,7 @@ def ingest(
         outcome.sending.files, outcome.sending.skipped = len(found.found), found.skipped
         with connect(url, key, tenant) as client:
             before = ensure_collection(client, collection, model=model, chunking=cut)
+            outcome.sending.replaced = None if before else 0
             _send(client, collection, found.found, fields, outcome.sending, notes)
             _count_replaced(client, collection, outcome.sending, before=before)
             _settle(client, collection, outcome, notes=notes, timeout_s=timeout)
@@ -145,13 +146,9 @@ def _count_replaced(client: "Penstock", collection: str, sending: "Sending", *, 
 
     What others ingest at the same moment counts as new here, too.
     """
-    if sending.replaced is not None:
-        return
-    if not (sending.accepted and before):
-        sending.replaced = 0
-        return
-    grown = sum(client.collection(collection).documents.values()) - before
-    sending.replaced = min(max(sending.accepted - grown, 0), sending.accepted)
+    if sending.replaced is None and sending.accepted:
+        grown = sum(client.collection(collection).documents.values()) - before
+        sending.replaced = min(max(sending.accepted - grown, 0), sending.accepted)
 
 
 def _settle(

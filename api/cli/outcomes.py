@@ -30,7 +30,12 @@ class Outcome:
     @property
     def new(self) -> int | None:
         """How many of the accepted documents were not here before, None while nobody has said so."""
-        return None if self.sending.replaced is None else self.sending.accepted - self.sending.replaced
+        return None if self.replaced is None else self.sending.accepted - self.replaced
+
+    @property
+    def replaced(self) -> int | None:
+        """How many of the accepted documents were here before, with other content."""
+        return self.sending.replaced if self.sending.accepted else 0
 
     @property
     def job_id(self) -> str | None:
@@ -43,7 +48,7 @@ class Outcome:
 
 def kinds(outcome: Outcome) -> list[str]:
     """Return ``3 new``, ``2 replaced`` and ``5 unchanged``, without those that are none or unknown."""
-    counts = {"new": outcome.new, "replaced": outcome.sending.replaced, "unchanged": outcome.sending.unchanged}
+    counts = {"new": outcome.new, "replaced": outcome.replaced, "unchanged": outcome.sending.unchanged}
     return [f"{number:,} {kind}" for kind, number in counts.items() if number]
 
 
@@ -104,7 +109,7 @@ def as_plain(outcome: Outcome) -> dict[str, Any]:
     return {
         "accepted": sending.accepted,
         "new": outcome.new,
-        "replaced": sending.replaced,
+        "replaced": outcome.replaced,
         "unchanged": sending.unchanged,
         "failed": failed,
         "skipped": [{"path": str(skipped.path), "reason": skipped.reason} for skipped in sending.skipped],

@@ -24,7 +24,8 @@ def unfinished(outcome: Outcome, cause: KeyboardInterrupt | ClientError) -> Base
     if not _begun(outcome) and not interrupted:
         return cause
     why = "interrupted" if interrupted else in_commands(str(cause)).rstrip(".")
-    return Unfinished(f"{why}: {_so_far(outcome)}", cause=cause, so_far=as_plain(outcome))
+    so_far = as_plain(outcome) | {"unconfirmed": outcome.sending.under_way}
+    return Unfinished(f"{why}: {_so_far(outcome)}", cause=cause, so_far=so_far)
 
 
 def stopped_waiting(job: "Job", cause: KeyboardInterrupt | Busy) -> Unfinished:
@@ -43,7 +44,7 @@ def _so_far(outcome: Outcome) -> str:
         return "nothing was submitted"
     sending, parts = outcome.sending, [accepted(outcome)]
     if sending.under_way:
-        parts.append(f"perhaps {sending.under_way:,} more, of which there was no answer yet")
+        parts.append(f"perhaps {sending.under_way:,} more, which the server did not confirm")
     if (left := sending.files - sending.examined - sending.under_way) > 0:
         parts.append(f"{count(left, 'file')} not yet sent")
     job = outcome.job_id

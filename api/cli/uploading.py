@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from penstock.client import Busy, ClientError, Invalid, TooLarge, Unreachable, Upload
+from penstock.client import Busy, ClientError, Invalid, ServerError, TooLarge, Unreachable, Upload
 from penstock.client.wire import Submitted
 
 from .folders import Found, Skipped
@@ -39,7 +39,7 @@ class Sending:
     """How far the sending is, and what it found. ``job_id`` is None while nothing was accepted.
 
     ``replaced``: how many of the accepted were here before, with other content; None while nobody has said so.
-    ``under_way``: documents of the request that has no answer yet.
+    ``under_way``: documents of a request that the server has not confirmed, and may have taken.
     """
 
     files: int = 0
@@ -132,7 +132,7 @@ def _submit(
     try:
         submitted = _patiently(lambda: client.upload(collection, uploads, job_id=sending.job_id))
     except ClientError as error:
-        if not isinstance(error, Unreachable):  # else nobody knows whether it was taken
+        if not isinstance(error, Unreachable | ServerError):  # else nobody knows whether it was taken
             sending.under_way = 0
         if not isinstance(error, Invalid | TooLarge):
             raise

@@ -10,7 +10,7 @@ import pytest
 from penstock.api import cli
 from penstock.api.cli.advice import in_commands
 from penstock.api.cli.exits import wants_json
-from penstock.client import NotFound, Unauthorized, Unreachable
+from penstock.client import NotFound, ServerError, Unauthorized, Unreachable
 from penstock.client.wire import Collection, Job, Submitted
 
 JOB = Job(
@@ -223,15 +223,16 @@ def test_ctrl_c_while_sending_says_what_was_accepted_and_what_perhaps(penstock, 
     told = penstock("ingest", "papers", "--json").told
 
     assert ended.code == 130
-    for part in ("1 document accepted", "perhaps 1 more", "penstock jobs show job_1", "same command again"):
+    for part in ("1 document accepted (1 new)", "perhaps 1 more", "penstock jobs show job_1", "same command again"):
         assert part in ended.said
-    assert (told["accepted"], told["job_id"], told["error"]["code"]) == (1, "job_1", "interrupted")
+    assert (told["accepted"], told["unconfirmed"], told["job_id"]) == (1, 1, "job_1")
+    assert told["error"]["code"] == "interrupted"
 
 
 def test_ctrl_c_while_the_first_request_is_under_way_does_not_say_that_nothing_was_submitted(penstock, server):
     server.raises["upload"] = KeyboardInterrupt()
     ended = penstock("ingest", "papers")
-    assert "0 documents accepted, perhaps 2 more, of which there was no answer yet" in ended.said
+    assert "0 documents accepted, perhaps 2 more, which the server did not confirm" in ended.said
 
 
 def test_ctrl_c_while_waiting_tells_the_job_and_the_counts_so_far(penstock, server):
@@ -249,6 +250,13 @@ def test_a_server_that_goes_away_leaves_what_was_accepted_in_the_answer(penstock
     server.raises["job"] = Unreachable("no connection to http://x")
     told = penstock("ingest", "papers", "--json")
     assert (told.code, told.told["job_id"], told.told["accepted"]) == (4, "job_1", 2)
+
+
+def test_a_server_that_fails_on_a_request_may_have_taken_it(penstock, server):
+    server.raises["upload"] = ServerError("the server failed", code="internal", status=500)
+    ended = penstock("ingest", "papers", "--json")
+    assert (ended.code, ended.told["error"]["code"], ended.told["unconfirmed"]) == (1, "internal", 2)
+    assert "perhaps 2 more" in penstock("ingest", "papers").said
 
 
 @pytest.mark.parametrize("error", [Unauthorized("the key is wrong", code="wrong_key"), Unreachable("no connection")])

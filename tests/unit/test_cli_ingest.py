@@ -10,7 +10,7 @@ from penstock.api.cli.folders import walk
 from penstock.api.cli.following import RATE_WINDOW_S, Progress, Speed, said
 from penstock.api.cli.outcomes import Outcome, as_plain
 from penstock.api.cli.uploading import REQUEST_BYTES, REQUEST_DOCUMENTS, Sending, content_hash, send
-from penstock.client import Busy, Chunking, Conflict, Invalid, TooLarge, Unreachable
+from penstock.client import Busy, Chunking, Conflict, Invalid, ServerError, TooLarge, Unreachable
 from penstock.client import content_hash as client_hash
 from penstock.client.wire import Job, Submitted
 
@@ -196,7 +196,7 @@ def test_a_server_that_counts_what_it_replaced_is_believed(server, folder):
 
 def test_what_has_no_answer_yet_is_known_as_such(server, folder):
     files, sending = walk([folder]).found, Sending(files=5)
-    for failure, under_way in ((KeyboardInterrupt(), 5), (Conflict("cancelled"), 0)):
+    for failure, under_way in ((KeyboardInterrupt(), 5), (Conflict("cancelled"), 0), (ServerError("failed"), 5)):
         server.failures = [failure]
         with pytest.raises(type(failure)):
             send(server, "default", files, metadata={}, sending=sending, on_progress=lambda: None)
