@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
 import httpx
+from pydantic import ValidationError
 
 from .errors import Busy, Invalid
 from .transport import Transport
@@ -39,6 +40,17 @@ from .wire import (
 )
 
 LONGEST_POLL_S = 30.0  # the server's bound on one long poll
+
+
+@contextmanager
+def _worded() -> Iterator[None]:
+    """Refuse a request that the server would refuse, in the same words and before it is sent."""
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise Invalid(f"field {field!r}: {first['msg'].lower()}", code="invalid_request", param=field) from error
 
 
 class Penstock:
@@ -84,7 +96,9 @@ class Penstock:
 
     def create_tenant(self, name: str) -> Tenant:
         """Make a tenant, or return the one of that name."""
-        return self._transport.post("/v1/tenants", Tenant, body=NewTenant(name=name).model_dump())
+        with _worded():
+            new = NewTenant(name=name)
+        return self._transport.post("/v1/tenants", Tenant, body=new.model_dump())
 
     def collections(self) -> list[Collection]:
         return self._transport.get(self._path("collections"), CollectionList).data
@@ -101,7 +115,8 @@ class Penstock:
         metric: Metric | None = None,
     ) -> Collection:
         """Make a collection, or return the one of that name when it is configured so; else ``Conflict``."""
-        new = NewCollection(name=name, model=model, chunking=chunking, metric=metric)
+        with _worded():
+            new = NewCollection(name=name, model=model, chunking=chunking, metric=metric)
         return self._transport.post(self._path("collections"), Collection, body=new.model_dump(exclude_none=True))
 
     def delete_collection(self, name: str) -> None:
@@ -111,14 +126,16 @@ class Penstock:
 
     def submit(self, collection: str, documents: Sequence[NewDocument], *, job_id: str | None = None) -> Submitted:
         """Submit documents with their content in the request. All are accepted or none."""
-        body = Submission(documents=list(documents), job_id=job_id).model_dump(exclude_defaults=True)
+        with _worded():
+            submission = Submission(documents=list(documents), job_id=job_id)
+        body = submission.model_dump(exclude_defaults=True)
         return self._transport.post(self._path("collections", collection, "documents"), Submitted, body=body)
 
     def upload(self, collection: str, files: Sequence[Upload], *, job_id: str | None = None) -> Submitted:
         """Submit files, read while they are sent. All are accepted or none."""
-        form = {
-            "documents": UploadForm(documents=[file.fields() for file in files]).model_dump_json(include={"documents"})
-        }
+        with _worded():
+            described = UploadForm(documents=[file.fields() for file in files])
+        form = {"documents": described.model_dump_json(include={"documents"})}
         if job_id is not None:
             form["job_id"] = job_id
         with ExitStack() as opened:
@@ -128,7 +145,8 @@ class Penstock:
 
     def known(self, collection: str, hashes: Mapping[str, str]) -> set[str]:
         """Return the sources whose newest version has this ``content_hash``, is or will be indexed."""
-        asked = KnownQuery(documents=[SourceHash(source=s, content_hash=h) for s, h in hashes.items()])
+        with _worded():
+            asked = KnownQuery(documents=[SourceHash(source=s, content_hash=h) for s, h in hashes.items()])
         path = self._path("collections", collection, "documents:known")
         return set(self._transport.ask(path, Known, body=asked.model_dump()).known)
 
@@ -202,15 +220,16 @@ class Penstock:
         explain: bool = False,
     ) -> SearchResult:
         """Search by text or by vector. ``min_token`` of a job waits until its documents are searchable."""
-        asked = SearchQuery(
-            query=query,
-            vector=None if vector is None else packed_vector(vector),
-            k=k,
-            filter=dict(filter) if isinstance(filter, Mapping) else filter,
-            ef=ef,
-            min_token=min_token,
-            explain=explain,
-        )
+        with _worded():
+            asked = SearchQuery(
+                query=query,
+                vector=None if vector is None else packed_vector(vector),
+                k=k,
+                filter=dict(filter) if isinstance(filter, Mapping) else filter,
+                ef=ef,
+                min_token=min_token,
+                explain=explain,
+            )
         path = self._path("collections", collection, "search")
         return self._transport.ask(path, SearchResult, body=asked.model_dump(exclude_defaults=True))
 

@@ -51,7 +51,8 @@ def parse_chunking(given: str | None) -> "Chunking | None":
         return Chunking.model_validate({"strategy": strategy} | dict(zip(names, map(int, sizes), strict=False)))
     except (ValueError, ValidationError) as error:
         raise UsageError(
-            f"--chunking {given}: write auto, recursive or tokens, or for example recursive:200:20"
+            f"--chunking {given}: write auto, recursive or tokens, or with size (from 4) and overlap in tokens, "
+            "for example recursive:200:20"
         ) from error
 
 

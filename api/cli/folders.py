@@ -8,6 +8,8 @@ from pathlib import Path
 
 from .exits import UsageError
 
+LONGEST_SOURCE = 2048  # what the wire allows
+
 
 @dataclass(frozen=True)
 class Found:
@@ -88,6 +90,8 @@ def _below(path: Path, source: str, seen: set[tuple[int, int]]) -> Iterator[Foun
         yield Skipped(path, "not a regular file")
     elif not _is_text(source):
         yield Skipped(path, "its name is not valid UTF-8")
+    elif len(source) > LONGEST_SOURCE:
+        yield Skipped(path, f"its source has {len(source):,} characters, more than {LONGEST_SOURCE:,}")
     elif not os.access(path, os.R_OK):
         yield Skipped(path, "not readable by this user")
     else:

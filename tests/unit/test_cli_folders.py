@@ -25,6 +25,40 @@ def test_a_source_is_the_path_below_the_folder_with_its_name_in_front(tmp_path):
     assert [file.size_bytes for file in walk([folder]).found] == [1, 1]
 
 
+@pytest.mark.parametrize(
+    ("prefix", "found"),
+    [
+        (None, ["papers/b.txt", "papers/deep/a.txt", "c.txt"]),
+        ("", ["b.txt", "deep/a.txt", "c.txt"]),
+        ("mine", ["mine/b.txt", "mine/deep/a.txt", "mine/c.txt"]),
+        ("mine/", ["mine/b.txt", "mine/deep/a.txt", "mine/c.txt"]),
+        ("s3://", ["s3://b.txt", "s3://deep/a.txt", "s3://c.txt"]),
+    ],
+)
+def test_a_prefix_takes_the_place_of_the_folders_name(tmp_path, prefix, found):
+    folder = tmp_path / "papers"
+    (folder / "deep").mkdir(parents=True)
+    for path in (folder / "b.txt", folder / "deep" / "a.txt", tmp_path / "c.txt"):
+        path.write_text("x")
+
+    assert [file.source for file in walk([folder, tmp_path / "c.txt"], prefix=prefix).found] == found
+
+
+def test_a_prefix_that_is_not_text_is_wrong_usage(tmp_path):
+    with pytest.raises(UsageError, match="--prefix"):
+        walk([tmp_path], prefix="\udcff")
+
+
+def test_a_source_that_no_server_takes_is_skipped_alone(tmp_path):
+    (tmp_path / "papers").mkdir()
+    (tmp_path / "papers" / "a.txt").write_text("a")
+    (tmp_path / "papers" / ("b" * 20)).write_text("b")
+
+    result = walk([tmp_path / "papers"], prefix="p" * 2042)
+    assert [len(file.source) for file in result.found] == [2048]
+    assert [skipped.reason for skipped in result.skipped] == ["its source has 2,063 characters, more than 2,048"]
+
+
 def test_the_source_does_not_depend_on_how_the_folder_was_written(tmp_path, monkeypatch):
     folder = tmp_path / "papers"
     folder.mkdir()

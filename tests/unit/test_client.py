@@ -74,6 +74,20 @@ def test_what_names_another_path_is_refused_before_anything_is_sent(name):
         client_of(failing(404, "word"), tenant=name).collections()
 
 
+def test_a_request_that_no_server_takes_is_refused_in_a_servers_words():
+    never = client_of(lambda request: pytest.fail(f"asked for {request.url}"))
+    for ask, field in (
+        (lambda: never.search("books", ""), "query"),
+        (lambda: never.search("books", "x", k=0), "k"),
+        (lambda: never.known("books", {"s" * 3000: "0" * 64}), "source"),
+        (lambda: never.upload("books", [client.Upload(content=b"", source="")]), "source"),
+        (lambda: never.submit("books", []), "documents"),
+    ):
+        with pytest.raises(client.Invalid, match=f"field '{field}': ") as caught:
+            ask()
+        assert (caught.value.code, caught.value.param) == ("invalid_request", field)
+
+
 def test_busy_says_when_to_ask_again():
     with pytest.raises(client.Busy) as caught:
         client_of(failing(503, "unavailable", **{"retry-after": "7"})).status()
