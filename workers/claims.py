@@ -21,11 +21,14 @@ MISCONFIGURED_DELAY_S = 60.0  # a person has to act; the batch must not hammer a
 
 
 class Claims:
-    """Claims of this process on batches. One per process that runs tasks."""
+    """Claims of this process on batches. One per process that runs tasks.
 
-    def __init__(self, components: Components) -> None:
+    ``lease_s``: instead of ``workers.lease_s``, for a process that may come to no renewal for long.
+    """
+
+    def __init__(self, components: Components, *, lease_s: float | None = None) -> None:
         self._components = components
-        self._lease_s = components.settings.workers.lease_s
+        self._lease_s = lease_s or components.settings.workers.lease_s
         self.outages = Outages()
         self.keeper: LeaseKeeper[ledger.Held] = LeaseKeeper(self._renew, every_s=self._lease_s / 3)
 

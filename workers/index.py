@@ -15,10 +15,9 @@ from sqlalchemy import Connection
 from penstock.settings.logs import failed_at, log_failure
 from penstock.settings.model import Settings
 from penstock.storage import ledger
-from penstock.storage.errors import Conflict, Fenced, NotFound, StorageError, Unavailable
+from penstock.storage.errors import Conflict, Fenced, StorageError, Unavailable
 from penstock.storage.ids import GenerationId, VersionId
 from penstock.storage.manifests import Manifest
-from penstock.storage.merging import plan_merge
 from penstock.storage.publishing import PublishedManifest, Publisher, Swap
 
 from . import routes, staging
@@ -26,6 +25,7 @@ from .claims import Claims, ids
 from .components import Components
 from .liveness import Liveness
 from .pacing import Pace
+from .planning import plan
 from .writers import ShardLeases
 
 log = logging.getLogger(__name__)
@@ -151,7 +151,7 @@ class Writer:
             extra=_ids_of(published.manifest),
         )
         self._forget_staged(parts)
-        self._plan_merge(published.manifest)
+        plan(components, published.manifest)
 
     def _swap(self, shard: int, epoch: int) -> bool:
         """Swap one finished merge in; returns whether there was one."""
@@ -190,7 +190,7 @@ class Writer:
         )
         self._announce(published.manifest)
         log.info("Swapped %d segments for one.", len(swap.inputs), extra=_ids_of(published.manifest))
-        self._plan_merge(published.manifest)
+        plan(components, published.manifest)
 
     def _announce(self, manifest: Manifest) -> None:
         self._components.notices.published(manifest.tenant_id, manifest.generation_id, manifest.version)
@@ -200,19 +200,6 @@ class Writer:
             for names in parts:
                 for name in names:
                     self._components.objects.delete(name)
-
-    def _plan_merge(self, manifest: Manifest) -> None:
-        planned = plan_merge(manifest)
-        if not planned:
-            return
-        components = self._components
-        details = {"segments": [entry.id for entry in planned]}
-        with suppress(NotFound):  # the collection was deleted since
-            opened = ledger.open_merge(
-                components.catalog, generation_id=manifest.generation_id, details=details, now=components.clock()
-            )
-            if opened:
-                components.notices.work_ready()
 
 
 def _by_generation(groups: Sequence[ledger.IndexGroup]) -> dict[GenerationId, list[ledger.IndexGroup]]:

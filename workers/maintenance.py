@@ -1,4 +1,7 @@
-"""The maintenance role: builds merged segments and collects garbage. It never publishes: the shard's writer does."""
+"""The maintenance role: builds merged segments, at each tick plans those that were missed, and collects garbage.
+
+It never publishes: the shard's writer does.
+"""
 
 import logging
 import os
@@ -15,13 +18,16 @@ from penstock.storage.manifests import Manifest, SegmentEntry, Swap, read_manife
 from penstock.storage.merging import build_merge
 
 from . import routes
+from .app import COLLECT_EVERY_S
 from .claims import Claims, ids
 from .components import Components
 from .garbage import collect_all
 from .liveness import Liveness
+from .planning import plan_missed
 
 log = logging.getLogger(__name__)
 NICENESS = 10  # merging must not slow searches and ingestion down
+LEASES = 10  # of workers.lease_s: hnswlib keeps the GIL, and with it every renewal, while it reads or writes a graph
 
 
 class Maintenance:
@@ -34,7 +40,9 @@ class Maintenance:
     def open(self) -> None:
         os.nice(NICENESS)
         self._components = Components.open(self._settings, role="maintenance")
-        self._claims = Claims(self._components)
+        self._claims = Claims(self._components, lease_s=LEASES * self._settings.workers.lease_s)
+        self._next_tick_at = 0.0
+        self._planned_to = ""
 
     def close(self) -> None:
         self._claims.close()
@@ -62,10 +70,19 @@ class Maintenance:
             log.info("Merged %d segments into one of %d chunks in %.1f s.", merged, rows, took_s, extra=ids(claim))
 
     def collect(self) -> None:
-        """Delete what nobody needs any more, of every tenant."""
+        """Plan merges that were missed, and delete what nobody needs any more, of every tenant.
+
+        Ticks that waited together behind a long merge count as one.
+        """
+        if time.monotonic() < self._next_tick_at:
+            return
+        opened, self._planned_to = plan_missed(self._components, after=self._planned_to)
+        if opened:
+            log.info("Planned %d merges that were missed.", opened)
         collected = collect_all(self._components)
         if collected.objects:
             log.info("Deleted %d unused objects of %d bytes.", collected.objects, collected.size_bytes)
+        self._next_tick_at = time.monotonic() + COLLECT_EVERY_S / 2
 
     def _build(self, claim: ledger.Claim) -> Swap:
         """Raises Conflict when the segments are not there any more: they were merged or emptied since."""

@@ -22,14 +22,14 @@ from penstock.storage import ledger, paths
 from penstock.storage.catalog.collections import CollectionInfo, create_collection
 from penstock.storage.catalog.documents import DocumentInfo, list_documents
 from penstock.storage.catalog.migrations import migrate
-from penstock.storage.catalog.tables import batches, shards, versions
+from penstock.storage.catalog.tables import batches, generations, shards, versions
 from penstock.storage.catalog.tenants import create_tenant
 from penstock.storage.errors import Damaged
 from penstock.storage.grace import MIN_AGE_S
 from penstock.storage.ids import TenantId
 from penstock.storage.intake import SubmittedDocument, accept
 from penstock.storage.ledger.pruning import KEEP_S
-from penstock.workers import documents, garbage, routes
+from penstock.workers import documents, garbage, planning, routes
 from penstock.workers.chunk import Chunker
 from penstock.workers.dispatcher import Dispatcher, Message
 from penstock.workers.embed import Embedding
@@ -126,6 +126,11 @@ class Line:
         for message in chosen:
             self.tasks[message.task](message.argument)
         return len(chosen)
+
+    def tick(self) -> None:
+        """Let maintenance do what it does every few minutes, however recently it did."""
+        self.roles[3]._next_tick_at = 0.0
+        self.tasks[routes.COLLECT]()
 
     def rows(self, *conditions) -> Sequence[sa.Row]:
         with self.catalog.read() as connection:
@@ -400,6 +405,75 @@ def test_many_small_publishes_are_merged_and_everything_stays_found_once(line):
     assert len(line.found()) == sum(document.chunk_count for document in line.documents().values())
 
 
+@pytest.fixture
+def unmerged(line, monkeypatch) -> Line:
+    """A line with many small segments, whose writer always died right after publishing."""
+    with monkeypatch.context() as patched:
+        patched.setattr("penstock.workers.index.plan", lambda *_args: False)
+        for number in range(10):
+            line.submit(**{f"d{number}": f"{WORDS} number {number}"})
+            line.run()
+    assert line.rows(batches.c.stage == "merge") == []
+    return line
+
+
+def test_merges_that_were_missed_are_made_at_a_tick_though_nobody_publishes_again(unmerged):
+    unmerged.tick()
+    unmerged.run()
+
+    assert unmerged.rows(batches.c.stage == "swap", batches.c.state == "done")
+    assert len(set(unmerged.found())) == 10
+    merged = len(unmerged.rows())
+    unmerged.tick()
+    assert len(unmerged.rows()) == merged
+
+
+def test_a_merge_that_was_given_up_is_tried_again_hours_later(unmerged, monkeypatch):
+    monkeypatch.setattr(Maintenance, "_build", lambda *_args: 1 / 0)
+    unmerged.tick()
+    unmerged.run()
+    [dead] = unmerged.rows(batches.c.stage == "merge")
+    assert (dead.state, dead.attempts) == ("dead", 2)
+
+    unmerged.tick()
+    assert unmerged.open_batches() == []
+    with unmerged.catalog.write() as connection:
+        connection.execute(sa.update(batches).values(finished_at=batches.c.finished_at - planning.GIVEN_UP_S))
+    unmerged.tick()
+    assert [batch.stage for batch in unmerged.open_batches()] == ["merge"]
+
+
+def test_a_tick_looks_at_a_few_generations_and_the_next_one_goes_on(unmerged, monkeypatch):
+    monkeypatch.setattr(planning, "LOOKED_AT", 1)
+    with unmerged.catalog.write() as connection:  # one that comes first, and cannot be read
+        row = connection.execute(sa.select(generations)).one()._asdict()
+        connection.execute(
+            sa.insert(generations).values(row | {"id": "gen_0", "state": "building", "manifest": "gone"})
+        )
+    unmerged.tick()
+    assert unmerged.open_batches() == []
+    unmerged.tick()
+    assert [batch.stage for batch in unmerged.open_batches()] == ["merge"]
+
+
+def test_ticks_that_waited_together_count_as_one(unmerged):
+    unmerged.tick()
+    with unmerged.catalog.write() as connection:
+        assert connection.execute(sa.delete(batches).where(batches.c.stage == "merge")).rowcount == 1
+    unmerged.tasks[routes.COLLECT]()
+
+    assert unmerged.open_batches() == []
+
+
+def test_a_merge_is_held_for_longer_than_other_batches(unmerged, monkeypatch):
+    held = []
+    monkeypatch.setattr(Maintenance, "_build", lambda *_args: held.extend(unmerged.open_batches()) or 1 / 0)
+    unmerged.tick()
+    unmerged.run(only=[routes.MERGE])
+
+    assert held[0].lease_until > time.time() + 5 * unmerged.settings.workers.lease_s
+
+
 def test_a_merge_whose_segments_are_gone_is_dropped(line):
     line.submit(one=WORDS)
     line.run()
@@ -425,7 +499,7 @@ def test_what_a_crash_left_staged_is_collected_and_what_is_needed_is_kept(line, 
     line.run()
     for name in line.staged():
         age(line, name)
-    line.tasks[routes.COLLECT]()
+    line.tick()
     assert line.staged() == []
     assert line.found() != []
 
@@ -439,7 +513,7 @@ def test_a_merged_segment_that_waits_for_its_swap_is_not_garbage(line):
     assert waiting
     for name in waiting:
         age(line, name)
-    line.tasks[routes.COLLECT]()
+    line.tick()
 
     assert all(line.objects.exists(name) for name in waiting)
     line.run()
@@ -458,7 +532,7 @@ def test_documents_that_are_sent_anew_every_week_take_no_more_room_than_the_firs
                 connection.execute(sa.update(table).values(finished_at=table.c.finished_at - KEEP_S - 1))
         for info in line.objects.list(paths.packs_prefix(ACME)):
             age(line, info.name)
-        line.tasks[routes.COLLECT]()
+        line.tick()
 
     sizes = []
     for week in range(3):
@@ -477,7 +551,7 @@ def keep_staged(line: Line, *, count: int) -> None:
     assert len(needed) == count
     for name in needed:
         age(line, name)
-    line.tasks[routes.COLLECT]()
+    line.tick()
     assert line.staged() == needed
 
 

@@ -80,6 +80,7 @@ def test_only_chunking_is_killed_when_it_takes_long(tmp_path):
         routes.COLLECT: (None, None),
     }
     assert (app.conf.task_soft_time_limit, app.conf.task_time_limit) == (None, None)
+    assert app.conf.beat_schedule["collect"]["options"]["expires"] >= 6 * 3_600  # a tick waits for it
 
 
 def test_what_is_sent_carries_when_it_ends_and_is_counted_while_it_waits(tmp_path):
