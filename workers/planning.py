@@ -1,0 +1,59 @@
+"""Opens merges: the writer's after each publish, and those that were missed, a few at each tick of maintenance.
+
+One is missed when its writer died between publishing and planning, or when it was dropped and nobody published again.
+"""
+
+import logging
+from contextlib import suppress
+
+import sqlalchemy as sa
+
+from penstock.storage import ledger
+from penstock.storage.catalog.completion import OPEN_BATCH
+from penstock.storage.catalog.tables import batches, generations
+from penstock.storage.errors import Damaged, NotFound, Unsupported
+from penstock.storage.manifests import Manifest, read_manifest
+from penstock.storage.merging import plan_merge
+
+from .components import Components
+
+log = logging.getLogger(__name__)
+
+LOOKED_AT = 200  # manifests read in one tick
+GIVEN_UP_S = 6 * 3_600.0  # what failed at every attempt would fail again, after hours of work perhaps
+
+
+def plan(components: Components, manifest: Manifest) -> bool:
+    """Open the merge that this version needs. False: it needs none, one is open already, or the collection is gone."""
+    planned = plan_merge(manifest)
+    if not planned:
+        return False
+    details = {"segments": [entry.id for entry in planned]}
+    now = components.clock()
+    with suppress(NotFound):
+        if ledger.open_merge(components.catalog, generation_id=manifest.generation_id, details=details, now=now):
+            components.notices.work_ready()
+            return True
+    return False
+
+
+def plan_missed(components: Components, *, after: str) -> tuple[int, str]:
+    """Plan for the generations that follow ``after``; returns how many merges were opened, and where to go on."""
+    given_up = sa.and_(
+        batches.c.state == "dead",
+        batches.c.attempts >= components.settings.workers.max_attempts,
+        batches.c.finished_at > components.clock() - GIVEN_UP_S,
+    )
+    of_merge = (batches.c.generation_id == generations.c.id, batches.c.stage.in_(("merge", "swap")))
+    left_alone = sa.exists().where(*of_merge, sa.or_(batches.c.state.in_(OPEN_BATCH), given_up))
+    served = sa.select(generations.c.id, generations.c.manifest).where(generations.c.manifest.is_not(None))
+    wanted = served.where(generations.c.id > after, ~left_alone).order_by(generations.c.id).limit(LOOKED_AT)
+    with components.catalog.read() as connection:
+        rows = connection.execute(wanted).all()
+    opened = 0
+    for row in rows:
+        try:
+            opened += plan(components, read_manifest(components.objects, row.manifest))
+        except (Damaged, Unsupported) as error:
+            log.warning("No merge can be planned: %s", error, extra={"generation": row.id})
+    return opened, rows[-1].id if len(rows) == LOOKED_AT else ""
