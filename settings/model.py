@@ -80,7 +80,7 @@ class Embedding(Group):
     )
     threads: Count = Field(
         default_factory=cores,
-        description="Threads of a local model in one process; default: one per core",
+        description="Threads of a local model in one process, and of a merge; default: one per core",
     )
     batch_tokens: Count = Field(16_384, description="Tokens given to the model at once, padding included")
     timeout_s: Seconds = Field(60.0, description="Longest wait for one answer of a remote provider")
@@ -198,7 +198,9 @@ class Workers(Group):
     )
     shards: Count = Field(1, description="Writers that publish side by side; fixed for a collection when it is created")
     max_attempts: Count = Field(5, description="Attempts on a batch before its documents are tried alone, then failed")
-    lease_s: Seconds = Field(60.0, description="How long a worker may hold a batch without saying so again")
+    lease_s: Seconds = Field(
+        30.0, description="How long a worker may hold a batch without saying so again; ten times for merges"
+    )
     resend_after_s: Seconds = Field(30.0, description="When a message that nobody acted on is sent again")
     retry_delay_s: Seconds = Field(
         1.0,
