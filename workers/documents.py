@@ -7,7 +7,7 @@ from typing import Any
 from penstock.pipeline.chunking import Chunk, Fit, ResolvedChunking, chunk
 from penstock.pipeline.errors import ParseError
 from penstock.pipeline.parsing import ParseLimits, parse
-from penstock.storage.errors import NotFound
+from penstock.storage.errors import Damaged, NotFound
 from penstock.storage.failpoints import hit
 from penstock.storage.ledger import FailedDocument, VersionRow
 from penstock.storage.rows import DocumentRecord, Rows, chunk_identity
@@ -70,6 +70,12 @@ def failure_of(version: VersionRow, error: Exception, *, limits: ParseLimits) ->
             return FailedDocument(version.id, "too_large", told)
         case NotFound():
             return FailedDocument(version.id, "bytes_lost", "Its submitted bytes are gone: submit it again.")
+        case Damaged():
+            told = (
+                f"Its submitted bytes are damaged: restore the object {version.pack} from a backup,"
+                " or remove it and submit what was submitted with it again."
+            )
+            return FailedDocument(version.id, "bytes_damaged", told)
         case _:
             return None
 

@@ -327,6 +327,25 @@ def test_documents_whose_bytes_are_gone_fail_with_that_reason(line):
     assert line.documents()["one"].error_code == "bytes_lost"
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [lambda data: data.replace(b"second", b"sec\0nd"), lambda data: data[: -len(WORDS) - 3]],
+    ids=["altered", "truncated"],
+)
+def test_a_document_whose_bytes_were_damaged_fails_alone_and_nothing_of_it_is_found(line, damage):
+    line.submit(one=WORDS, two=f"the second document {WORDS}", three=WORDS)
+    [pack] = line.objects.list(f"{paths.tenant_prefix(ACME)}packs/")
+    path = line.objects.local_path(pack.name)
+    path.write_bytes(damage(path.read_bytes()))
+    line.run()
+
+    damaged = {source: found for source, found in line.documents().items() if found.state == "failed"}
+    assert damaged.keys() == {"two"} | ({"three"} if path.stat().st_size < pack.size_bytes else set())
+    assert all((one.stage, one.error_code) == ("chunk", "bytes_damaged") for one in damaged.values())
+    assert pack.name in damaged["two"].error
+    assert set(line.found()) == {"one", "two", "three"} - damaged.keys()
+
+
 def test_staged_chunks_that_were_damaged_are_made_again(line):
     line.submit(one=WORDS, two=WORDS)
     line.run(only=[routes.CHUNK])
