@@ -1,10 +1,15 @@
 """The whole queue side with real processes: what is accepted becomes searchable once, whatever dies on the way."""
 
+import re
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import redis
+from celery.exceptions import TaskRevokedError
 
 from penstock.storage.catalog.collections import CollectionInfo
 from penstock.storage.catalog.tables import batches
@@ -12,6 +17,8 @@ from penstock.workers import routes
 from penstock.workers.app import make_app
 
 from ..role_processes import PATIENCE_S, ROLES, Plant, texts
+
+DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.fixture(scope="module")
@@ -220,6 +227,36 @@ def test_producers_submit_and_search_by_queue_and_hear_what_is_wrong(plant):
     assert ask(routes.SEARCH, query="x", filter="year>")["error"]["code"] == "invalid_filter"
     assert ask(routes.SEARCH, query="x", tenant="killed-embed", collection="nope")["error"]["code"] == "not_found"
     assert ask(routes.SUBMIT, documents=[])["error"]["code"] == "invalid_request"
+    assert plant.stop("search") == {"search": 0}
+    app.close()
+
+
+def test_the_example_for_producers_works_as_it_stands(plant):
+    """Nothing of Penstock is imported there: a producer has Celery, and the two names."""
+    [example] = re.findall(r"```python\n(.*?)```", (DOCS / "queue.md").read_text(), re.DOTALL)
+    example = re.sub(r'SERVER = ".*"', f'SERVER = "{plant.url}"', example)
+    collection = plant.collection("default")
+    plant.start("search")
+
+    def said() -> str:
+        command = [sys.executable, "-c", example]
+        return subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=plant.folder).stdout
+
+    first = said().splitlines()[0]
+    assert first.startswith("1 accepted, 0 unchanged, in job_")
+    plant.wait(collection, first.split()[-1])
+    plant.until(lambda: "pear  Prune pear trees in late winter." in said(), "the example to find its document")
+    assert said().startswith("0 accepted, 1 unchanged")
+    assert plant.stop("search") == {"search": 0}
+
+
+def test_a_question_that_was_read_too_late_is_told_to_its_asker(plant):
+    app = make_app(plant.settings, results=True)
+    late = app.send_task(routes.SEARCH, kwargs={}, expires=0.01)
+    plant.start("search")
+
+    with pytest.raises(TaskRevokedError):
+        late.get(timeout=PATIENCE_S)
     assert plant.stop("search") == {"search": 0}
     app.close()
 

@@ -1,13 +1,14 @@
 """Messages of the queue interface are checked before anything is done, and refused without quoting them."""
 
 import base64
+from pathlib import Path
 
 import pytest
 
 from penstock.pipeline.errors import InvalidFilter, InvalidQuery
 from penstock.storage.errors import NotFound, NotYet
 from penstock.workers.errors import InvalidRequest
-from penstock.workers.requests import refusal, search_request, submit_request
+from penstock.workers.requests import CODES, refusal, search_request, submit_request
 
 ADDRESS = {"tenant": "acme", "collection": "docs"}
 
@@ -60,3 +61,9 @@ def test_errors_have_the_codes_of_the_http_interface_and_defects_have_none():
     ]:
         assert refusal(error) == {"error": {"code": code, "message": "no"}}
     assert refusal(ZeroDivisionError("no")) is None
+
+
+def test_the_manual_explains_every_code():
+    manual = (Path(__file__).parents[2] / "docs" / "queue.md").read_text()
+
+    assert [code for code in ("internal", *dict(CODES).values()) if f"`{code}`" not in manual] == []
