@@ -151,10 +151,16 @@ class Penstock:
         return set(self._transport.ask(path, Known, body=asked.model_dump()).known)
 
     def documents(
-        self, collection: str, *, state: str | None = None, after: str | None = None, limit: int = 100
+        self,
+        collection: str,
+        *,
+        state: str | None = None,
+        source: str | None = None,
+        after: str | None = None,
+        limit: int = 100,
     ) -> DocumentList:
-        """Return one page; ``all_documents`` walks through the pages."""
-        params = {"state": state, "after": after, "limit": limit}
+        """Return one page; ``all_documents`` walks through the pages. ``source``: of the one document to look for."""
+        params = {"state": state, "source": source, "after": after, "limit": limit}
         return self._transport.get(self._path("collections", collection, "documents"), DocumentList, params=params)
 
     def all_documents(self, collection: str, *, state: str | None = None) -> Iterator[Document]:

@@ -161,10 +161,8 @@ class Submitted(Answer):
 
     job: Job
     accepted: int
+    replaced: int = Field(description="how many of the accepted are new versions of documents that were here")
     unchanged: int
-    replaced: int | None = Field(
-        default=None, description="how many of the accepted are new versions of documents that were here; null: unknown"
-    )
 
 
 class Document(Answer):

@@ -45,6 +45,11 @@ class Accepted:
     superseded: int
     documents: tuple[AcceptedDocument, ...]
 
+    @property
+    def replaced(self) -> int:
+        """How many of the accepted are new versions of documents that were here."""
+        return sum(one.version_id is not None and one.number > 1 for one in self.documents)
+
 
 @dataclass(frozen=True)
 class _Target:

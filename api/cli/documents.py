@@ -10,6 +10,7 @@ from .options import Collection, Json, Key, Limit, Tenant, Url
 from .output import console, plain, print_json, size, state, table, when
 
 if TYPE_CHECKING:
+    from penstock.client import Penstock
     from penstock.client.wire import Document
 
 app = typer.Typer(name="documents", help="List and show documents.", no_args_is_help=True)
@@ -52,7 +53,10 @@ def list_(
 @app.command("show")
 def show(
     document: Annotated[
-        str, typer.Argument(help="Id of the document, as `penstock documents list` shows it.", show_default=False)
+        str,
+        typer.Argument(
+            help="Id or source of the document, as `penstock documents list` shows them.", show_default=False
+        ),
     ],
     collection: Collection = "default",
     url: Url = None,
@@ -61,21 +65,29 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Show one document."""
+    with connect(url, key, tenant) as client:
+        found = _found(client, collection, document)
+    print_json(found) if as_json else _show(found)
+
+
+def _found(client: "Penstock", collection: str, named: str) -> "Document":
+    """Return the document of this source; where there is none, of this id."""
     from penstock.client import Invalid, NotFound
 
-    with connect(url, key, tenant) as client:
-        try:
-            found = client.document(collection, document)
-        except (NotFound, Invalid) as error:
-            if error.code not in ("not_found", "no_such_path", "invalid_id"):
-                raise
-            raise NotFound(
-                f"collection {collection!r} has no document with the id {document!r}: "
-                f"`penstock documents list --collection {collection}` shows the ids",
-                code="not_found",
-                status=error.status,
-            ) from error
-    print_json(found) if as_json else _show(found)
+    of_source = client.documents(collection, source=named, limit=1).data
+    if of_source:
+        return of_source[0]
+    try:
+        return client.document(collection, named)
+    except (NotFound, Invalid) as error:
+        if error.code not in ("not_found", "no_such_path", "invalid_id"):
+            raise
+        raise NotFound(
+            f"collection {collection!r} has no document with the id or source {named!r}: "
+            f"`penstock documents list --collection {collection}` shows both",
+            code="not_found",
+            status=error.status,
+        ) from error
 
 
 def _show(one: "Document") -> None:

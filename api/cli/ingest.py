@@ -88,10 +88,8 @@ def ingest(
         found = walk(paths, prefix=prefix)
         outcome.sending.files, outcome.sending.skipped = len(found.found), found.skipped
         with connect(url, key, tenant) as client:
-            before = ensure_collection(client, collection, model=model, chunking=cut)
-            outcome.sending.replaced = None if before else 0
+            ensure_collection(client, collection, model=model, chunking=cut)
             _send(client, collection, found.found, fields, outcome.sending, notes)
-            _count_replaced(client, collection, outcome.sending, before=before)
             _settle(client, collection, outcome, notes=notes, timeout_s=timeout)
     except (KeyboardInterrupt, ClientError) as error:
         outcome.took_s = time.monotonic() - began
@@ -105,22 +103,17 @@ def ingest(
         raise typer.Exit(outcome.exit_code)
 
 
-def ensure_collection(client: "Penstock", name: str, *, model: str | None, chunking: Any) -> int:
-    """Make the collection when it is missing, and return how many documents it has.
-
-    One that exists must be what was asked for, if anything was.
-    """
+def ensure_collection(client: "Penstock", name: str, *, model: str | None, chunking: Any) -> None:
+    """Make the collection when it is missing. One that exists must be what was asked for, if anything was."""
     from penstock.client import NotFound
 
-    if model is None and chunking is None:
-        try:
-            found = client.collection(name)
-        except NotFound:
-            found = client.create_collection(name)
-    else:
+    if model is not None or chunking is not None:
         client.create_collection(name, model=model, chunking=chunking)
-        found = client.collection(name)
-    return sum(found.documents.values())
+        return
+    try:
+        client.collection(name)
+    except NotFound:
+        client.create_collection(name)
 
 
 def _send(
@@ -139,16 +132,6 @@ def _send(
             status.update(f"sending: {sending.examined:,}/{count(sending.files, 'file')}")
 
         send(client, collection, files, metadata=metadata, sending=sending, on_progress=show)
-
-
-def _count_replaced(client: "Penstock", collection: str, sending: "Sending", *, before: int) -> None:
-    """Find out how many were here before, where the server did not say: the others have made the collection larger.
-
-    What others ingest at the same moment counts as new here, too.
-    """
-    if sending.replaced is None and sending.accepted:
-        grown = sum(client.collection(collection).documents.values()) - before
-        sending.replaced = min(max(sending.accepted - grown, 0), sending.accepted)
 
 
 def _settle(

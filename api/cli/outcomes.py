@@ -28,14 +28,9 @@ class Outcome:
         return ExitCode.DOCUMENTS_FAILED if bad or any(job.state == "cancelled" for job in self.jobs) else ExitCode.OK
 
     @property
-    def new(self) -> int | None:
-        """How many of the accepted documents were not here before, None while nobody has said so."""
-        return None if self.replaced is None else self.sending.accepted - self.replaced
-
-    @property
-    def replaced(self) -> int | None:
-        """How many of the accepted documents were here before, with other content."""
-        return self.sending.replaced if self.sending.accepted else 0
+    def new(self) -> int:
+        """How many of the accepted documents were not here before."""
+        return self.sending.accepted - self.sending.replaced
 
     @property
     def job_id(self) -> str | None:
@@ -47,8 +42,8 @@ class Outcome:
 
 
 def kinds(outcome: Outcome) -> list[str]:
-    """Return ``3 new``, ``2 replaced`` and ``5 unchanged``, without those that are none or unknown."""
-    counts = {"new": outcome.new, "replaced": outcome.replaced, "unchanged": outcome.sending.unchanged}
+    """Return ``3 new``, ``2 replaced`` and ``5 unchanged``, without those that are none."""
+    counts = {"new": outcome.new, "replaced": outcome.sending.replaced, "unchanged": outcome.sending.unchanged}
     return [f"{number:,} {kind}" for kind, number in counts.items() if number]
 
 
@@ -68,7 +63,7 @@ def show_outcome(outcome: Outcome, collection: str) -> None:
 
 
 def accepted(outcome: Outcome) -> str:
-    """Return ``5 documents accepted (3 new, 2 replaced)`` as far as that is known."""
+    """Return ``5 documents accepted (3 new, 2 replaced)``."""
     taken, told = count(outcome.sending.accepted, "document"), ", ".join(kinds(outcome))
     return f"{taken} accepted ({told})" if told else f"{taken} accepted"
 
@@ -109,7 +104,7 @@ def as_plain(outcome: Outcome) -> dict[str, Any]:
     return {
         "accepted": sending.accepted,
         "new": outcome.new,
-        "replaced": outcome.replaced,
+        "replaced": outcome.sending.replaced,
         "unchanged": sending.unchanged,
         "failed": failed,
         "skipped": [{"path": str(skipped.path), "reason": skipped.reason} for skipped in sending.skipped],

@@ -38,14 +38,14 @@ class Refusal:
 class Sending:
     """How far the sending is, and what it found. ``job_id`` is None while nothing was accepted.
 
-    ``replaced``: how many of the accepted were here before, with other content; None while nobody has said so.
+    ``replaced``: how many of the accepted were here before, with other content.
     ``under_way``: documents of a request that the server has not confirmed, and may have taken.
     """
 
     files: int = 0
     examined: int = 0
     accepted: int = 0
-    replaced: int | None = None
+    replaced: int = 0
     unchanged: int = 0
     under_way: int = 0
     job_id: str | None = None
@@ -147,8 +147,7 @@ def _submit(
     sending.job_id = submitted.job.id
     sending.accepted += submitted.accepted
     sending.unchanged += submitted.unchanged
-    if submitted.replaced is not None:
-        sending.replaced = (sending.replaced or 0) + submitted.replaced
+    sending.replaced += submitted.replaced
 
 
 def _opened(files: Sequence[Found], metadata: Mapping[str, Any], sending: Sending) -> list[Upload]:

@@ -78,7 +78,7 @@ EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
         ]
     },
     wire.UploadForm: {"documents": [{"source": "manuals/a.pdf", "metadata": {"lang": "en"}}]},
-    wire.Submitted: {"job": JOB, "accepted": 3, "unchanged": 0},
+    wire.Submitted: {"job": JOB, "accepted": 3, "replaced": 0, "unchanged": 0},
     wire.KnownQuery: {"documents": [{"source": "notes/1", "content_hash": "9f" * 32}]},
     wire.Known: {"known": ["notes/1"]},
     wire.Document: DOCUMENT,

@@ -13,6 +13,7 @@ from .bodies import worded_problem
 
 class DocumentsQuery(Request):
     state: DocumentState | None = Field(default=None, description="only documents whose newest version is so")
+    source: str | None = Field(default=None, pattern=r"^[^\x00]*$", description="only the document of this source")
     after: str | None = Field(default=None, pattern="^[a-z0-9_]{1,64}$", description="`last_id` of the page before")
     limit: int = Field(default=100, ge=1, le=1000)
 

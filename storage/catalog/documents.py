@@ -53,10 +53,13 @@ def list_documents(
     tenant: TenantId,
     collection_id: CollectionId,
     state: str | None = None,
+    source: str | None = None,
     after: DocumentId | None = None,
     limit: int,
 ) -> list[DocumentInfo]:
     """Return up to ``limit`` documents by id, which is by age; the next page begins ``after`` the last one.
+
+    ``source``: only the one document of this source.
 
     Raises:
         NotFound: the tenant has no such collection.
@@ -64,6 +67,8 @@ def list_documents(
     wanted = _newest_versions(tenant).where(documents.c.collection_id == collection_id)
     if state is not None:
         wanted = wanted.where(versions.c.state == state)
+    if source is not None:
+        wanted = wanted.where(documents.c.source == source)
     if after is not None:
         wanted = wanted.where(documents.c.id > after)
     with catalog.read() as connection:

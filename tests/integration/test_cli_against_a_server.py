@@ -150,7 +150,7 @@ def test_an_unknown_collection_and_a_wrong_key_are_sentences(penstock, folder):
     penstock("collections", "create", "shown")
     for source in ("0.txt", "notes/0.txt"):
         shown = penstock("documents", "show", source, "-c", "shown", code=1).stderr
-        assert "`penstock documents list --collection shown` shows the ids" in shown
+        assert "`penstock documents list --collection shown` shows both" in shown
 
 
 def test_documents_of_folders_of_one_name_replace_each_other_unless_a_prefix_keeps_them_apart(penstock, tmp_path):

@@ -29,6 +29,24 @@ def books(service: Service, request):
         yield penstock, name
 
 
+def test_an_answer_tells_replaced_documents_from_new_ones_and_a_source_finds_its_document(books):
+    penstock, name = books
+    penstock.submit(name, [NewDocument(source="a b/ä.txt", text="old"), NewDocument(source="same", text="same")])
+    told = penstock.submit(
+        name,
+        [
+            NewDocument(source=source, text=text)
+            for source, text in (("a b/ä.txt", "new"), ("same", "same"), ("c", "c"))
+        ],
+    )
+    assert (told.accepted, told.replaced, told.unchanged) == (2, 1, 1)
+    (found,) = penstock.documents(name, source="a b/ä.txt").data
+    assert (found.source, found.version) == ("a b/ä.txt", 2)
+    assert penstock.documents(name, source="a b").data == []
+    with pytest.raises(client.Invalid):
+        penstock.documents(name, source="a\0")
+
+
 def test_submitted_documents_are_found_with_everything_their_producer_said(service, books):
     penstock, name = books
     document = NewDocument(source="a/b.txt", text="a penstock leads water", title="Water", metadata={"lang": "en"})

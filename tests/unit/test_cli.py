@@ -141,7 +141,8 @@ class Server:
         self.documents_sent: list[str] = []
         self.is_known: set[str] = set()
         self.exists = True
-        self.grown = 0
+        self.replaced = 0
+        self.source = ""
 
     def __call__(self, url, key, tenant):
         self.connected = (url, key, tenant)
@@ -184,8 +185,7 @@ class Server:
         self._note("collection", name)
         if not self.exists:
             raise NotFound(f"there is no collection {name!r}")
-        documents = COLLECTION.documents | {"queued": self.grown if self.documents_sent else 0}
-        return COLLECTION.model_copy(update={"documents": documents})
+        return COLLECTION
 
     def create_collection(self, name, *, model=None, chunking=None, metric=None):
         self._note("create_collection", name, model, chunking, metric)
@@ -195,7 +195,10 @@ class Server:
     def delete_collection(self, name):
         self._note("delete_collection", name)
 
-    def documents(self, collection, *, state=None, after=None, limit=100):
+    def documents(self, collection, *, state=None, source=None, after=None, limit=100):
+        if source is not None:
+            here = [document(source)] if source == self.source else []
+            return DocumentList(data=here, has_more=False, last_id=None)
         self._note("documents", collection, state, after, limit)
         return DocumentList(data=[document("papers/good.md"), BAD], has_more=True, last_id=BAD.id)
 
@@ -233,7 +236,7 @@ class Server:
     def upload(self, collection, uploads, *, job_id=None):
         self._note("upload", collection, job_id)
         self.documents_sent += [upload.source for upload in uploads]
-        return Submitted(job=JOB, accepted=len(uploads), unchanged=0)
+        return Submitted(job=JOB, accepted=len(uploads), replaced=self.replaced, unchanged=0)
 
 
 @pytest.fixture
@@ -428,7 +431,7 @@ def test_ingest_tells_new_documents_from_replaced_and_unchanged_ones(penstock, s
     (tmp_path / "papers").mkdir()
     for name in ("a", "b", "c", "d"):
         (tmp_path / "papers" / name).write_text(name)
-    server.is_known, server.grown = {"papers/d"}, 2
+    server.is_known, server.replaced = {"papers/d"}, 1
 
     told = json.loads(penstock("ingest", "papers", "--json", code=3).stdout)
     assert {key: told[key] for key in ("accepted", "new", "replaced", "unchanged")} == {
@@ -513,9 +516,14 @@ def test_what_is_no_url_is_wrong_usage_and_the_message_shows_one(penstock, url):
         penstock("tenants", "list", "--url", url)
 
 
-def test_a_source_in_place_of_an_id_is_told_where_ids_are(penstock, server):
+def test_a_document_is_shown_by_its_source_too(penstock, server):
+    server.source = "a/b.txt"
+    assert json.loads(penstock("documents", "show", "a/b.txt", "--json").stdout)["source"] == "a/b.txt"
+
+
+def test_what_is_no_document_is_told_where_documents_are_listed(penstock, server):
     server.raises = NotFound("there is no document 'a/b.txt'", code="not_found")
-    with pytest.raises(NotFound, match="`penstock documents list --collection notes` shows the ids"):
+    with pytest.raises(NotFound, match="`penstock documents list --collection notes` shows both"):
         penstock("documents", "show", "a/b.txt", "-c", "notes")
     server.raises = NotFound("tenant 'default' has no collection 'notes'", code="unknown_collection")
     with pytest.raises(NotFound, match="has no collection"):

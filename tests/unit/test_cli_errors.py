@@ -76,7 +76,7 @@ class Server:
 
     def upload(self, name, uploads, *, job_id=None):
         self._may_fail("upload")
-        return Submitted(job=JOB, accepted=len(uploads), unchanged=0)
+        return Submitted(job=JOB, accepted=len(uploads), replaced=0, unchanged=0)
 
     def job(self, job_id, *, wait_s=0):
         self.jobs_asked += 1

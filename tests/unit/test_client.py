@@ -134,7 +134,7 @@ def test_the_key_the_tenant_and_only_what_was_said_are_sent():
 
     def record(request: httpx.Request) -> httpx.Response:
         seen.append(request)
-        return httpx.Response(202, json={"job": JOB, "accepted": 1, "unchanged": 0})
+        return httpx.Response(202, json={"job": JOB, "accepted": 1, "replaced": 0, "unchanged": 0})
 
     client_of(record, tenant="acme").submit("books", [client.NewDocument(source="a", text="b")], job_id="job_1")
     assert seen[0].headers["authorization"] == "Bearer secret"
@@ -186,7 +186,7 @@ def test_uploads_send_one_entry_per_file_in_order(tmp_path):
 
     def record(request: httpx.Request) -> httpx.Response:
         seen.append(request.read())
-        return httpx.Response(202, json={"job": JOB, "accepted": 2, "unchanged": 0})
+        return httpx.Response(202, json={"job": JOB, "accepted": 2, "replaced": 0, "unchanged": 0})
 
     files = [
         client.Upload(content=tmp_path / "a.txt", source="docs/a.txt", metadata={"n": 1}),

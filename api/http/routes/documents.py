@@ -95,7 +95,12 @@ def _accept(components: Components, tenant: str, name: str, submission: Arrived)
         raise refusal(error, param="job_id") or error from error
     components.notices.work_ready()
     job = get_job(components.catalog, tenant=found.tenant_id, job_id=accepted.job_id)
-    return {"job": answers.job(job), "accepted": accepted.accepted, "unchanged": accepted.unchanged}
+    return {
+        "job": answers.job(job),
+        "accepted": accepted.accepted,
+        "replaced": accepted.replaced,
+        "unchanged": accepted.unchanged,
+    }
 
 
 def _known(catalog: Catalog, tenant: str, name: str, asked: wire.KnownQuery) -> list[str]:
@@ -113,6 +118,7 @@ def _page(catalog: Catalog, tenant: str, name: str, query: DocumentsQuery) -> di
         tenant=found.tenant_id,
         collection_id=found.id,
         state=query.state,
+        source=query.source,
         after=after,
         limit=query.limit + 1,
     )
