@@ -67,8 +67,8 @@ class Writer:
                 if epoch is None or not self._turn(shard, epoch):
                     return
                 refusals = 0
-            except Fenced:
-                log.warning("Another writer was here; what was prepared is discarded.", extra={"shard": shard})
+            except Fenced as error:
+                log.warning("What was prepared is discarded: %s", error, extra={"shard": shard})
                 self._leases.forget(shard)
                 refusals += 1
             except Conflict as error:

@@ -43,7 +43,7 @@ def _ledger(seen: Overview, *, now: float) -> Iterator[Metric]:
     yield GaugeMetricFamily("penstock_queued_documents", "Accepted documents in no batch yet", value=seen.queued)
     waited = _age(seen.oldest_queued_at, now=now)
     yield GaugeMetricFamily("penstock_oldest_queued_seconds", "Wait of the oldest of them", value=waited)
-    hits = "Chunks whose vectors were in the cache, in all batches the ledger still has"
+    hits = "Chunks whose vectors were in the cache, of all jobs"
     yield GaugeMetricFamily("penstock_embedding_cache_hits", hits, value=seen.embedding_cache_hits)
 
 
