@@ -66,7 +66,7 @@ class Searcher:
         return _answered(lambda: self._search(search_request(values)))
 
     def submit(self, **values: Any) -> dict[str, Any]:
-        """Return ``job_id``, ``accepted`` and ``unchanged``, or ``error``. See `requests.SubmitRequest`.
+        """Return ``job_id``, ``accepted``, ``replaced`` and ``unchanged``, or ``error``. See `requests.SubmitRequest`.
 
         A message that is delivered twice is harmless: what was accepted before is unchanged then.
         """
@@ -106,7 +106,12 @@ class Searcher:
             job_id=None if asked.job_id is None else JobId(asked.job_id),
         )
         components.notices.work_ready()
-        return {"job_id": accepted.job_id, "accepted": accepted.accepted, "unchanged": accepted.unchanged}
+        return {
+            "job_id": accepted.job_id,
+            "accepted": accepted.accepted,
+            "replaced": accepted.replaced,
+            "unchanged": accepted.unchanged,
+        }
 
     def _collection(self, tenant: str, name: str) -> CollectionInfo:
         return get_collection(self._components.catalog, tenant=TenantId(tenant), name=name, counted=False)
