@@ -1,13 +1,15 @@
 """Reads what a person types for a structured value. Says what to write instead, in the words of the option."""
 
 import json
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from .exits import UsageError
 
 if TYPE_CHECKING:
     from penstock.client import Chunking
     from penstock.client.wire import DocumentState, Metric
+
+Word = TypeVar("Word", bound=str)
 
 
 def parse_metadata(given: list[str]) -> dict[str, Any]:
@@ -57,37 +59,28 @@ def parse_chunking(given: str | None) -> "Chunking | None":
 
 
 def parse_metric(given: str | None) -> "Metric | None":
-    """Return the metric, checked.
-
-    Raises:
-        UsageError: there is no such metric.
-    """
+    """Return the metric, checked. Raises UsageError."""
     from penstock.client.wire import Metric
 
     known: tuple[Metric, ...] = get_args(Metric)
-    for metric in known:
-        if metric == given:
-            return metric
-    if given is None:
-        return None
-    raise UsageError(f"--metric {given}: choose one of {', '.join(known)}")
+    return _one_of(known, given, option="--metric")
 
 
 def parse_state(given: str | None) -> "DocumentState | None":
-    """Return the state of a document, checked.
-
-    Raises:
-        UsageError: there is no such state.
-    """
+    """Return the state of a document, checked. Raises UsageError."""
     from penstock.client.wire import DocumentState
 
     known: tuple[DocumentState, ...] = get_args(DocumentState)
-    for state in known:
-        if state == given:
-            return state
+    return _one_of(known, given, option="--state")
+
+
+def _one_of(known: tuple[Word, ...], given: str | None, *, option: str) -> Word | None:
+    for word in known:
+        if word == given:
+            return word
     if given is None:
         return None
-    raise UsageError(f"--state {given}: choose one of {', '.join(known)}")
+    raise UsageError(f"{option} {given}: choose one of {', '.join(known)}")
 
 
 def _value(text: str) -> Any:
