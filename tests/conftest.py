@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from .postgres_server import NoServer, PostgresServer
 from .valkey_server import NoValkey, ValkeyServer
 
 
@@ -25,3 +26,20 @@ def valkey_server() -> Iterator[ValkeyServer]:
 def valkey_url(valkey_server: ValkeyServer) -> str:
     """The URL of that server, as redis-py writes it."""
     return valkey_server.url
+
+
+@pytest.fixture(scope="session")
+def postgres_url() -> Iterator[str]:
+    """The server at ``PENSTOCK_TEST_POSTGRES_URL`` (whose user may create databases), else a private one."""
+    given = os.environ.get("PENSTOCK_TEST_POSTGRES_URL")
+    if given:
+        yield given
+        return
+    try:
+        server = PostgresServer()
+    except NoServer as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(f"no PostgreSQL here: {error}")
+    yield server.url
+    server.stop()

@@ -2,14 +2,18 @@
 
 import os
 import pwd
+import secrets
 import shutil
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import psycopg
+from sqlalchemy.engine import make_url
 
 UNPRIVILEGED = ("postgres", "nobody")
 
@@ -88,3 +92,18 @@ def _account() -> dict[str, Any]:
             continue
         return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
     raise NoServer("PostgreSQL does not run as root, and there is no other account")
+
+
+@contextmanager
+def new_database(server_url: str) -> Iterator[str]:
+    """Give the URL of an empty database that lasts as long as the block."""
+    name = f"penstock_{secrets.token_hex(6)}"
+    _command(server_url, f"CREATE DATABASE {name}")
+    yield make_url(server_url).set(database=name).render_as_string(hide_password=False)
+    _command(server_url, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+def _command(server_url: str, statement: str) -> None:
+    plain = make_url(server_url).set(drivername="postgresql").render_as_string(hide_password=False)
+    with psycopg.connect(plain, autocommit=True) as connection:
+        connection.execute(statement)

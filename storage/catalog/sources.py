@@ -54,13 +54,16 @@ def hold_sources(
         made = sorted(DocumentId(new_id("doc")) for _ in missing)
         row = {"tenant_id": tenant, "collection_id": collection_id, "newest": 0, "created_at": now}
         rows = [{"id": new, "source": source, **row} for new, source in zip(made, missing, strict=True)]
-        insert_absent(connection, documents, rows)
+        # In one order whoever submits: a row that another is inserting is waited for.
+        insert_absent(connection, documents, sorted(rows, key=lambda row: str(row["source"])))
         new_documents = zip(missing, made, strict=True)
         known |= {source: KnownDocument(new, 0, None, None, None) for source, new in new_documents}
     if connection.dialect.name == "sqlite":  # this transaction is the only writer
         return known
     for some in slices(sorted(sources)):
         held = sa.select(documents.c.id).where(documents.c.collection_id == collection_id)
-        held = held.where(documents.c.source.in_(some)).order_by(documents.c.id)
+        held = held.where(documents.c.source.in_(some)).order_by(
+            sa.collate(documents.c.source, "C")
+        )  # as sorted() does
         connection.execute(held.with_for_update()).all()
     return read_sources(connection, collection_id, sources=sources)

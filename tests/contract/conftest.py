@@ -1,42 +1,18 @@
-"""A fresh catalog per test, once on SQLite and once on PostgreSQL.
+"""A fresh catalog per test, once on SQLite and once on PostgreSQL."""
 
-PostgreSQL is the server at ``PENSTOCK_TEST_POSTGRES_URL`` (its user must be allowed to create databases), else a
-private one. Where there is neither, those tests are skipped, and fail in CI.
-"""
-
-import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import psycopg
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.engine import make_url
 
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.migrations import migrate
 from penstock.storage.catalog.tables import metadata
 from penstock.storage.catalog.tenants import ensure_installation
 
-from ..postgres_server import NoServer, PostgresServer
-
-
-@pytest.fixture(scope="session")
-def postgres_url() -> Iterator[str]:
-    given = os.environ.get("PENSTOCK_TEST_POSTGRES_URL")
-    if given:
-        yield given
-        return
-    try:
-        server = PostgresServer()
-    except NoServer as error:
-        if os.environ.get("CI"):
-            raise
-        pytest.skip(f"no PostgreSQL here: {error}")
-    yield server.url
-    server.stop()
+from ..postgres_server import new_database
 
 
 @pytest.fixture(scope="session")
@@ -49,11 +25,9 @@ def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def migrated_postgres(postgres_url: str) -> Iterator[str]:
     """Return the URL of one database for the whole session: emptied per test, which is quicker than making it anew."""
-    made = _new_database(postgres_url)
-    url = next(made)
-    _migrate(url)
-    yield url
-    next(made, None)
+    with new_database(postgres_url) as url:
+        _migrate(url)
+        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -74,7 +48,8 @@ def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path}/empty.sqlite3"
     else:
-        yield from _new_database(request.getfixturevalue("postgres_url"))
+        with new_database(request.getfixturevalue("postgres_url")) as url:
+            yield url
 
 
 @pytest.fixture
@@ -82,13 +57,6 @@ def catalog(catalog_url: str) -> Iterator[Catalog]:
     opened = Catalog.open(catalog_url)
     yield opened
     opened.dispose()
-
-
-def _new_database(server_url: str) -> Iterator[str]:
-    name = f"penstock_{secrets.token_hex(6)}"
-    _command(server_url, f"CREATE DATABASE {name}")
-    yield _database(server_url, name)
-    _command(server_url, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 def _migrate(url: str) -> None:
@@ -105,13 +73,3 @@ def _empty(url: str) -> None:
             connection.execute(sa.delete(table))
     ensure_installation(catalog, now=1.0, key="the key of these tests")
     catalog.dispose()
-
-
-def _database(server_url: str, name: str) -> str:
-    return make_url(server_url).set(database=name).render_as_string(hide_password=False)
-
-
-def _command(server_url: str, statement: str) -> None:
-    plain = make_url(server_url).set(drivername="postgresql").render_as_string(hide_password=False)
-    with psycopg.connect(plain, autocommit=True) as connection:
-        connection.execute(statement)

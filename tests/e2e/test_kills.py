@@ -5,12 +5,17 @@ import signal
 import time
 from pathlib import Path
 
+from installation import Installation
+
 from penstock.client import Document, Penstock
+
+from ..postgres_server import new_database
 
 ROOT = Path(__file__).resolve().parents[2]
 CORPUS = ROOT / "examples/corpus/documents"
 WORKERS = ("chunk", "embed", "index", "search", "maintenance", "beat")
 RETURN_S = 60.0
+QUICK = {"WORKERS__LEASE_S": "5", "WORKERS__RESEND_AFTER_S": "5"}  # what a dead worker held goes out within seconds
 
 
 def chunks_found(client: Penstock, collection: str, document: Document) -> list[int]:
@@ -19,7 +24,7 @@ def chunks_found(client: Penstock, collection: str, document: Document) -> list[
     return [hit.chunk_id for hit in client.search(collection, "anything", k=1000, filter=only).hits]
 
 
-def kill(installation, role: str) -> None:
+def kill(installation: Installation, role: str) -> None:
     """Kill a role's main process and wait until its successor has said that it lives."""
     victims = installation.pids(role)
     assert victims, f"no {role} process to kill"
@@ -33,7 +38,16 @@ def kill(installation, role: str) -> None:
 
 def test_every_document_is_searchable_once_after_each_role_was_killed(installed):
     # Short leases, so that what a dead worker held is handed out again within seconds.
-    installation = installed(WORKERS__LEASE_S="5", WORKERS__RESEND_AFTER_S="5")
+    ingest_and_kill(installed(**QUICK))
+
+
+def test_the_same_with_postgresql_as_the_catalog(installed, postgres_url):
+    with new_database(postgres_url) as url:
+        ingest_and_kill(installed(CATALOG_URL=url, EMBEDDING__MODEL="hash", **QUICK))
+
+
+def ingest_and_kill(installation: Installation) -> None:
+    """Kill every role once while the corpus goes through, and look for each chunk."""
     files = sorted(path for path in CORPUS.rglob("*") if path.is_file())
 
     submitted = installation.penstock("ingest", str(CORPUS), "--collection", "corpus", "--no-wait", "--json")
@@ -58,7 +72,7 @@ def test_every_document_is_searchable_once_after_each_role_was_killed(installed)
 
 
 def test_killing_the_supervisor_leaves_no_process_and_the_next_start_finishes_the_work(installed):
-    installation = installed(EMBEDDING__MODEL="hash", WORKERS__LEASE_S="5", WORKERS__RESEND_AFTER_S="5")
+    installation = installed(EMBEDDING__MODEL="hash", **QUICK)
     pids = {role: installation.pids(role) for role in WORKERS}
     installation.penstock("ingest", str(CORPUS), "--collection", "corpus", "--no-wait")
 
