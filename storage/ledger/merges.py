@@ -3,7 +3,8 @@
 At most one is open per generation. A merge that is dropped loses nothing: its inputs are still served.
 """
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -15,7 +16,8 @@ from ..catalog.statements import insert_if_absent
 from ..catalog.tables import batches, generations
 from ..catalog.values import storable
 from ..errors import Conflict, NotFound
-from ..ids import BatchId, GenerationId, new_id
+from ..ids import BatchId, GenerationId, TenantId, new_id
+from .admission import ReadyBatch
 from .claims import Claim, claim, end
 
 
@@ -37,6 +39,19 @@ def open_merge(
         values |= {"tenant_id": row.tenant_id, "generation_id": generation_id, "shard": row.shard}
         made = insert_if_absent(connection, batches, values)
     return batch_id if made else None
+
+
+def in_turn(catalog: Catalog, taken: Sequence[ReadyBatch]) -> list[ReadyBatch]:
+    """Return these batches with the tenants in turn: the oldest of each tenant, then the second of each, and so on."""
+    wanted = sa.select(batches.c.id, batches.c.tenant_id).where(batches.c.id.in_([one.id for one in taken]))
+    with catalog.read() as connection:
+        tenants = {row.id: TenantId(row.tenant_id) for row in connection.execute(wanted)}
+    turns: dict[BatchId, int] = {}
+    counted: Counter[TenantId] = Counter()
+    for batch_id in sorted(one.id for one in taken if one.id in tenants):
+        turns[batch_id] = counted[tenants[batch_id]]
+        counted[tenants[batch_id]] += 1
+    return sorted((one for one in taken if one.id in turns), key=lambda one: (turns[one.id], one.id))
 
 
 def finish_merge(catalog: Catalog, claim: Claim, *, details: Mapping[str, Any], now: float) -> BatchId:
