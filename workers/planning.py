@@ -12,6 +12,7 @@ from penstock.storage import ledger
 from penstock.storage.catalog.completion import OPEN_BATCH
 from penstock.storage.catalog.tables import batches, generations
 from penstock.storage.errors import Damaged, NotFound, Unsupported
+from penstock.storage.ids import GenerationId
 from penstock.storage.manifests import Manifest, read_manifest
 from penstock.storage.merging import plan_merge
 
@@ -24,9 +25,12 @@ GIVEN_UP_S = 6 * 3_600.0  # what failed at every attempt would fail again, after
 
 
 def plan(components: Components, manifest: Manifest) -> bool:
-    """Open the merge that this version needs. False: it needs none, one is open already, or the collection is gone."""
+    """Open the merge that this version needs.
+
+    False: it needs none, one is open or was given up lately, or the generation is retired or gone.
+    """
     planned = plan_merge(manifest)
-    if not planned:
+    if not planned or not _may_merge(components, manifest.generation_id):
         return False
     details = {"segments": [entry.id for entry in planned]}
     now = components.clock()
@@ -39,17 +43,10 @@ def plan(components: Components, manifest: Manifest) -> bool:
 
 def plan_missed(components: Components, *, after: str) -> tuple[int, str]:
     """Plan for the generations that follow ``after``; returns how many merges were opened, and where to go on."""
-    given_up = sa.and_(
-        batches.c.state == "dead",
-        batches.c.attempts >= components.settings.workers.max_attempts,
-        batches.c.finished_at > components.clock() - GIVEN_UP_S,
-    )
-    of_merge = (batches.c.generation_id == generations.c.id, batches.c.stage.in_(("merge", "swap")))
-    left_alone = sa.exists().where(*of_merge, sa.or_(batches.c.state.in_(OPEN_BATCH), given_up))
     served = sa.select(generations.c.id, generations.c.manifest).where(generations.c.manifest.is_not(None))
-    wanted = served.where(generations.c.id > after, ~left_alone).order_by(generations.c.id).limit(LOOKED_AT)
+    wanted = served.where(generations.c.id > after, *_open_to_merges(components)).order_by(generations.c.id)
     with components.catalog.read() as connection:
-        rows = connection.execute(wanted).all()
+        rows = connection.execute(wanted.limit(LOOKED_AT)).all()
     opened = 0
     for row in rows:
         try:
@@ -57,3 +54,21 @@ def plan_missed(components: Components, *, after: str) -> tuple[int, str]:
         except (Damaged, Unsupported) as error:
             log.warning("No merge can be planned: %s", error, extra={"generation": row.id})
     return opened, rows[-1].id if len(rows) == LOOKED_AT else ""
+
+
+def _may_merge(components: Components, generation_id: GenerationId) -> bool:
+    wanted = sa.select(generations.c.id).where(generations.c.id == generation_id, *_open_to_merges(components))
+    with components.catalog.read() as connection:
+        return connection.scalar(wanted) is not None
+
+
+def _open_to_merges(components: Components) -> tuple[sa.ColumnElement[bool], ...]:
+    """Return the conditions for the generations that may have a merge now."""
+    given_up = sa.and_(
+        batches.c.state == "dead",
+        batches.c.attempts >= components.settings.workers.max_attempts,
+        batches.c.finished_at > components.clock() - GIVEN_UP_S,
+    )
+    of_merge = (batches.c.generation_id == generations.c.id, batches.c.stage.in_(("merge", "swap")))
+    left_alone = sa.exists().where(*of_merge, sa.or_(batches.c.state.in_(OPEN_BATCH), given_up))
+    return generations.c.state.in_(("active", "building")), ~left_alone

@@ -456,8 +456,23 @@ def test_a_merge_that_was_given_up_is_tried_again_hours_later(unmerged, monkeypa
 
     unmerged.tick()
     assert unmerged.open_batches() == []
+    unmerged.submit(d10=WORDS)  # neither does publishing open it again
+    unmerged.run()
+    assert unmerged.states()["d10"] == "indexed"
+    assert unmerged.rows(batches.c.stage == "merge") == [dead]
     with unmerged.catalog.write() as connection:
         connection.execute(sa.update(batches).values(finished_at=batches.c.finished_at - planning.GIVEN_UP_S))
+    unmerged.tick()
+    assert [batch.stage for batch in unmerged.open_batches()] == ["merge"]
+
+
+def test_a_retired_generation_is_not_merged(unmerged):
+    with unmerged.catalog.write() as connection:
+        connection.execute(sa.update(generations).values(state="retired"))
+    unmerged.tick()
+    assert unmerged.open_batches() == []
+    with unmerged.catalog.write() as connection:
+        connection.execute(sa.update(generations).values(state="building"))
     unmerged.tick()
     assert [batch.stage for batch in unmerged.open_batches()] == ["merge"]
 
