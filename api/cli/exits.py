@@ -66,7 +66,7 @@ def report(error: BaseException, *, as_json: bool) -> int:
 
 def report_interrupt(words: Sequence[str]) -> int:
     """Write that Ctrl-C came before the command had anything to say of its own, and return the exit code."""
-    message = "interrupted: nothing was submitted" if "ingest" in words else "interrupted"
+    message = "interrupted: nothing was submitted" if words[:1] == ["ingest"] else "interrupted"
     return report(KeyboardInterrupt(message), as_json=wants_json(words))
 
 

@@ -91,14 +91,11 @@ def ingest(
             ensure_collection(client, collection, model=model, chunking=cut)
             _send(client, collection, found.found, fields, outcome.sending, notes)
             _settle(client, collection, outcome, notes=notes, timeout_s=timeout)
+        outcome.took_s = time.monotonic() - began
+        print_json(as_plain(outcome)) if as_json else show_outcome(outcome, collection)
     except (KeyboardInterrupt, ClientError) as error:
         outcome.took_s = time.monotonic() - began
         raise unfinished(outcome, error) from error
-    outcome.took_s = time.monotonic() - began
-    if as_json:
-        print_json(as_plain(outcome))
-    else:
-        show_outcome(outcome, collection)
     if outcome.exit_code:
         raise typer.Exit(outcome.exit_code)
 

@@ -72,8 +72,7 @@ def send(
     for group in _groups(files, ASKED_AT_ONCE):
         new = group if metadata else _new(client, collection, group, sending)
         for request in _requests(new):
-            _submit(client, collection, request, metadata, sending)
-            sending.examined += len(request)
+            _submit(client, collection, _opened(request, metadata, sending), sending)
             on_progress()
         on_progress()
 
@@ -84,11 +83,11 @@ def _new(client: "Penstock", collection: str, group: Sequence[Found], sending: S
         try:
             hashes[file.source] = content_hash(file.path)
         except OSError as error:
-            sending.skipped.append(Skipped(file.path, (error.strerror or str(error)).lower()))
+            _skip(sending, file.path, error)
     known = client.known(collection, hashes)
     new = [file for file in group if file.source in hashes and file.source not in known]
     sending.unchanged += len(known)
-    sending.examined += len(group) - len(new)
+    sending.examined += len(known)
     return new
 
 
@@ -121,35 +120,6 @@ def _requests(files: Sequence[Found]) -> Iterator[list[Found]]:
         yield request
 
 
-def _submit(
-    client: "Penstock", collection: str, files: Sequence[Found], metadata: Mapping[str, Any], sending: Sending
-) -> None:
-    """Send one request. When the server refuses it, send its halves, until the file that it refuses stands alone."""
-    uploads = _opened(files, metadata, sending)
-    if not uploads:
-        return
-    sending.under_way = len(uploads)
-    try:
-        submitted = _patiently(lambda: client.upload(collection, uploads, job_id=sending.job_id))
-    except ClientError as error:
-        if not isinstance(error, Unreachable | ServerError):  # else nobody knows whether it was taken
-            sending.under_way = 0
-        if not isinstance(error, Invalid | TooLarge):
-            raise
-        if len(files) == 1:
-            sending.refused.append(Refusal(files[0].source, error.code or "refused", str(error)))
-            return
-        middle = len(files) // 2
-        for half in (files[:middle], files[middle:]):
-            _submit(client, collection, half, metadata, sending)
-        return
-    sending.under_way = 0
-    sending.job_id = submitted.job.id
-    sending.accepted += submitted.accepted
-    sending.unchanged += submitted.unchanged
-    sending.replaced += submitted.replaced
-
-
 def _opened(files: Sequence[Found], metadata: Mapping[str, Any], sending: Sending) -> list[Upload]:
     uploads = []
     for file in files:
@@ -157,18 +127,63 @@ def _opened(files: Sequence[Found], metadata: Mapping[str, Any], sending: Sendin
             # A small file is read now: one that vanishes must not fail the others of its request.
             content = file.path.read_bytes() if file.size_bytes <= REQUEST_BYTES else file.path
         except OSError as error:
-            sending.skipped.append(Skipped(file.path, (error.strerror or str(error)).lower()))
+            _skip(sending, file.path, error)
             continue
         uploads.append(Upload(content=content, source=file.source, filename=file.path.name, metadata=metadata))
     return uploads
 
 
-def _patiently(request: Callable[[], Submitted]) -> Submitted:
-    for attempt in range(1, ATTEMPTS):
+def _submit(client: "Penstock", collection: str, uploads: Sequence[Upload], sending: Sending) -> None:
+    """Send one request. When the server refuses it, send its halves, until the file that it refuses stands alone."""
+    if not uploads:
+        return
+    try:
+        submitted = _patiently(client, collection, uploads, sending)
+    except (Invalid, TooLarge) as error:
+        sending.under_way = 0
+        if len(uploads) > 1:
+            middle = len(uploads) // 2
+            _submit(client, collection, uploads[:middle], sending)
+            _submit(client, collection, uploads[middle:], sending)
+            return
+        sending.refused.append(Refusal(uploads[0].source, error.code or "refused", str(error)))
+    except OSError as error:
+        sending.under_way = 0
+        large = uploads[0]  # the only kind that is read while it is sent, and it goes alone
+        _skip(sending, large.content if isinstance(large.content, Path) else Path(large.source), error)
+        return
+    else:
+        sending.under_way = 0
+        sending.job_id = submitted.job.id
+        sending.accepted += submitted.accepted
+        sending.unchanged += submitted.unchanged
+        sending.replaced += submitted.replaced
+    sending.examined += len(uploads)
+
+
+def _patiently(client: "Penstock", collection: str, uploads: Sequence[Upload], sending: Sending) -> Submitted:
+    """Send until there is an answer, a few times. What may have been taken stays ``under_way``, whatever follows."""
+    unanswered = attempt = 0
+    while True:
+        attempt += 1
+        sending.under_way = len(uploads)
         try:
-            return request()
-        except Busy as error:
-            time.sleep(error.retry_after_s)
-        except Unreachable:
+            return client.upload(collection, uploads, job_id=sending.job_id)
+        except (Unreachable, ServerError) as error:
+            unanswered = len(uploads)
+            if isinstance(error, ServerError) or attempt == ATTEMPTS:
+                raise
             time.sleep(0.2 * attempt)
-    return request()
+        except Busy as error:
+            sending.under_way = unanswered
+            if attempt == ATTEMPTS:
+                raise
+            time.sleep(error.retry_after_s)
+        except ClientError:
+            sending.under_way = unanswered
+            raise
+
+
+def _skip(sending: Sending, path: Path, error: OSError) -> None:
+    sending.skipped.append(Skipped(path, (error.strerror or str(error)).lower()))
+    sending.examined += 1

@@ -300,3 +300,13 @@ def test_advice_for_programs_becomes_advice_for_people(said, advised, penstock, 
     server.raises["collection"] = NotFound(said)
     told = penstock("collections", "show", "x", "--json").told
     assert told["error"]["message"] == advised
+
+
+def test_ctrl_c_while_the_result_is_printed_does_not_say_that_nothing_was_submitted(penstock, server, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("penstock.api.cli.outcomes.show_outcome", interrupted)
+    ended = penstock("ingest", "papers", "--no-wait")
+    assert ended.code == 130
+    assert "2 documents accepted" in ended.said

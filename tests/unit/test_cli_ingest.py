@@ -294,3 +294,40 @@ def test_json_of_an_outcome_has_a_stable_shape(server, folder):
     assert shape["job_id"] == "job_1"
     assert shape["failed"] == [{"source": "papers/0.txt", "stage": "submit", "code": "no", "reason": "bad"}]
     assert outcome.exit_code == 3
+
+
+def test_a_large_file_that_vanishes_while_it_is_sent_is_skipped_alone(server, folder, monkeypatch):
+    monkeypatch.setattr("penstock.api.cli.uploading.REQUEST_BYTES", 6)
+    (folder / "2.txt").write_text("a long text")
+    upload = server.upload
+
+    def vanishing(collection, uploads, *, job_id=None):
+        (folder / "2.txt").unlink(missing_ok=True)
+        return upload(collection, uploads, job_id=job_id)
+
+    server.upload = vanishing
+    sending = sent(server, folder)
+    assert [(one.path.name, one.reason) for one in sending.skipped] == [("2.txt", "no such file or directory")]
+    assert (sending.accepted, sending.examined, sending.under_way) == (4, 5, 0)
+
+
+def test_every_file_counts_as_examined_once_however_it_ends(server, folder):
+    server.refuses = lambda upload: Invalid("no") if upload.source.endswith("1.txt") else None
+    server.failures = [Invalid("no")]
+    done = sent(server, folder)
+    assert (done.examined, done.accepted, len(done.refused)) == (5, 4, 1)
+
+    server.documents.clear()
+    sending = Sending(files=5)
+    server.failures = [Invalid("one of them"), Unreachable("gone"), *[Unreachable("gone")] * 4]
+    with pytest.raises(Unreachable):
+        send(server, "c", walk([folder]).found, metadata={}, sending=sending, on_progress=lambda: None)
+    assert (sending.examined, sending.under_way) == (0, 2)
+
+
+def test_what_may_have_been_taken_stays_so_when_the_server_is_busy_later(server, folder):
+    server.failures = [Unreachable("no answer"), *[Busy("busy", retry_after_s=0)] * 4]
+    sending = Sending(files=5)
+    with pytest.raises(Busy):
+        send(server, "c", walk([folder]).found, metadata={}, sending=sending, on_progress=lambda: None)
+    assert sending.under_way == 5
