@@ -14,7 +14,8 @@ from sqlalchemy import Column, select
 
 from . import paths
 from .catalog.engine import Catalog
-from .catalog.tables import batches, collections, generations, versions
+from .catalog.tables import batches, generations, versions
+from .catalog.tenants import hold_tenant_alone
 from .catalog.values import slices
 from .errors import Damaged, Unsupported
 from .grace import MIN_AGE_S
@@ -24,7 +25,7 @@ from .objects import ObjectInfo, ObjectStore
 
 log = logging.getLogger(__name__)
 
-_PACKS_PER_TRANSACTION = 20  # while it lasts nobody is accepted
+_PACKS_PER_TRANSACTION = 20  # while it lasts no document of the tenant is accepted
 
 
 @dataclass(frozen=True)
@@ -103,16 +104,19 @@ def collect_lost_staging(
 def collect_packs(
     catalog: Catalog, objects: ObjectStore, *, tenant: TenantId, now: float, min_age_s: float = MIN_AGE_S
 ) -> Collected:
-    """Delete packs that no document version refers to: of versions that were pruned, or never committed."""
+    """Delete packs that no document version refers to: of versions that were pruned, or never committed.
+
+    Accepts of this tenant wait while a few packs are looked at and deleted, and these wait for accepts under way; on
+    SQLite, for every other writer.
+    """
     old = [info for info in objects.list(paths.packs_prefix(tenant)) if now - info.modified_at >= min_age_s]
     used = _named(catalog, versions.c.pack, versions.c.pack, among=[info.name for info in old])
     unused = [info for info in old if info.name not in used]
     collected = Collected()
     for some in slices(unused, _PACKS_PER_TRANSACTION):
         with catalog.write("collect_packs") as connection:
-            # Every accept holds its collection from its first statement on: none is between its look and its commit.
-            owned = select(collections.c.id).where(collections.c.tenant_id == tenant).order_by(collections.c.id)
-            connection.execute(owned.with_for_update()).all()
+            # Every accept holds its tenant from its first statement on: none is between its look and its commit.
+            hold_tenant_alone(connection, tenant)
             still = versions.c.pack.in_([info.name for info in some])
             names = set(connection.scalars(select(versions.c.pack).where(still).distinct()))
             # Looked at again: the same bytes may have been submitted since, which makes the pack young.

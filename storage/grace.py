@@ -8,8 +8,8 @@ machine asleep. So collectors and writers keep a distance:
 * A publisher commits nothing that names a file it began to write more than ``COMMIT_WITHIN_S`` ago, and looks last
   thing before the commit. Files of others that it names are held otherwise: those of the current manifest by the
   catalog, a merge's output by its open batch.
-* An accept needs no time: the collector of packs shuts accepts out while it looks and deletes, and an accept makes
-  sure of its pack where it cannot be shut out any more.
+* An accept needs no time: the collector of packs shuts the accepts of the tenant out while it looks and deletes, and
+  an accept makes sure of its pack where it cannot be shut out any more.
 
 The half between the two times is for clocks that differ, between machines or from the file server, and for the commit
 itself. Both sides use the time of day: it goes on while a machine sleeps, which CLOCK_MONOTONIC does not, and objects

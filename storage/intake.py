@@ -16,6 +16,7 @@ from .catalog.engine import Catalog
 from .catalog.sources import KnownDocument, hold_sources, read_sources
 from .catalog.tables import collections, generations, jobs, versions
 from .catalog.tables import documents as documents_table
+from .catalog.tenants import hold_tenant
 from .catalog.values import slices
 from .errors import Conflict, NotFound, Unavailable
 from .ids import CollectionId, DocumentId, GenerationId, JobId, TenantId, VersionId, new_id
@@ -109,6 +110,7 @@ def _record(
 ) -> Accepted:
     sources = [candidate.source for candidate in candidates]
     with catalog.write("accept") as connection:
+        hold_tenant(connection, target.tenant)  # first of all, and the only lock that the collector takes
         _hold_collection(connection, target)
         if job_id is not None:
             _hold_job(connection, target, job_id)
@@ -116,7 +118,7 @@ def _record(
         changed = [candidate for candidate in candidates if not _holds(known[candidate.source], candidate)]
         if any(candidate.source not in pack.offsets for candidate in changed):
             raise _BytesLeftOut
-        # The collector cannot come any more (it waits for the collection's row): what is here now stays.
+        # The collector cannot come any more (it waits for the tenant's row): what is here now stays.
         if changed and not objects.exists(pack.name or ""):
             raise _BytesLeftOut
         unchanged = len(candidates) - len(changed)

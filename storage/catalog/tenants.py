@@ -45,6 +45,19 @@ def require_tenant(connection: Connection, tenant: TenantId) -> None:
         raise NotFound(f"there is no tenant {tenant!r}")
 
 
+def hold_tenant(connection: Connection, tenant: TenantId) -> None:
+    """Keep the collector of packs out until the commit. Others who hold the tenant so do not wait for each other."""
+    connection.execute(sa.select(tenants.c.id).where(tenants.c.id == tenant).with_for_update(read=True))
+
+
+def hold_tenant_alone(connection: Connection, tenant: TenantId) -> None:
+    """Wait for all who hold the tenant, and keep them out until the commit.
+
+    Rows below the tenant may be added meanwhile: a foreign key takes a lock that goes with this one.
+    """
+    connection.execute(sa.select(tenants.c.id).where(tenants.c.id == tenant).with_for_update(key_share=True))
+
+
 def ensure_installation(catalog: Catalog, *, now: float, key: str | None) -> str | None:
     """Make the tenant ``default`` and the admin key where they are missing. Twice is harmless.
 

@@ -59,6 +59,15 @@ def catalog(catalog_url: str) -> Iterator[Catalog]:
     opened.dispose()
 
 
+@pytest.fixture
+def postgres_catalog(migrated_postgres: str) -> Iterator[Catalog]:
+    """For races that SQLite cannot have, because one transaction writes at a time."""
+    _empty(migrated_postgres)
+    opened = Catalog.open(migrated_postgres)
+    yield opened
+    opened.dispose()
+
+
 def _migrate(url: str) -> None:
     catalog = Catalog.open(url)
     migrate(catalog)

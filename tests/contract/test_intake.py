@@ -1,17 +1,20 @@
 """Accepting documents: committed or not at all, numbered per document, and harmless to repeat."""
 
 import time
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from penstock.storage import intake
+from penstock.storage.catalog.collections import delete_collection
 from penstock.storage.catalog.documents import known
+from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.jobs import cancel_job, get_job
 from penstock.storage.catalog.tables import documents, versions
 from penstock.storage.catalog.tenants import create_tenant
-from penstock.storage.collecting import collect_packs
+from penstock.storage.collecting import Collected, collect_packs
 from penstock.storage.errors import Conflict, InvalidMetadata, InvalidName, NotFound, Unavailable
 from penstock.storage.grace import MIN_AGE_S
 from penstock.storage.ids import GenerationId, JobId, TenantId
@@ -282,23 +285,65 @@ def test_a_pack_that_is_collected_again_and_again_is_an_outage_and_accepts_nothi
     assert line.states() == {}
 
 
-def test_the_collector_waits_for_an_accept_that_stalls_before_its_commit(line, monkeypatch):
-    """However long it stalls: to this collector the pack is old, and no version names it yet."""
-    insert_versions = intake._insert_versions
+@pytest.fixture
+def postgres_line(postgres_catalog) -> Line:
+    return new_line(postgres_catalog)
 
-    def collect():
-        later = time.time() + 2 * MIN_AGE_S
-        return collect_packs(line.catalog, line.objects, tenant=line.tenant, now=later)
+
+def collect_later(line: Line) -> Collected:
+    """Collect when every pack that there is has become old."""
+    return collect_packs(line.catalog, line.objects, tenant=line.tenant, now=time.time() + 2 * MIN_AGE_S)
+
+
+def until_it_waits_for_a_lock(catalog: Catalog, rival: "Future[Any]") -> None:
+    """Return when a transaction waits for another one's lock, or when ``rival`` has come through without."""
+    here = "datname = current_database() AND wait_event_type = 'Lock'"
+    waiting = sa.text(f"SELECT count(*) FROM pg_stat_activity WHERE {here}")
+    deadline = time.monotonic() + 20
+    while not rival.done():
+        with catalog.read() as connection:
+            if connection.scalar(waiting):
+                return
+        assert time.monotonic() < deadline, "it neither waits nor ends"
+        time.sleep(0.01)
+
+
+def test_the_collector_waits_for_an_accept_that_stalls_before_its_commit(postgres_line, monkeypatch):
+    """However long it stalls: to this collector the pack is old, and no version names it yet."""
+    line = postgres_line
+    insert_versions = intake._insert_versions
+    collecting: list[Future[Collected]] = []
 
     def stall(*args, **kwargs):
-        begun.append(threads.submit(collect))
-        wait(begun, timeout=0.5)  # it must not come through while this lasts
+        collecting.append(threads.submit(collect_later, line))
+        until_it_waits_for_a_lock(line.catalog, collecting[0])
+        assert not collecting[0].done()
         return insert_versions(*args, **kwargs)
 
-    begun: list = []
     monkeypatch.setattr(intake, "_insert_versions", stall)
     with ThreadPoolExecutor(1) as threads:
         line.submit("a")
 
-    assert begun[0].result().objects == 0
+    assert collecting[0].result().objects == 0
     assert len(packs(line)) == 1
+
+
+def test_an_accept_into_a_collection_made_meanwhile_waits_for_the_collector(postgres_line, monkeypatch):
+    """The collector has looked already, and found that nobody names the pack."""
+    line = postgres_line
+    line.submit("a")
+    delete_collection(line.catalog, tenant=line.tenant, name="papers")
+    delete = line.objects.delete
+    accepting: list[Future[intake.Accepted]] = []
+
+    def stall(name):
+        accepting.append(threads.submit(new_line(line.catalog, name="letters", objects=line.objects).submit, "a"))
+        until_it_waits_for_a_lock(line.catalog, accepting[0])
+        delete(name)
+
+    monkeypatch.setattr(line.objects, "delete", stall)
+    with ThreadPoolExecutor(1) as threads:
+        assert collect_later(line).objects == 1
+
+    assert accepting[0].result().accepted == 1
+    assert {row[0] for row in line.version_rows("pack")} == set(packs(line))
