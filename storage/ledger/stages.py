@@ -115,8 +115,9 @@ def _count_cache_hits(connection: Connection, claim: Claim, cache_hits: int) -> 
     for job_id in sorted(chunks):
         share = cache_hits * (past + chunks[job_id]) // total - cache_hits * past // total  # they add up to all
         past += chunks[job_id]
-        more = sa.update(jobs).where(jobs.c.id == job_id)
-        connection.execute(more.values(cache_hits=jobs.c.cache_hits + share))
+        if share:
+            more = sa.update(jobs).where(jobs.c.id == job_id)
+            connection.execute(more.values(cache_hits=jobs.c.cache_hits + share))
 
 
 def _group_of(parts: Sequence[EmbedPart]) -> dict[VersionId, BatchId]:

@@ -264,6 +264,27 @@ def test_what_the_cache_saved_is_kept_when_the_batches_are_gone(line):
     assert overview(line.catalog).embedding_cache_hits == 5
 
 
+def test_a_job_without_a_share_of_the_hits_is_not_written(line):
+    for source in "abcdef":
+        line.submit(source)
+    line.chunk()
+    (claim,) = (line.claim(batch) for batch in line.send("embed"))
+    written: list[str] = []
+
+    def note(connection, cursor, statement, *_):
+        if statement.startswith("UPDATE jobs"):
+            written.append(statement)
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", note)
+    try:
+        line.finish_embedding(claim, cache_hits=1)
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", note)
+
+    assert len(written) == 1
+    assert overview(line.catalog).embedding_cache_hits == 1
+
+
 def test_a_claim_that_was_lost_counts_no_cache_hits(line):
     job_id = line.submit("a").job_id
     line.chunk()
