@@ -20,7 +20,6 @@ HARD_LIMIT_S = 300.0
 VISIBILITY_TIMEOUT_S = 1200
 RESULT_EXPIRES_S = 60
 COLLECT_EVERY_S = 300.0
-TICK_EXPIRES_S = 86_400.0
 KEY_PREFIX = "penstock:celery:"
 
 
@@ -102,8 +101,8 @@ def _processes() -> dict[str, Any]:
 
 
 def _schedule() -> dict[str, Any]:
-    # A tick may have to wait for a merge; were it gone by then, long merges would keep garbage for ever.
-    tick = {"task": routes.COLLECT, "schedule": schedule(COLLECT_EVERY_S), "options": {"expires": TICK_EXPIRES_S}}
+    # It does not expire: while a tick waits, for a merge perhaps, beat sends no other.
+    tick = {"task": routes.COLLECT, "schedule": schedule(COLLECT_EVERY_S)}
     return {
         "beat_schedule": {"collect": tick},  # ticks are idempotent, so two beats are harmless
         "beat_max_loop_interval": 5,

@@ -8,7 +8,7 @@ from types import FrameType
 from typing import Any
 
 from celery import Celery
-from celery.beat import Scheduler, Service
+from celery.beat import ScheduleEntry, Scheduler, Service
 
 from penstock.settings import logs, wiring
 from penstock.settings.model import Settings
@@ -46,6 +46,23 @@ class CelerySender:
             return int(bound.queue_declare().message_count)
 
 
+class Ticks(Scheduler):  # type: ignore[misc]  # Celery publishes no types
+    """Celery's scheduler, in memory; it sends a tick only when none waits.
+
+    Nobody may be reading them, and Redis keeps what expired until somebody does.
+    """
+
+    def apply_entry(self, entry: ScheduleEntry, producer: Any = None) -> None:
+        if not self._waits(entry):
+            super().apply_entry(entry, producer)
+
+    def _waits(self, entry: ScheduleEntry) -> bool:
+        try:
+            return CelerySender(self.app).waiting(routes.TASK_QUEUES[entry.task]) > 0
+        except Exception:  # noqa: BLE001 sending it will say what is wrong, and must not end the loop either
+            return False
+
+
 def run(settings: Settings) -> int:
     """Run ticks and dispatcher until SIGTERM or SIGINT, and return the exit status."""
     logs.configure(settings.log, role="beat")
@@ -78,7 +95,7 @@ def run(settings: Settings) -> int:
 
 def _tick(app: Celery) -> None:
     """Run Celery Beat with its schedule in memory: a tick too many or too few after a restart changes nothing."""
-    service: Any = Service(app, scheduler_cls=Scheduler)
+    service: Any = Service(app, scheduler_cls=Ticks)
 
     def leave(_number: int, _frame: FrameType | None) -> None:
         raise SystemExit(0)

@@ -13,6 +13,7 @@ SEARCH = "penstock.search"
 SUBMIT = "penstock.submit"
 
 MAINTENANCE_QUEUE = "maintenance"
+COLLECT_QUEUE = "collect"  # of its own: only so can beat tell whether a tick waits, whatever merges do
 SEARCH_QUEUE = "search"
 
 # kombu publishes types, but not for these.
@@ -31,20 +32,22 @@ def queue(name: str) -> Queue:
 
 def all_queues(shards: int) -> list[Queue]:
     """Return every queue of an installation."""
-    names = ["chunk", "embed", *map(index_queue, range(shards)), SEARCH_QUEUE, MAINTENANCE_QUEUE]
+    names = ["chunk", "embed", *map(index_queue, range(shards)), SEARCH_QUEUE, MAINTENANCE_QUEUE, COLLECT_QUEUE]
     return [queue(name) for name in names]
 
 
 def role_queues(role: str, *, shards: Iterable[int]) -> list[str]:
     """Return the queues a role consumes; ``shards`` are those this index process writes."""
-    return [index_queue(shard) for shard in shards] if role == "index" else [role]
+    if role == "index":
+        return [index_queue(shard) for shard in shards]
+    return [MAINTENANCE_QUEUE, COLLECT_QUEUE] if role == "maintenance" else [role]
 
 
 TASK_QUEUES = {  # penstock.index is missing: its queue depends on the shard
     CHUNK: "chunk",
     EMBED: "embed",
     MERGE: MAINTENANCE_QUEUE,
-    COLLECT: MAINTENANCE_QUEUE,
+    COLLECT: COLLECT_QUEUE,
     SEARCH: SEARCH_QUEUE,
     SUBMIT: SEARCH_QUEUE,
 }

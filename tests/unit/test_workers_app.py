@@ -7,7 +7,7 @@ import pytest
 from penstock.settings.model import Settings, Workers
 from penstock.workers import routes
 from penstock.workers.app import HARD_LIMIT_S, SOFT_LIMIT_S, make_app
-from penstock.workers.beat import CelerySender
+from penstock.workers.beat import CelerySender, Ticks
 from penstock.workers.dispatcher import Message
 from penstock.workers.liveness import Liveness
 from penstock.workers.run import register
@@ -80,7 +80,34 @@ def test_only_chunking_is_killed_when_it_takes_long(tmp_path):
         routes.COLLECT: (None, None),
     }
     assert (app.conf.task_soft_time_limit, app.conf.task_time_limit) == (None, None)
-    assert app.conf.beat_schedule["collect"]["options"]["expires"] >= 6 * 3_600  # a tick waits for it
+
+
+def test_ticks_do_not_pile_up_while_nobody_reads_them_and_do_not_wait_for_merges(tmp_path):
+    app = make_app(settings(tmp_path))
+    app.conf.broker_url = "memory://"
+    sender = CelerySender(app)
+    sender.send([Message(routes.MERGE, routes.MAINTENANCE_QUEUE, "batch_1")])
+    ticks = Ticks(app)
+    for _ in range(3):
+        ticks.apply_entry(ticks.schedule["collect"])
+    assert sender.waiting(routes.COLLECT_QUEUE) == 1
+    with app.connection_for_read() as connection:
+        message = connection.default_channel.basic_get(routes.COLLECT_QUEUE)
+        assert (message.headers["task"], message.headers["expires"]) == (routes.COLLECT, None)
+        connection.default_channel.basic_ack(message.delivery_tag)
+    ticks.apply_entry(ticks.schedule["collect"])
+    assert sender.waiting(routes.COLLECT_QUEUE) == 1
+
+
+def test_a_tick_is_sent_when_nobody_can_tell_whether_one_waits(tmp_path, monkeypatch):
+    app = make_app(settings(tmp_path))
+    app.conf.broker_url = "memory://"
+    ticks = Ticks(app)
+    with monkeypatch.context() as patched:
+        patched.setattr(CelerySender, "waiting", lambda *_args: 1 / 0)
+        ticks.apply_entry(ticks.schedule["collect"])
+
+    assert CelerySender(app).waiting(routes.COLLECT_QUEUE) > 0
 
 
 def test_what_is_sent_carries_when_it_ends_and_is_counted_while_it_waits(tmp_path):
@@ -109,5 +136,9 @@ def test_every_task_has_a_queue_and_every_role_reads_its_own(tmp_path):
 
     assert set(routes.TASK_QUEUES.values()) <= queues
     assert routes.role_queues("index", shards=[0, 2]) == ["index.0", "index.2"]
+    assert routes.role_queues("maintenance", shards=[]) == [
+        routes.TASK_QUEUES[routes.MERGE],
+        routes.TASK_QUEUES[routes.COLLECT],
+    ]
     assert {"index.0", "index.1", "index.2"} <= queues
     assert all(routes.role_queues(role, shards=[])[0] in queues for role in ("chunk", "embed", "search", "maintenance"))
