@@ -16,7 +16,7 @@ from penstock.settings import wiring
 from penstock.settings.model import Settings
 from penstock.storage import ledger
 from penstock.storage.catalog.collections import GenerationInfo
-from penstock.storage.ids import BatchId, VersionId, new_id
+from penstock.storage.ids import BatchId, new_id
 
 from . import routes, staging
 from .alarms import Alarm
@@ -25,7 +25,7 @@ from .components import Components
 from .documents import ChunkedDocument, Chunking, chunk_document, failure_of, rows_of
 from .liveness import Liveness
 from .packing import Group, Part, pack
-from .submitted import content_hashes, read_submitted
+from .submitted import read_submitted
 
 log = logging.getLogger(__name__)
 # A batch should be about a second of work: long enough to pay for its transactions, short enough to show progress and
@@ -64,14 +64,13 @@ class Chunker:
             if claim is None:
                 return
             chunking = self._chunking(claim.generation)
-            hashes = content_hashes(self._components.catalog, [version.id for version in claim.versions])
             done: list[ChunkedDocument] = []
             failed: list[ledger.FailedDocument] = []
             for version in claim.versions:
                 if self._liveness.stopping:
                     self._claims.hand_back(claim)
                     return
-                self._chunk_one(version, chunking, hashes=hashes, done=done, failed=failed)
+                self._chunk_one(version, chunking, done=done, failed=failed)
             self._finish(claim, done, failed)
             took_ms = (time.perf_counter() - began) * 1e3
             log.info(
@@ -88,12 +87,11 @@ class Chunker:
         version: ledger.VersionRow,
         chunking: Chunking,
         *,
-        hashes: Mapping[VersionId, bytes],
         done: list[ChunkedDocument],
         failed: list[ledger.FailedDocument],
     ) -> None:
         try:
-            data = read_submitted(self._components.objects, version, hashes=hashes)
+            data = read_submitted(self._components.objects, version)
             with self._alarm.after(self._limits.timeout_s):
                 document = chunk_document(version, data, chunking=chunking, limits=self._limits)
             done.append(document)

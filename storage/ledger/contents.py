@@ -17,7 +17,10 @@ STATE_IN = {"chunk": "chunking", "embed": "embedding", "index": "indexing"}
 
 @dataclass(frozen=True)
 class VersionRow:
-    """A document version as it was submitted. Its bytes are ``size_bytes`` from ``pack_offset`` of object ``pack``."""
+    """A document version as it was submitted. Its bytes are ``size_bytes`` from ``pack_offset`` of object ``pack``.
+
+    ``content_hash`` is their blake2b-256.
+    """
 
     id: VersionId
     document_id: DocumentId
@@ -34,6 +37,7 @@ class VersionRow:
     pack: str
     pack_offset: int
     size_bytes: int
+    content_hash: bytes
     created_at: float
 
 
