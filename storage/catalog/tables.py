@@ -182,7 +182,7 @@ versions = Table(  # document versions: what was submitted, and how far it came
     # No index begins with the state: SQLite would prefer it to a list of ids and look at every version in that state.
     _partial("ix_versions_admission", "generation_id", "id", where="state = 'queued'"),
     _partial("ix_versions_joins", "batch_id", where="state = 'embedding'"),
-    _partial("ix_versions_ended", "finished_at", where=_NEVER_SERVED_AGAIN),
+    _partial("ix_versions_ended", "finished_at", "id", where=_NEVER_SERVED_AGAIN),
     _partial("uq_versions_one_indexed", "document_id", where="state = 'indexed'", unique=True),  # never served twice
 )
 # Conditions with the word in them, not a parameter: only so does a server see that a partial index answers them.
@@ -233,7 +233,7 @@ batches = Table(
     UniqueConstraint("group_id", "stage", "part"),
     Index("ix_batches_dispatch", "stage", "state", "next_attempt_at", "id"),
     Index("ix_batches_leases", "state", "lease_until"),
-    _partial("ix_batches_ended", "finished_at", where="finished_at IS NOT NULL"),
+    _partial("ix_batches_ended", "finished_at", "id", where="finished_at IS NOT NULL"),
     Index(None, "generation_id", "stage", "state"),
     _partial(
         "uq_batches_one_merge", "generation_id", where=_OPEN_MERGE, unique=True

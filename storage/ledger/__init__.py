@@ -10,7 +10,7 @@ from .claims import Claim, Held, claim, renew
 from .contents import FailedDocument, VersionRow
 from .indexing import IndexGroup, claim_index, finish_indexing
 from .merges import claim_swap, drop_merge, finish_merge, finish_swap, open_merge
-from .pruning import Pruned, prune
+from .pruning import Pruned, PruningProgress, prune
 from .quarantine import retry_later
 from .reconciliation import Reconciled, reconcile
 from .stages import EmbedPart, fail_versions, finish_chunking, finish_embedding
@@ -22,6 +22,7 @@ __all__ = [
     "Held",
     "IndexGroup",
     "Pruned",
+    "PruningProgress",
     "ReadyBatch",
     "Reconciled",
     "VersionRow",

@@ -1,11 +1,11 @@
 """Forgets finished work, so that the ledger grows with the documents and not with how often they are sent again.
 
-What is over never begins anew: it is looked for without a lock, then deleted a little at a time, in short
+What is over never begins anew: it is looked for without a lock, oldest first, then deleted a little at a time, in short
 transactions. Which packs are garbage then, the collector finds out.
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,9 @@ from ..catalog.tables import NEVER_SERVED_AGAIN, batches, documents, jobs, versi
 
 KEEP_S = 7 * 86_400.0  # time to find out on Monday what went wrong on Friday
 _AT_ONCE = 500  # rows in one transaction, in which nobody else writes on SQLite
+_IN_VAIN = 10_000  # rows that stay, in one run that may go on from where it stopped
+
+_Place = tuple[float, str]  # finished_at and id
 
 
 @dataclass(frozen=True)
@@ -29,56 +32,96 @@ class Pruned:
     versions: int
 
 
-def prune(catalog: Catalog, *, now: float, keep_s: float = KEEP_S) -> Pruned:
+@dataclass
+class PruningProgress:
+    """How far the search for what is over has come; None: at the front. ``prune`` moves it on, its caller keeps it."""
+
+    batches: _Place | None = None
+    versions: _Place | None = None
+
+
+def prune(catalog: Catalog, *, now: float, keep_s: float = KEEP_S, progress: PruningProgress | None = None) -> Pruned:
     """Delete batches that ended longer than ``keep_s`` ago, and document versions that did and were overtaken.
 
     A batch stays while its group has an open one or an unfinished document. A version stays while it is the newest of
     its document, indexed, or in a batch; what it tells of its job moves to the job's row. Run by several at once, each
-    row is counted once.
+    row is counted once; one that another transaction holds is left to the next run.
+
+    Without ``progress`` all that ended is looked at. With it a run ends after some thousands of rows that stay, however
+    many there are, and the next goes on behind them, in the end from the front again.
     """
-    return Pruned(
-        batches=_prune_batches(catalog, ended_before=now - keep_s),
-        versions=_prune_versions(catalog, ended_before=now - keep_s),
-    )
+    ended_before = now - keep_s
+    in_vain = None if progress is None else _IN_VAIN
+    progress = progress or PruningProgress()
+    old_batches = _Search(batches, sa.true(), _batch_is_over, _forget_batches, ended_before, in_vain)
+    old_versions = _Search(versions, NEVER_SERVED_AGAIN, _version_is_over, _forget_versions, ended_before, in_vain)
+    batch_count, progress.batches = old_batches.run(catalog, after=progress.batches)
+    version_count, progress.versions = old_versions.run(catalog, after=progress.versions)
+    return Pruned(batches=batch_count, versions=version_count)
 
 
-def _prune_batches(catalog: Catalog, *, ended_before: float) -> int:
-    others = batches.alias("others")
-    still_open = sa.exists().where(others.c.group_id == batches.c.group_id, others.c.state.in_(OPEN_BATCH))
-    unfinished = sa.exists().where(versions.c.batch_id == batches.c.group_id, versions.c.state.in_(UNFINISHED))
-    over = sa.select(batches.c.id).where(batches.c.finished_at < ended_before, ~still_open, ~unfinished)
-    pruned = 0
-    while found := _first(catalog, over.order_by(batches.c.finished_at)):
-        with catalog.write("prune_batches") as connection:
-            ids = [row.id for row in found]
-            pruned += connection.execute(sa.delete(batches).where(batches.c.id.in_(ids))).rowcount
-    return pruned
+@dataclass(frozen=True)
+class _Search:
+    """``condition`` says which rows to look at, ``is_over`` whether to forget one."""
+
+    table: sa.Table
+    condition: sa.ColumnElement[bool]
+    is_over: Callable[[sa.FromClause], sa.ColumnElement[bool]]
+    forget: Callable[[Connection, Sequence[Row[Any]]], int]
+    ended_before: float
+    in_vain: int | None
+
+    def run(self, catalog: Catalog, *, after: _Place | None) -> tuple[int, _Place | None]:
+        """Return how many rows were forgotten, and where to go on: None, from the front."""
+        forgotten = stayed = 0
+        while self.in_vain is None or stayed < self.in_vain:
+            page = self._page(catalog, after=after)
+            if over := [row for row in page if row.over]:
+                with catalog.write(f"prune_{self.table.name}") as connection:
+                    forgotten += self.forget(connection, over)
+            if len(page) < _AT_ONCE:
+                return forgotten, None
+            stayed += len(page) - len(over)
+            after = (page[-1].finished_at, page[-1].id)
+        return forgotten, after
+
+    def _page(self, catalog: Catalog, *, after: _Place | None) -> Sequence[Row[Any]]:
+        place = (self.table.c.finished_at, self.table.c.id)
+        ended = sa.select(self.table).where(self.condition, self.table.c.finished_at < self.ended_before)
+        if after is not None:
+            ended = ended.where(sa.tuple_(*place) > after)
+        # Cut first, asked after: a server that expects to ask for all rows would read all of what it asks.
+        page = ended.order_by(*place).limit(_AT_ONCE).subquery("page")
+        told = [column for column in page.c if column.name in ("id", "finished_at", "job_id")]
+        wanted: sa.Select[Any] = sa.select(*told, self.is_over(page).label("over"))
+        with catalog.read() as connection:
+            return connection.execute(wanted.order_by(page.c.finished_at, page.c.id)).all()
 
 
-def _prune_versions(catalog: Catalog, *, ended_before: float) -> int:
-    overtaken = sa.exists().where(documents.c.id == versions.c.document_id, documents.c.newest > versions.c.number)
-    in_batch = sa.exists().where(batches.c.group_id == versions.c.batch_id)
-    over = sa.select(versions.c.id, versions.c.job_id).where(NEVER_SERVED_AGAIN, versions.c.finished_at < ended_before)
-    over = over.where(overtaken, ~in_batch).order_by(versions.c.finished_at)
-    pruned = 0
-    while found := _first(catalog, over):
-        with catalog.write("prune_versions") as connection:
-            pruned += _forget(connection, found)
-    return pruned
+def _batch_is_over(page: sa.FromClause) -> sa.ColumnElement[bool]:
+    still_open = sa.exists().where(batches.c.group_id == page.c.group_id, batches.c.state.in_(OPEN_BATCH))
+    unfinished = sa.exists().where(versions.c.batch_id == page.c.group_id, versions.c.state.in_(UNFINISHED))
+    return sa.and_(~still_open, ~unfinished)
 
 
-def _first(catalog: Catalog, wanted: sa.Select[Any]) -> Sequence[Row[Any]]:
-    with catalog.read() as connection:
-        return connection.execute(wanted.limit(_AT_ONCE)).all()
+def _version_is_over(page: sa.FromClause) -> sa.ColumnElement[bool]:
+    overtaken = sa.exists().where(documents.c.id == page.c.document_id, documents.c.newest > page.c.number)
+    in_batch = sa.exists().where(batches.c.group_id == page.c.batch_id)
+    return sa.and_(overtaken, ~in_batch)
 
 
-def _forget(connection: Connection, found: Sequence[Row[Any]]) -> int:
+def _forget_batches(connection: Connection, found: Sequence[Row[Any]]) -> int:
+    deleted = sa.delete(batches).where(batches.c.id.in_(_hold(connection, batches, found)))
+    return connection.execute(deleted).rowcount
+
+
+def _forget_versions(connection: Connection, found: Sequence[Row[Any]]) -> int:
     """Delete these versions, those that are still there, and add what they were to their jobs."""
     held = sa.select(jobs.c.id, jobs.c.pruned).where(jobs.c.id.in_({row.job_id for row in found}))
     former = {
         row.id: row.pruned for row in connection.execute(held.order_by(jobs.c.id).with_for_update(key_share=True))
     }
-    deleted = sa.delete(versions).where(versions.c.id.in_([row.id for row in found]))
+    deleted = sa.delete(versions).where(versions.c.id.in_(_hold(connection, versions, found)))
     told = (versions.c.job_id, versions.c.state, versions.c.generation_id, versions.c.indexed_version)
     gone: dict[str, History] = defaultdict(History)
     count = 0
@@ -90,3 +133,9 @@ def _forget(connection: Connection, found: Sequence[Row[Any]]) -> int:
         pruned = (History.from_details(former[job_id]) + history).to_details()
         connection.execute(sa.update(jobs).where(jobs.c.id == job_id).values(pruned=pruned))
     return count
+
+
+def _hold(connection: Connection, table: sa.Table, found: Sequence[Row[Any]]) -> Sequence[str]:
+    """Return the ids of those rows that are still there and that nobody else holds: to wait could be to deadlock."""
+    wanted = sa.select(table.c.id).where(table.c.id.in_([row.id for row in found]))
+    return connection.scalars(wanted.order_by(table.c.id).with_for_update(skip_locked=True)).all()

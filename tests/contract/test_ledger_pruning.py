@@ -159,6 +159,77 @@ def test_whoever_prunes_at_once_every_version_is_counted_once(line, monkeypatch)
     assert told(line) == before
 
 
+def fail(line: Line, source: str) -> None:
+    line.submit(source)
+    claim = line.claimed("chunk")
+    line.finish_chunking(claim, parts=[], failed=[ledger.FailedDocument(claim.versions[0].id, "empty", "nothing")])
+    line.now += 1
+
+
+def test_a_run_looks_at_a_few_of_those_that_stay_and_the_next_goes_on_behind_them(line, monkeypatch):
+    monkeypatch.setattr(pruning, "_AT_ONCE", 2)
+    monkeypatch.setattr(pruning, "_IN_VAIN", 4)
+    for number in range(9):
+        fail(line, f"bad {number}")
+    index(line, "a", text="old")
+    index(line, "a", text="new")
+    progress = ledger.PruningProgress()
+
+    def run() -> int:
+        return ledger.prune(line.catalog, now=line.now + KEEP_S + 1, progress=progress).versions
+
+    assert [run(), run(), run()] == [0, 0, 1]
+    assert progress == ledger.PruningProgress()
+    index(line, "bad 0", text="good")  # at the front, and found again when it is its turn
+    assert [run(), run(), run()] == [1, 0, 0]
+    assert count(line, batches) == 0
+
+
+def test_without_progress_all_is_looked_at_once(line, monkeypatch):
+    """Rows that stay are passed over, not met again with every page."""
+    monkeypatch.setattr(pruning, "_AT_ONCE", 2)
+    for number in range(6):
+        fail(line, f"bad {number}")
+    for text in ("old", "newer", "new"):
+        index(line, *"abc", text=text)
+    looked: list[str] = []
+    page = pruning._Search._page
+
+    def note(search, *args, **options):
+        found = page(search, *args, **options)
+        looked.extend(row.id for row in found)
+        return found
+
+    monkeypatch.setattr(pruning._Search, "_page", note)
+    assert prune(line).versions == 6
+    assert len(looked) == len(set(looked))
+
+
+def test_versions_that_ended_at_the_same_moment_are_all_found(line, monkeypatch):
+    monkeypatch.setattr(pruning, "_AT_ONCE", 3)
+    job_id = line.submit(*"abcdefgh").job_id
+    cancel_job(line.catalog, tenant=TENANT, job_id=job_id, now=line.now)
+    line.submit(*"cfh", text="new")
+    assert prune(line).versions == 3
+
+
+@pytest.mark.parametrize("table", [batches, versions], ids=lambda table: table.name)
+def test_a_row_that_another_holds_is_left_to_the_next_run(postgres_catalog, table):
+    """Whoever waits for a row while holding others can deadlock."""
+    line = new_line(postgres_catalog)
+    for text in ("old", "new"):
+        index(line, "a", text=text)
+    held = sa.select(table.c.id).order_by(table.c.id).limit(1).with_for_update()
+
+    with line.catalog.write() as connection:
+        connection.execute(held).all()
+        pruned = prune(line)
+    again = prune(line)
+
+    assert (pruned.batches + again.batches, pruned.versions + again.versions) == (6, 1)
+    assert getattr(again, table.name) == 1
+
+
 def test_a_pack_is_garbage_when_all_its_versions_are_forgotten(line):
     index(line, "a", "b", text="old")
     index(line, "a", text="new")

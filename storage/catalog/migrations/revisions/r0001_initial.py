@@ -151,7 +151,7 @@ def _create_versions() -> None:
     _create_partial_index("ix_versions_admission", "versions", ["generation_id", "id"], "state = 'queued'")
     _create_partial_index("ix_versions_joins", "versions", ["batch_id"], "state = 'embedding'")
     ended = "state IN ('failed', 'cancelled', 'superseded')"
-    _create_partial_index("ix_versions_ended", "versions", ["finished_at"], ended)
+    _create_partial_index("ix_versions_ended", "versions", ["finished_at", "id"], ended)
     _create_partial_index("uq_versions_one_indexed", "versions", ["document_id"], "state = 'indexed'", unique=True)
 
 
@@ -213,7 +213,7 @@ def _create_batches() -> None:
     )
     op.create_index("ix_batches_dispatch", "batches", ["stage", "state", "next_attempt_at", "id"])
     op.create_index("ix_batches_leases", "batches", ["state", "lease_until"])
-    _create_partial_index("ix_batches_ended", "batches", ["finished_at"], "finished_at IS NOT NULL")
+    _create_partial_index("ix_batches_ended", "batches", ["finished_at", "id"], "finished_at IS NOT NULL")
     op.create_index("ix_batches_generation_id_stage_state", "batches", ["generation_id", "stage", "state"])
     open_merge = "stage IN ('merge', 'swap') AND state IN ('ready', 'sent', 'running')"
     _create_partial_index("uq_batches_one_merge", "batches", ["generation_id"], open_merge, unique=True)
