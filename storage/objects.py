@@ -4,7 +4,10 @@ An object that was written is never edited. Readers may map what ``local_path`` 
 deleting an object removes its name, not the bytes of an open map.
 """
 
+import hashlib
+import logging
 import os
+import re
 import secrets
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
@@ -18,10 +21,12 @@ from .errors import AlreadyExists, NotFound
 from .failpoints import hit
 from .paths import checked_object_name
 
+log = logging.getLogger(__name__)
 SCRATCH = ".scratch"  # begins with a dot: no object name can reach it
 _IOV_MAX = 512
 _KNOWN_DIRECTORIES_MAX = 8192
 _LINK_ATTEMPTS = 16
+_DIGEST = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -38,7 +43,8 @@ class ObjectStore(Protocol):
         """Write an object of these parts, one after the other. When it returns, a power loss cannot undo it.
 
         A reader never sees a part of an object. Writing a name again is harmless when the size is the same (a retry:
-        the first bytes stay, and the object counts as modified now).
+        the first bytes stay, and the object counts as modified now). Where the name ends in the digest of these parts
+        (blake2b-256 in hex) and other bytes are found, those are damaged, and these take their place.
 
         Raises:
             AlreadyExists: the name holds an object of another size.
@@ -117,7 +123,7 @@ class LocalObjects:
             os.fsync(file.fileno())
         hit("objects.adopt.file_synced")
         self._link(path, self._path(name), name=name)
-        path.unlink()
+        path.unlink(missing_ok=True)
 
     def scratch(self) -> Path:
         directory = self.root / SCRATCH
@@ -200,9 +206,25 @@ def _link_or_confirm(source: Path, target: Path, *, name: str) -> None:
     try:
         os.link(source, target)
     except FileExistsError as error:
+        if _holds_what_its_name_says(source, name=name) and not _holds_what_its_name_says(target, name=name):
+            log.warning("Object %s was damaged: its bytes were submitted again and take its place.", name)
+            source.replace(target)
+            return
         if target.stat().st_size != source.stat().st_size:
             raise _already_exists(name) from error
         os.utime(target)
+
+
+def _holds_what_its_name_says(path: Path, *, name: str) -> bool:
+    """Return whether ``name`` ends in the digest of the file's bytes; most names end in no digest."""
+    said = name.rpartition("/")[2]
+    if not _DIGEST.fullmatch(said):
+        return False
+    digest = hashlib.blake2b(digest_size=32)
+    with path.open("rb") as file:
+        while some := file.read(1 << 20):
+            digest.update(some)
+    return digest.hexdigest() == said
 
 
 def _write_file(path: Path, parts: Sequence[bytes | memoryview]) -> None:

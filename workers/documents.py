@@ -71,11 +71,7 @@ def failure_of(version: VersionRow, error: Exception, *, limits: ParseLimits) ->
         case NotFound():
             return FailedDocument(version.id, "bytes_lost", "Its submitted bytes are gone: submit it again.")
         case Damaged():
-            told = (
-                f"Its submitted bytes are damaged: restore the object {version.pack} from a backup,"
-                " or remove it and submit what was submitted with it again."
-            )
-            return FailedDocument(version.id, "bytes_damaged", told)
+            return FailedDocument(version.id, "bytes_damaged", "The stored bytes are damaged: submit it again.")
         case _:
             return None
 

@@ -332,7 +332,7 @@ def test_documents_whose_bytes_are_gone_fail_with_that_reason(line):
     [lambda data: data.replace(b"second", b"sec\0nd"), lambda data: data[: -len(WORDS) - 3]],
     ids=["altered", "truncated"],
 )
-def test_a_document_whose_bytes_were_damaged_fails_alone_and_nothing_of_it_is_found(line, damage):
+def test_a_document_whose_bytes_were_damaged_fails_alone_and_nothing_of_it_is_found(line, damage, caplog):
     line.submit(one=WORDS, two=f"the second document {WORDS}", three=WORDS)
     [pack] = line.objects.list(f"{paths.tenant_prefix(ACME)}packs/")
     path = line.objects.local_path(pack.name)
@@ -342,8 +342,27 @@ def test_a_document_whose_bytes_were_damaged_fails_alone_and_nothing_of_it_is_fo
     damaged = {source: found for source, found in line.documents().items() if found.state == "failed"}
     assert damaged.keys() == {"two"} | ({"three"} if path.stat().st_size < pack.size_bytes else set())
     assert all((one.stage, one.error_code) == ("chunk", "bytes_damaged") for one in damaged.values())
-    assert pack.name in damaged["two"].error
+    assert damaged["two"].error == "The stored bytes are damaged: submit it again."
+    told = [record.getMessage() for record in caplog.records if pack.name in record.getMessage()]
+    assert len(told) == len(damaged)
     assert set(line.found()) == {"one", "two", "three"} - damaged.keys()
+
+
+@pytest.mark.parametrize("damage", [lambda data: b"\0" + data[1:], lambda data: data[1:]], ids=["altered", "truncated"])
+def test_what_failed_because_its_bytes_were_damaged_is_indexed_when_submitted_again(line, damage):
+    """The same bytes make a pack of the same name: what is damaged there must not stay."""
+    line.submit(one=WORDS)
+    [pack] = line.objects.list(paths.packs_prefix(ACME))
+    path = line.objects.local_path(pack.name)
+    path.write_bytes(damage(path.read_bytes()))
+    line.run()
+    assert line.documents()["one"].error_code == "bytes_damaged"
+
+    line.submit(one=WORDS)
+    line.run()
+    assert line.states() == {"one": "indexed"}
+    assert [info.name for info in line.objects.list(paths.packs_prefix(ACME))] == [pack.name]
+    assert list(line.objects.scratch().iterdir()) == []
 
 
 def test_staged_chunks_that_were_damaged_are_made_again(line):
