@@ -164,6 +164,8 @@ def _validated(layers: list[tuple[str, dict[str, Any]]]) -> Settings:
     origins: dict[str, str] = {}
     for origin, values in layers:
         for key, value in _flat(values, tables=tables):
+            if key in tables:
+                raise InvalidSettings([f"{origin}: {key} is a table of settings, such as [{key}] in {FILE_NAME}"])
             merged[key] = value
             origins[key] = as_variable(key) if origin == "environment" else origin
     try:

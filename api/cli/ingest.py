@@ -1,5 +1,6 @@
 """`penstock ingest`: files and folders into a collection, and what became of each."""
 
+import signal
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -80,6 +81,7 @@ def ingest(
     from .outcomes import Outcome, as_plain, show_outcome
     from .stopping import unfinished
 
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends it hears how far it came, as with Ctrl-C
     began = time.monotonic()
     notes = console(stderr=True)
     outcome = Outcome(waited=wait)

@@ -5,7 +5,7 @@ Asks the server nothing more: it may be what does not answer.
 
 from typing import TYPE_CHECKING
 
-from penstock.client import Busy, ClientError
+from penstock.client import Busy, ClientError, Unreachable
 
 from .advice import in_commands
 from .exits import Unfinished
@@ -25,7 +25,8 @@ def unfinished(outcome: Outcome, cause: KeyboardInterrupt | ClientError) -> Base
         return cause
     why = "interrupted" if interrupted else in_commands(str(cause)).rstrip(".")
     so_far = as_plain(outcome) | {"unconfirmed": outcome.sending.under_way}
-    return Unfinished(f"{why}: {_so_far(outcome)}", cause=cause, so_far=so_far)
+    message = f"{why}: {_so_far(outcome, server_is_there=not isinstance(cause, Unreachable))}"
+    return Unfinished(message, cause=cause, so_far=so_far)
 
 
 def stopped_waiting(job: "Job", cause: KeyboardInterrupt | Busy) -> Unfinished:
@@ -39,7 +40,7 @@ def _begun(outcome: Outcome) -> bool:
     return bool(outcome.sending.job_id or outcome.sending.under_way or outcome.jobs)
 
 
-def _so_far(outcome: Outcome) -> str:
+def _so_far(outcome: Outcome, *, server_is_there: bool) -> str:
     if not _begun(outcome):
         return "nothing was submitted"
     sending, parts = outcome.sending, [accepted(outcome)]
@@ -47,6 +48,10 @@ def _so_far(outcome: Outcome) -> str:
         parts.append(f"perhaps {sending.under_way:,} more, which the server did not confirm")
     if (left := sending.files - sending.examined - sending.under_way) > 0:
         parts.append(f"{count(left, 'file')} not yet sent")
-    job = outcome.job_id
-    look = f"The server goes on; `penstock jobs show {job}` says how far it is, and " if job else ""
-    return f"{', '.join(parts)}. {look}{AGAIN if job else AGAIN[0].upper() + AGAIN[1:]}"
+    if not server_is_there:
+        look = "Once the server runs again it finishes what it accepted, and "
+    elif outcome.job_id:
+        look = f"The server goes on; `penstock jobs show {outcome.job_id}` says how far it is, and "
+    else:
+        look = "Asked once more, "
+    return f"{', '.join(parts)}. {look}{AGAIN}"

@@ -1,6 +1,8 @@
 """Turns bytes into characters: byte order mark, declared encoding, UTF-8, then a guess. Refuses what is not text."""
 
 import codecs
+import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import ParseError
@@ -21,7 +23,16 @@ _HIGH = bytes(range(128, 256))
 _SAMPLE_BYTES = 1 << 16
 _GUESSED_BYTES = 1 << 14
 # Short texts fit many encodings equally well: then the more common one.
-_COMMON = ("cp1252", "cp1251", "cp932", "euc_jis_2004", "gb18030", "cp949", "big5", "cp1250")
+_COMMON = (
+    *("cp1252", "cp932", "euc_jis_2004", "gb18030", "cp949", "big5"),
+    *("cp1250", "iso8859_2", "cp1251", "cp1253", "koi8_r"),
+)
+_EAST_ASIAN = (
+    *("cp932", "shift_jis", "shift_jis_2004", "shift_jisx0213", "big5", "big5hkscs", "gb18030", "gbk", "gb2312"),
+    *("cp949", "euc_kr", "euc_jp", "euc_jis_2004", "euc_jisx0213", "johab", "hz"),
+)
+# Symbols inside words, and the half-width katakana that single bytes of other scripts look like.
+_ODD = re.compile(r"(?<=\w)[\u00a1-\u00ac\u00ae-\u00bf\u00d7\u00f7\u2020-\u2bff](?=\w)|[\uff61-\uff9f]")
 _UNICODE = {"utf_8", "utf_8_sig", "utf_16", "utf_32", "utf_16_le", "utf_16_be", "utf_7"}
 
 
@@ -104,15 +115,29 @@ def _utf8(data: bytes) -> str | None:
 
 
 def _guessed(data: bytes) -> str:
-    import charset_normalizer  # noqa: PLC0415 -- a slow import that few documents need
-
     telling = b"\n".join(line for line in data.splitlines() if not line.isascii())[:_GUESSED_BYTES]
-    matches = [match for match in charset_normalizer.from_bytes(telling) if match.encoding not in _UNICODE]
+    matches = _matches(telling)
+    if all(_is_odd(match) for match in matches):  # one that it likes better hides others of the same oddness
+        matches += _matches(telling, without=_EAST_ASIAN)
     best = min(matches, key=_unlikelihood, default=None)
     return data.decode(best.encoding if best else "cp1252", "replace")
 
 
-def _unlikelihood(match: "CharsetMatch") -> tuple[float, float, int]:
+def _matches(data: bytes, *, without: Sequence[str] = ()) -> "list[CharsetMatch]":
+    import charset_normalizer  # noqa: PLC0415 -- a slow import that few documents need
+
+    found = charset_normalizer.from_bytes(data, cp_exclusion=list(without))
+    return [match for match in found if match.encoding not in _UNICODE]
+
+
+def _unlikelihood(match: "CharsetMatch") -> tuple[bool, int, float, int]:
     """Order guesses by how odd the characters look, then how unlike a language they are, then how rare the encoding."""
     rarity = _COMMON.index(match.encoding) if match.encoding in _COMMON else len(_COMMON)
-    return round(match.chaos, 1), -round(match.coherence, 1), rarity
+    # Encodings of one byte differ in a few letters, which say little; those of two bytes in all of them.
+    chaos = round(match.chaos * 10) if match.encoding in _EAST_ASIAN else int(match.chaos * 10)
+    return _is_odd(match), chaos, -round(match.coherence, 1), rarity
+
+
+def _is_odd(match: "CharsetMatch") -> bool:
+    text = str(match)
+    return len(_ODD.findall(text)) * 50 > len(text)

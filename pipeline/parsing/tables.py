@@ -63,7 +63,8 @@ def _rows(text: str, delimiter: str) -> Iterator[list[str]]:
     except csv.Error as error:
         raise ParseError(
             "malformed",
-            f"Line {reader.line_num} cannot be read as a table ({error}): check its quotes and submit again.",
+            f"Line {reader.line_num} cannot be read as a table ({error}): look for a quote that is not closed before"
+            f" it, and keep a cell under {csv.field_size_limit():,} characters.",
         ) from error
 
 

@@ -3,6 +3,7 @@
 import re
 from typing import TYPE_CHECKING
 
+from ..errors import ParseError
 from .decoding import decode
 from .detection import MEDIA_TYPES
 from .documents import Deadline, ParsedDocument, ParseLimits
@@ -32,6 +33,15 @@ _SECTIONS = """
     section summary table tbody tfoot thead ul
 """
 _BLOCKS = _LINES | _HEADINGS.keys() | frozenset(_SECTIONS.split())
+# The parser looks through all open elements at each tag, so its time grows with this sum: a few seconds.
+_MOST_STEPS = 1_000_000_000
+_TAG = re.compile(rb"<(/?)([a-zA-Z][a-zA-Z0-9]*)")
+_NOT_NESTED = frozenset(  # elements without content, and those that the parser closes by itself
+    b"""
+    a area b base big br code col colgroup dd dt em font hr i img input li link meta nobr option p param s small source
+    strike strong tbody td tfoot th thead tr track tt u wbr
+    """.split()
+)
 _SPACE = re.compile(r"[ \t\n\r\f\xa0]+")
 
 
@@ -39,6 +49,7 @@ def parse_html(data: bytes, limits: ParseLimits, deadline: Deadline) -> ParsedDo
     """Return the page as blocks, a table row as one line with its cells between bars, headings as paths."""
     from selectolax.lexbor import LexborHTMLParser  # noqa: PLC0415 -- only pages need it
 
+    _refuse_depth(data)
     declared = _DECLARED.search(data, 0, 2048)
     encoding = (declared[1] or declared[2]).decode("ascii") if declared else None
     tree = LexborHTMLParser(decode(data, declared=encoding))
@@ -46,6 +57,22 @@ def parse_html(data: bytes, limits: ParseLimits, deadline: Deadline) -> ParsedDo
     page = _Page(tree, limits, deadline)
     page.read()
     return page.writer.finish(title=_title(tree), media_type=MEDIA_TYPES["html"])
+
+
+def _refuse_depth(data: bytes) -> None:
+    """Refuse what would keep the parser busy for minutes, where nothing can interrupt it."""
+    if data.count(b"<") ** 2 < _MOST_STEPS:
+        return
+    depth = steps = 0
+    for closes, name in _TAG.findall(data):
+        if name.lower() not in _NOT_NESTED:
+            depth = max(depth - 1, 0) if closes else depth + 1
+            steps += depth
+    if steps > _MOST_STEPS:
+        raise ParseError(
+            "too_large",
+            "Its elements are nested too deep, as by tags that are never closed: repair it, or send its text.",
+        )
 
 
 def _title(tree: "LexborHTMLParser") -> str | None:

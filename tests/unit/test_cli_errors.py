@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import sys
 from dataclasses import dataclass
 
@@ -310,3 +311,23 @@ def test_ctrl_c_while_the_result_is_printed_does_not_say_that_nothing_was_submit
     ended = penstock("ingest", "papers", "--no-wait")
     assert ended.code == 130
     assert "2 documents accepted" in ended.said
+
+
+def test_being_told_to_end_is_answered_like_ctrl_c(penstock, server, monkeypatch):
+    def ended(*_, **__):
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        monkeypatch.setattr(server, "upload", ended)
+        told = penstock("ingest", "papers", "--json")
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert (told.code, told.told["unconfirmed"]) == (130, 2)
+
+
+def test_a_server_that_is_gone_is_not_said_to_go_on(penstock, server):
+    server.raises["job"] = Unreachable("no connection to http://x")
+    said = penstock("ingest", "papers").said
+    assert "Once the server runs again it finishes what it accepted, and the same command again" in said
+    assert "goes on;" not in said

@@ -224,3 +224,15 @@ def test_any_bytes_are_read_or_refused(filename, data):
 )  # fmt: skip
 def test_any_marks_are_read_or_refused(filename, words):
     assert_parsed_or_refused("".join(words).encode(), filename)
+
+
+def test_html_that_would_keep_the_parser_for_minutes_is_refused_at_once():
+    page = b"<div>" * 200_000 + b"deep" + b"</div>" * 200_000
+    with pytest.raises(ParseError, match="nested too deep") as refused:
+        parse(page, filename="a.html")
+    assert refused.value.code == "too_large"
+
+
+def test_a_long_page_with_tags_left_open_is_no_deep_one():
+    page = b"<p>one <b>word<br><li>and <a name=x>another" * 40_000
+    assert parse(page, filename="a.html").text.startswith("one word")

@@ -132,6 +132,13 @@ def test_a_wrong_value_is_named_with_where_it_came_from(tmp_path):
     assert problems(PENSTOCK_SEARCH__EF="1", PENSTOCK_CONFIG="")[-1].startswith(str(file))
 
 
+def test_a_value_in_place_of_a_table_is_told_so(tmp_path):
+    file = write(tmp_path / "a.toml", "api = 5\n")
+    assert problems(file, PENSTOCK_API__PORT="7811") == [
+        f"{file}: api is a table of settings, such as [api] in penstock.toml"
+    ]
+
+
 def test_a_wrong_variable_is_named():
     assert problems(PENSTOCK_SEARCH__EF="1")[0].startswith("PENSTOCK_SEARCH__EF: search.ef: ")
     assert problems(None, {"api.port": 70000})[0].startswith("flag: api.port: ")
