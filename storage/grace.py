@@ -7,7 +7,9 @@ machine asleep. So collectors and writers keep a distance:
   the object store dates the object (a file system: when the bytes were written, or written again as a retry).
 * A publisher commits nothing that names a file it began to write more than ``COMMIT_WITHIN_S`` ago, and looks last
   thing before the commit. Files of others that it names are held otherwise: those of the current manifest by the
-  catalog, a merge's output by its open batch.
+  catalog, a merge's output by its open swap batch.
+* A merge is a writer like that until its swap batch is committed: refused when its segment was begun more than
+  ``COMMIT_WITHIN_S`` ago.
 * An accept needs no time: the collector of packs shuts the accepts of the tenant out while it looks and deletes, and
   an accept makes sure of its pack where it cannot be shut out any more.
 

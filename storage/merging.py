@@ -5,6 +5,7 @@ writer swaps the result in (``Swap``) and re-applies the deletes that landed mea
 their order, so only neighbours are merged.
 """
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -83,8 +84,7 @@ def build_merge(
     if not inputs[0].whole_graph and len(rows) < graph_rows:
         vectors = np.concatenate([part for each in inputs for part in each.vectors()])
         return write(vectors=vectors)
-    segment_id = SegmentId(new_id("seg"))
-    graph = _stage_graph(objects, manifest, inputs, segment_id=segment_id, threads=threads)
+    segment_id, graph = _stage_graph(objects, manifest, inputs, threads=threads)
     merged = write(graph=graph, segment_id=segment_id)
     if not inputs[0].deleted_count:
         return merged
@@ -134,14 +134,18 @@ def _open_input(objects: ObjectStore, manifest: Manifest, entry: SegmentEntry, *
 
 
 def _stage_graph(
-    objects: ObjectStore, manifest: Manifest, inputs: Sequence[_Input], *, segment_id: SegmentId, threads: int
-) -> StagedGraph:
-    """Build a graph over all rows of ``inputs``, on top of the first one where it is a whole graph, and store it."""
+    objects: ObjectStore, manifest: Manifest, inputs: Sequence[_Input], *, threads: int
+) -> tuple[SegmentId, StagedGraph]:
+    """Build a graph over all rows of ``inputs``, on top of the first one where it is a whole graph, and store it.
+
+    Returns it with the id of its segment, which is made after the building, however long that took: the id's age is
+    that of the first file.
+    """
     base = inputs[0].segment if inputs[0].whole_graph else None
     added = inputs[1:] if base else inputs
     base_count = base.entry.row_count if base else 0
     inserted = sum(len(each.chunk_ids) for each in added)
-    path = objects.scratch() / f"{segment_id}.hnsw"
+    path = objects.scratch() / f"{new_id('graph')}.hnsw"
     try:
         build_graph(
             path,
@@ -153,10 +157,12 @@ def _stage_graph(
             metric=manifest.metric,
             threads=threads,
         )
+        segment_id = SegmentId(new_id("seg"))
+        os.utime(path)  # not older than its id, though it was written a moment before
         hit("merge.graph_built")
         before = sum(int(each.segment.sections.meta["graph_insertions"]) for each in inputs)
         name = paths.graph(manifest.tenant_id, manifest.generation_id, segment_id)
-        return _store_graph(objects, path, name=name, insertions=before + inserted)
+        return segment_id, _store_graph(objects, path, name=name, insertions=before + inserted)
     finally:
         path.unlink(missing_ok=True)
 

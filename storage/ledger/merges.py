@@ -3,8 +3,9 @@
 At most one is open per generation. A merge that is dropped loses nothing: its inputs are still served.
 """
 
+import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -16,7 +17,8 @@ from ..catalog.statements import insert_if_absent
 from ..catalog.tables import batches, generations
 from ..catalog.values import storable
 from ..errors import Conflict, NotFound
-from ..ids import BatchId, GenerationId, TenantId, new_id
+from ..grace import COMMIT_WITHIN_S
+from ..ids import BatchId, GenerationId, SegmentId, TenantId, made_at, new_id
 from .admission import ReadyBatch
 from .claims import Claim, claim, end
 
@@ -54,11 +56,21 @@ def in_turn(catalog: Catalog, taken: Sequence[ReadyBatch]) -> list[ReadyBatch]:
     return sorted((one for one in taken if one.id in turns), key=lambda one: (turns[one.id], one.id))
 
 
-def finish_merge(catalog: Catalog, claim: Claim, *, details: Mapping[str, Any], now: float) -> BatchId:
-    """End a merge whose segment is written, and make its swap batch; ``details`` says what to swap.
+def finish_merge(
+    catalog: Catalog,
+    claim: Claim,
+    *,
+    details: Mapping[str, Any],
+    now: float,
+    clock: Callable[[], float] = time.time,
+) -> BatchId:
+    """End a merge whose segment is written, and make its swap batch; ``details`` says what to swap: ``Swap``.
+
+    From the commit on the batch keeps the segment's files. Until then only their youth does, so ``clock``, that of ids
+    and objects, is read last thing before it.
 
     Raises:
-        Conflict: the claim was lost; nothing was changed.
+        Conflict: the claim was lost, or the segment may be collected already; nothing was changed.
     """
     batch_id = BatchId(f"{claim.group_id}-swap")
     with catalog.write("finish_merge") as connection:
@@ -66,6 +78,7 @@ def finish_merge(catalog: Catalog, claim: Claim, *, details: Mapping[str, Any], 
         values = _batch(batch_id, stage="swap", group_id=claim.group_id, details=details, now=now)
         values |= {"tenant_id": claim.tenant_id, "generation_id": claim.generation.id, "shard": claim.shard}
         connection.execute(sa.insert(batches).values(values))
+        _check_in_time(SegmentId(details["output"]["id"]), now=clock())
     return batch_id
 
 
@@ -95,6 +108,12 @@ def drop_merge(catalog: Catalog, claim: Claim, *, error: str, now: float) -> Non
         raise Conflict(f"batch {claim.batch_id} is a {claim.stage} batch: only merges and swaps can be dropped")
     with catalog.write("drop_merge") as connection:
         end(connection, claim, state="dead", now=now, error=storable(error))
+
+
+def _check_in_time(output: SegmentId, *, now: float) -> None:
+    took_s = now - made_at(output)  # an id is made no later than the first file that it names
+    if took_s > COMMIT_WITHIN_S:
+        raise Conflict(f"segment {output} was begun {took_s:.0f} s ago: what was written may be collected already")
 
 
 def _batch(

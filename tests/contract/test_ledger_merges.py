@@ -6,9 +6,12 @@ import pytest
 
 from penstock.storage import ledger
 from penstock.storage.errors import Conflict, NotFound
-from penstock.storage.ids import GenerationId
+from penstock.storage.grace import COMMIT_WITHIN_S
+from penstock.storage.ids import GenerationId, made_at, new_id
 
 from ..ledger_line import LEASE_S, MAX_ATTEMPTS, Line, new_line
+
+BUILT = {"output": {"id": new_id("seg")}}  # as much of a `Swap` as the ledger reads
 
 
 @pytest.fixture
@@ -38,12 +41,12 @@ def test_a_merge_becomes_a_swap_and_then_the_next_may_be_opened(line):
     (batch,) = line.send("merge")
     claim = line.claim(batch)
     assert (claim.batch_id, claim.details, claim.versions) == (merge, {"segments": ["s1", "s2"]}, ())
-    assert ledger.finish_merge(line.catalog, claim, details={"output": "s3"}, now=line.now)
+    assert ledger.finish_merge(line.catalog, claim, details=BUILT, now=line.now)
     assert open_merge(line) is None
 
     assert claim_swap(line, shard=1) is None
     swap = claim_swap(line)
-    assert (swap.stage, swap.details) == ("swap", {"output": "s3"})
+    assert (swap.stage, swap.details) == ("swap", BUILT)
     assert claim_swap(line, owner="other") is None
     finish_swap(line, swap)
     with pytest.raises(Conflict):
@@ -72,8 +75,30 @@ def test_a_merge_that_cannot_succeed_is_dropped(line):
     ledger.drop_merge(line.catalog, claim, error="its segments are gone", now=line.now)
     assert line.batch_states("merge") == ["dead"]
     with pytest.raises(Conflict):
-        ledger.finish_merge(line.catalog, claim, details={}, now=line.now)
+        ledger.finish_merge(line.catalog, claim, details=BUILT, now=line.now)
     assert open_merge(line)
+
+
+def test_a_merge_that_stalled_after_writing_is_refused_and_can_be_dropped(line):
+    """Nothing held its files while they were nobody's: the collector may have taken them."""
+    open_merge(line)
+    claim = line.claimed("merge")
+    begun_at = made_at(BUILT["output"]["id"])
+
+    with pytest.raises(Conflict, match="may be collected"):
+        ledger.finish_merge(
+            line.catalog, claim, details=BUILT, now=line.now, clock=lambda: begun_at + COMMIT_WITHIN_S + 1
+        )
+    assert (line.batch_states("merge"), line.batch_states("swap")) == (["running"], [])
+    ledger.drop_merge(line.catalog, claim, error="too late", now=line.now)
+    assert open_merge(line)
+
+
+def test_a_merge_may_take_half_as_long_as_a_file_is_young(line):
+    open_merge(line)
+    last = made_at(BUILT["output"]["id"]) + COMMIT_WITHIN_S
+    ledger.finish_merge(line.catalog, line.claimed("merge"), details=BUILT, now=line.now, clock=lambda: last)
+    assert line.batch_states("swap") == ["ready"]
 
 
 def test_only_merges_and_swaps_can_be_dropped(line):
@@ -96,7 +121,7 @@ def test_a_merge_that_kills_its_workers_is_given_up(line):
 def test_a_swap_whose_writer_died_is_taken_by_the_next(line):
     open_merge(line)
     (batch,) = line.send("merge")
-    ledger.finish_merge(line.catalog, line.claim(batch), details={}, now=line.now)
+    ledger.finish_merge(line.catalog, line.claim(batch), details=BUILT, now=line.now)
     old = claim_swap(line, owner="old")
     line.now += LEASE_S + 1
     new = claim_swap(line, owner="new")

@@ -2,6 +2,7 @@
 
 import os
 import random
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,10 +10,11 @@ import hnswlib
 import numpy as np
 import pytest
 
-from penstock.storage import graphs
+from penstock.storage import graphs, merging
 from penstock.storage.errors import Conflict, Damaged
 from penstock.storage.graph_files import check_links
 from penstock.storage.graphs import build_graph
+from penstock.storage.ids import made_at
 from penstock.storage.manifests import FileEntry, SegmentEntry
 from penstock.storage.merging import build_merge, plan_merge
 from penstock.storage.publishing import Swap
@@ -374,3 +376,21 @@ def test_a_graph_that_was_not_written_whole_is_refused(tmp_path, monkeypatch):
 
     with pytest.raises(Damaged, match="disk full"):
         build_graph(tmp_path / "g", vectors=[unit_vectors(9)], count=9, dimensions=8, metric="l2", threads=1)
+
+
+def test_a_graph_segment_is_as_old_as_its_first_file_however_long_the_building_took(store, monkeypatch):
+    """The ledger refuses a merge by the age of the id, and the collector deletes by that of the files."""
+    build_graph = merging.build_graph
+    built_at: list[float] = []
+
+    def build(*args, **options):
+        build_graph(*args, **options)
+        built_at.append(time.time())
+
+    monkeypatch.setattr(merging, "build_graph", build)
+    fill(store, 12)
+    manifest = current_manifest(store.catalog, store.objects)
+    output = build_merge(store.objects, manifest, manifest.segments, graph_rows=GRAPH_ROWS)
+
+    assert output.kind == "graph"
+    assert made_at(output.id) >= built_at[0] - 0.001  # ids count whole milliseconds
