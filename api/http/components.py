@@ -141,9 +141,7 @@ def _impatient(url: str) -> redis.Redis:
 
 def _warm(components: Components) -> None:
     kernels.warm()
-    components.embedders.warm(components.settings.embedding.model)
-    for model, dimensions in models_in_use(components.catalog):
-        components.embedders.warm(model, dimensions)
+    components.embedders.warm_all(models_in_use(components.catalog))
 
 
 def _follow(components: Components, opened: ExitStack) -> None:

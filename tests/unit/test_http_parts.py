@@ -10,11 +10,13 @@ from hypothesis import strategies as st
 
 from penstock.api.errors import TRANSLATIONS, Refused, refusal
 from penstock.api.http.bodies import parse_json
+from penstock.api.http.embedders import QueryEmbedders
 from penstock.api.http.gate import REMEMBERED_S, KeyGate
 from penstock.api.http.lookups import Lookups
 from penstock.api.http.searching import threads_for
 from penstock.client.wire import NewCollection, SearchQuery, Submission
 from penstock.pipeline import errors as pipeline_errors
+from penstock.settings.model import Settings
 from penstock.storage import errors as storage_errors
 from penstock.storage.catalog.collections import create_collection, delete_collection
 from penstock.storage.catalog.engine import Catalog
@@ -169,3 +171,13 @@ def test_tokens_say_what_they_were_made_of(version):
 def test_whatever_is_no_token_is_refused(text):
     with pytest.raises(ValueError):  # noqa: PT011 its caller words it
         read_token(text)
+
+
+def test_a_failure_of_other_dimensions_does_not_hide_behind_the_model_s_name(tmp_path):
+    known = Settings(data_dir=tmp_path, embedding={"model": "hash-16"})
+    embedders = QueryEmbedders(known)
+    embedders.warm_all([("hash-16", 16), ("hash-16", 32), ("hash-64", 64)])
+    assert list(embedders.failures) == ["hash-16 of 32 dimensions"]
+    embedders.warm("hash-16", 16)
+    assert list(embedders.failures) == ["hash-16 of 32 dimensions"]
+    embedders.close()
