@@ -17,6 +17,7 @@ Metric = Literal["cosine", "dot", "l2"]
 JobState = Literal["running", "done", "cancelled"]
 DocumentState = Literal["queued", "chunking", "embedding", "indexing", "indexed", "failed", "cancelled", "superseded"]
 Name = str  # of a tenant or a collection: 1 to 64 of a-z, 0-9, '-' and '_'
+LONGEST_SOURCE = 2048
 
 
 def content_hash(data: bytes) -> str:
@@ -94,7 +95,7 @@ class DocumentFields(Request):
     again makes a new version. ``event_time`` is when its content happened; it is not found after ``expires_at``.
     """
 
-    source: str = Field(min_length=1, max_length=2048)
+    source: str = Field(min_length=1, max_length=LONGEST_SOURCE)
     filename: str | None = Field(default=None, min_length=1, max_length=1024)
     media_type: str | None = Field(default=None, min_length=1, max_length=255)
     title: str | None = Field(default=None, max_length=4096)
@@ -125,7 +126,7 @@ class UploadForm(Request):
 
 
 class SourceHash(Request):
-    source: str = Field(min_length=1, max_length=2048)
+    source: str = Field(min_length=1, max_length=LONGEST_SOURCE)
     content_hash: str = Field(pattern="^[0-9a-f]{64}$", description="blake2b-256 of the document's bytes, in hex")
 
 

@@ -42,6 +42,8 @@ class JsonFormatter(logging.Formatter):
             "message": record.getMessage(),
             **_ids(record),
         }
+        if action := record.__dict__.get("action"):  # the event's name, which stays when its sentence changes
+            entry["action"] = action
         if record.exc_info:
             entry["traceback"] = self.formatException(record.exc_info)
         return json.dumps(entry, ensure_ascii=False)

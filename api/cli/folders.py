@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from .exits import UsageError
+from penstock.client.wire import LONGEST_SOURCE
 
-LONGEST_SOURCE = 2048  # what the wire allows
+from .exits import UsageError
 
 
 @dataclass(frozen=True)

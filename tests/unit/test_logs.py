@@ -36,6 +36,12 @@ def test_json_logs_are_one_object_per_line_with_ids_and_without_the_error_text(r
     assert "secret" not in line
 
 
+def test_json_logs_name_the_event(root_logger, capsys):
+    logs.configure(Log(format="json"), role="api")
+    logging.getLogger("x").warning("The cache does not answer.", extra={"action": "cache_unavailable"})
+    assert json.loads(capsys.readouterr().err)["action"] == "cache_unavailable"
+
+
 def test_text_logs_end_with_the_ids(root_logger, capsys):
     logs.configure(Log(), role="embed")
     logging.getLogger("x").info("Chunked %d documents.", 3, extra={"tenant": "acme", "batch": "batch_1"})
