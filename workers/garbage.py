@@ -28,10 +28,10 @@ from .components import Components
 log = logging.getLogger(__name__)
 
 
-def collect_all(components: Components) -> Collected:
-    """Delete what nobody needs any more and return what that was. Raises Unavailable."""
+def collect_all(components: Components, *, pruning: ledger.PruningProgress) -> Collected:
+    """Delete what nobody needs any more and return what that was. Moves ``pruning`` on. Raises Unavailable."""
     catalog, objects, now = components.catalog, components.objects, components.clock()
-    pruned = ledger.prune(catalog, now=now)  # first: it makes packs garbage
+    pruned = ledger.prune(catalog, now=now, progress=pruning)  # first: it makes packs garbage
     if pruned.batches or pruned.versions:
         log.info("Forgot %d batches and %d document versions of long ago.", pruned.batches, pruned.versions)
     collected = collect_scratch(objects, now=now)

@@ -43,6 +43,7 @@ class Maintenance:
         self._claims = Claims(self._components, lease_s=LEASES * self._settings.workers.lease_s)
         self._next_tick_at = 0.0
         self._planned_to = ""
+        self._pruning = ledger.PruningProgress()
 
     def close(self) -> None:
         self._claims.close()
@@ -57,13 +58,13 @@ class Maintenance:
         with self._claims.working(BatchId(batch_id)) as claim:
             if claim is None:
                 return
+            components = self._components
             try:
                 swap = self._build(claim)
+                ledger.finish_merge(components.catalog, claim, details=swap.to_details(), now=components.clock())
             except Conflict as error:
                 self._drop(claim, error=str(error))
                 return
-            components = self._components
-            ledger.finish_merge(components.catalog, claim, details=swap.to_details(), now=components.clock())
             components.notices.work_ready()
             took_s = time.perf_counter() - began
             merged, rows = len(swap.inputs), swap.output.row_count
@@ -79,7 +80,7 @@ class Maintenance:
         opened, self._planned_to = plan_missed(self._components, after=self._planned_to)
         if opened:
             log.info("Planned %d merges that were missed.", opened)
-        collected = collect_all(self._components)
+        collected = collect_all(self._components, pruning=self._pruning)
         if collected.objects:
             log.info("Deleted %d unused objects of %d bytes.", collected.objects, collected.size_bytes)
         self._next_tick_at = time.monotonic() + COLLECT_EVERY_S / 2
