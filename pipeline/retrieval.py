@@ -108,7 +108,7 @@ def _query(
     vector: ArrayLike | None,
 ) -> NDArray[np.float32]:
     if (text is None) == (vector is None):
-        raise InvalidQuery("a search needs either a text or a vector", param="query")
+        raise InvalidQuery("a search needs either a text or a vector, and not both", param="query")
     if text is None:
         return _checked(vector, generation)
     if not text.strip():

@@ -19,6 +19,7 @@ Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 
+QUEUE_SCHEMES = ("amqp://", "amqps://")
 REDIS_SCHEMES = ("redis://", "rediss://", "unix://", "redis+socket://", "valkey://", "valkeys://")
 
 
@@ -292,6 +293,15 @@ class Settings(BaseSettings):
     def _long_enough(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None and len(value.get_secret_value()) < 16:
             raise ValueError("needs at least 16 characters: it opens every tenant")
+        return value
+
+    @field_validator("broker_url")
+    @classmethod
+    def _known_queue(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().startswith((*REDIS_SCHEMES, *QUEUE_SCHEMES)):
+            raise ValueError(
+                "is no address of a queue: write redis://host:6379/0, rediss://, unix:///path or amqp://host//"
+            )
         return value
 
     @model_validator(mode="after")

@@ -39,7 +39,7 @@ def make_app(settings: Settings, *, results: bool = False) -> Celery:
 
 def settings_use_redis(settings: Settings) -> bool:
     """Return whether the broker is a Redis or Valkey, which has options that others would refuse."""
-    return wiring.broker_url(settings).startswith(("redis", "rediss", "sentinel"))
+    return wiring.broker_url(settings).startswith("redis")
 
 
 def _queue(settings: Settings) -> dict[str, Any]:

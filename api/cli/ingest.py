@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from .uploading import Sending
 
 Paths = Annotated[
-    list[Path], typer.Argument(help="Files and folders; folders with all below them.", show_default=False)
+    list[Path],
+    typer.Argument(
+        help="Files and folders; folders with all below them but what is hidden (.name).", show_default=False
+    ),
 ]
 Metadata = Annotated[
     list[str] | None,

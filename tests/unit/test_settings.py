@@ -165,6 +165,11 @@ def test_reading_settings_directly_ignores_the_environment(monkeypatch):
     assert Settings().api.port == 7700
 
 
+@pytest.mark.parametrize("url", ["nonsense", "", "http://127.0.0.1"])
+def test_what_is_no_queue_is_told_what_one_looks_like(url):
+    assert "broker_url: is no address of a queue: write redis://" in problems(PENSTOCK_BROKER_URL=url)[0]
+
+
 def test_a_queue_that_is_no_redis_needs_a_cache_that_is_one():
     assert "cache_url is needed" in problems(PENSTOCK_BROKER_URL="amqp://rabbit//")[0]
     assert "must be a Redis" in problems(PENSTOCK_CACHE_URL="memcached://x")[0]
