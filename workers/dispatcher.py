@@ -17,7 +17,6 @@ from penstock.storage import ledger
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.errors import StorageError
 from penstock.storage.ledger.due import Due, look
-from penstock.storage.ledger.merges import in_turn
 
 from . import routes
 from .liveness import Liveness
@@ -154,11 +153,10 @@ class Dispatcher:
             return []
         task = TASKS[stage]
         taken = self._take(stage, limit=limit)
-        expires_s: float | None = max(EXPIRES_LEAST_S, EXPIRES_RESENDS * self._workers.resend_after_s)
-        if stage == "merge":
-            # The others wait for a merge that may take an hour. Were they gone by then, the next choice would begin
-            # with the oldest again, and whoever came second would never have a turn.
-            taken, expires_s = in_turn(self._catalog, taken), None
+        # Merges wait for one that may take an hour. Were they gone by then, the next choice would begin with the oldest
+        # again, and whoever came second would never have a turn.
+        lasting_s = max(EXPIRES_LEAST_S, EXPIRES_RESENDS * self._workers.resend_after_s)
+        expires_s = None if stage == "merge" else lasting_s
         return [Message(task, routes.TASK_QUEUES[task], batch.id, expires_s) for batch in taken]
 
     def _shard_messages(self, stage: str) -> list[Message]:

@@ -62,7 +62,7 @@ def form_chunk_batches(
 
 
 def take_ready(catalog: Catalog, *, stage: str, now: float, limit: int, resend_after_s: float) -> list[ReadyBatch]:
-    """Mark up to ``limit`` due batches as sent, tenants in turn, and return them for the queue.
+    """Mark up to ``limit`` due batches as sent, tenants in turn, and return them in that order for the queue.
 
     If nobody claims one, the reconciler makes it ready again after ``resend_after_s``.
     """
@@ -72,10 +72,11 @@ def take_ready(catalog: Catalog, *, stage: str, now: float, limit: int, resend_a
             return []
     turn = sa.func.row_number().over(partition_by=batches.c.tenant_id, order_by=batches.c.id)
     ranked = sa.select(batches.c.id, turn.label("turn")).where(*due).subquery()
-    first = sa.select(ranked.c.id).order_by(ranked.c.turn, ranked.c.id).limit(limit)
-    wanted = sa.select(batches.c.id, batches.c.stage, batches.c.shard).where(batches.c.id.in_(first), *due)
+    first = sa.select(ranked).order_by(ranked.c.turn, ranked.c.id).limit(limit).subquery()
+    wanted = sa.select(batches.c.id, batches.c.stage, batches.c.shard).join(first, first.c.id == batches.c.id)
+    wanted = wanted.where(*due).order_by(first.c.turn, first.c.id)
     with catalog.write("take_ready") as connection:
-        rows = connection.execute(wanted.with_for_update(skip_locked=True)).all()
+        rows = connection.execute(wanted.with_for_update(skip_locked=True, of=batches)).all()
         for some in slices([row.id for row in rows]):
             sent = sa.update(batches).where(batches.c.id.in_(some))
             connection.execute(sent.values(state="sent", lease_until=now + resend_after_s))

@@ -4,8 +4,7 @@ At most one is open per generation. A merge that is dropped loses nothing: its i
 """
 
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -18,8 +17,7 @@ from ..catalog.tables import batches, generations
 from ..catalog.values import storable
 from ..errors import Conflict, NotFound
 from ..grace import COMMIT_WITHIN_S
-from ..ids import BatchId, GenerationId, SegmentId, TenantId, made_at, new_id
-from .admission import ReadyBatch
+from ..ids import BatchId, GenerationId, SegmentId, made_at, new_id
 from .claims import Claim, claim, end
 
 
@@ -41,19 +39,6 @@ def open_merge(
         values |= {"tenant_id": row.tenant_id, "generation_id": generation_id, "shard": row.shard}
         made = insert_if_absent(connection, batches, values)
     return batch_id if made else None
-
-
-def in_turn(catalog: Catalog, taken: Sequence[ReadyBatch]) -> list[ReadyBatch]:
-    """Return these batches with the tenants in turn: the oldest of each tenant, then the second of each, and so on."""
-    wanted = sa.select(batches.c.id, batches.c.tenant_id).where(batches.c.id.in_([one.id for one in taken]))
-    with catalog.read() as connection:
-        tenants = {row.id: TenantId(row.tenant_id) for row in connection.execute(wanted)}
-    turns: dict[BatchId, int] = {}
-    counted: Counter[TenantId] = Counter()
-    for batch_id in sorted(one.id for one in taken if one.id in tenants):
-        turns[batch_id] = counted[tenants[batch_id]]
-        counted[tenants[batch_id]] += 1
-    return sorted((one for one in taken if one.id in turns), key=lambda one: (turns[one.id], one.id))
 
 
 def finish_merge(
