@@ -15,6 +15,8 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from penstock.storage.errors import InvalidName
 from penstock.storage.ids import checked_name
 
+from .urls import is_http_url
+
 Port = Annotated[int, Field(ge=0, le=65535)]
 Seconds = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -107,18 +109,13 @@ class Embedding(Group):
         """Refuse a password: the URL is logged and shown, and no message here may repeat it."""
         if value is None:
             return None
-        try:
-            parts = urlsplit(value)
-            whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        except ValueError:
-            whole = False
-        if whole and "@" in parts.netloc:
+        if not is_http_url(value):
+            raise ValueError("must be an http:// or https:// URL, for example http://127.0.0.1:8080/v1")
+        if "@" in urlsplit(value).netloc:
             raise ValueError(
                 "has a user name or password in it, which would be logged: leave it out, and put the endpoint's key "
                 "into embedding.openai_api_key (PENSTOCK_EMBEDDING__OPENAI_API_KEY)"
             )
-        if not whole:
-            raise ValueError("must be an http:// or https:// URL, for example http://127.0.0.1:8080/v1")
         return value
 
 

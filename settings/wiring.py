@@ -121,13 +121,9 @@ def check_shards(settings: Settings, catalog: "Catalog") -> None:
     Raises:
         InvalidSettings: ``workers.shards`` was lowered: what was made under a higher shard would never be published.
     """
-    import sqlalchemy as sa
+    from penstock.storage.catalog.collections import highest_shard
 
-    from penstock.storage.catalog.tables import generations
-
-    with catalog.read() as connection:
-        highest = connection.scalar(sa.select(sa.func.max(generations.c.shard)))
-    shards = settings.workers.shards
+    highest, shards = highest_shard(catalog), settings.workers.shards
     if highest is not None and highest >= shards:
         problem = (
             f"workers.shards is {shards}, but there are collections of shard {highest}, which nobody would publish:"
@@ -168,11 +164,15 @@ def open_presence(settings: Settings) -> "Presence":
     return Presence(open_redis(settings))
 
 
-def default_card(settings: Settings) -> "ModelCard":
-    """Return the card of the model of new collections. Raises ProviderMisconfigured when there is no such model."""
+def card_of(settings: Settings, model: str | None = None) -> "ModelCard":
+    """Return the card that ``model`` has for new collections (default: ``embedding.model``).
+
+    Raises:
+        ProviderMisconfigured: there is no such model, or its dimensions are not known.
+    """
     from penstock.pipeline.embedding import model_card
 
-    return model_card(settings.embedding.model, openai_dimensions=settings.embedding.openai_dimensions)
+    return model_card(model or settings.embedding.model, openai_dimensions=settings.embedding.openai_dimensions)
 
 
 def open_embedder(settings: Settings, model: str, dimensions: int, *, threads: int | None = None) -> "Embedder":

@@ -49,7 +49,7 @@ class Searcher:
         self._listener.start()
         kernels.warm()
         with suppress(EmbeddingError):  # whoever asks in this model hears why it does not work
-            card = wiring.default_card(self._settings)
+            card = wiring.card_of(self._settings)
             components.embedders.of(card.name, card.dimensions).embed_query("warm")
 
     def close(self) -> None:

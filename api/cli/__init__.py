@@ -26,9 +26,8 @@ def _run(words: list[str]) -> int:
     from .exits import ExitCode, is_typers, report, wants_json
 
     try:
-        status = app(
-            prog_name="penstock", standalone_mode=False
-        )  # else Typer writes its errors itself, in its own form only
+        # Standing alone, Typer would write its errors itself, in its own form only.
+        status = app(prog_name="penstock", standalone_mode=False)
     except Exception as error:
         if os.environ.get("PENSTOCK_DEBUG") and not is_typers(error):
             raise

@@ -106,7 +106,7 @@ def _pinged(url: str) -> str:
 
 
 def _embedding(settings: Settings) -> str:
-    card = wiring.default_card(settings)
+    card = wiring.card_of(settings)
     embedder = wiring.open_embedder(settings, card.name, card.dimensions, threads=1)
     try:
         embedder.check()

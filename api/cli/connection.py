@@ -1,7 +1,6 @@
 """Finds the server, the key and the tenant, and opens the client. No command talks to the catalog itself."""
 
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from .exits import UsageError
 
@@ -36,12 +35,9 @@ def check_url(url: str) -> None:
     Raises:
         UsageError: it is no URL of a server.
     """
-    try:
-        parts = urlsplit(url)
-        whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:
-        whole = False
-    if not whole:
+    from penstock.settings.urls import is_http_url
+
+    if not is_http_url(url):
         raise UsageError(f"--url {url}: not a URL of a server; write one such as http://127.0.0.1:7700")
 
 

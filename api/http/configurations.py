@@ -5,8 +5,9 @@ from typing import Any
 
 from penstock.client.wire import NewCollection
 from penstock.pipeline.chunking import ChunkingConfig, check_size, resolve
-from penstock.pipeline.embedding import ModelCard, model_card
+from penstock.pipeline.embedding import ModelCard
 from penstock.pipeline.errors import EmbeddingError
+from penstock.settings import wiring
 from penstock.settings.model import Settings
 
 from ..errors import Refused
@@ -42,6 +43,6 @@ def configuration(new: NewCollection, settings: Settings) -> Configuration:
 
 def _card(model: str, settings: Settings) -> ModelCard:
     try:
-        return model_card(model, openai_dimensions=settings.embedding.openai_dimensions)
+        return wiring.card_of(settings, model)
     except EmbeddingError as error:
         raise Refused(str(error), code="unknown_model", param="model") from error

@@ -46,7 +46,7 @@ class QueryEmbedders(Embedders):
         """
         name = self._name(model, dimensions)
         try:
-            self.of(model, dimensions or wiring.default_card(self._settings).dimensions).check()
+            self.of(model, dimensions or wiring.card_of(self._settings).dimensions).check()
         except EmbeddingError as error:
             log.warning("model %s cannot embed queries: %s", name, error, extra={"action": "embedder_failed"})
             self._failed[name] = (model, dimensions)
@@ -68,5 +68,5 @@ class QueryEmbedders(Embedders):
         usual = None
         if model == self._settings.embedding.model:
             with suppress(EmbeddingError):
-                usual = wiring.default_card(self._settings).dimensions
+                usual = wiring.card_of(self._settings).dimensions
         return model if dimensions in {None, usual} else f"{model} of {dimensions} dimensions"

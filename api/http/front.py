@@ -21,6 +21,8 @@ from .gate import OPEN_PATHS
 
 log = logging.getLogger(__name__)
 
+DEFECT = {"action": "request_failed"}
+
 NO_ROUTE = "(none)"  # never the raw path: it holds names of tenants
 LINGER_S = 2.0
 UNTIMED = "penstock.untimed"  # set by routes that wait on purpose
@@ -99,7 +101,7 @@ async def _answer_failure(error: Exception, scope: Scope, exchange: _Exchange) -
 
 def _defect(error: Exception, scope: MutableMapping[str, Any]) -> Refused:
     request = secrets.token_hex(6)
-    log_failure(log, f"Request {request} failed on {scope['method']} {_template(scope)}", error, extra={})
+    log_failure(log, f"Request {request} failed on {scope['method']} {_template(scope)}", error, extra=DEFECT)
     return Refused(
         f"the server failed on this request; its log has the reason under {request!r}", status=500, code="internal"
     )

@@ -59,6 +59,13 @@ def shard_of(tenant: TenantId, *, shards: int) -> int:
     return int.from_bytes(digest, "big") % shards
 
 
+def highest_shard(catalog: Catalog) -> int | None:
+    """Return the highest shard that a generation was made in; None without any."""
+    with catalog.read() as connection:
+        highest: int | None = connection.scalar(sa.select(sa.func.max(generations.c.shard)))
+        return highest
+
+
 def create_collection(
     catalog: Catalog,
     *,
