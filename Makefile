@@ -59,16 +59,17 @@ $(BIN)/python:
 	@$(PYTHON) requirements/check.py
 	@$(PYTHON) -m venv $(VENV)
 
+# --no-deps: the lists are complete, and pip resolves an extra (coverage[toml]) past what they pin.
 $(VENV)/.run: requirements/run.txt pyproject.toml | $(BIN)/python
 	@$(BIN)/python requirements/check.py
 	@echo "Installing Penstock into $(VENV) (hnswlib is compiled: this takes a minute or two) ..."
-	@$(BIN)/python -m pip install -q --require-hashes -r requirements/run.txt
+	@$(BIN)/python -m pip install -q --no-deps --require-hashes -r requirements/run.txt
 	@$(BIN)/python -m pip install -q --no-deps -e .
 	@touch $@
 
 $(VENV)/.dev: requirements/dev.txt $(VENV)/.run
 	@echo "Installing the tools for the tests ..."
-	@$(BIN)/python -m pip install -q --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install -q --no-deps --require-hashes -r requirements/dev.txt
 	@touch $@
 
 demo-clean: ## forget the demo's data
