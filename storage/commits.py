@@ -1,23 +1,18 @@
-"""The SQL side of publishing: what is live, whether the lease holds, and the statements of the committing transaction.
+"""The SQL side of publishing: where a generation stands, whether the lease holds, and the committing statements.
 
 It opens no transaction of its own except for reading, and touches no object.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, Connection, delete, exists, insert, select, update
+from sqlalchemy import ColumnElement, Connection, exists, select, update
 
 from .catalog.engine import Catalog
-from .catalog.tables import chunks, collections, generations, shards
-from .catalog.values import slices
+from .catalog.tables import collections, generations, shards
 from .errors import Fenced, NotFound
 from .ids import GenerationId, ManifestVersion
 from .manifests import Manifest
-from .rows import IDENTITY_BYTES, Rows
 
 
 @dataclass(frozen=True)
@@ -27,15 +22,6 @@ class Standing:
     name: str | None  # of the current manifest
     empty: Manifest  # what the catalog says, as a manifest without segments
     epoch: int  # of the lease
-
-
-@dataclass(frozen=True)
-class Replacement:
-    """Chunks that leave and come. ``documents`` own all of them; ``doomed`` is u64, ascending."""
-
-    documents: Sequence[str]
-    doomed: NDArray[np.uint64]
-    additions: Rows | None
 
 
 def read_standing(catalog: Catalog, generation_id: GenerationId, *, shard: int, epoch: int) -> Standing:
@@ -66,15 +52,6 @@ def read_standing(catalog: Catalog, generation_id: GenerationId, *, shard: int, 
     return Standing(row["manifest"], empty, epoch)
 
 
-def live_chunk_ids(catalog: Catalog, generation_id: GenerationId, *, documents: Sequence[str]) -> NDArray[np.uint64]:
-    """Return the ascending ids u64 of all live chunks of these documents."""
-    found: list[int] = []
-    with catalog.read() as connection:
-        for some in slices(documents):
-            found += connection.scalars(select(chunks.c.chunk_id).where(_of_documents(generation_id, some)))
-    return np.sort(np.array(found, "<u8"))
-
-
 def advance(connection: Connection, standing: Standing, *, name: str | None, manifest: Manifest) -> None:
     """Move the pointer from the manifest of ``standing`` to ``manifest``; to itself, it only takes the lock.
 
@@ -103,47 +80,9 @@ def advance(connection: Connection, standing: Standing, *, name: str | None, man
         raise _fenced(manifest.generation_id)
 
 
-def replace_chunks(
-    connection: Connection, manifest: Manifest, replacement: Replacement, *, first_chunk_id: int
-) -> None:
-    """Delete the chunk rows that leave and insert those that come, the first with ``first_chunk_id``.
-
-    Raises:
-        Fenced: other chunks are live than when they were read.
-    """
-    removed = 0
-    for some in slices(replacement.documents) if len(replacement.doomed) else ():
-        removed += connection.execute(delete(chunks).where(_of_documents(manifest.generation_id, some))).rowcount
-    if removed != len(replacement.doomed):
-        raise _fenced(manifest.generation_id)
-    if replacement.additions is not None and len(replacement.additions):
-        rows = _chunk_rows(replacement.additions, manifest, first_chunk_id=first_chunk_id)
-        connection.execute(insert(chunks), rows)
-
-
-def _chunk_rows(additions: Rows, manifest: Manifest, *, first_chunk_id: int) -> list[dict[str, Any]]:
-    owner = {"generation_id": manifest.generation_id, "tenant_id": manifest.tenant_id}
-    identities, documents = additions.identity.tobytes(), additions.document_ids
-    places = zip(additions.document.tolist(), additions.ordinal.tolist(), strict=True)
-    return [
-        {
-            **owner,
-            "chunk_id": first_chunk_id + row,
-            "document_id": documents[document],
-            "ordinal": ordinal,
-            "identity": identities[IDENTITY_BYTES * row : IDENTITY_BYTES * (row + 1)],
-        }
-        for row, (document, ordinal) in enumerate(places)
-    ]
-
-
 def _lease_holds(shard: int, epoch: int) -> ColumnElement[bool]:
     held = (shards.c.shard == shard) & (shards.c.epoch == epoch) & shards.c.owner.is_not(None)
     return exists().where(held)
-
-
-def _of_documents(generation_id: GenerationId, documents: Sequence[str]) -> ColumnElement[bool]:
-    return (chunks.c.generation_id == generation_id) & chunks.c.document_id.in_(documents)
 
 
 def _fenced(generation_id: GenerationId) -> Fenced:

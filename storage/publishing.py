@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from .catalog.engine import Catalog
-from .commits import Replacement, Standing, advance, live_chunk_ids, read_standing, replace_chunks
+from .commits import Standing, advance, read_standing
 from .errors import Damaged, Fenced
 from .failpoints import hit
 from .grace import COMMIT_WITHIN_S
@@ -24,7 +24,7 @@ from .manifests import Manifest, Swap, check_invariants, name_of, read_manifest
 from .objects import ObjectStore
 from .rows import Rows
 from .segments import write_segment
-from .successors import bury, swap_in
+from .successors import bury, rows_of_documents, swap_in
 
 __all__ = ["PublishedManifest", "Publisher", "Swap", "acquire_lease", "release_lease", "renew_lease"]
 
@@ -81,21 +81,22 @@ class Publisher:
         """
         standing = read_standing(self._catalog, generation_id, shard=shard, epoch=epoch)
         current = self._current(standing)
-        replacement = self._replacement(generation_id, additions, removed_document_ids)
-        if replacement.additions is not None:
-            _check_vectors(replacement.additions, vectors, dimensions=current.dimensions)
-        changed = bool(swap or len(replacement.doomed) or replacement.additions)
+        if additions:
+            _check_vectors(additions, vectors, dimensions=current.dimensions)
         begun_at = self._clock()
-        published = PublishedManifest(standing.name, current, ChunkId(current.next_chunk_id), changed)
+        published = PublishedManifest(standing.name, current, ChunkId(current.next_chunk_id), changed=False)
         hit("publish.begun")
+        successor = current if swap is None else swap_in(self._objects, current, swap)
+        leaving = {*removed_document_ids, *(additions.document_ids if additions is not None else ())}
+        doomed = rows_of_documents(self._objects, successor, document_ids=leaving)
+        changed = bool(swap or doomed or additions)
         if changed:
-            successor = self._successor(current, replacement, vectors=vectors, swap=swap)
+            successor = self._add(bury(self._objects, successor, doomed=doomed), additions, vectors=vectors)
             name, manifest = self._store(successor, standing)
-            published = replace(published, name=name, manifest=manifest)
+            published = replace(published, name=name, manifest=manifest, changed=True)
         hit("publish.files_written")
         with self._catalog.write("publish") as connection:
             advance(connection, standing, name=published.name, manifest=published.manifest)
-            replace_chunks(connection, current, replacement, first_chunk_id=current.next_chunk_id)
             if in_transaction is not None:
                 in_transaction(connection, published)
             if changed:
@@ -119,28 +120,16 @@ class Publisher:
                 )
         return replace(stated, segments=stored.segments, flags=stored.flags)
 
-    def _replacement(
-        self, generation_id: GenerationId, additions: Rows | None, removed_document_ids: Sequence[str]
-    ) -> Replacement:
-        documents = sorted({*removed_document_ids, *(additions.document_ids if additions is not None else ())})
-        doomed = live_chunk_ids(self._catalog, generation_id, documents=documents)
-        return Replacement(documents, doomed, additions or None)
-
-    def _successor(
-        self, manifest: Manifest, replacement: Replacement, *, vectors: NDArray[np.float32] | None, swap: Swap | None
-    ) -> Manifest:
-        """Return the segments and ids of the next version, whose files are then stored."""
-        if swap is not None:
-            manifest = swap_in(self._objects, manifest, swap)
-        manifest = bury(self._objects, manifest, chunk_ids=replacement.doomed)
-        if replacement.additions is None:
+    def _add(self, manifest: Manifest, additions: Rows | None, *, vectors: NDArray[np.float32] | None) -> Manifest:
+        """Return the manifest with a segment of the additions, which is then stored."""
+        if not additions:
             return manifest
-        following = manifest.next_chunk_id + len(replacement.additions)
+        following = manifest.next_chunk_id + len(additions)
         entry = write_segment(
             self._objects,
             tenant=manifest.tenant_id,
             generation_id=manifest.generation_id,
-            rows=replacement.additions,
+            rows=additions,
             chunk_ids=np.arange(manifest.next_chunk_id, following, dtype="<u8"),
             vectors=vectors,
         )

@@ -22,6 +22,7 @@ _REMEMBERED_MAX = 16_384  # decoded records; a search process keeps segments ope
 _COLUMNS = {"document": "<u4", "ordinal": "<u4", "start": "<u4", "end": "<u4", "page": "<i4", "tokens": "<u4"}
 _RAGGED = (("text_bytes", "text_offsets"), ("heading_bytes", "heading_offsets"))
 _DOCUMENTS = ("document_bytes", "document_offsets")
+_ID_OPENS, _ID_MAX = b'{"document_id":"', 512  # the first key of a line, whose keys are sorted; ids have no quote
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,20 @@ class Documents(Sequence[DocumentRecord]):
     def line(self, index: int) -> bytes:
         """Return the JSON line of one record, without decoding it. Equal records have equal lines."""
         return self.data[int(self.offsets[index]) : int(self.offsets[index + 1])].tobytes()
+
+    def raw_id(self, index: int) -> bytes:
+        """Return the document's id as it stands in its line, without decoding the rest. Raises Damaged."""
+        start = int(self.offsets[index]) + len(_ID_OPENS)
+        line = self.data[start - len(_ID_OPENS) : min(int(self.offsets[index + 1]), start + _ID_MAX)].tobytes()
+        end = line.find(b'"', len(_ID_OPENS))
+        if not line.startswith(_ID_OPENS) or end < 0:
+            raise Damaged("a document record does not begin with its id: its segment was overwritten; restore it")
+        return line[len(_ID_OPENS) : end]
+
+    @staticmethod
+    def encoded_id(document_id: str) -> bytes:
+        """Return what ``raw_id`` returns for this id."""
+        return json.dumps(document_id)[1:-1].encode()
 
     def __len__(self) -> int:
         return len(self.offsets) - 1

@@ -5,7 +5,7 @@ vectors of a graph segment live in its ``.hnsw`` file only. Tombstones are no pa
 segment serves every version that names it. It searches nothing and publishes nothing.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import paths
+from .document_keys import build_keys, find_rows
 from .errors import Damaged, NotFound
 from .fields import build_index
 from .graph_files import GraphView, check_links, open_graph
@@ -86,13 +87,20 @@ def write_segment(
     assert len(rows) == len(chunk_ids) > 0
     assert (vectors is None) != (graph is None)
     segment = segment_id or SegmentId(new_id("seg"))
-    arrays = {**_row_arrays(rows, chunk_ids=chunk_ids), **build_index(rows.documents).to_arrays()}
+    indexes = {**build_keys(rows.documents), **build_index(rows.documents).to_arrays()}
+    arrays = {**_row_arrays(rows, chunk_ids=chunk_ids), **indexes}
     if vectors is not None:
         arrays["vectors"] = np.ascontiguousarray(vectors, "<f4")
     if graph is not None:
         arrays |= {"graph_record_rows": graph.record_rows, "graph_upper_at": graph.upper_at}
     insertions = graph.insertions if graph else 0
-    meta = {"segment_id": segment, "generation_id": generation_id, "tenant_id": tenant, "graph_insertions": insertions}
+    meta = {
+        "segment_id": segment,
+        "generation_id": generation_id,
+        "tenant_id": tenant,
+        "graph_insertions": insertions,
+        "documents_in_order": not (rows.document[1:] < rows.document[:-1]).any(),
+    }
     parts = write_sections(SEGMENT_KIND, meta=meta, arrays=arrays)
     file = file_entry(paths.segment(tenant, generation_id, segment), parts)
     objects.put(file.name, parts)
@@ -138,6 +146,23 @@ def read_chunk_ids(objects: ObjectStore, entry: SegmentEntry) -> NDArray[np.uint
     """Return the ascending chunk ids u64[n] of a segment; reads nothing else. Raises as ``open_segment``."""
     sections = _open_container(objects, entry.files[0], kind=SEGMENT_KIND)
     return _column(sections, "chunk_id", "<u8", count=entry.row_count)
+
+
+def read_document_rows(objects: ObjectStore, entry: SegmentEntry, *, document_ids: Iterable[str]) -> NDArray[np.uint32]:
+    """Return the ascending live rows u32 of these documents; reads a few places of the file only.
+
+    Raises:
+        Damaged: the file or the tombstones are missing or not what was written.
+    """
+    sections = _open_container(objects, entry.files[0], kind=SEGMENT_KIND)
+    rows = find_rows(
+        sections.arrays,
+        documents=Documents(sections.arrays["document_bytes"], sections.arrays["document_offsets"]),
+        owners=_column(sections, "document", "<u4", count=entry.row_count),
+        document_ids=document_ids,
+        in_order=bool(sections.meta.get("documents_in_order")),
+    )
+    return np.setdiff1d(rows, read_deletes(objects, entry), assume_unique=True) if len(rows) else rows
 
 
 def verify_segment(objects: ObjectStore, entry: SegmentEntry, *, dimensions: int) -> None:

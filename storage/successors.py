@@ -3,41 +3,42 @@
 It writes files of tombstones under new names and changes nothing that exists. Publishing decides whether they count.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .errors import Conflict, Damaged
+from .ids import SegmentId
 from .manifests import Manifest, SegmentEntry, Swap
 from .objects import ObjectStore
-from .segments import read_chunk_ids, read_deletes, with_deletes
+from .segments import read_chunk_ids, read_deletes, read_document_rows, with_deletes
+
+Tombstones = Mapping[SegmentId, NDArray[np.uint32]]  # by segment: ascending rows that are live
 
 
-def bury(objects: ObjectStore, manifest: Manifest, *, chunk_ids: NDArray[np.uint64]) -> Manifest:
-    """Return the manifest with tombstones on these chunks; a segment without a live row is left out.
+def rows_of_documents(objects: ObjectStore, manifest: Manifest, *, document_ids: Collection[str]) -> Tombstones:
+    """Return the live rows of these documents, in the segments that have some."""
+    if not document_ids:
+        return {}
+    found = {entry.id: read_document_rows(objects, entry, document_ids=document_ids) for entry in manifest.segments}
+    return {segment: rows for segment, rows in found.items() if len(rows)}
 
-    Args:
-        chunk_ids: u64, ascending; each is live in one of the manifest's segments.
+
+def bury(objects: ObjectStore, manifest: Manifest, *, doomed: Tombstones) -> Manifest:
+    """Return the manifest with tombstones on these rows; a segment without a live row is left out.
 
     Raises:
-        Damaged: a chunk is in no segment, or has a tombstone already: catalog and manifest disagree.
+        Damaged: a row has a tombstone already.
     """
     kept: list[SegmentEntry] = []
-    buried = 0
     for entry in manifest.segments:
-        first, end = np.searchsorted(chunk_ids, [entry.first_chunk_id, entry.last_chunk_id + 1])
-        here = chunk_ids[first:end]
-        buried += len(here)
         successor: SegmentEntry | None = entry
-        if len(here):
-            rows = _rows_of(objects, entry, chunk_ids=here)
-            successor = _with_tombstones(objects, manifest, entry, rows=rows)
+        if entry.id in doomed:
+            successor = _with_tombstones(objects, manifest, entry, rows=doomed[entry.id])
         if successor is not None:
             kept.append(successor)
-    if buried != len(chunk_ids):
-        raise _disagreement(manifest.generation_id)
     return replace(manifest, segments=kept)
 
 
@@ -83,14 +84,6 @@ def _dead_rows(objects: ObjectStore, output: SegmentEntry, *, replaced: Sequence
     return np.flatnonzero(~live).astype("<u4")
 
 
-def _rows_of(objects: ObjectStore, entry: SegmentEntry, *, chunk_ids: NDArray[np.uint64]) -> NDArray[np.uint32]:
-    stored = read_chunk_ids(objects, entry)
-    rows = np.searchsorted(stored, chunk_ids)
-    if (stored[np.minimum(rows, len(stored) - 1)] != chunk_ids).any():
-        raise _disagreement(entry.id)
-    return rows.astype("<u4")
-
-
 def _with_tombstones(
     objects: ObjectStore, manifest: Manifest, entry: SegmentEntry, *, rows: NDArray[np.uint32]
 ) -> SegmentEntry | None:
@@ -98,7 +91,7 @@ def _with_tombstones(
     former = read_deletes(objects, entry)
     united = np.union1d(former, rows)
     if len(united) != len(former) + len(rows):
-        raise _disagreement(entry.id)
+        raise Damaged(f"{entry.id}: rows that were to be deleted are deleted already; nothing was changed")
     if len(united) == entry.row_count:
         return None
     return with_deletes(objects, entry, tenant=manifest.tenant_id, generation_id=manifest.generation_id, rows=united)
@@ -106,9 +99,3 @@ def _with_tombstones(
 
 def _overlap(one: SegmentEntry, other: SegmentEntry) -> bool:
     return one.first_chunk_id <= other.last_chunk_id and other.first_chunk_id <= one.last_chunk_id
-
-
-def _disagreement(what: str) -> Damaged:
-    return Damaged(
-        f"{what}: the catalog's live chunks are not those of the manifest: restore catalog and objects from one backup"
-    )

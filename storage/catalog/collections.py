@@ -12,7 +12,7 @@ from ..errors import AlreadyExists, NotFound
 from ..ids import CollectionId, GenerationId, ManifestVersion, TenantId, checked_name, new_id
 from .engine import Catalog
 from .statements import insert_if_absent
-from .tables import batches, chunks, collections, documents, generations, jobs, versions
+from .tables import batches, collections, documents, generations, jobs, versions
 from .tenants import require_tenant
 from .values import slices
 
@@ -135,8 +135,7 @@ def delete_collection(catalog: Catalog, *, tenant: TenantId, name: str) -> None:
         its_jobs = sa.select(jobs.c.id).where(jobs.c.collection_id == collection_id).order_by(jobs.c.id)
         connection.execute(its_jobs.with_for_update()).all()  # before batches and versions, as everywhere
         mine = sa.select(generations.c.id).where(generations.c.collection_id == collection_id)
-        for table in (chunks, batches):
-            connection.execute(sa.delete(table).where(table.c.generation_id.in_(mine)))
+        connection.execute(sa.delete(batches).where(batches.c.generation_id.in_(mine)))
         for table in (versions, documents, jobs, generations):
             connection.execute(sa.delete(table).where(table.c.collection_id == collection_id))
         connection.execute(sa.delete(collections).where(collections.c.id == collection_id))

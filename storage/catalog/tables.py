@@ -15,7 +15,6 @@ from sqlalchemy import (
     Integer,
     LargeBinary,
     MetaData,
-    PrimaryKeyConstraint,
     String,
     Table,
     Text,
@@ -192,19 +191,6 @@ NEVER_SERVED_AGAIN = versions.c.state.in_(
     [literal_column(f"'{word}'") for word in ("failed", "cancelled", "superseded")]
 )
 HAS_CACHE_HITS = jobs.c.cache_hits > literal_column("0")
-
-chunks = Table(  # live chunks of the indexed version of each document
-    "chunks",
-    metadata,
-    Column("generation_id", ForeignKey("generations.id"), nullable=False),
-    Column("chunk_id", BigInteger, nullable=False),
-    Column("tenant_id", String(64), nullable=False),
-    Column("document_id", String(64), nullable=False),
-    Column("ordinal", Integer, nullable=False),
-    Column("identity", LargeBinary, nullable=False),  # blake2b-128 of text and chunking config
-    PrimaryKeyConstraint("generation_id", "chunk_id"),
-    Index(None, "generation_id", "document_id"),
-)
 
 batches = Table(
     "batches",

@@ -1,15 +1,19 @@
 """Publishing: versions follow each other whole, and only the holder of the lease makes them."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sqlalchemy import select, update
 
-from penstock.storage.catalog.tables import chunks, generations
+from penstock.storage.catalog.tables import generations
 from penstock.storage.collecting import Retention, collect_generations
 from penstock.storage.errors import Conflict, Damaged, Fenced, NotFound
 from penstock.storage.grace import COMMIT_WITHIN_S, MIN_AGE_S
 from penstock.storage.ids import GenerationId
 from penstock.storage.leases import acquire_lease, release_lease, renew_lease
+from penstock.storage.manifests import Swap
+from penstock.storage.merging import build_merge
 from penstock.storage.publishing import Publisher
 from penstock.storage.rows import Rows
 
@@ -20,7 +24,6 @@ from ..storage_samples import (
     TENANT,
     InterceptedObjects,
     Store,
-    current_manifest,
     new_store,
     open_catalog,
     rows_of,
@@ -144,21 +147,6 @@ def test_a_publisher_that_was_slow_still_commits_in_time(store):
     assert texts_of(store.content()) == {"a": ["one"]}
 
 
-def test_chunks_of_the_catalog_are_those_of_the_rows(store):
-    store.add({"a": ["one", "two"], "b": ["three"]})
-    rows = rows_of({"a": ["one", "two"], "b": ["three"]})
-
-    with store.catalog.read() as connection:
-        found = connection.execute(select(chunks).order_by(chunks.c.chunk_id)).all()
-
-    assert [(row.tenant_id, row.document_id, row.ordinal) for row in found] == [
-        ("acme", "a", 0),
-        ("acme", "a", 1),
-        ("acme", "b", 0),
-    ]
-    assert [row.identity for row in found] == [identity.tobytes() for identity in rows.identity]
-
-
 def test_thousands_of_documents_in_one_version(store):
     texts = {f"d{i}": [f"text {i}"] for i in range(1_300)}
     store.add(texts)
@@ -279,20 +267,6 @@ def test_a_lease_that_is_lost_while_files_are_written_fences_even_if_nobody_publ
     assert texts_of(store.content()) == {"a": ["one"]}
 
 
-def test_chunks_that_changed_since_they_were_read_fence(store):
-    store.add({"a": ["one", "two"]})
-
-    def lose_a_chunk():
-        with store.catalog.write() as connection:
-            connection.execute(chunks.delete().where(chunks.c.chunk_id == 2))
-
-    with pytest.raises(Fenced):
-        during_the_next_put(store, lose_a_chunk).publish(
-            removed_document_ids=["a"], additions=rows_of({"b": ["x"]}), vectors=unit_vectors(1)
-        )
-    assert current_manifest(store.catalog, store.objects).version == 1
-
-
 def test_a_pointer_that_moved_under_the_same_epoch_fences_too(store):
     store.add({"a": ["one"]})
 
@@ -313,23 +287,28 @@ def test_a_manifest_that_the_catalog_contradicts_is_not_built_upon(store):
         store.add({"b": ["two"]})
 
 
-def test_a_chunk_that_only_the_catalog_knows_is_reported(store):
-    store.add({"a": ["one"]})
-    with store.catalog.write() as connection:
-        connection.execute(
-            chunks.insert().values(
-                generation_id=GENERATION, chunk_id=99, tenant_id="acme", document_id="a", ordinal=0, identity=b""
-            )
-        )
-
-    with pytest.raises(Damaged, match="backup"):
-        store.publish(removed_document_ids=["a"])
-    assert current_manifest(store.catalog, store.objects).version == 1
-
-
 def test_readers_of_one_version_are_not_touched_by_the_next(store):
     store.add({"a": ["one"], "b": ["two"]})
     before = {info.name: store.objects.get(info.name) for info in store.objects.list("tenants/")}
     store.add({"a": ["uno"]})
 
     assert {name: store.objects.get(name) for name in before} == before
+
+
+def test_documents_are_found_in_segments_whose_rows_were_merged_and_deleted(store):
+    store.add({"a": ["a1", "a2"], "b": ["b1"]})
+    store.add({"c": ["c1"], "a": ["a3"]})
+    merged = build_merge(store.objects, store.published[-1].manifest, store.published[-1].manifest.segments)
+    store.publish(swap=Swap([each.id for each in store.published[-1].manifest.segments], merged))
+    store.publish(removed_document_ids=["a", "never there"])
+
+    assert texts_of(store.content()) == {"b": ["b1"], "c": ["c1"]}
+
+
+def test_rows_of_a_document_need_not_stand_together(store):
+    rows = rows_of({"a": ["a1", "a2"], "b": ["b1", "b2"]}).take(np.array([2, 0, 3, 1]))
+    scattered = replace(rows, document=np.array([1, 0, 1, 0], "<u4"))
+    store.publish(additions=scattered, vectors=unit_vectors(4))
+    store.publish(removed_document_ids=["a"])
+
+    assert texts_of(store.content()) == {"b": ["b1", "b2"]}

@@ -554,7 +554,6 @@ def test_a_deleted_generation_is_not_found_once_that_was_noticed(store, cache):
     store.add({"a": ["one"]})
     assert version_of(cache) == 1
     with store.catalog.write() as connection:
-        connection.exec_driver_sql("DELETE FROM chunks")
         connection.execute(generations.delete())
     cache.refresh(GENERATION)
 

@@ -17,7 +17,6 @@ def upgrade() -> None:
     _create_jobs()
     _create_documents()
     _create_versions()
-    _create_chunks()
     _create_batches()
 
 
@@ -169,20 +168,6 @@ def _submitted() -> list[sa.Column[object]]:
         sa.Column("pack_offset", sa.BigInteger, nullable=False),
         sa.Column("size_bytes", sa.BigInteger, nullable=False),
     ]
-
-
-def _create_chunks() -> None:
-    op.create_table(
-        "chunks",
-        _key("generation_id", "generations"),
-        sa.Column("chunk_id", sa.BigInteger, nullable=False),
-        sa.Column("tenant_id", sa.String(64), nullable=False),
-        sa.Column("document_id", sa.String(64), nullable=False),
-        sa.Column("ordinal", sa.Integer, nullable=False),
-        sa.Column("identity", sa.LargeBinary, nullable=False),
-        sa.PrimaryKeyConstraint("generation_id", "chunk_id"),
-    )
-    op.create_index("ix_chunks_generation_id_document_id", "chunks", ["generation_id", "document_id"])
 
 
 def _create_batches() -> None:
