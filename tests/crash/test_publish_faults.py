@@ -186,7 +186,7 @@ def test_a_fault_in_any_statement_of_the_catalog_leaves_the_old_version(tmp_path
                 failed = False
         assert check_old_or_new(store.content()) != failed
         if not failed:
-            assert seen() == at - 1 >= 8
+            assert seen() == at - 1 >= 5
             return
         check_recovery(store, swap)
         store.catalog.dispose()
