@@ -96,7 +96,7 @@ class DocumentFields(Request):
     """
 
     source: str = Field(min_length=1, max_length=LONGEST_SOURCE)
-    filename: str | None = Field(default=None, min_length=1, max_length=1024)
+    filename: str | None = Field(default=None, min_length=1, max_length=4096)
     media_type: str | None = Field(default=None, min_length=1, max_length=255)
     title: str | None = Field(default=None, max_length=4096)
     metadata: dict[str, Any] = Field(default_factory=dict)

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from penstock.storage.limits import MAX_EF, MAX_K, MAX_QUERY_CHARACTERS
+
 from .errors import InvalidQuery
 from .highlighting import highlight
 
@@ -25,8 +27,6 @@ if TYPE_CHECKING:  # whoever only marks words needs no compiler and no SQL
 
 __all__ = ["MAX_EF", "MAX_K", "Retrieval", "Timings", "highlight", "retrieve"]
 
-MAX_K = 1_000
-MAX_EF = 4_096
 LEAST_EF = 64
 LARGEST_COMPONENT = 1e15  # the square of a larger one may not be a float32
 
@@ -59,6 +59,7 @@ def retrieve(  # noqa: PLR0913  (the parts of a search are what they are)
     text: str | None = None,
     vector: ArrayLike | None = None,
     k: int = 10,
+    max_k: int = MAX_K,
     filter: "Filter | None" = None,  # noqa: A002  (the word of the grammar)
     ef: int | None = None,
     min_version: int = 0,
@@ -71,7 +72,7 @@ def retrieve(  # noqa: PLR0913  (the parts of a search are what they are)
     Args:
         embedder_for: gives the embedder of a model name and dimensions; not called for a vector.
         vector: f32[dimensions of the generation], finite.
-        k: 1 to `MAX_K`; fewer hits mean that there are no more.
+        k: 1 to ``max_k``, the setting of this server; fewer hits mean that there are no more.
         ef: how wide graphs are walked, up to `MAX_EF`; by default 64, or twice ``k`` where that is more.
         min_version: a version of the generation that the search must cover; ``timeout_s`` is how long to wait for it.
         now: seconds since 1970; what expired by then is not found.
@@ -80,7 +81,7 @@ def retrieve(  # noqa: PLR0913  (the parts of a search are what they are)
         InvalidQuery: naming the part to change.
         EmbeddingError, NotFound, NotYet, Damaged, Unavailable: as they come.
     """
-    _check_size(k=k, ef=ef)
+    _check_size(k=k, max_k=max_k, ef=ef)
     began = time.perf_counter()
     query = _query(embedder_for, collection.generation, text=text, vector=vector)
     embedded = time.perf_counter()
@@ -93,9 +94,9 @@ def retrieve(  # noqa: PLR0913  (the parts of a search are what they are)
     return Retrieval(hits, generation.id, version, timings, plan if explain else None)
 
 
-def _check_size(*, k: int, ef: int | None) -> None:
-    if not 1 <= k <= MAX_K:
-        raise InvalidQuery(f"k is {k}: ask for 1 to {MAX_K:,} hits", param="k")
+def _check_size(*, k: int, max_k: int, ef: int | None) -> None:
+    if not 1 <= k <= max_k:
+        raise InvalidQuery(f"k is {k}: ask for 1 to {max_k:,} hits", param="k")
     if ef is not None and not 1 <= ef <= MAX_EF:
         raise InvalidQuery(f"ef is {ef}: it can be 1 to {MAX_EF:,}", param="ef")
 
@@ -113,6 +114,10 @@ def _query(
         return _checked(vector, generation)
     if not text.strip():
         raise InvalidQuery("the query is empty: ask something, or search by a vector", param="query")
+    if len(text) > MAX_QUERY_CHARACTERS:
+        raise InvalidQuery(
+            f"the query has {len(text):,} characters: ask with at most {MAX_QUERY_CHARACTERS:,}", param="query"
+        )
     return embedder_for(generation.model, generation.dimensions).embed_query(text)
 
 

@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from penstock.storage.errors import InvalidName
 from penstock.storage.ids import checked_name
+from penstock.storage.limits import MAX_COLLECTIONS_PER_TENANT, MAX_DIMENSIONS, MAX_EF, MAX_K, MIN_DIMENSIONS
 
 from .urls import is_http_url
 
@@ -92,7 +93,7 @@ class Embedding(Group):
         description="Base URL of an OpenAI-compatible endpoint; default: OpenAI's own",
     )
     openai_api_key: SecretStr | None = Field(None, description="Key for that endpoint")
-    openai_dimensions: Annotated[int, Field(ge=256, le=4096)] | None = Field(
+    openai_dimensions: Annotated[int, Field(ge=MIN_DIMENSIONS, le=MAX_DIMENSIONS)] | None = Field(
         None, description="Dimensions of openai/<model>; needed for models Penstock does not know"
     )
     cache_ttl_s: Seconds = Field(
@@ -142,6 +143,7 @@ class Limits(Group):
     parse_timeout_s: Seconds = Field(60.0, description="Longest time to parse one document")
     max_submission_bytes: Count = Field(128 << 20, description="Largest request that submits documents")
     max_documents_per_submission: Count = Field(1_000, description="Most documents in one request")
+    max_collections_per_tenant: Count = Field(MAX_COLLECTIONS_PER_TENANT, description="Most collections of one tenant")
 
 
 class Api(Group):
@@ -167,11 +169,11 @@ class Flower(Group):
 class Search(Group):
     """How much a search may cost."""
 
-    ef: Annotated[int, Field(ge=8, le=4096)] = Field(
+    ef: Annotated[int, Field(ge=8, le=MAX_EF)] = Field(
         64,
         description="Candidates kept while walking a graph: higher finds more, slower",
     )
-    max_k: Annotated[int, Field(ge=1, le=1_000)] = Field(1_000, description="Most hits of one search")
+    max_k: Annotated[int, Field(ge=1, le=MAX_K)] = Field(MAX_K, description="Most hits of one search")
     poll_s: Seconds = Field(1.0, description="How often a reader looks for a new version when no notification comes")
     snapshot_cache_bytes: Count = Field(
         4 << 30,

@@ -6,7 +6,8 @@ StorageError
 ├── NotFound          the named thing does not exist
 ├── AlreadyExists     the name is taken, or the object was written before
 ├── Conflict          the state does not allow it now: look again
-│   └── Fenced        another writer holds the lease, or time ran out: stop and discard
+│   ├── Fenced        another writer holds the lease, or time ran out: stop and discard
+│   └── LimitReached  there are as many as may be: delete some, or raise the setting that the message names
 ├── Damaged           a file or row is not what its checksum or format says: never served
 ├── Unsupported       written by a newer program: upgrade this one
 └── Unavailable       a server or a lock did not answer: try again
@@ -40,6 +41,10 @@ class Conflict(StorageError):
 
 class Fenced(Conflict):
     """Raised when another writer took the lease or published first, or this one took too long: discard the files."""
+
+
+class LimitReached(Conflict):
+    """Raised when one more would be too many; the message names the limit and the setting that raises it."""
 
 
 class Damaged(StorageError):

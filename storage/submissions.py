@@ -10,10 +10,20 @@ from typing import Any
 from . import paths
 from .errors import InvalidMetadata, InvalidName
 from .ids import TenantId
+from .limits import (
+    MAX_FILENAME_CHARACTERS,
+    MAX_MEDIA_TYPE_CHARACTERS,
+    MAX_SOURCE_BYTES,
+    MAX_TITLE_CHARACTERS,
+)
 from .metadata import check_metadata
 from .objects import ObjectStore
 
-SOURCE_MAX_BYTES = 2_048  # PostgreSQL indexes no more than 2,704 bytes per row
+_MOST_CHARACTERS = {
+    "filename": MAX_FILENAME_CHARACTERS,
+    "title": MAX_TITLE_CHARACTERS,
+    "media type": MAX_MEDIA_TYPE_CHARACTERS,
+}
 _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode
 
 
@@ -110,5 +120,7 @@ def _check_texts(submitted: SubmittedDocument) -> None:
             raise InvalidName(f"the {kind} of {submitted.source!r} has a lone surrogate: not valid Unicode") from error
         if "\0" in text:
             raise InvalidName(f"the {kind} of {submitted.source!r} has a NUL character, which no catalog can store")
-        if kind == "source" and not 0 < size_bytes <= SOURCE_MAX_BYTES:
-            raise InvalidName(f"source {text[:80]!r} is not allowed: use 1 to {SOURCE_MAX_BYTES:,} bytes")
+        if kind == "source" and not 0 < size_bytes <= MAX_SOURCE_BYTES:
+            raise InvalidName(f"source {text[:80]!r} is not allowed: use 1 to {MAX_SOURCE_BYTES:,} bytes")
+        if len(text) > (most := _MOST_CHARACTERS.get(kind, len(text))):
+            raise InvalidName(f"the {kind} of {submitted.source!r} has {len(text):,} characters: use at most {most:,}")

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-DIMENSIONS = 32
+DIMENSIONS = 256
 POISON = "refuse me"
 
 

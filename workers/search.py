@@ -21,6 +21,7 @@ from penstock.storage import kernels
 from penstock.storage.catalog.collections import CollectionInfo, get_collection
 from penstock.storage.ids import GenerationId, JobId, ManifestVersion, TenantId
 from penstock.storage.intake import accept
+from penstock.storage.limits import MAX_EF
 from penstock.storage.tokens import read_token, token_of
 
 from . import routes
@@ -83,8 +84,9 @@ class Searcher:
             text=asked.query,
             vector=asked.vector,
             k=asked.k,
+            max_k=self._settings.search.max_k,
             filter=None if asked.filter is None else parse_filter(asked.filter),
-            ef=asked.ef or max(self._settings.search.ef, 2 * asked.k),
+            ef=asked.ef or min(MAX_EF, max(self._settings.search.ef, 2 * asked.k)),
             min_version=_wanted_version(asked.min_token, collection),
             timeout_s=asked.timeout_s,
             now=components.clock(),

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from penstock.storage.limits import MAX_K
+
 from .connection import connect
 from .exits import UsageError
 from .options import Collection, Json, Key, Tenant, Url
@@ -16,7 +18,7 @@ if TYPE_CHECKING:
     from penstock.client.wire import Hit, SearchResult
 
 Text = Annotated[list[str], typer.Argument(help="What to search for, in your own words.", show_default=False)]
-K = Annotated[int, typer.Option("-k", min=1, max=1000, help="Most hits to return.")]
+K = Annotated[int, typer.Option("-k", min=1, max=MAX_K, help="Most hits to return.")]
 Filter = Annotated[
     list[str] | None,
     typer.Option(

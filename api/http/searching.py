@@ -83,8 +83,6 @@ def search(components: Components, tenant: str, name: str, asked: SearchQuery) -
 
 def _search(components: Components, info: CollectionInfo, asked: SearchQuery) -> bytes:
     started, chosen = time.perf_counter(), components.settings.search
-    if asked.k > chosen.max_k:
-        raise Refused(f"k is {asked.k}: this server gives at most {chosen.max_k:,} hits", param="k")
     found = retrieve(
         components.embedders.of,
         components.snapshots,
@@ -92,6 +90,7 @@ def _search(components: Components, info: CollectionInfo, asked: SearchQuery) ->
         text=asked.query,
         vector=None if asked.vector is None else _given_vector(asked.vector),
         k=asked.k,
+        max_k=chosen.max_k,
         filter=None if asked.filter is None else parse_filter(asked.filter),
         ef=asked.ef or min(MAX_EF, max(chosen.ef, 2 * asked.k)),
         now=components.clock(),

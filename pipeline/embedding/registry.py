@@ -2,12 +2,13 @@
 
 import re
 
+from penstock.storage.limits import MAX_DIMENSIONS, MIN_DIMENSIONS
+
 from ..errors import ProviderMisconfigured
 from .embedder import Embedder, EmbeddingOptions, ModelCard
 
 _HASH = re.compile(r"hash(?:-([1-9]\d{1,3}))?")
 _HASH_DIMENSIONS = 384
-_MIN_DIMENSIONS, _MAX_DIMENSIONS = 16, 4096
 
 _MINILM = ModelCard("minilm", "minilm", 384, input_limit_tokens=254)  # 256 word pieces, two of them special
 _STATIC = ModelCard("static", "static", 256, input_limit_tokens=None)
@@ -25,20 +26,20 @@ def model_card(model: str, *, openai_dimensions: int | None = None) -> ModelCard
     ``openai_dimensions``: needed for a remote model that is not OpenAI's own; its input limit is then not known.
 
     Raises:
-        ProviderMisconfigured: there is no such model, or its dimensions are not known.
+        ProviderMisconfigured: there is no such model, or its dimensions are not known or outside of what is stored.
     """
     if model in {"minilm", "static"}:
         return _MINILM if model == "minilm" else _STATIC
     if found := _HASH.fullmatch(model):
         dimensions = int(found[1] or _HASH_DIMENSIONS)
-        if _MIN_DIMENSIONS <= dimensions <= _MAX_DIMENSIONS:
+        if MIN_DIMENSIONS <= dimensions <= MAX_DIMENSIONS:
             return ModelCard(model, "hash", dimensions, input_limit_tokens=None)
     provider, _, name = model.partition("/")
     if provider == "openai" and name:
         return _openai_card(model, name, openai_dimensions)
     raise ProviderMisconfigured(
-        f"There is no embedding model {model!r}: use minilm, static, hash, hash-<dimensions, {_MIN_DIMENSIONS} to"
-        f" {_MAX_DIMENSIONS}> or openai/<model name>",
+        f"There is no embedding model {model!r}: use minilm, static, hash, hash-<dimensions, {MIN_DIMENSIONS} to"
+        f" {MAX_DIMENSIONS}> or openai/<model name>",
         setting="embedding.model",
     )
 
@@ -77,6 +78,11 @@ def open_embedder(model: str, options: EmbeddingOptions, *, dimensions: int | No
 
 
 def _openai_card(model: str, name: str, dimensions: int | None) -> ModelCard:
+    if dimensions is not None and not MIN_DIMENSIONS <= dimensions <= MAX_DIMENSIONS:
+        raise ProviderMisconfigured(
+            f"{dimensions} dimensions of {model} are not allowed: use {MIN_DIMENSIONS} to {MAX_DIMENSIONS}",
+            setting="embedding.openai_dimensions",
+        )
     if name in _OPENAI:
         native, price = _OPENAI[name]
         return ModelCard(model, "openai", dimensions or native, _OPENAI_LIMIT_TOKENS, price_per_million_tokens=price)

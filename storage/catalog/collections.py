@@ -8,12 +8,13 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
-from ..errors import AlreadyExists, NotFound
+from ..errors import AlreadyExists, LimitReached, NotFound
 from ..ids import CollectionId, GenerationId, ManifestVersion, TenantId, checked_name, new_id
+from ..limits import MAX_COLLECTIONS_PER_TENANT
 from .engine import Catalog
 from .statements import insert_if_absent
 from .tables import batches, collections, documents, generations, jobs, versions
-from .tenants import require_tenant
+from .tenants import hold_collection_count, require_tenant
 from .values import slices
 
 Metric = Literal["cosine", "dot", "l2"]
@@ -77,8 +78,16 @@ def create_collection(
     chunking: Mapping[str, Any],
     shards: int,
     now: float,
+    max_collections: int = MAX_COLLECTIONS_PER_TENANT,
 ) -> CollectionInfo:
-    """Make a collection with one empty, active generation. Raises InvalidName, NotFound (tenant), AlreadyExists."""
+    """Make a collection with one empty, active generation.
+
+    Raises:
+        InvalidName: nothing may be named so.
+        NotFound: there is no such tenant.
+        AlreadyExists: the tenant has a collection of that name.
+        LimitReached: the tenant has ``max_collections`` already.
+    """
     collection_id = CollectionId(new_id("col"))
     row = {"id": collection_id, "tenant_id": tenant, "name": checked_name("collection", name), "created_at": now}
     generation = {
@@ -95,10 +104,28 @@ def create_collection(
     }
     with catalog.write("create_collection") as connection:
         require_tenant(connection, tenant)
-        if not insert_if_absent(connection, collections, row):
-            raise AlreadyExists(f"collection {name!r} exists already")
+        insert_collection(connection, row, max_collections=max_collections)
         connection.execute(sa.insert(generations).values(generation))
     return get_collection(catalog, tenant=tenant, name=name)
+
+
+def insert_collection(connection: Connection, row: Mapping[str, Any], *, max_collections: int) -> None:
+    """Insert the row of a new collection. The caller adds its generation, and commits soon: others wait to make theirs.
+
+    Raises:
+        AlreadyExists: the tenant has a collection of that name.
+        LimitReached: the tenant has ``max_collections`` already.
+    """
+    tenant = TenantId(row["tenant_id"])
+    hold_collection_count(connection, tenant)  # two that count at the same time would both find room for one
+    if not insert_if_absent(connection, collections, row):
+        raise AlreadyExists(f"collection {row['name']!r} exists already")
+    counted = sa.select(sa.func.count()).select_from(collections).where(collections.c.tenant_id == tenant)
+    if connection.scalar(counted) > max_collections:
+        raise LimitReached(
+            f"tenant {tenant!r} has {max_collections:,} collections, as many as limits.max_collections_per_tenant "
+            "allows: delete one, or raise that setting"
+        )
 
 
 def get_collection(catalog: Catalog, *, tenant: TenantId, name: str, counted: bool = True) -> CollectionInfo:

@@ -58,6 +58,16 @@ def hold_tenant_alone(connection: Connection, tenant: TenantId) -> None:
     connection.execute(sa.select(tenants.c.id).where(tenants.c.id == tenant).with_for_update(key_share=True))
 
 
+def hold_collection_count(connection: Connection, tenant: TenantId) -> None:
+    """Let nobody else make a collection of the tenant until the commit. Accepts and collectors do not notice.
+
+    Not by the tenant's row: the collector of packs may hold that for long, and accepts hold it all the time.
+    """
+    if connection.dialect.name == "postgresql":  # on SQLite this transaction is the only writer
+        key = hashlib.blake2b(f"collections of {tenant}".encode(), digest_size=8).digest()
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(int.from_bytes(key, "big", signed=True))))
+
+
 def ensure_installation(catalog: Catalog, *, now: float, key: str | None) -> str | None:
     """Make the tenant ``default`` and the admin key where they are missing. Twice is harmless.
 

@@ -31,7 +31,7 @@ def endpoint() -> Iterator[Endpoint]:
     server.close()
 
 
-@pytest.fixture(scope="module", params=["minilm", "static", "hash", "hash-64", "openai/local"])
+@pytest.fixture(scope="module", params=["minilm", "static", "hash", "hash-256", "openai/local"])
 def embedder(request: pytest.FixtureRequest, endpoint: Endpoint) -> Iterator[Embedder]:
     options = EmbeddingOptions(threads=2, openai_base_url=endpoint.url, openai_dimensions=DIMENSIONS)
     try:

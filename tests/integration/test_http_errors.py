@@ -254,6 +254,7 @@ def test_a_version_that_does_not_come_is_an_error_and_no_empty_result(service, m
     [
         ({"name": "No Spaces"}, None, "a-z"),
         ({"name": "x", "model": "nonsense"}, "model", "minilm"),
+        ({"name": "x", "model": "hash-255"}, "model", "256 to 4096"),
         ({"name": "x", "model": "minilm", "chunking": {"size_tokens": 5000}}, "chunking", "minilm"),
         ({"name": "x", "chunking": {"size_tokens": 10, "overlap_tokens": 9}}, "chunking", "overlap"),
         ({"name": "x", "chunking": {"size": 10}}, "chunking.size", "did you mean 'size_tokens'"),
@@ -268,6 +269,18 @@ def test_a_wrong_collection_is_not_made(service, body, param, words):
     assert param is None or error["param"] == param
     names = [one["name"] for one in service.http.get("/v1/tenants/default/collections").json()["data"]]
     assert names == ["errors"]
+
+
+def test_one_collection_too_many_is_refused_until_another_is_deleted(service, monkeypatch):
+    path = "/v1/tenants/default/collections"
+    few = service.settings.limits.model_copy(update={"max_collections_per_tenant": 1})
+    monkeypatch.setitem(vars(service.components.settings), "limits", few)
+    error = refused(service.http.post(path, json={"name": "second"}), 409)
+    assert error["code"] == "limit_reached"
+    assert "limits.max_collections_per_tenant" in error["message"]
+    assert service.http.post(path, json={"name": "errors"}).status_code == 200, "there already"
+    with service.penstock() as penstock, pytest.raises(client.Conflict, match="1 collections"):
+        penstock.create_collection("second")
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ def searcher(tmp_path: Path) -> Iterator[Searcher]:
     settings = Settings(
         data_dir=tmp_path,
         broker_url="redis://127.0.0.1:1/0",
-        embedding={"model": "hash-32"},
+        embedding={"model": "hash-256"},
         limits=Limits(max_document_bytes=100, max_documents_per_submission=3),
     )
     searcher = Searcher(settings, liveness=Liveness())
@@ -38,8 +38,8 @@ def searcher(tmp_path: Path) -> Iterator[Searcher]:
         catalog,
         tenant=ACME,
         name="docs",
-        model="hash-32",
-        dimensions=32,
+        model="hash-256",
+        dimensions=256,
         metric="cosine",
         chunking={"strategy": "recursive", "size_tokens": 16, "overlap_tokens": 0},
         shards=1,
@@ -77,6 +77,9 @@ def test_a_submission_can_go_on_with_a_job(searcher):
     ("values", "code"),
     [
         ({"query": "x", "k": 0}, "invalid_query"),
+        ({"query": "x", "k": 1_001}, "invalid_query"),
+        ({"query": "x" * 65_537}, "invalid_query"),
+        ({"query": "x", "ef": 4_097}, "invalid_query"),
         ({"vector": [1.0, 2.0]}, "invalid_query"),
         ({"query": "x", "filter": {"type": "nearly"}}, "invalid_filter"),
         ({"query": "x", "collection": "nope"}, "not_found"),

@@ -120,7 +120,7 @@ def test_static_rejects_a_text_without_a_token_by_its_place():
 @settings(deadline=None)
 @given(texts=st.lists(st.text(max_size=60), min_size=1, max_size=8))
 def test_hash_gives_any_text_a_vector_of_its_own_that_never_changes(texts):
-    embedder = open_embedder("hash-64", EmbeddingOptions())
+    embedder = open_embedder("hash-256", EmbeddingOptions())
 
     vectors = embedder.embed_passages(texts)
 
@@ -140,14 +140,28 @@ def test_hash_puts_texts_with_common_words_nearer():
 
 
 def test_hash_is_the_same_on_every_machine():
-    vector = open_embedder("hash-16", EmbeddingOptions()).embed_query("The penstock, 1882.")
+    vector = open_embedder("hash-256", EmbeddingOptions()).embed_query("The penstock, 1882.")
 
-    assert np.flatnonzero(vector).tolist() == [0, 1, 4, 8, 9, 14, 15]
-    np.testing.assert_allclose(vector[[0, 1, 4]], [-0.404061, -0.1010153, -0.5714286], atol=1e-6)
+    assert np.flatnonzero(vector).tolist() == [0, 20, 148, 158, 159, 184, 193, 201]
+    np.testing.assert_allclose(vector[[0, 159, 201]], [-0.404061, -0.1010153, -0.404061], atol=1e-6)
 
 
 @pytest.mark.parametrize(
-    "model", ["", "minilm2", "hash-", "hash-0", "hash-8", "hash-5000", "hash-x", "openai", "openai/", "x/y"]
+    "model",
+    [
+        "",
+        "minilm2",
+        "hash-",
+        "hash-0",
+        "hash-255",
+        "hash-4097",
+        "hash-16",
+        "hash-99999",
+        "hash-x",
+        "openai",
+        "openai/",
+        "x/y",
+    ],
 )
 def test_an_unknown_model_is_refused_with_those_there_are(model):
     with pytest.raises(ProviderMisconfigured, match="minilm, static, hash") as refused:
@@ -229,8 +243,8 @@ def test_an_embedder_is_opened_once_for_each_model_and_dimensions():
         return open_embedder(model, EmbeddingOptions(), dimensions=dimensions)
 
     embedders = Embedders(open_one)
-    assert embedders.of("hash-16", 16) is embedders.of("hash-16", 16) is not embedders.of("hash-32", 32)
+    assert embedders.of("hash-256", 256) is embedders.of("hash-256", 256) is not embedders.of("hash-320", 320)
     with pytest.raises(ProviderMisconfigured):
-        embedders.of("hash-16", 32)
-    assert opened == [("hash-16", 16), ("hash-32", 32), ("hash-16", 32)]
+        embedders.of("hash-256", 320)
+    assert opened == [("hash-256", 256), ("hash-320", 320), ("hash-256", 320)]
     embedders.close()

@@ -171,7 +171,7 @@ def test_an_endpoint_that_refuses_everything_is_misconfigured_and_no_text_is_bla
 
 def test_another_number_of_dimensions_names_the_setting_and_the_number(endpoint, remote):
     with pytest.raises(ProviderMisconfigured, match=f"set embedding.openai_dimensions to {DIMENSIONS}") as error:
-        remote(openai_dimensions=256).check()
+        remote(openai_dimensions=512).check()
 
     assert error.value.setting == "embedding.openai_dimensions"
 

@@ -174,10 +174,10 @@ def test_whatever_is_no_token_is_refused(text):
 
 
 def test_a_failure_of_other_dimensions_does_not_hide_behind_the_model_s_name(tmp_path):
-    known = Settings(data_dir=tmp_path, embedding={"model": "hash-16"})
+    known = Settings(data_dir=tmp_path, embedding={"model": "hash-256"})
     embedders = QueryEmbedders(known)
-    embedders.warm_all([("hash-16", 16), ("hash-16", 32), ("hash-64", 64)])
-    assert list(embedders.failures) == ["hash-16 of 32 dimensions"]
-    embedders.warm("hash-16", 16)
-    assert list(embedders.failures) == ["hash-16 of 32 dimensions"]
+    embedders.warm_all([("hash-256", 256), ("hash-256", 320), ("hash-640", 640)])
+    assert list(embedders.failures) == ["hash-256 of 320 dimensions"]
+    embedders.warm("hash-256", 256)
+    assert list(embedders.failures) == ["hash-256 of 320 dimensions"]
     embedders.close()

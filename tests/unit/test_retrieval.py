@@ -80,6 +80,8 @@ def test_a_search_covers_the_version_it_must(store, ask):
     [
         ({"k": 0, "text": "a"}, "k", "k is 0: ask for 1 to 1,000"),
         ({"k": 1001, "text": "a"}, "k", "1,000"),
+        ({"k": 51, "max_k": 50, "text": "a"}, "k", "1 to 50 hits"),
+        ({"text": "x" * 65_537}, "query", "65,537 characters: ask with at most 65,536"),
         ({"ef": 0, "text": "a"}, "ef", "4,096"),
         ({}, "query", "either a text or a vector"),
         ({"text": "a", "vector": [1.0]}, "query", "either a text or a vector"),

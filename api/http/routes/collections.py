@@ -6,6 +6,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from penstock.client import wire
+from penstock.settings.model import Settings
 from penstock.storage.catalog.collections import (
     CollectionInfo,
     Metric,
@@ -38,14 +39,16 @@ async def list_all(request: Request, tenant: str) -> Response:
     response_model=wire.Collection,
     status_code=201,
     summary="Make a collection",
-    description="200 when there is one of that name and configuration already, 409 when its configuration differs.",
+    description="200 when there is one of that name and configuration already, 409 when its configuration differs, "
+    "or when the tenant has as many collections as this server allows.",
     openapi_extra=json_body(wire.NewCollection),
 )
 async def create(request: Request, tenant: str) -> Response:
     components, new = components_of(request), await read_json(request, wire.NewCollection)
     chosen = configuration(new, components.settings)
-    now, shards = components.clock(), components.settings.workers.shards
-    info, made = await components.call(_create, tenant, new.name, chosen, shards=shards, now=now)
+    info, made = await components.call(
+        _create, tenant, new.name, chosen, settings=components.settings, now=components.clock()
+    )
     components.lookups.forget(tenant, new.name)
     if made:
         await components.warm(chosen.model, chosen.dimensions)
@@ -77,7 +80,7 @@ def _all(catalog: Catalog, tenant: str) -> list[dict[str, Any]]:
 
 
 def _create(
-    catalog: Catalog, tenant: str, name: str, chosen: Configuration, *, shards: int, now: float
+    catalog: Catalog, tenant: str, name: str, chosen: Configuration, *, settings: Settings, now: float
 ) -> tuple[CollectionInfo, bool]:
     tenant_id = find_tenant(catalog, tenant)
     try:
@@ -89,8 +92,9 @@ def _create(
             dimensions=chosen.dimensions,
             metric=cast("Metric", chosen.metric),  # the wire knows no others, nor does a card
             chunking=chosen.chunking,
-            shards=shards,
+            shards=settings.workers.shards,
             now=now,
+            max_collections=settings.limits.max_collections_per_tenant,
         )
     except AlreadyExists:
         info = find_collection(catalog, tenant, name, counted=True)

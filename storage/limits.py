@@ -1,0 +1,17 @@
+"""What no setting changes: how large a vector, a search and the words of a document may be. Numbers only.
+
+docs/limits.md lists these and the settings of ``[limits]`` for people; tests/unit/test_limits.py compares the two.
+"""
+
+MIN_DIMENSIONS, MAX_DIMENSIONS = 256, 4_096
+
+MAX_K = 1_000
+MAX_EF = 4_096
+MAX_QUERY_CHARACTERS = 65_536
+
+MAX_COLLECTIONS_PER_TENANT = 1_000  # unless a setting says otherwise
+
+MAX_SOURCE_BYTES = 2_048  # PostgreSQL indexes no more than 2,704 bytes per row
+MAX_FILENAME_CHARACTERS = 4_096  # at least those of a source, from which it may be taken
+MAX_MEDIA_TYPE_CHARACTERS = 255
+MAX_TITLE_CHARACTERS = 4_096
