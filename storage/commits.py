@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, exists, select, update
 
 from .catalog.engine import Catalog
+from .catalog.manifests import Origin, record_manifest
 from .catalog.tables import collections, generations, shards
 from .errors import Fenced, NotFound
 from .ids import GenerationId, ManifestVersion
@@ -52,8 +53,12 @@ def read_standing(catalog: Catalog, generation_id: GenerationId, *, shard: int, 
     return Standing(row["manifest"], empty, epoch)
 
 
-def advance(connection: Connection, standing: Standing, *, name: str | None, manifest: Manifest) -> None:
+def advance(
+    connection: Connection, standing: Standing, *, name: str | None, manifest: Manifest, origin: Origin
+) -> None:
     """Move the pointer from the manifest of ``standing`` to ``manifest``; to itself, it only takes the lock.
+
+    A version that is new enters the history with its ``origin``.
 
     Raises:
         Fenced: the lease is over, or the pointer is somewhere else.
@@ -78,6 +83,8 @@ def advance(connection: Connection, standing: Standing, *, name: str | None, man
     )
     if connection.execute(update(generations).where(*guard).values(values)).rowcount != 1:
         raise _fenced(manifest.generation_id)
+    if name is not None and name != standing.name:
+        record_manifest(connection, manifest, name=name, origin=origin)
 
 
 def _lease_holds(shard: int, epoch: int) -> ColumnElement[bool]:

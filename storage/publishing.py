@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from .catalog.engine import Catalog
+from .catalog.manifests import Origin
 from .commits import Standing, advance, read_standing
 from .errors import Damaged, Fenced
 from .failpoints import hit
@@ -96,7 +97,8 @@ class Publisher:
             published = replace(published, name=name, manifest=manifest, changed=True)
         hit("publish.files_written")
         with self._catalog.write("publish") as connection:
-            advance(connection, standing, name=published.name, manifest=published.manifest)
+            origin = Origin("publish" if swap is None else "merge")
+            advance(connection, standing, name=published.name, manifest=published.manifest, origin=origin)
             if in_transaction is not None:
                 in_transaction(connection, published)
             if changed:

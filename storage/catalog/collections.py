@@ -13,7 +13,7 @@ from ..ids import CollectionId, GenerationId, ManifestVersion, TenantId, checked
 from ..limits import MAX_COLLECTIONS_PER_TENANT
 from .engine import Catalog
 from .statements import insert_if_absent
-from .tables import batches, collections, documents, generations, jobs, versions
+from .tables import batches, collections, documents, generations, jobs, manifests, tags, versions
 from .tenants import hold_collection_count, require_tenant
 from .values import slices
 
@@ -162,7 +162,8 @@ def delete_collection(catalog: Catalog, *, tenant: TenantId, name: str) -> None:
         its_jobs = sa.select(jobs.c.id).where(jobs.c.collection_id == collection_id).order_by(jobs.c.id)
         connection.execute(its_jobs.with_for_update()).all()  # before batches and versions, as everywhere
         mine = sa.select(generations.c.id).where(generations.c.collection_id == collection_id)
-        connection.execute(sa.delete(batches).where(batches.c.generation_id.in_(mine)))
+        for table in (batches, tags, manifests):
+            connection.execute(sa.delete(table).where(table.c.generation_id.in_(mine)))
         for table in (versions, documents, jobs, generations):
             connection.execute(sa.delete(table).where(table.c.collection_id == collection_id))
         connection.execute(sa.delete(collections).where(collections.c.id == collection_id))

@@ -11,10 +11,12 @@ from sqlalchemy import (
     Column,
     Double,
     ForeignKey,
+    ForeignKeyConstraint,
     Index,
     Integer,
     LargeBinary,
     MetaData,
+    PrimaryKeyConstraint,
     String,
     Table,
     Text,
@@ -37,6 +39,7 @@ GENERATION_STATES = ("active", "building", "retired")
 JOB_STATES = ("running", "done", "cancelled")
 VERSION_STATES = ("queued", "chunking", "embedding", "indexing", "indexed", "failed", "cancelled", "superseded")
 VERSION_FINAL_STATES = ("indexed", "failed", "cancelled", "superseded")
+MANIFEST_OPERATIONS = ("publish", "merge", "rollback", "fork")
 BATCH_STAGES = ("chunk", "embed", "index", "merge", "swap")
 BATCH_STATES = ("ready", "sent", "running", "done", "dead")
 _NEVER_SERVED_AGAIN = "state IN ('failed', 'cancelled', 'superseded')"
@@ -101,6 +104,39 @@ generations = Table(
     Column("created_at", Double, nullable=False),
     Index(None, "collection_id", "state"),
     Index(None, "shard"),
+)
+
+manifests = Table(  # the versions of a generation that are kept: a manifest without a row is nobody's
+    "manifests",
+    metadata,
+    Column("generation_id", ForeignKey("generations.id"), nullable=False),
+    Column("version", BigInteger, nullable=False),  # each is one more than the one before
+    Column("tenant_id", ForeignKey("tenants.id"), nullable=False),
+    Column("name", Text, nullable=False),  # of the object
+    Column("operation", String(16), _one_of("operation", MANIFEST_OPERATIONS), nullable=False),
+    Column("origin_generation_id", String(64)),  # rollback and fork: whose segments it began with
+    Column("origin_version", BigInteger),
+    Column("writer_epoch", BigInteger, nullable=False),
+    Column("segment_count", Integer, nullable=False),
+    Column("live_chunks", BigInteger, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),  # of all files that it names
+    Column("created_at", Double, nullable=False),
+    Column("followed_at", Double),  # when the next version came; NULL: it is the current one
+    PrimaryKeyConstraint("generation_id", "version"),
+    Index(None, "tenant_id"),
+)
+
+tags = Table(  # names that keep a version for as long as they exist
+    "tags",
+    metadata,
+    Column("generation_id", String(64), nullable=False),
+    Column("name", String(64), nullable=False),
+    Column("tenant_id", ForeignKey("tenants.id"), nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("created_at", Double, nullable=False),
+    PrimaryKeyConstraint("generation_id", "name"),
+    ForeignKeyConstraint(["generation_id", "version"], ["manifests.generation_id", "manifests.version"]),
+    Index(None, "generation_id", "version"),
 )
 
 shards = Table(  # the writer's lease

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sqlalchemy import select, update
 
+from penstock.storage.catalog.manifests import list_manifests
 from penstock.storage.catalog.tables import generations
 from penstock.storage.collecting import Retention, collect_generations
 from penstock.storage.errors import Conflict, Damaged, Fenced, NotFound
@@ -312,3 +313,20 @@ def test_rows_of_a_document_need_not_stand_together(store):
     store.publish(removed_document_ids=["a"])
 
     assert texts_of(store.content()) == {"b": ["b1", "b2"]}
+
+
+def test_every_version_enters_the_history_with_the_transaction_that_publishes_it(store):
+    def history():
+        with store.catalog.read() as connection:
+            return [(one.version, one.name) for one in list_manifests(connection, GENERATION, limit=10)]
+
+    def refuse(connection, published):
+        raise RuntimeError("the caller changed its mind")
+
+    first = store.add({"a": ["one"]})
+    with pytest.raises(RuntimeError):
+        store.add({"b": ["two"]}, in_transaction=refuse)
+    assert history() == [(1, first.name)]
+    second = store.add({"b": ["two"]})
+    store.publish(removed_document_ids=["unknown"])  # nothing to publish: no version
+    assert history() == [(2, second.name), (1, first.name)]

@@ -14,6 +14,7 @@ def upgrade() -> None:
     _create_installation()
     _create_collections()
     _create_generations()
+    _create_manifests()
     _create_jobs()
     _create_documents()
     _create_versions()
@@ -87,6 +88,38 @@ def _create_generations() -> None:
     )
     op.create_index("ix_generations_collection_id_state", "generations", ["collection_id", "state"])
     op.create_index("ix_generations_shard", "generations", ["shard"])
+
+
+def _create_manifests() -> None:
+    op.create_table(
+        "manifests",
+        _key("generation_id", "generations"),
+        _count("version"),
+        _key("tenant_id", "tenants"),
+        sa.Column("name", sa.Text, nullable=False),
+        _state("operation", 16, "publish merge rollback fork"),
+        sa.Column("origin_generation_id", sa.String(64)),
+        sa.Column("origin_version", sa.BigInteger),
+        _count("writer_epoch"),
+        sa.Column("segment_count", sa.Integer, nullable=False),
+        _count("live_chunks"),
+        _count("size_bytes"),
+        _time("created_at"),
+        _time("followed_at", nullable=True),
+        sa.PrimaryKeyConstraint("generation_id", "version"),
+    )
+    op.create_index("ix_manifests_tenant_id", "manifests", ["tenant_id"])
+    op.create_table(
+        "tags",
+        sa.Column("generation_id", sa.String(64), nullable=False),
+        sa.Column("name", sa.String(64), nullable=False),
+        _key("tenant_id", "tenants"),
+        _count("version"),
+        _time("created_at"),
+        sa.PrimaryKeyConstraint("generation_id", "name"),
+        sa.ForeignKeyConstraint(["generation_id", "version"], ["manifests.generation_id", "manifests.version"]),
+    )
+    op.create_index("ix_tags_generation_id_version", "tags", ["generation_id", "version"])
 
 
 def _create_jobs() -> None:

@@ -1,0 +1,64 @@
+"""Which past versions of a generation are kept, and the end of those that are not.
+
+A version ends with its row, by `expire_versions`; its manifest, and the files that only it named, are then garbage.
+Whoever makes use of a version that is not the current one (a tag, a fork, a rollback) holds its row until his commit,
+so that it cannot end in between. It touches no object.
+"""
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ..ids import GenerationId, TenantId
+from .tables import generations, manifests, tags
+from .values import slices
+
+
+@dataclass(frozen=True)
+class Retention:
+    """A version is kept while one of these holds, or while a tag names it.
+
+    ``keep_s`` counts from when it was followed by the next.
+    """
+
+    keep_versions: int = 10  # the newest, the current one included
+    keep_s: float = 3_600.0
+
+
+def expire_versions(
+    connection: Connection, *, tenant: TenantId, now: float, retention: Retention = Retention()
+) -> list[str]:
+    """Forget the tenant's versions past retention that no tag names; returns the names of their manifests.
+
+    From the commit on nobody can open, tag, fork or roll back to them. One that is just being held stays this time.
+    """
+    old = sa.select(manifests.c.generation_id, manifests.c.version)
+    old = old.join(generations, generations.c.id == manifests.c.generation_id)
+    old = old.where(
+        manifests.c.tenant_id == tenant,
+        manifests.c.version <= generations.c.version - retention.keep_versions,
+        manifests.c.version < generations.c.version,
+        manifests.c.followed_at <= now - retention.keep_s,
+    )
+    ordered = old.order_by(manifests.c.generation_id, manifests.c.version)
+    found: dict[GenerationId, list[int]] = defaultdict(list)
+    for row in connection.execute(ordered.with_for_update(of=manifests, skip_locked=True)):
+        found[row.generation_id].append(row.version)
+    tagged = sa.exists().where(tags.c.generation_id == manifests.c.generation_id, tags.c.version == manifests.c.version)
+    names: list[str] = []
+    for generation_id, numbers in found.items():  # asked again: what was tagged before the lock was taken stays
+        for some in slices(numbers):
+            mine = (manifests.c.generation_id == generation_id, manifests.c.version.in_(some))
+            names += connection.scalars(sa.delete(manifests).where(*mine, ~tagged).returning(manifests.c.name)).all()
+    return names
+
+
+def retained_manifests(connection: Connection, *, tenant: TenantId) -> dict[str, GenerationId]:
+    """Return the names of all manifests of the tenant that are kept, and whose versions they are.
+
+    The files that they name stay, under whichever generation's prefix they lie: a fork names its parent's.
+    """
+    kept = sa.select(manifests.c.name, manifests.c.generation_id).where(manifests.c.tenant_id == tenant)
+    return {row.name: GenerationId(row.generation_id) for row in connection.execute(kept)}
