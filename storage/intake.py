@@ -124,7 +124,7 @@ def _record(
         unchanged = len(candidates) - len(changed)
         job = _record_job(connection, target, job_id, opened=bool(changed), unchanged=unchanged)
         queued = [known[one.source].id for one in changed if known[one.source].state == "queued"]
-        superseded = _supersede_queued(connection, queued, now=target.now)
+        superseded = _supersede_queued(connection, target, queued)
         made = _insert_versions(connection, target, changed, known=known, pack=pack, job_id=job)
     return Accepted(job, len(changed), unchanged, superseded, _accepted(candidates, known, made))
 
@@ -170,10 +170,11 @@ def _record_job(
     return made
 
 
-def _supersede_queued(connection: Connection, document_ids: Sequence[str], *, now: float) -> int:
+def _supersede_queued(connection: Connection, target: _Target, document_ids: Sequence[str]) -> int:
+    mine, now = versions.c.collection_id == target.collection_id, target.now
     affected: dict[str, str] = {}
     for some in slices(document_ids):
-        queued = sa.select(versions.c.id, versions.c.job_id).where(versions.c.document_id.in_(some))
+        queued = sa.select(versions.c.id, versions.c.job_id).where(mine, versions.c.document_id.in_(some))
         queued = queued.where(versions.c.state == "queued").order_by(versions.c.id).with_for_update()
         affected |= {row.id: row.job_id for row in connection.execute(queued)}
     for some in slices(list(affected)):
@@ -205,8 +206,8 @@ def _insert_versions(
     }
     made = sorted(VersionId(new_id("ver")) for _ in changed)
     for some in slices([known[one.source].id for one in changed]):
-        newest = documents_table.c.newest + 1
-        connection.execute(sa.update(documents_table).where(documents_table.c.id.in_(some)).values(newest=newest))
+        mine = (documents_table.c.collection_id == target.collection_id, documents_table.c.id.in_(some))
+        connection.execute(sa.update(documents_table).where(*mine).values(newest=documents_table.c.newest + 1))
     rows = [
         {"id": new, **shared, **_version(one, known[one.source]), "pack_offset": pack.offsets[one.source]}
         for new, one in zip(made, changed, strict=True)

@@ -13,7 +13,7 @@ from ..ids import CollectionId, GenerationId, ManifestVersion, TenantId, checked
 from ..limits import MAX_COLLECTIONS_PER_TENANT
 from .engine import Catalog
 from .statements import insert_if_absent
-from .tables import batches, collections, documents, generations, jobs, manifests, tags, versions
+from .tables import OF_DOCUMENT, batches, collections, documents, generations, jobs, manifests, tags, versions
 from .tenants import hold_collection_count, require_tenant
 from .values import slices
 
@@ -121,7 +121,7 @@ def insert_collection(connection: Connection, row: Mapping[str, Any], *, max_col
     if not insert_if_absent(connection, collections, row):
         raise AlreadyExists(f"collection {row['name']!r} exists already")
     counted = sa.select(sa.func.count()).select_from(collections).where(collections.c.tenant_id == tenant)
-    if connection.scalar(counted) > max_collections:
+    if connection.scalars(counted).one() > max_collections:
         raise LimitReached(
             f"tenant {tenant!r} has {max_collections:,} collections, as many as limits.max_collections_per_tenant "
             "allows: delete one, or raise that setting"
@@ -235,7 +235,7 @@ def _collection(row: Row[Any]) -> CollectionInfo:
 
 
 def _counted(connection: Connection, found: Sequence[CollectionInfo]) -> list[CollectionInfo]:
-    newest = sa.and_(versions.c.document_id == documents.c.id, versions.c.number == documents.c.newest)
+    newest = sa.and_(OF_DOCUMENT, versions.c.number == documents.c.newest)
     counts: dict[str, dict[str, int]] = {info.id: {} for info in found}
     for some in slices([info.id for info in found]):
         rows = connection.execute(

@@ -11,7 +11,7 @@ from ..errors import NotFound
 from ..ids import CollectionId, DocumentId, JobId, TenantId, VersionId
 from .collections import require_collection
 from .engine import Catalog
-from .tables import documents, versions
+from .tables import OF_DOCUMENT, documents, versions
 from .values import slices
 
 NOT_KEPT = ("failed", "cancelled")  # a document whose newest version ended so may be submitted again unchanged
@@ -76,10 +76,13 @@ def list_documents(
         return [_document(row) for row in connection.execute(wanted.order_by(documents.c.id).limit(limit))]
 
 
-def get_document(catalog: Catalog, *, tenant: TenantId, document_id: DocumentId) -> DocumentInfo:
-    """Return one document. Raises NotFound."""
+def get_document(
+    catalog: Catalog, *, tenant: TenantId, collection_id: CollectionId, document_id: DocumentId
+) -> DocumentInfo:
+    """Return one document of a collection. Raises NotFound."""
+    mine = (documents.c.id == document_id, documents.c.collection_id == collection_id)
     with catalog.read() as connection:
-        row = connection.execute(_newest_versions(tenant).where(documents.c.id == document_id)).first()
+        row = connection.execute(_newest_versions(tenant).where(*mine)).first()
     if row is None:
         raise NotFound(f"there is no document {document_id!r}")
     return _document(row)
@@ -93,7 +96,7 @@ def known(catalog: Catalog, *, tenant: TenantId, collection_id: CollectionId, ha
     Raises:
         NotFound: the tenant has no such collection.
     """
-    newest = sa.and_(versions.c.document_id == documents.c.id, versions.c.number == documents.c.newest)
+    newest = sa.and_(OF_DOCUMENT, versions.c.number == documents.c.newest)
     kept = sa.select(documents.c.source, versions.c.content_hash).join(versions, newest)
     kept = kept.where(documents.c.collection_id == collection_id, versions.c.state.not_in(NOT_KEPT))
     with catalog.read() as connection:
@@ -105,7 +108,7 @@ def known(catalog: Catalog, *, tenant: TenantId, collection_id: CollectionId, ha
 
 
 def _newest_versions(tenant: TenantId) -> sa.Select[Any]:
-    newest = sa.and_(versions.c.document_id == documents.c.id, versions.c.number == documents.c.newest)
+    newest = sa.and_(OF_DOCUMENT, versions.c.number == documents.c.newest)
     of_version = [versions.c[name] for name in DocumentInfo.__dataclass_fields__ if name in versions.c and name != "id"]
     columns = (documents.c.id, documents.c.source, versions.c.id.label("version_id"), *of_version)
     return sa.select(*columns).join(versions, newest).where(documents.c.tenant_id == tenant)

@@ -9,7 +9,7 @@ from sqlalchemy.engine import Connection
 from ..ids import CollectionId, DocumentId, TenantId, new_id
 from .documents import NOT_KEPT
 from .statements import insert_absent
-from .tables import documents, versions
+from .tables import OF_DOCUMENT, documents, versions
 from .values import slices
 
 
@@ -33,7 +33,7 @@ def read_sources(
     connection: Connection, collection_id: CollectionId, *, sources: Sequence[str]
 ) -> dict[str, KnownDocument]:
     """Return the documents that exist, by source."""
-    newest = sa.and_(versions.c.document_id == documents.c.id, versions.c.number == documents.c.newest)
+    newest = sa.and_(OF_DOCUMENT, versions.c.number == documents.c.newest)
     of_version = (versions.c.state, versions.c.content_hash, versions.c.metadata_hash)
     wanted = sa.select(documents.c.id, documents.c.source, documents.c.newest, *of_version)
     wanted = wanted.join(versions, newest, isouter=True).where(documents.c.collection_id == collection_id)

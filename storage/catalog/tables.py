@@ -21,6 +21,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    and_,
     literal_column,
     text,
 )
@@ -168,12 +169,13 @@ jobs = Table(
 documents = Table(
     "documents",
     metadata,
-    Column("id", String(64), primary_key=True),
+    Column("id", String(64), nullable=False),  # unique in its collection: a fork has documents of the same ids
     Column("tenant_id", ForeignKey("tenants.id"), nullable=False),
     Column("collection_id", ForeignKey("collections.id"), nullable=False),
     Column("source", Text, nullable=False),  # the producer's own name for it: a path, a URL, a key
     Column("newest", BigInteger, nullable=False),  # highest version number ever accepted
     Column("created_at", Double, nullable=False),
+    PrimaryKeyConstraint("id", "collection_id"),
     UniqueConstraint("collection_id", "source"),
     Index(None, "tenant_id", "collection_id", "id"),
 )
@@ -185,7 +187,7 @@ versions = Table(  # document versions: what was submitted, and how far it came
     Column("tenant_id", ForeignKey("tenants.id"), nullable=False),
     Column("collection_id", ForeignKey("collections.id"), nullable=False),
     Column("generation_id", ForeignKey("generations.id"), nullable=False),
-    Column("document_id", ForeignKey("documents.id"), nullable=False),
+    Column("document_id", String(64), nullable=False),
     Column("job_id", ForeignKey("jobs.id"), nullable=False),
     Column("number", BigInteger, nullable=False),
     Column("state", String(16), _one_of("state", VERSION_STATES), nullable=False),
@@ -208,7 +210,8 @@ versions = Table(  # document versions: what was submitted, and how far it came
     Column("created_at", Double, nullable=False),
     Column("finished_at", Double),
     Column("indexed_version", BigInteger),  # manifest version that first served it
-    UniqueConstraint("document_id", "number"),
+    ForeignKeyConstraint(["document_id", "collection_id"], ["documents.id", "documents.collection_id"]),
+    UniqueConstraint("document_id", "collection_id", "number"),
     Index(  # covers JobInfo
         "ix_versions_progress", "job_id", "state", "batch_id", "generation_id", "chunk_count", "indexed_version"
     ),
@@ -218,8 +221,11 @@ versions = Table(  # document versions: what was submitted, and how far it came
     _partial("ix_versions_admission", "generation_id", "id", where="state = 'queued'"),
     _partial("ix_versions_joins", "batch_id", where="state = 'embedding'"),
     _partial("ix_versions_ended", "finished_at", "id", where=_NEVER_SERVED_AGAIN),
-    _partial("uq_versions_one_indexed", "document_id", where="state = 'indexed'", unique=True),  # never served twice
+    _partial(  # never served twice
+        "uq_versions_one_indexed", "document_id", "collection_id", where="state = 'indexed'", unique=True
+    ),
 )
+OF_DOCUMENT = and_(versions.c.document_id == documents.c.id, versions.c.collection_id == documents.c.collection_id)
 # Conditions with the word in them, not a parameter: only so does a server see that a partial index answers them.
 IS_QUEUED = versions.c.state == literal_column("'queued'")
 IS_EMBEDDING = versions.c.state == literal_column("'embedding'")

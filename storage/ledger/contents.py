@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
 from ..catalog.completion import UNFINISHED
-from ..catalog.tables import documents, versions
+from ..catalog.tables import OF_DOCUMENT, documents, versions
 from ..catalog.values import storable
 from ..ids import BatchId, DocumentId, JobId, VersionId
 
@@ -66,7 +66,7 @@ def read_versions(connection: Connection, *conditions: sa.ColumnElement[bool]) -
     """Return the versions that meet the conditions, by id."""
     names = VersionRow.__dataclass_fields__
     columns = [documents.c.source if name == "source" else versions.c[name] for name in names]
-    wanted = sa.select(*columns).join(documents, documents.c.id == versions.c.document_id)
+    wanted = sa.select(*columns).join(documents, OF_DOCUMENT)
     return [VersionRow(*row) for row in connection.execute(wanted.where(*conditions).order_by(versions.c.id))]
 
 

@@ -105,7 +105,8 @@ def _batch_is_over(page: sa.FromClause) -> sa.ColumnElement[bool]:
 
 
 def _version_is_over(page: sa.FromClause) -> sa.ColumnElement[bool]:
-    overtaken = sa.exists().where(documents.c.id == page.c.document_id, documents.c.newest > page.c.number)
+    its_document = (documents.c.id == page.c.document_id, documents.c.collection_id == page.c.collection_id)
+    overtaken = sa.exists().where(*its_document, documents.c.newest > page.c.number)
     in_batch = sa.exists().where(batches.c.group_id == page.c.batch_id)
     return sa.and_(overtaken, ~in_batch)
 

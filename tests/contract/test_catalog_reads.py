@@ -185,7 +185,8 @@ def test_a_failed_document_says_where_and_why(line):
     failed = ledger.FailedDocument(claim.versions[0].id, "encrypted", "the file needs a password")
     line.finish_chunking(claim, parts=[], failed=[failed])
     (listed,) = list_documents(line.catalog, tenant=TENANT, collection_id=line.collection.id, limit=9)
-    info = get_document(line.catalog, tenant=TENANT, document_id=listed.id)
+    where = {"tenant": TENANT, "collection_id": line.collection.id}
+    info = get_document(line.catalog, **where, document_id=listed.id)
     assert info == listed
     assert (info.state, info.stage, info.error_code) == ("failed", "chunk", "encrypted")
     assert info.error == "the file needs a password"
@@ -196,8 +197,11 @@ def test_what_belongs_to_another_tenant_does_not_exist(line, acme):
     job_id = acme.submit("a").job_id
     (theirs,) = list_documents(acme.catalog, tenant=acme.tenant, collection_id=acme.collection.id, limit=9)
     for look in (
-        lambda: get_document(line.catalog, tenant=TENANT, document_id=theirs.id),
-        lambda: get_document(line.catalog, tenant=TENANT, document_id=DocumentId("doc_0")),
+        lambda: get_document(line.catalog, tenant=TENANT, collection_id=acme.collection.id, document_id=theirs.id),
+        lambda: get_document(line.catalog, tenant=TENANT, collection_id=line.collection.id, document_id=theirs.id),
+        lambda: get_document(
+            line.catalog, tenant=TENANT, collection_id=line.collection.id, document_id=DocumentId("doc_0")
+        ),
         lambda: list_documents(line.catalog, tenant=TENANT, collection_id=acme.collection.id, limit=9),
         lambda: get_job(line.catalog, tenant=TENANT, job_id=job_id),
         lambda: cancel_job(line.catalog, tenant=TENANT, job_id=job_id, now=1.0),

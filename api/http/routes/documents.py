@@ -127,7 +127,5 @@ def _page(catalog: Catalog, tenant: str, name: str, query: DocumentsQuery) -> di
 
 def _document(catalog: Catalog, tenant: str, name: str, document_id: str) -> dict[str, Any]:
     found = find_collection(catalog, tenant, name)
-    info = get_document(catalog, tenant=found.tenant_id, document_id=DocumentId(document_id))
-    if info.collection_id != found.id:
-        raise NotFound(f"there is no document {document_id!r}")
-    return answers.document(info)
+    wanted = DocumentId(document_id)
+    return answers.document(get_document(catalog, tenant=found.tenant_id, collection_id=found.id, document_id=wanted))

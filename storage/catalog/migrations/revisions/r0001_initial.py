@@ -143,12 +143,13 @@ def _create_jobs() -> None:
 def _create_documents() -> None:
     op.create_table(
         "documents",
-        sa.Column("id", sa.String(64), primary_key=True),
+        sa.Column("id", sa.String(64), nullable=False),
         _key("tenant_id", "tenants"),
         _key("collection_id", "collections"),
         sa.Column("source", sa.Text, nullable=False),
         _count("newest"),
         _time("created_at"),
+        sa.PrimaryKeyConstraint("id", "collection_id"),
         sa.UniqueConstraint("collection_id", "source"),
     )
     op.create_index("ix_documents_tenant_id_collection_id_id", "documents", ["tenant_id", "collection_id", "id"])
@@ -161,7 +162,7 @@ def _create_versions() -> None:
         _key("tenant_id", "tenants"),
         _key("collection_id", "collections"),
         _key("generation_id", "generations"),
-        _key("document_id", "documents"),
+        sa.Column("document_id", sa.String(64), nullable=False),
         _key("job_id", "jobs"),
         _count("number"),
         _state("state", 16, "queued chunking embedding indexing indexed failed cancelled superseded"),
@@ -174,7 +175,8 @@ def _create_versions() -> None:
         _time("created_at"),
         _time("finished_at", nullable=True),
         sa.Column("indexed_version", sa.BigInteger),
-        sa.UniqueConstraint("document_id", "number"),
+        sa.ForeignKeyConstraint(["document_id", "collection_id"], ["documents.id", "documents.collection_id"]),
+        sa.UniqueConstraint("document_id", "collection_id", "number"),
     )
     progress = ["job_id", "state", "batch_id", "generation_id", "chunk_count", "indexed_version"]
     op.create_index("ix_versions_progress", "versions", progress)
@@ -184,7 +186,8 @@ def _create_versions() -> None:
     _create_partial_index("ix_versions_joins", "versions", ["batch_id"], "state = 'embedding'")
     ended = "state IN ('failed', 'cancelled', 'superseded')"
     _create_partial_index("ix_versions_ended", "versions", ["finished_at", "id"], ended)
-    _create_partial_index("uq_versions_one_indexed", "versions", ["document_id"], "state = 'indexed'", unique=True)
+    one = ["document_id", "collection_id"]
+    _create_partial_index("uq_versions_one_indexed", "versions", one, "state = 'indexed'", unique=True)
 
 
 def _submitted() -> list[sa.Column[object]]:
