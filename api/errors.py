@@ -22,6 +22,7 @@ from penstock.storage.errors import (
     AlreadyExists,
     Conflict,
     Damaged,
+    FilterMismatch,
     InvalidMetadata,
     InvalidName,
     LimitReached,
@@ -67,6 +68,7 @@ class Refused(ApiError):
 TRANSLATIONS: tuple[tuple[type[Exception], int, str, str | None], ...] = (
     (InvalidMetadata, 400, "invalid_metadata", "metadata"),
     (InvalidName, 400, "invalid_name", None),
+    (FilterMismatch, 400, "invalid_filter", "filter"),
     (NotFound, 404, "not_found", None),
     (AlreadyExists, 409, "already_exists", None),
     (LimitReached, 409, "limit_reached", None),

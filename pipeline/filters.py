@@ -2,6 +2,7 @@
 
 JSON is OpenAI's grammar, ``{"type": "eq", "key": "year", "value": 2024}`` and ``{"type": "and", "filters": [...]}``,
 plus ``exists`` and ``contains``. On a command line it is conditions that must all hold, ``year>=2024,lang=en``.
+The built-in times compare with numbers and dates (moments.py).
 It must not look at any document: a filter is well formed or not, whatever is stored.
 """
 
@@ -26,6 +27,7 @@ from penstock.storage.fields import (
 from penstock.storage.metadata import Scalar
 
 from .errors import InvalidFilter
+from .moments import TIMES, among_times, compared_in_time, not_among_times
 
 MAX_DEPTH = 16
 MAX_CONDITIONS = 1_000  # values of `in` and `nin` count too
@@ -90,6 +92,26 @@ def _refuse_operator(value: Mapping[str, Any]) -> NoReturn:
 
 
 def _condition(operator: str, key: str, value: Any) -> Filter:
+    return _in_time(_untimed(operator, key, value))
+
+
+def _in_time(condition: Filter) -> Filter:
+    """Return the condition with its dates read, where it compares a built-in time."""
+    if not isinstance(condition, Compare | Contains | Member) or condition.key not in TIMES:
+        return condition
+    try:
+        match condition:
+            case Compare(op, key, value):
+                return compared_in_time(op, key, value)
+            case Contains(key, value):
+                return compared_in_time("eq", key, value)
+            case Member(op, key, values):
+                return among_times(key, values) if op == "in" else not_among_times(key, values)
+    except ValueError as error:
+        _refuse(condition.key, str(error))
+
+
+def _untimed(operator: str, key: str, value: Any) -> Filter:
     for compare_op in COMPARE_OPS:
         if operator == compare_op:
             return Compare(compare_op, key, _checked_value(key, value, ordered=operator not in {"eq", "ne"}))
@@ -161,8 +183,8 @@ def _written(key: str, operator: CompareOp, literal: str) -> Filter:
         value = literal
     if not isinstance(value, str | bool | int | float) or (isinstance(value, float) and not math.isfinite(value)):
         value = literal
-    if isinstance(value, str) or operator not in {"eq", "ne"}:
-        return Compare(operator, key, _checked_value(key, value, ordered=operator not in {"eq", "ne"}))
+    if isinstance(value, str) or operator not in {"eq", "ne"} or key in TIMES:
+        return _in_time(Compare(operator, key, _checked_value(key, value, ordered=operator not in {"eq", "ne"})))
     return Member("in" if operator == "eq" else "nin", key, (value, literal))
 
 

@@ -73,10 +73,10 @@ class FieldIndex:
         """Return the kinds of value that documents hold at ``path`` itself; empty when none does."""
         return {KINDS[self._table[3 * column + 1]] for column in self._columns(path, below=False)}
 
-    def holding(self, path: str) -> Bools:
-        """Return bool[document_count]: who holds any value at ``path`` or below it."""
+    def holding(self, path: str, *, below: bool = True) -> Bools:
+        """Return bool[document_count]: who holds any value at ``path``, or below it where that counts too."""
         mask = np.zeros(self.document_count, np.bool_)
-        for column in self._columns(path, below=True):
+        for column in self._columns(path, below=below):
             self._mark(mask, self._table[3 * column + 2], self._table[3 * column + 5])
         return mask
 

@@ -3,6 +3,7 @@
 StorageError
 ├── InvalidName       the caller chose a name that is not allowed: change it
 │   └── InvalidMetadata   likewise a metadata field: its name, or a value that cannot be compared exactly
+├── FilterMismatch    a filter compares a field with a kind of value that no document holds there: change it
 ├── NotFound          the named thing does not exist
 ├── AlreadyExists     the name is taken, or the object was written before
 ├── Conflict          the state does not allow it now: look again
@@ -25,6 +26,10 @@ class InvalidName(StorageError):
 
 class InvalidMetadata(InvalidName):
     """Raised when a metadata field cannot be kept, or could not be compared exactly later; the message names it."""
+
+
+class FilterMismatch(StorageError):
+    """Raised when a filter compares a field with a kind of value that no document holds there; the message names it."""
 
 
 class NotFound(StorageError):

@@ -5,6 +5,8 @@ than ``min(k, accepted rows)``. It does not know versions, chunk ids of other se
 """
 
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -13,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import kernels
+from .columns import Kind
 from .errors import Damaged
 from .fields import FieldIndex, Filter, evaluate
 from .graph_files import GraphView
@@ -25,6 +28,7 @@ Method = Literal["none", "scan", "walk", "walk, then scan"]
 SCANNED_ROWS = 20_000  # as few accepted rows are scanned: exact, in milliseconds
 VISITS_PER_EF = 16  # records a walk visits per place of `ef`, divided by the share of rows that are accepted
 EPOCHS = 65_535
+KNOWN_PATHS = 1_024  # of which a segment remembers the kinds
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,26 @@ class SearchableSegment:
         self.segment = segment
         self.fields = FieldIndex.from_arrays(segment.sections.arrays, document_count=len(segment.documents))
         self.first_expiry = float(segment.expires_at.min())
+        self._kinds: dict[str, frozenset[Kind]] = {}
+
+    def kinds(self, path: str) -> frozenset[Kind]:
+        """Return the kinds of value that documents of the segment hold at ``path`` itself, deleted ones included."""
+        found = self._kinds.get(path)
+        if found is None:
+            if len(self._kinds) >= KNOWN_PATHS:  # whoever asks chooses the paths
+                self._kinds.clear()
+            with self.reading_fields():
+                found = self._kinds[path] = frozenset(self.fields.kinds(path))
+        return found
+
+    @contextmanager
+    def reading_fields(self) -> Iterator[None]:
+        """Translate what a rotten field index makes of a lookup: large files are not read when they are opened."""
+        try:
+            yield
+        except (IndexError, ValueError) as error:
+            name = self.segment.entry.files[0].name
+            raise Damaged(f"{name}: the field index contradicts itself; restore or rebuild the segment") from error
 
     @cached_property
     def places(self) -> NDArray[np.int64]:
@@ -127,6 +151,17 @@ class SegmentReader:
         owners = self.segment.rows.document
         return len(np.unique(owners if self._live is None else owners[self._live]))
 
+    def kinds(self, path: str) -> frozenset[Kind]:
+        """Return the kinds of value at ``path`` itself, those of deleted documents included: `HoldsKinds`."""
+        return self.shared.kinds(path)
+
+    def holds(self, path: str) -> bool:
+        """Return whether a document with a live row holds a value at ``path`` itself: `HoldsKinds`."""
+        with self.shared.reading_fields():
+            holding = self.shared.fields.holding(path, below=False)
+        rows = holding.take(self.segment.rows.document)
+        return bool((rows if self._live is None else rows & self._live).any())
+
     def accepted(self, filter: Filter | None, *, now: float) -> Bools | None:  # noqa: A002  (the word of the grammar)
         """Return bool[n]: live, not expired at ``now``, and of a document that ``filter`` accepts. None: every row."""
         mask = self._live
@@ -170,11 +205,8 @@ class SegmentReader:
         return self._scan(query, mask, k=k, accepted=accepted, after=found)
 
     def _documents(self, filter: Filter) -> Bools:  # noqa: A002
-        try:
+        with self.shared.reading_fields():
             return evaluate(self.shared.fields, filter)
-        except (IndexError, ValueError) as error:  # large files are not read through when they are opened
-            name = self.segment.entry.files[0].name
-            raise Damaged(f"{name}: the field index contradicts itself; restore or rebuild the segment") from error
 
     def _scan(
         self, query: NDArray[np.float32], mask: Bools | None, *, k: int, accepted: int, after: Found | None = None

@@ -17,6 +17,7 @@ from .fields import Filter
 from .hits import Hit, best_hits
 from .ids import ManifestVersion, SegmentId
 from .manifests import Manifest, SegmentEntry, read_manifest
+from .mismatches import check_kinds
 from .objects import ObjectStore
 from .readers import Found, SearchableSegment, SegmentReader
 from .segments import open_segment, read_deletes
@@ -88,6 +89,7 @@ class Snapshot:
 
         Raises:
             ValueError: the vector has another length, is not finite, or is zero under cosine.
+            FilterMismatch: the filter compares a field with a kind of value that no document holds there.
             Damaged: a mapped file is not what it was when it was opened.
         """
         return self.explained(vector, k=k, filter=filter, ef=ef, now=now)[0]
@@ -105,6 +107,8 @@ class Snapshot:
         query, ef = self._query(vector), max(ef, k)
         if self.closed:
             raise ValueError(f"snapshot {self.version} of {self.generation_id} is closed")
+        if filter is not None:
+            check_kinds(filter, self.readers.values())
         found = [(reader, reader.search(query, k=k, ef=ef, filter=filter, now=now)) for reader in self.readers.values()]
         hits = best_hits([(reader.segment, each) for reader, each in found if len(each.rows)], k=k)
         return hits, [_plan(reader.segment.entry, each) for reader, each in found]

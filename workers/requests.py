@@ -14,6 +14,7 @@ from penstock.pipeline.errors import InvalidFilter, InvalidQuery, ProviderUnavai
 from penstock.storage.errors import (
     AlreadyExists,
     Conflict,
+    FilterMismatch,
     InvalidMetadata,
     InvalidName,
     NotFound,
@@ -30,6 +31,7 @@ CODES: tuple[tuple[type[Exception], str], ...] = (
     (InvalidMetadata, "invalid_metadata"),
     (InvalidName, "invalid_name"),
     (InvalidFilter, "invalid_filter"),
+    (FilterMismatch, "invalid_filter"),
     (InvalidQuery, "invalid_query"),
     (NotFound, "not_found"),
     (AlreadyExists, "already_exists"),

@@ -13,6 +13,8 @@ from typer.testing import CliRunner
 
 from penstock.api.cli.application import app
 from penstock.api.cli.exits import report
+from penstock.workers.liveness import Liveness
+from penstock.workers.search import Searcher
 
 from ..http_service import KEY, Service, running_service
 
@@ -137,6 +139,30 @@ def test_metadata_is_filtered_on(penstock, service, folder):
     found = json.loads(penstock("search", "note", "-c", "filtered", "-f", "year>=2021", "--json").stdout)
     assert [hit["document"]["source"] for hit in found["hits"]] == ["0.txt"]
     assert "year" in penstock("search", "note", "-c", "filtered", "-f", "year", code=2).stderr
+
+
+def test_a_filter_of_the_wrong_kind_is_the_same_error_over_http_the_queue_and_the_command_line(
+    penstock, service, folder
+):
+    penstock("ingest", "notes/0.txt", "-c", "kinds", "-m", "year=2024", "--no-wait")
+    service.index()
+    written = {"type": "gt", "key": "year", "value": "abc"}
+    told = "filter on 'year': documents hold numbers there, and 'abc' is text; compare it with numbers"
+    path = "/v1/tenants/default/collections/kinds/search"
+    until = time.monotonic() + 10
+    while (answer := service.http.post(path, json={"query": "note", "filter": written})).status_code == 200:
+        assert time.monotonic() < until, "the version with the document is not served"
+    assert answer.status_code == 400
+    assert answer.json()["error"] == {"code": "invalid_filter", "message": told, "param": "filter"}
+    assert penstock("search", "note", "-c", "kinds", "-f", "year>abc", code=2).stderr == f"error: {told}\n"
+    searcher = Searcher(service.settings, liveness=Liveness())
+    searcher.open()
+    try:
+        asked = {"tenant": "default", "collection": "kinds", "query": "note"}
+        assert searcher.search(**asked, filter=written) == {"error": {"code": "invalid_filter", "message": told}}
+        assert searcher.search(**asked, filter={**written, "key": "month"})["hits"] == []
+    finally:
+        searcher.close()
 
 
 def test_an_unknown_collection_and_a_wrong_key_are_sentences(penstock, folder):

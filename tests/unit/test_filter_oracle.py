@@ -7,7 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from penstock.pipeline.filters import parse_filter
+from penstock.storage.errors import FilterMismatch
 from penstock.storage.fields import FieldIndex, build_index, evaluate
+from penstock.storage.mismatches import check_kinds
 from penstock.storage.rows import DocumentRecord
 
 KEYS = ("a", "b", "a.b", "ü")
@@ -100,6 +102,30 @@ def oracle(condition: dict[str, Any], document: dict[str, Any]) -> bool:
     }[op]
 
 
+def mismatches(condition: dict[str, Any], documents: list[dict[str, Any]]) -> bool:
+    """Whether a condition asks, where some kind is held, for kinds that no document holds."""
+    op = condition["type"]
+    if op in ("and", "or"):
+        return any(mismatches(inner, documents) for inner in condition["filters"])
+    if op in ("ne", "nin", "exists"):
+        return False
+    values = condition["value"] if op == "in" else [condition["value"]]
+    there = {kind(value) for document in documents for value in held(document, "", condition["key"])}
+    return bool(values) and bool(there) and there.isdisjoint(map(kind, values))
+
+
+class Part:
+    """An index of some documents, of which those numbered in ``deleted`` are not there any more."""
+
+    def __init__(self, documents: list[dict[str, Any]], *, deleted: int = 0) -> None:
+        self.index = build_index([record(fields) for fields in documents])
+        self.deleted = deleted
+        self.kinds = self.index.kinds
+
+    def holds(self, path: str) -> bool:
+        return bool(self.index.holding(path, below=False)[self.deleted :].any())
+
+
 def record(fields: dict[str, Any]) -> DocumentRecord:
     return DocumentRecord("d", "v", 1, "s", None, fields, None, None, 0.0, "text/plain")
 
@@ -125,3 +151,28 @@ def test_filters_accept_exactly_what_a_plain_reading_of_the_grammar_accepts(
     reopened = FieldIndex.from_arrays(index.to_arrays(), document_count=len(documents))
     expected = [oracle(condition, fields) for fields in documents]
     assert evaluate(reopened, parse_filter(condition)).tolist() == expected
+
+
+@settings(max_examples=300, deadline=None)
+@given(documents=st.lists(metadata, min_size=1, max_size=9), condition=filters, split=st.integers(0, 9))
+def test_a_filter_mismatches_exactly_when_other_kinds_are_held_and_the_asked_one_is_not(
+    documents: list[dict[str, Any]], condition: dict[str, Any], split: int
+) -> None:
+    parts = [Part(documents[:split]), Part(documents[split:])]
+    if mismatches(condition, documents):
+        with pytest.raises(FilterMismatch):
+            check_kinds(parse_filter(condition), parts)
+    else:
+        check_kinds(parse_filter(condition), parts)
+
+
+@settings(max_examples=300, deadline=None)
+@given(documents=st.lists(metadata, min_size=1, max_size=9), condition=filters, deleted=st.integers(0, 9))
+def test_deleted_documents_never_make_a_mismatch(
+    documents: list[dict[str, Any]], condition: dict[str, Any], deleted: int
+) -> None:
+    """They may hide one until they are merged away: the kind that is asked for is still in the index."""
+    try:
+        check_kinds(parse_filter(condition), [Part(documents, deleted=deleted)])
+    except FilterMismatch:
+        assert mismatches(condition, documents[deleted:])

@@ -17,10 +17,11 @@ from sqlalchemy import update
 from penstock.storage import readers
 from penstock.storage.catalog.collections import generation_info
 from penstock.storage.catalog.tables import generations
-from penstock.storage.errors import Damaged, NotFound, NotYet, Unavailable
+from penstock.storage.errors import Damaged, FilterMismatch, NotFound, NotYet, Unavailable
 from penstock.storage.fields import And, Compare, Exists, Member, Or
 from penstock.storage.ids import GenerationId, TenantId
 from penstock.storage.merging import build_merge
+from penstock.storage.mismatches import check_kinds
 from penstock.storage.publishing import Publisher, Swap
 from penstock.storage.rows import Rows, chunk_identity
 from penstock.storage.snapshots import SnapshotCache, open_snapshot
@@ -216,6 +217,41 @@ def test_filters_expiry_and_deletes_give_exactly_the_nearest_that_remain(tmp_pat
         hits = snapshot.search(query, k=k, filter=condition, ef=300, now=now)
         best = sorted(rows, key=lambda r: -float(vectors[r] @ query))[:k]
         assert [(hit.document.document_id, hit.ordinal) for hit in hits] == [(f"d{r // 3}", r % 3) for r in best]
+
+
+def test_a_filter_mismatches_by_what_all_segments_hold_and_what_is_deleted_holds_nothing(store):
+    store.publish(additions=documents(2, metadata=lambda number: {"v": number}), vectors=unit_vectors(6))
+    asked = {"k": 3, "filter": Compare("gt", "v", "a"), "now": NOW}
+    with pytest.raises(FilterMismatch, match="'v': documents hold numbers there, and 'a' is text"):
+        snapshot_of(store).search(unit_vectors(1)[0], **asked)
+    store.publish(additions=documents(1, first=2, metadata=lambda _number: {"v": "b"}), vectors=unit_vectors(3, seed=1))
+    assert sources(snapshot_of(store).search(unit_vectors(1)[0], **asked)) == ["folder/d2.txt"] * 3
+    assert snapshot_of(store).search(unit_vectors(1)[0], k=3, filter=Compare("gt", "w", "a"), now=NOW) == []
+    store.publish(removed_document_ids=["d2"], additions=documents(1, first=3), vectors=unit_vectors(3, seed=2))
+    with pytest.raises(FilterMismatch, match="numbers"):
+        snapshot_of(store).search(unit_vectors(1)[0], **asked)
+    store.publish(removed_document_ids=["d0"])
+    with pytest.raises(FilterMismatch, match="numbers"):
+        snapshot_of(store).search(unit_vectors(1)[0], **asked)
+    # d3 is the last that holds it; its segment stays, for d4 lives there.
+    store.publish(
+        additions=documents(2, first=3, metadata=lambda n: {"v": n} if n == 3 else {}), vectors=unit_vectors(6)
+    )
+    store.publish(removed_document_ids=["d1", "d3"])
+    assert snapshot_of(store).search(unit_vectors(1)[0], **asked) == []
+
+
+def test_looking_at_kinds_costs_microseconds(store):
+    store.publish(additions=documents(500, metadata=lambda n: {"v": n, f"own{n}": n}), vectors=unit_vectors(1_500))
+    readers_of_it = list(snapshot_of(store).readers.values()) * 10
+    condition = And(tuple(Compare("gt", "v", number) for number in range(5)))
+    check_kinds(condition, readers_of_it)
+    times_s = []
+    for _ in range(20):
+        began = time.perf_counter()
+        check_kinds(condition, readers_of_it)
+        times_s.append(time.perf_counter() - began)
+    assert min(times_s) < 200e-6, "five conditions, once the names were looked up"
 
 
 def test_a_search_never_finds_fewer_than_there_are(tmp_path, monkeypatch):

@@ -1,0 +1,60 @@
+"""Times in filters: what a number, an ISO 8601 time or a date means when it is compared with a built-in time.
+
+The built-in times are instants, kept as seconds since 1970. A time of day is an instant too; a date alone is the whole
+day in UTC. Only built-in times are read so: what text of a document's metadata means is its owner's business.
+"""
+
+import re
+from collections.abc import Sequence
+from datetime import UTC, datetime
+
+from penstock.storage.fields import And, Compare, CompareOp, Exists, Filter, Or
+from penstock.storage.metadata import Scalar
+
+TIMES = ("$event_time", "$expires_at", "$ingested_at")
+DAY_S = 86_400.0
+_ISO = re.compile(
+    r"\d{4}-\d{2}-\d{2}(?P<time>[Tt ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(?P<zone>[Zz]|[+-]\d{2}(:?\d{2})?)?)?", re.ASCII
+)
+
+
+def compared_in_time(op: CompareOp, key: str, value: Scalar) -> Filter:
+    """Return the filter that compares the built-in time ``key``.
+
+    ``eq`` with a day is any time of it, ``gt`` is after it, ``lte`` is until its end. Without an offset, times are UTC.
+
+    Raises:
+        ValueError: ``value`` is neither a number nor an ISO 8601 date or time.
+    """
+    if isinstance(value, bool) or (isinstance(value, str) and not _ISO.fullmatch(value)):
+        raise ValueError("it is a time: compare it with seconds since 1970, or with text such as 2024-05-31T12:00:00Z")
+    if not isinstance(value, str):
+        return Compare(op, key, value)
+    moment = datetime.fromisoformat(value.upper())
+    start = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    if len(value) > len("2024-05-31"):
+        return Compare(op, key, start)
+    return _compared_with_day(op, key, start, start + DAY_S)
+
+
+def among_times(key: str, values: Sequence[Scalar]) -> Filter:
+    """Return the filter that accepts each of these times or days. Raises ValueError as `compared_in_time` does."""
+    return Or(tuple(compared_in_time("eq", key, value) for value in values))
+
+
+def not_among_times(key: str, values: Sequence[Scalar]) -> Filter:
+    """Return the negation of `among_times`, which accepts a time that is not known."""
+    return And(tuple(compared_in_time("ne", key, value) for value in values))
+
+
+def _compared_with_day(op: CompareOp, key: str, start: float, end: float) -> Filter:
+    before, after = Compare("lt", key, start), Compare("gte", key, end)
+    meant: dict[CompareOp, Filter] = {
+        "eq": And((Compare("gte", key, start), Compare("lt", key, end))),
+        "ne": Or((before, after, Exists(key, present=False))),
+        "gt": after,
+        "gte": Compare("gte", key, start),
+        "lt": before,
+        "lte": Compare("lt", key, end),
+    }
+    return meant[op]
