@@ -15,7 +15,7 @@ import pytest
 from sqlalchemy import update
 
 from penstock.storage import readers
-from penstock.storage.catalog.collections import generation_info
+from penstock.storage.catalog.collections import delete_collection, generation_info
 from penstock.storage.catalog.tables import generations
 from penstock.storage.errors import Damaged, FilterMismatch, NotFound, NotYet, Unavailable
 from penstock.storage.fields import And, Compare, Exists, Member, Or
@@ -589,8 +589,7 @@ def point(store: Store, generation_id: GenerationId) -> None:
 def test_a_deleted_generation_is_not_found_once_that_was_noticed(store, cache):
     store.add({"a": ["one"]})
     assert version_of(cache) == 1
-    with store.catalog.write() as connection:
-        connection.execute(generations.delete())
+    delete_collection(store.catalog, tenant=TENANT, name=GENERATION)
     cache.refresh(GENERATION)
 
     def gone() -> bool:
