@@ -133,12 +133,45 @@ def check_shards(settings: Settings, catalog: "Catalog") -> None:
 
 
 def open_objects(settings: Settings) -> "ObjectStore":
-    """Return the object store."""
+    """Return the object store. Nothing is connected before its first use.
+
+    Raises:
+        MissingComponent: it is a bucket, and the package for that is not installed.
+    """
     from penstock.storage.objects import LocalObjects
 
+    if settings.objects.url is not None:
+        return _open_bucket(settings)
     if settings.objects.directory is None:
         make_data_dir(settings)
     return LocalObjects(settings.objects.directory or settings.data_dir / "objects")
+
+
+def _open_bucket(settings: Settings) -> "ObjectStore":
+    try:
+        from penstock.storage.remote_objects import Bucket, open_bucket
+    except ModuleNotFoundError as error:
+        if error.name != "obstore":
+            raise
+        raise MissingComponent(
+            "objects.url names a bucket, which needs the package obstore: pip install 'penstock[s3]'"
+        ) from error
+    from penstock.storage.object_cache import ObjectCache
+
+    chosen = settings.objects
+    if chosen.cache_directory is None:
+        make_data_dir(settings)
+    bucket, prefix = chosen.bucket_and_prefix
+    place = Bucket(
+        bucket=bucket,
+        prefix=prefix,
+        endpoint=chosen.endpoint,
+        region=chosen.region,
+        access_key_id=chosen.access_key_id.get_secret_value() if chosen.access_key_id else None,
+        secret_access_key=chosen.secret_access_key.get_secret_value() if chosen.secret_access_key else None,
+    )
+    directory = chosen.cache_directory or settings.data_dir / "objects-cache"
+    return open_bucket(place, cache=ObjectCache(directory, capacity_bytes=chosen.cache_bytes))
 
 
 def open_cache(settings: Settings) -> "EmbeddingCache":

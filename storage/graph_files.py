@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import Damaged
+from .mapped_files import open_to_map
 
 HEADER_BYTES = 96
 _HEADER = struct.Struct("<6QiI3QdQ")
@@ -79,7 +80,7 @@ def open_graph(
     Raises:
         Damaged: truncated, not of this many rows or dimensions, or not a file of hnswlib 0.8.
     """
-    with path.open("rb") as file:
+    with open_to_map(path) as file:
         if file.seek(0, 2) < HEADER_BYTES:
             raise Damaged(f"{path.name} is truncated: it is shorter than a graph's header")
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

@@ -25,7 +25,16 @@ from .ids import SegmentId, new_id
 from .manifests import Manifest, SegmentEntry, Swap, describe_file
 from .objects import ObjectStore
 from .rows import Rows
-from .segments import OpenSegment, StagedGraph, open_segment, read_deletes, verify_segment, with_deletes, write_segment
+from .segments import (
+    OpenSegment,
+    StagedGraph,
+    local_file,
+    open_segment,
+    read_deletes,
+    verify_segment,
+    with_deletes,
+    write_segment,
+)
 
 __all__ = ["GRAPH_ROWS", "Swap", "build_merge", "plan_merge"]
 
@@ -149,7 +158,7 @@ def _stage_graph(
     try:
         build_graph(
             path,
-            base=objects.local_path(base.entry.files[1].name) if base else None,
+            base=local_file(objects, base.entry.files[1]) if base else None,
             base_count=base_count,
             vectors=(part for each in added for part in each.vectors()),
             count=base_count + inserted,

@@ -43,8 +43,8 @@ class ObjectStore(Protocol):
         """Write an object of these parts, one after the other. When it returns, a power loss cannot undo it.
 
         A reader never sees a part of an object. Writing a name again is harmless when the size is the same (a retry:
-        the first bytes stay, and the object counts as modified now). Where the name ends in the digest of these parts
-        (blake2b-256 in hex) and other bytes are found, those are damaged, and these take their place.
+        the first bytes stay, and the object counts as modified a moment ago). Where the name ends in the digest of
+        these parts (blake2b-256 in hex) and other bytes are found, those are damaged, and these take their place.
 
         Raises:
             AlreadyExists: the name holds an object of another size.
@@ -56,8 +56,23 @@ class ObjectStore(Protocol):
     def get_range(self, name: str, *, offset: int, size_bytes: int) -> bytes:
         """Return ``size_bytes`` from ``offset``, fewer where the object ends before. Raises NotFound."""
 
-    def local_path(self, name: str) -> Path:
-        """Return a local file with the object's bytes, to be mapped and never written. Raises NotFound."""
+    def local_path(self, name: str, *, blake2b: str | None = None) -> Path:
+        """Return a local file with the object's bytes, to be opened by ``open_to_map`` soon, and never written.
+
+        A store that has to download it compares all of it with ``blake2b`` (256 bits, hex) when it arrives, and never
+        again; a local one compares nothing. A downloaded copy may be dropped before it is opened: ask again then. It
+        may also outlive its object.
+
+        Raises:
+            NotFound: there is no such object.
+            Damaged: what arrived does not match.
+        """
+
+    def drop_damaged_copy(self, name: str, *, blake2b: str) -> bool:
+        """Compare a downloaded copy with its checksum, and drop it when it differs, so that it is downloaded again.
+
+        Returns whether it was dropped; False in a local store, which has no copies.
+        """
 
     def adopt(self, name: str, path: Path) -> None:
         """Move a finished file made in ``scratch()`` in under ``name``, as durable as ``put``. ``path`` is gone after.
@@ -112,11 +127,14 @@ class LocalObjects:
         except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
             raise _not_found(name) from error
 
-    def local_path(self, name: str) -> Path:
+    def local_path(self, name: str, *, blake2b: str | None = None) -> Path:  # noqa: ARG002 this is the object itself
         path = self._path(name)
         if not path.is_file():
             raise _not_found(name)
         return path
+
+    def drop_damaged_copy(self, name: str, *, blake2b: str) -> bool:  # noqa: ARG002
+        return False
 
     def adopt(self, name: str, path: Path) -> None:
         with path.open("rb") as file:

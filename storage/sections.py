@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import Damaged, NotFound, Unsupported
+from .mapped_files import open_to_map
 
 MAGIC = b"PENSTOCK"
 FORMAT = 1
@@ -102,7 +103,7 @@ def open_sections(path: Path, *, kind: str) -> Sections:
         Unsupported: written in a newer format.
     """
     try:
-        with path.open("rb") as file:
+        with open_to_map(path) as file:
             if file.seek(0, 2) < PREFIX.size:
                 raise Damaged(f"{path.name} is truncated: it is shorter than a container's first {PREFIX.size} bytes")
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)

@@ -27,6 +27,7 @@ from .sections import Array, Sections, open_sections, write_sections
 
 SEGMENT_KIND = "segment"
 DELETES_KIND = "deletes"
+_OPENINGS_MAX = 3
 _Opened = TypeVar("_Opened")
 
 
@@ -182,8 +183,26 @@ def verify_segment(objects: ObjectStore, entry: SegmentEntry, *, dimensions: int
 
 def verify_file(objects: ObjectStore, file: FileEntry) -> None:
     """Compare a file's size and whole content with what the manifest says. Raises Damaged."""
-    if describe_file(file.name, _local(objects, file)) != file:
+    if describe_file(file.name, local_file(objects, file)) != file:
         raise Damaged(f"{file.name} does not match its checksum in the manifest; restore or rebuild it")
+
+
+def local_file(objects: ObjectStore, file: FileEntry) -> Path:
+    """Return a local file with the content of ``file``, downloaded and verified if need be; its size is checked.
+
+    Raises:
+        Damaged: missing, of another size, or not what was written.
+    """
+    try:
+        path = objects.local_path(file.name, blake2b=file.blake2b)
+        size_bytes = path.stat().st_size
+    except (NotFound, FileNotFoundError) as error:
+        raise _missing(file) from error
+    if size_bytes != file.size_bytes:
+        raise Damaged(
+            f"{file.name} has {size_bytes} bytes where the manifest says {file.size_bytes}: truncated or overwritten"
+        )
+    return path
 
 
 def with_deletes(
@@ -251,22 +270,10 @@ def _open_container(objects: ObjectStore, file: FileEntry, *, kind: str) -> Sect
 
 
 def _mapped(objects: ObjectStore, file: FileEntry, opener: Callable[[Path], _Opened]) -> _Opened:
-    with suppress(NotFound):
-        return opener(_local(objects, file))
+    for _ in range(_OPENINGS_MAX):  # a cache may drop its copy between the two calls
+        with suppress(NotFound):
+            return opener(local_file(objects, file))
     raise _missing(file)
-
-
-def _local(objects: ObjectStore, file: FileEntry) -> Path:
-    try:
-        path = objects.local_path(file.name)
-        size_bytes = path.stat().st_size
-    except (NotFound, FileNotFoundError) as error:
-        raise _missing(file) from error
-    if size_bytes != file.size_bytes:
-        raise Damaged(
-            f"{file.name} has {size_bytes} bytes where the manifest says {file.size_bytes}: truncated or overwritten"
-        )
-    return path
 
 
 def _missing(file: FileEntry) -> Damaged:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 
 from .postgres_server import NoServer, PostgresServer
+from .s3_server import NoS3, S3Server
 from .valkey_server import NoValkey, ValkeyServer
 
 
@@ -43,3 +44,16 @@ def postgres_url() -> Iterator[str]:
         pytest.skip(f"no PostgreSQL here: {error}")
     yield server.url
     server.stop()
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """A private S3-compatible server; whoever stops or pauses it starts it again. Use a prefix of your own."""
+    try:
+        server = S3Server()
+    except NoS3 as reason:
+        if os.environ.get("CI") == "true":
+            pytest.fail(f"no S3 server: {reason}")
+        pytest.skip(f"no S3 server: {reason}")
+    yield server
+    server.close()

@@ -42,7 +42,7 @@ class MemoryObjects:
     def get_range(self, name: str, *, offset: int, size_bytes: int) -> bytes:
         return self.get(name)[offset : offset + size_bytes]
 
-    def local_path(self, name: str) -> Path:
+    def local_path(self, name: str, *, blake2b: str | None = None) -> Path:
         data = self.get(name)
         path = self._folder / "spilled" / name
         if not path.exists():
@@ -51,6 +51,9 @@ class MemoryObjects:
             temporary.write_bytes(data)
             temporary.replace(path)
         return path
+
+    def drop_damaged_copy(self, name: str, *, blake2b: str) -> bool:
+        return False
 
     def adopt(self, name: str, path: Path) -> None:
         self.put(name, [path.read_bytes()])

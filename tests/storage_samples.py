@@ -220,8 +220,11 @@ class InterceptedObjects:
     def get_range(self, name: str, *, offset: int, size_bytes: int) -> bytes:
         return self._do("get_range", name, offset=offset, size_bytes=size_bytes)
 
-    def local_path(self, name: str) -> Path:
-        return self._do("local_path", name)
+    def local_path(self, name: str, *, blake2b: str | None = None) -> Path:
+        return self._do("local_path", name, blake2b=blake2b)
+
+    def drop_damaged_copy(self, name: str, *, blake2b: str) -> bool:
+        return self._do("drop_damaged_copy", name, blake2b=blake2b)
 
     def adopt(self, name: str, path: Path) -> None:
         self._do("adopt", name, path)

@@ -1,6 +1,10 @@
-"""What `penstock config check` tries: each thing the settings name. Makes the data directory and nothing else."""
+"""What `penstock config check` tries: each thing the settings name.
+
+It makes the data directory and writes one object, which it deletes again.
+"""
 
 import os
+import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -27,6 +31,7 @@ def run_checks(settings: Settings) -> Iterator[Finding]:
     yield _tried(
         "catalog", _catalog, settings, "see catalog_url; `penstock up` or `penstock migrate` brings it up to date"
     )
+    yield _tried("object store", _objects, settings, "see the objects settings; the bucket must exist")
     if wiring.uses_embedded_server(settings):
         yield _tried("queue server", _embedded_server, settings, "see the message; or name a running one in broker_url")
     else:
@@ -63,6 +68,27 @@ def _catalog(settings: Settings) -> str:
         return f"{catalog.dialect}, the schema is this program's"
     finally:
         catalog.dispose()
+
+
+def _objects(settings: Settings) -> str:
+    """Write, read back, try to write over, delete: a store that lets objects be overwritten must not be used."""
+    from penstock.storage.errors import AlreadyExists, StorageError
+
+    objects, name = wiring.open_objects(settings), f"checks/{secrets.token_hex(16)}"
+    try:
+        objects.put(name, [b"written by penstock config check"])
+        if objects.get(name) != b"written by penstock config check":
+            raise StorageError("it gives back other bytes than it was given")
+        try:
+            objects.put(name, [b"written once more"])
+        except AlreadyExists:
+            pass
+        else:
+            raise StorageError("it lets objects be overwritten: it ignores If-None-Match; use another S3 service")
+    finally:
+        objects.delete(name)
+    where = settings.objects.url or settings.objects.directory or settings.data_dir / "objects"
+    return f"{where}: written, read back and deleted"
 
 
 def _embedded_server(settings: Settings) -> str:

@@ -42,6 +42,7 @@ def _catalog(components: Components) -> Iterator[str]:
 def _objects(components: Components) -> Iterator[str]:
     with tempfile.TemporaryFile(dir=components.objects.scratch()) as file:
         file.write(b"ready")  # a full or read-only disk takes no documents
+    components.objects.exists("readiness")  # no such object: a bucket that answers is enough
     yield from ()
 
 

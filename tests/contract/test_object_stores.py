@@ -1,6 +1,7 @@
 """Every object store keeps the promises that ``ObjectStore`` makes."""
 
 import os
+import secrets
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,17 +13,23 @@ from penstock.storage.errors import AlreadyExists, InvalidName, NotFound
 from penstock.storage.objects import LocalObjects, ObjectStore
 
 from ..memory_objects import MemoryObjects
+from ..s3_server import S3Server, open_objects
 
 NAME = "tenants/acme/packs/0f0f"
 
 
-@pytest.fixture(params=["local", "memory"])
+@pytest.fixture(params=["local", "memory", "s3"])
 def objects(request: pytest.FixtureRequest, tmp_path: Path) -> ObjectStore:
     makers: dict[str, Callable[[], ObjectStore]] = {
         "local": lambda: LocalObjects(tmp_path / "objects"),
         "memory": MemoryObjects,
+        "s3": lambda: new_s3(request.getfixturevalue("s3_server"), tmp_path),
     }
     return makers[request.param]()
+
+
+def new_s3(server: S3Server, folder: Path) -> ObjectStore:
+    return open_objects(server.endpoint, folder / "cache", prefix=f"test-{secrets.token_hex(6)}/below")
 
 
 def names(objects: ObjectStore, prefix: str) -> list[str]:

@@ -45,7 +45,7 @@ def findings(settings) -> dict[str, tuple[bool, str]]:
 def test_a_fresh_machine_passes_every_check(settings):
     found = findings(settings)
     assert all(ok for ok, _ in found.values()), found
-    assert list(found) == ["settings", "data directory", "catalog", "queue server", "embedding"]
+    assert list(found) == ["settings", "data directory", "catalog", "object store", "queue server", "embedding"]
     assert "will be made" in found["catalog"][1]
 
 
