@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from hashlib import blake2b
-from typing import Any, overload
+from typing import Any, TypedDict, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -25,6 +25,21 @@ _DOCUMENTS = ("document_bytes", "document_offsets")
 _ID_OPENS, _ID_MAX = b'{"document_id":"', 512  # the first key of a line, whose keys are sorted; ids have no quote
 
 
+class Original(TypedDict):
+    """What was submitted, so that the catalog's row of a document can be made again from a segment alone.
+
+    Its bytes are ``size_bytes`` from ``pack_offset`` of object ``pack``. Hashes are hex blake2b-256, as in the ledger.
+    """
+
+    filename: str
+    media_type: str | None  # as its producer declared it
+    pack: str
+    pack_offset: int
+    size_bytes: int
+    content_hash: str
+    metadata_hash: str
+
+
 @dataclass(frozen=True)
 class DocumentRecord:
     """What a segment keeps of one document version. Times are seconds since 1970, UTC."""
@@ -39,6 +54,7 @@ class DocumentRecord:
     expires_at: float | None
     ingested_at: float
     media_type: str
+    original: Original | None = None
 
 
 class Documents(Sequence[DocumentRecord]):

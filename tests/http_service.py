@@ -152,4 +152,13 @@ def _record(row: Any) -> DocumentRecord:
         expires_at=row.expires_at,
         ingested_at=row.created_at,
         media_type=row.media_type or "text/plain",
+        original={
+            "filename": row.filename,
+            "media_type": row.media_type,
+            "pack": row.pack,
+            "pack_offset": row.pack_offset,
+            "size_bytes": row.size_bytes,
+            "content_hash": row.content_hash.hex(),
+            "metadata_hash": row.metadata_hash.hex(),
+        },
     )

@@ -19,7 +19,7 @@ STATE_IN = {"chunk": "chunking", "embed": "embedding", "index": "indexing"}
 class VersionRow:
     """A document version as it was submitted. Its bytes are ``size_bytes`` from ``pack_offset`` of object ``pack``.
 
-    ``content_hash`` is their blake2b-256.
+    ``content_hash`` is their blake2b-256, ``metadata_hash`` that of the rest.
     """
 
     id: VersionId
@@ -38,6 +38,7 @@ class VersionRow:
     pack_offset: int
     size_bytes: int
     content_hash: bytes
+    metadata_hash: bytes
     created_at: float
 
 

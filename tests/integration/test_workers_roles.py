@@ -19,7 +19,7 @@ from penstock.settings import wiring
 from penstock.settings.model import Embedding as EmbeddingSettings
 from penstock.settings.model import Limits, Settings, Workers
 from penstock.storage import ledger, paths
-from penstock.storage.catalog.collections import CollectionInfo, create_collection
+from penstock.storage.catalog.collections import CollectionInfo, create_collection, generation_info
 from penstock.storage.catalog.documents import DocumentInfo, list_documents
 from penstock.storage.catalog.migrations import migrate
 from penstock.storage.catalog.tables import batches, generations, shards, versions
@@ -29,6 +29,7 @@ from penstock.storage.grace import MIN_AGE_S
 from penstock.storage.ids import TenantId
 from penstock.storage.intake import SubmittedDocument, accept
 from penstock.storage.ledger.pruning import KEEP_S
+from penstock.storage.snapshots import open_snapshot
 from penstock.workers import documents, garbage, planning, routes
 from penstock.workers.chunk import Chunker
 from penstock.workers.dispatcher import Dispatcher, Message
@@ -41,7 +42,7 @@ from penstock.workers.maintenance import Maintenance
 pytestmark = pytest.mark.timeout(120, method="thread")
 
 ACME = TenantId("acme")
-DIMENSIONS = 32
+DIMENSIONS = 256
 NOBODY = "redis://127.0.0.1:1/0"  # no server: the cache misses, notices are lost
 
 
@@ -199,6 +200,23 @@ def test_accepted_documents_are_found_and_nothing_staged_is_left(line):
     assert line.states() == dict.fromkeys(("one", "two", "three"), "indexed")
     assert line.found().count("three") == line.documents()["three"].chunk_count > 10
     assert line.staged() == []
+
+
+def test_a_segment_keeps_what_the_ledger_says_of_a_submission(line):
+    """So that the catalog can be made again from the object store alone."""
+    line.submit(one=WORDS, two=WORDS * 5)
+    line.run()
+
+    generation = generation_info(line.catalog, line.collection.generation.id)
+    snapshot = open_snapshot(line.objects, generation)
+    records = {record.version_id: record for reader in snapshot.readers.values() for record in reader.segment.documents}
+    with line.catalog.read() as connection:
+        rows = connection.execute(sa.select(versions)).all()
+    assert len(rows) == 2
+    for row in rows:
+        same = {name: getattr(row, name) for name in ("filename", "media_type", "pack", "pack_offset", "size_bytes")}
+        hashes = {"content_hash": row.content_hash.hex(), "metadata_hash": row.metadata_hash.hex()}
+        assert records[row.id].original == {**same, **hashes}
 
 
 def test_a_new_version_takes_the_place_of_the_old_one(line):

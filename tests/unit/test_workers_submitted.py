@@ -32,6 +32,7 @@ def version(data: bytes, *, offset: int) -> VersionRow:
         pack_offset=offset,
         size_bytes=len(data),
         content_hash=hashlib.blake2b(data, digest_size=32).digest(),
+        metadata_hash=b"",
         created_at=0.0,
     )
 
