@@ -1,25 +1,27 @@
 """The reader's cache of snapshots: it follows the catalog from version to version while searches go on.
 
 A new version is opened and checked beside the one in use, then one reference is swapped; one that is damaged is
-refused and the former serves on. A version is learnt from a notification or, when that is lost, by polling. Nothing
-here writes anything, and no search waits for the opening of a version that it did not ask for.
+refused and the former serves on. A version is learnt from a notification or, when that is lost, by polling. Past
+versions are opened when they are asked for, and share with the newest one what they have in common. Nothing here
+writes anything, and no search waits for the opening of a version that it did not ask for.
 """
 
 import logging
 import threading
 import time
-from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from weakref import WeakValueDictionary
 
 from .catalog.collections import GenerationInfo, generation_info, pointers
 from .catalog.engine import Catalog
+from .catalog.manifests import is_kept
 from .errors import Damaged, NotFound, NotYet, StorageError, Unavailable, Unsupported
 from .hits import Hit
-from .ids import GenerationId, ManifestVersion, TenantId
+from .ids import GenerationId, TenantId
 from .objects import ObjectStore
+from .shelf import Shelf
 from .versions import SegmentPlan, Snapshot, open_snapshot
 
 __all__ = ["Hit", "SegmentPlan", "Snapshot", "SnapshotCache", "SnapshotCounts", "open_snapshot"]
@@ -29,8 +31,6 @@ log = logging.getLogger(__name__)
 LOOK_AGAIN_S = 0.05  # a search that waits for its version looks for itself: a notification may be lost
 REFUSED_S = 10.0  # a refused version is tried again after this time: someone may have restored its files
 MOVED_TIMES = 5  # a version whose files went while it was opened was replaced and collected meanwhile
-
-_Key = tuple[GenerationId, ManifestVersion]
 
 
 @dataclass(frozen=True)
@@ -74,15 +74,13 @@ class SnapshotCache:
         self._catalog = catalog
         self._objects = objects
         self._poll_s = poll_s
-        self._capacity_bytes = capacity_bytes
         self._clock = clock
-        self._snapshots: OrderedDict[_Key, Snapshot] = OrderedDict()  # least recently used first
-        self._newest: dict[GenerationId, ManifestVersion] = {}
+        self._shelf = Shelf(capacity_bytes=capacity_bytes)
         self._refusals: dict[GenerationId, _Refusal] = {}
         self._changed = threading.Condition()  # guards everything here
-        self._opening: WeakValueDictionary[GenerationId, threading.Lock] = WeakValueDictionary()
+        self._opening: WeakValueDictionary[Hashable, threading.Lock] = WeakValueDictionary()
         self._due: set[GenerationId] = set()
-        self._size_bytes = self._opened = self._refused = self._evicted = 0
+        self._opened = self._refused = 0
         self._poller: threading.Thread | None = None
         self._closed = False
 
@@ -106,24 +104,42 @@ class SnapshotCache:
         finally:
             snapshot.release()
 
+    @contextmanager
+    def get_past(self, generation: GenerationInfo, *, timeout_s: float = 5.0) -> Iterator[Snapshot]:
+        """Give the version that ``generation`` names, for the time of the block; without a manifest, an empty one.
+
+        The caller vouches for the tenant, and that the version is kept.
+
+        Raises:
+            NotFound: the version is not kept any more.
+            NotYet: somebody else opens it, and was not ready within ``timeout_s``.
+            Damaged, Unsupported: it cannot be served.
+            Unavailable: the catalog or the object store did not answer.
+        """
+        snapshot = self._held_past(generation, deadline=self._clock() + timeout_s)
+        try:
+            yield snapshot
+        finally:
+            snapshot.release()
+
     def refresh(self, generation_id: GenerationId) -> None:
         """Look soon for a new version, if the generation is in use here; returns at once."""
         with self._changed:
-            if generation_id in self._newest:
+            if generation_id in self._shelf.followed:
                 self._due.add(generation_id)
                 self._changed.notify_all()
 
     def counts(self) -> SnapshotCounts:
         with self._changed:
-            return SnapshotCounts(len(self._snapshots), self._size_bytes, self._opened, self._refused, self._evicted)
+            shelf = self._shelf
+            return SnapshotCounts(len(shelf), shelf.size_bytes, self._opened, self._refused, shelf.evicted)
 
     def close(self) -> None:
         """Stop looking for new versions and close every snapshot as soon as its last search ends."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
-            for key in list(self._snapshots):
-                self._drop(key)
+            self._shelf.clear()
         if self._poller is not None:
             self._poller.join()
 
@@ -153,24 +169,60 @@ class SnapshotCache:
     def _cached(self, generation_id: GenerationId) -> Snapshot | None:
         with self._changed:
             self._start()
-            version = self._newest.get(generation_id)
-            if version is None:
-                return None
-            self._snapshots.move_to_end((generation_id, version))
-            return self._snapshots[generation_id, version]
+            return self._shelf.use(generation_id)
+
+    def _held_past(self, generation: GenerationInfo, *, deadline: float) -> Snapshot:
+        key, what = (generation.id, generation.version), f"version {generation.version} of {generation.id}"
+        while True:
+            if (found := self._hold_past(generation)) is not None:
+                return found
+            with self._exclusively(key, what=what, deadline=deadline):
+                if (found := self._hold_past(generation)) is None:
+                    return self._open_past(generation)
+                found.release()  # somebody else opened it meanwhile
+
+    def _hold_past(self, generation: GenerationInfo) -> Snapshot | None:
+        with self._changed:
+            self._start()
+            found = self._shelf.use(generation.id, generation.version)
+        return found if found is not None and found.manifest_name == generation.manifest and found.hold() else None
+
+    def _open_past(self, generation: GenerationInfo) -> Snapshot:
+        with self._changed:
+            newest = self._shelf.newest(generation.id)
+        try:
+            snapshot = self._open(generation, former=newest)
+        except (Damaged, Unsupported) as error:
+            if is_kept(self._catalog, generation.id, generation.version):
+                raise
+            raise NotFound(f"version {generation.version} is not kept any more") from error
+        except OSError as error:
+            raise Unavailable(f"generation {generation.id} could not be read: {error}. Try again.") from error
+        with self._changed:
+            self._start()
+            snapshot.hold()
+            self._shelf.put_past(snapshot)
+            self._opened += 1
+        return snapshot
+
+    @contextmanager
+    def _exclusively(self, key: Hashable, *, what: str, deadline: float) -> Iterator[None]:
+        """Let one thread open a generation, or one of its past versions; the others wait until ``deadline``."""
+        with self._changed:
+            opening = self._opening.setdefault(key, threading.Lock())
+        if not opening.acquire(timeout=max(0.0, deadline - self._clock())):
+            raise NotYet(f"{what} is still being opened; try again in a moment")
+        try:
+            yield
+        finally:
+            opening.release()
 
     def _follow(self, generation_id: GenerationId, *, tenant: TenantId | None, deadline: float) -> Snapshot:
         """Bring one generation to the version that the catalog points to, and return what serves now."""
-        with self._changed:
-            opening = self._opening.setdefault(generation_id, threading.Lock())
-        if not opening.acquire(timeout=max(0.0, deadline - self._clock())):
-            raise NotYet(f"generation {generation_id} is still being opened; try again in a moment")
-        try:
+        with self._exclusively(generation_id, what=f"generation {generation_id}", deadline=deadline):
             for _ in range(MOVED_TIMES):
                 with suppress(_Moved):
                     return self._advance(generation_id, tenant=tenant)
-        finally:
-            opening.release()
         raise Unavailable(f"generation {generation_id} changes faster than it can be opened; try again")
 
     def _advance(self, generation_id: GenerationId, *, tenant: TenantId | None) -> Snapshot:
@@ -187,7 +239,7 @@ class SnapshotCache:
         refusal = self._refusals.get(generation_id)
         if refusal is None or refusal.manifest != generation.manifest or refusal.until <= self._clock():
             try:
-                return self._swap(open_snapshot(self._objects, generation, former=former))
+                return self._swap(self._open(generation, former=former))
             except (Damaged, Unsupported) as error:
                 refusal = self._refuse(generation, error)
             except OSError as error:
@@ -196,19 +248,17 @@ class SnapshotCache:
             raise refusal.error
         return former
 
+    def _open(self, generation: GenerationInfo, *, former: Snapshot | None) -> Snapshot:
+        return open_snapshot(self._objects, generation, former=former, opened=self._shelf.segments)
+
     def _swap(self, snapshot: Snapshot) -> Snapshot:
         with self._changed:
-            generation_id, key = snapshot.generation_id, (snapshot.generation_id, snapshot.version)
             if self._closed:
                 snapshot.retire()
                 raise Unavailable("this process is closing its snapshots; ask another")
-            if (former := self._newest.get(generation_id)) is not None:
-                self._drop((generation_id, former))
-            self._snapshots[key], self._newest[generation_id] = snapshot, snapshot.version
-            self._size_bytes += snapshot.size_bytes
-            self._refusals.pop(generation_id, None)
+            self._shelf.put_newest(snapshot)
+            self._refusals.pop(snapshot.generation_id, None)
             self._opened += 1
-            self._evict()
             self._changed.notify_all()
         return snapshot
 
@@ -231,22 +281,10 @@ class SnapshotCache:
             )
         return refusal
 
-    def _evict(self) -> None:
-        while self._size_bytes > self._capacity_bytes and len(self._snapshots) > 1:
-            self._drop(next(iter(self._snapshots)))
-            self._evicted += 1
-
-    def _drop(self, key: _Key) -> None:
-        snapshot = self._snapshots.pop(key)
-        del self._newest[key[0]]
-        self._size_bytes -= snapshot.size_bytes
-        snapshot.retire()
-
     def _forget(self, generation_id: GenerationId) -> None:
         with self._changed:
             self._refusals.pop(generation_id, None)
-            if (version := self._newest.get(generation_id)) is not None:
-                self._drop((generation_id, version))
+            self._shelf.forget(generation_id)
 
     def _start(self) -> None:
         if self._closed:
@@ -264,7 +302,7 @@ class SnapshotCache:
                     return
                 due, self._due = self._due, set()
                 if self._clock() >= poll_at:
-                    due, poll_at = set(self._newest), self._clock() + self._poll_s
+                    due, poll_at = self._shelf.followed, self._clock() + self._poll_s
             self._look(due)
 
     def _look(self, generation_ids: Iterable[GenerationId]) -> None:
@@ -276,7 +314,8 @@ class SnapshotCache:
             )
             return
         for generation_id in generation_ids:
-            snapshot = self._newest_of(generation_id)
+            with self._changed:
+                snapshot = self._shelf.newest(generation_id)
             if snapshot is None or found.get(generation_id, (None, 0))[0] == snapshot.manifest_name:
                 continue
             try:
@@ -287,11 +326,6 @@ class SnapshotCache:
                 log.warning(
                     "%s stays at its version: %s", generation_id, error, extra={"action": "snapshot_not_opened"}
                 )
-
-    def _newest_of(self, generation_id: GenerationId) -> Snapshot | None:
-        with self._changed:
-            version = self._newest.get(generation_id)
-            return None if version is None else self._snapshots[generation_id, version]
 
 
 class _Moved(Exception):

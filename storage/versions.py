@@ -5,7 +5,7 @@ the catalog anything: which version is current is the business of snapshots.py.
 """
 
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,7 +50,7 @@ class Snapshot:
         self.metric = generation.metric
         self.manifest = manifest
         self.manifest_name = generation.manifest
-        self.size_bytes = sum(file.size_bytes for entry in _segments(manifest) for file in entry.all_files)
+        self.files = {file.name: file.size_bytes for entry in _segments(manifest) for file in entry.all_files}
         self.readers = readers
         self._lock = threading.Lock()
         self._holders = 0
@@ -152,8 +152,17 @@ class Snapshot:
         return query
 
 
-def open_snapshot(objects: ObjectStore, generation: GenerationInfo, *, former: Snapshot | None = None) -> Snapshot:
+def open_snapshot(
+    objects: ObjectStore,
+    generation: GenerationInfo,
+    *,
+    former: Snapshot | None = None,
+    opened: MutableMapping[str, SearchableSegment] | None = None,
+) -> Snapshot:
     """Open the version that the generation points to; segments that ``former`` has opened are shared with it.
+
+    ``opened`` holds segments that other snapshots have opened, by the name of their first file. They are shared too,
+    and those opened here are added.
 
     Sizes and structure of every file are checked, the whole content of small ones and of all tombstones.
 
@@ -169,25 +178,30 @@ def open_snapshot(objects: ObjectStore, generation: GenerationInfo, *, former: S
     if stated != wanted:
         raise Damaged(f"manifest {generation.manifest} is not that of version {generation.version} of {generation.id}")
     known = former.readers if former else {}
+    shared = {} if opened is None else opened
     readers = {
-        entry.id: _open_reader(objects, entry, manifest=manifest, former=known.get(entry.id))
+        entry.id: _open_reader(objects, entry, manifest=manifest, former=known.get(entry.id), opened=shared)
         for entry in manifest.segments
     }
     return Snapshot(generation, manifest=manifest, readers=readers)
 
 
 def _open_reader(
-    objects: ObjectStore, entry: SegmentEntry, *, manifest: Manifest, former: SegmentReader | None
+    objects: ObjectStore,
+    entry: SegmentEntry,
+    *,
+    manifest: Manifest,
+    former: SegmentReader | None,
+    opened: MutableMapping[str, SearchableSegment],
 ) -> SegmentReader:
     if former is not None and former.entry == entry:
         return former
-    if former is not None and former.entry.files == entry.files:
-        shared = former.shared
-    else:
+    shared = former.shared if former is not None else opened.get(entry.files[0].name)
+    if shared is None or shared.segment.entry.files != entry.files:
         segment = open_segment(objects, entry, dimensions=manifest.dimensions)
         if segment.sections.size_bytes <= VERIFIED_BYTES:
             segment.sections.verify()
-        shared = SearchableSegment(segment)
+        shared = opened[entry.files[0].name] = SearchableSegment(segment)
     return SegmentReader(shared, entry, deleted=read_deletes(objects, entry), l2=manifest.metric == "l2")
 
 

@@ -13,6 +13,7 @@ from sqlalchemy.engine import Connection, Row
 from ..errors import NotFound
 from ..ids import GenerationId, ManifestVersion
 from ..manifests import Manifest
+from .engine import Catalog
 from .tables import manifests, tags
 
 Operation = Literal["publish", "merge", "rollback", "fork"]
@@ -73,6 +74,14 @@ def hold_manifest(connection: Connection, generation_id: GenerationId, version: 
     if row is None:
         raise NotFound(f"version {version} of {generation_id} is not kept")
     return _with_tags(connection, generation_id, [row])[0]
+
+
+def is_kept(catalog: Catalog, generation_id: GenerationId, version: int) -> bool:
+    """Say whether a version is kept now."""
+    wanted = sa.select(manifests.c.version)
+    wanted = wanted.where(manifests.c.generation_id == generation_id, manifests.c.version == version)
+    with catalog.read() as connection:
+        return connection.scalar(wanted) is not None
 
 
 def list_manifests(

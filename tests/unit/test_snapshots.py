@@ -563,7 +563,7 @@ def test_the_least_used_snapshots_are_closed_above_the_capacity(tmp_path):
     for other in others:
         add_generation(store.catalog, tenant=TENANT, generation_id=other)
     store.add({"a": ["one"]})
-    size_bytes = snapshot_of(store).size_bytes
+    size_bytes = sum(snapshot_of(store).files.values())
     with cache_of(store, capacity_bytes=size_bytes) as cache:
         with cache.get(TENANT, others[0]), cache.get(TENANT, GENERATION) as held:
             pass
