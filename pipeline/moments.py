@@ -1,4 +1,4 @@
-"""Times in filters: what a number, an ISO 8601 time or a date means when it is compared with a built-in time.
+"""Times that callers write: what a number, an ISO 8601 time or a date means, alone or compared with a built-in time.
 
 The built-in times are instants, kept as seconds since 1970. A time of day is an instant too; a date alone is the whole
 day in UTC. Only built-in times are read so: what text of a document's metadata means is its owner's business.
@@ -30,11 +30,22 @@ def compared_in_time(op: CompareOp, key: str, value: Scalar) -> Filter:
         raise ValueError("it is a time: compare it with seconds since 1970, or with text such as 2024-05-31T12:00:00Z")
     if not isinstance(value, str):
         return Compare(op, key, value)
-    moment = datetime.fromisoformat(value.upper())
-    start = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    start = instant(value)
     if len(value) > len("2024-05-31"):
         return Compare(op, key, start)
     return _compared_with_day(op, key, start, start + DAY_S)
+
+
+def instant(text: str) -> float:
+    """Return the seconds since 1970 of an ISO 8601 time, or of the beginning of a day; without an offset in UTC.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if not _ISO.fullmatch(text):
+        raise ValueError(f"{text!r} is no date or time: write for example 2024-05-31 or 2024-05-31T12:00:00Z")
+    moment = datetime.fromisoformat(text.upper())
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def among_times(key: str, values: Sequence[Scalar]) -> Filter:

@@ -5,6 +5,7 @@ StorageError
 │   └── InvalidMetadata   likewise a metadata field: its name, or a value that cannot be compared exactly
 ├── FilterMismatch    a filter compares a field with a kind of value that no document holds there: change it
 ├── NotFound          the named thing does not exist
+│   └── NotKept           nor does the version of an index that was asked for: choose one of those that are told
 ├── AlreadyExists     the name is taken, or the object was written before
 ├── Conflict          the state does not allow it now: look again
 │   ├── Fenced        another writer holds the lease, or time ran out: stop and discard
@@ -34,6 +35,10 @@ class FilterMismatch(StorageError):
 
 class NotFound(StorageError):
     """Raised when the named tenant, collection, document, job or object does not exist."""
+
+
+class NotKept(NotFound):
+    """Raised when a version of a generation is past retention, or never was; the message says which are kept."""
 
 
 class AlreadyExists(StorageError):

@@ -22,7 +22,7 @@ from .graph_files import GraphView, check_links, open_graph
 from .ids import GenerationId, SegmentId, TenantId, new_id
 from .manifests import FileEntry, SegmentEntry, describe_file, file_entry
 from .objects import ObjectStore
-from .rows import Documents, Rows
+from .rows import DocumentRecord, Documents, Rows
 from .sections import Array, Sections, open_sections, write_sections
 
 SEGMENT_KIND = "segment"
@@ -149,13 +149,54 @@ def read_chunk_ids(objects: ObjectStore, entry: SegmentEntry) -> NDArray[np.uint
     return _column(sections, "chunk_id", "<u8", count=entry.row_count)
 
 
+@dataclass(frozen=True)
+class Chunks:
+    """The live chunks of a segment and whose they are."""
+
+    chunk_ids: NDArray[np.uint64]  # ascending
+    document: NDArray[np.uint32]  # positions in ``documents``
+    documents: Documents
+
+
+def read_chunks(objects: ObjectStore, entry: SegmentEntry) -> Chunks:
+    """Read which chunks are live and whose they are; reads nothing else. Raises as ``open_segment``."""
+    sections = _open_container(objects, entry.files[0], kind=SEGMENT_KIND)
+    chunk_ids = _column(sections, "chunk_id", "<u8", count=entry.row_count)
+    document = _column(sections, "document", "<u4", count=entry.row_count)
+    documents = Documents(sections.arrays["document_bytes"], sections.arrays["document_offsets"])
+    if entry.deleted_count:
+        dead = read_deletes(objects, entry)
+        chunk_ids, document = np.delete(chunk_ids, dead), np.delete(document, dead)
+    return Chunks(chunk_ids, document, documents)
+
+
 def read_document_rows(objects: ObjectStore, entry: SegmentEntry, *, document_ids: Iterable[str]) -> NDArray[np.uint32]:
     """Return the ascending live rows u32 of these documents; reads a few places of the file only.
 
     Raises:
         Damaged: the file or the tombstones are missing or not what was written.
     """
+    return _live_rows_of(objects, entry, _open_container(objects, entry.files[0], kind=SEGMENT_KIND), document_ids)
+
+
+def read_documents(
+    objects: ObjectStore, entry: SegmentEntry, *, document_ids: Iterable[str]
+) -> list[tuple[DocumentRecord, int]]:
+    """Return those of these documents that have a live chunk here, and how many; reads as little as possible.
+
+    Raises:
+        Damaged: the file or the tombstones are missing or not what was written.
+    """
     sections = _open_container(objects, entry.files[0], kind=SEGMENT_KIND)
+    rows = _live_rows_of(objects, entry, sections, document_ids)
+    owners, counts = np.unique(_column(sections, "document", "<u4", count=entry.row_count)[rows], return_counts=True)
+    documents = Documents(sections.arrays["document_bytes"], sections.arrays["document_offsets"])
+    return [(documents[owner], count) for owner, count in zip(owners.tolist(), counts.tolist(), strict=True)]
+
+
+def _live_rows_of(
+    objects: ObjectStore, entry: SegmentEntry, sections: Sections, document_ids: Iterable[str]
+) -> NDArray[np.uint32]:
     rows = find_rows(
         sections.arrays,
         documents=Documents(sections.arrays["document_bytes"], sections.arrays["document_offsets"]),

@@ -17,7 +17,7 @@ from weakref import WeakValueDictionary
 from .catalog.collections import GenerationInfo, generation_info, pointers
 from .catalog.engine import Catalog
 from .catalog.manifests import is_kept
-from .errors import Damaged, NotFound, NotYet, StorageError, Unavailable, Unsupported
+from .errors import Damaged, NotFound, NotKept, NotYet, StorageError, Unavailable, Unsupported
 from .hits import Hit
 from .ids import GenerationId, TenantId
 from .objects import ObjectStore
@@ -111,7 +111,7 @@ class SnapshotCache:
         The caller vouches for the tenant, and that the version is kept.
 
         Raises:
-            NotFound: the version is not kept any more.
+            NotKept: the version went since it was looked up.
             NotYet: somebody else opens it, and was not ready within ``timeout_s``.
             Damaged, Unsupported: it cannot be served.
             Unavailable: the catalog or the object store did not answer.
@@ -195,7 +195,9 @@ class SnapshotCache:
         except (Damaged, Unsupported) as error:
             if is_kept(self._catalog, generation.id, generation.version):
                 raise
-            raise NotFound(f"version {generation.version} is not kept any more") from error
+            raise NotKept(
+                f"version {generation.version} is not kept any more: list the versions, and choose another"
+            ) from error
         except OSError as error:
             raise Unavailable(f"generation {generation.id} could not be read: {error}. Try again.") from error
         with self._changed:

@@ -18,6 +18,7 @@ from penstock.storage.errors import (
     InvalidMetadata,
     InvalidName,
     NotFound,
+    NotKept,
     NotYet,
     Unavailable,
 )
@@ -33,6 +34,7 @@ CODES: tuple[tuple[type[Exception], str], ...] = (
     (InvalidFilter, "invalid_filter"),
     (FilterMismatch, "invalid_filter"),
     (InvalidQuery, "invalid_query"),
+    (NotKept, "version_not_kept"),
     (NotFound, "not_found"),
     (AlreadyExists, "already_exists"),
     (Conflict, "conflict"),

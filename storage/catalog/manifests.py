@@ -10,7 +10,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
-from ..errors import NotFound
+from ..errors import NotKept
 from ..ids import GenerationId, ManifestVersion
 from ..manifests import Manifest
 from .engine import Catalog
@@ -68,12 +68,21 @@ def record_manifest(connection: Connection, manifest: Manifest, *, name: str, or
 
 
 def hold_manifest(connection: Connection, generation_id: GenerationId, version: int) -> ManifestInfo:
-    """Return a version, which then stays until the transaction ends. Raises NotFound: it is not kept any more."""
+    """Return a version, which then stays until the transaction ends. Raises NotKept."""
     wanted = sa.select(manifests).where(manifests.c.generation_id == generation_id, manifests.c.version == version)
     row = connection.execute(wanted.with_for_update(read=True, key_share=True)).first()
     if row is None:
-        raise NotFound(f"version {version} of {generation_id} is not kept")
+        raise NotKept(f"version {version} is not kept any more: list the versions, and choose another")
     return _with_tags(connection, generation_id, [row])[0]
+
+
+def read_manifest_row(
+    connection: Connection, generation_id: GenerationId, *conditions: sa.ColumnElement[bool]
+) -> ManifestInfo | None:
+    """Return the highest kept version that meets the conditions."""
+    wanted = sa.select(manifests).where(manifests.c.generation_id == generation_id, *conditions)
+    row = connection.execute(wanted.order_by(manifests.c.version.desc()).limit(1)).first()
+    return None if row is None else _with_tags(connection, generation_id, [row])[0]
 
 
 def is_kept(catalog: Catalog, generation_id: GenerationId, version: int) -> bool:

@@ -12,6 +12,7 @@ from .manifests import hold_manifest
 from .tables import generations, tags
 
 _BEGINNING = re.compile(r"[a-z]")
+RESERVED = "current"  # what the newest version is called, whichever it is
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,8 @@ class TagInfo:
 
 def checked_tag(name: str) -> str:
     """Return ``name`` if it may name a version: never to be mistaken for a number or a time. Raises InvalidName."""
+    if name == RESERVED:
+        raise InvalidName(f"tag name {name!r} is not allowed: it means the newest version")
     if not _BEGINNING.match(name):
         raise InvalidName(f"tag name {name!r} is not allowed: it must begin with a letter a to z")
     return checked_name("tag", name)
@@ -35,7 +38,7 @@ def put_tag(
 
     Raises:
         InvalidName: of the tag.
-        NotFound: the version is not kept, or there is no such generation.
+        NotKept: the version. NotFound: there is no such generation.
         AlreadyExists: another version has the name.
     """
     # One at a time for a generation, so that two who tag see each other.

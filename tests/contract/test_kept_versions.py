@@ -161,7 +161,7 @@ def test_a_tag_names_one_version_and_moves_only_when_asked(catalog, collection):
     assert (newest.tags, oldest.tags) == (("a", "release"), ())
 
 
-@pytest.mark.parametrize("name", ["", "12", "2026-01-01", "Release", "a b", "-a", "a" * 65])
+@pytest.mark.parametrize("name", ["", "12", "2026-01-01", "current", "Release", "a b", "-a", "a" * 65])
 def test_a_tag_that_could_be_taken_for_a_number_or_a_time_is_refused(catalog, collection, name):
     publish(catalog, collection, version=1, at=10.0)
     with pytest.raises(InvalidName, match="tag name"):
@@ -169,7 +169,7 @@ def test_a_tag_that_could_be_taken_for_a_number_or_a_time_is_refused(catalog, co
 
 
 def test_a_version_that_is_not_kept_cannot_be_tagged_and_a_tag_that_is_not_there_not_removed(catalog, collection):
-    with pytest.raises(NotFound, match="version 1 of"):
+    with pytest.raises(NotFound, match="version 1 is not kept"):
         tag(catalog, collection, "release", 1)
     with catalog.write() as connection, pytest.raises(NotFound, match="no tag 'release'"):
         remove_tag(connection, collection.generation.id, name="release")

@@ -10,7 +10,7 @@ import pytest
 from penstock.storage.catalog.collections import GenerationInfo, generation_info
 from penstock.storage.catalog.manifests import list_manifests
 from penstock.storage.catalog.retention import Retention, expire_versions
-from penstock.storage.errors import Damaged, NotFound, Unavailable
+from penstock.storage.errors import Damaged, NotKept, Unavailable
 from penstock.storage.snapshots import SnapshotCache
 
 from ..storage_samples import GENERATION, TENANT, InterceptedObjects, Store, new_store
@@ -120,7 +120,7 @@ def test_a_version_that_ended_while_it_was_opened_is_not_found_and_one_that_is_d
             pass
         with store.catalog.write() as connection:
             expire_versions(connection, tenant=TENANT, now=1e12, retention=Retention(1, 0.0))
-        with pytest.raises(NotFound, match="version 1 is not kept any more"), cache.get_past(first):
+        with pytest.raises(NotKept, match="version 1 is not kept any more"), cache.get_past(first):
             pass
 
 
