@@ -19,6 +19,7 @@ from .wire import (
     CollectionList,
     Document,
     DocumentList,
+    IndexStats,
     Job,
     JobList,
     Known,
@@ -238,6 +239,11 @@ class Penstock:
             )
         path = self._path("collections", collection, "search")
         return self._transport.ask(path, SearchResult, body=asked.model_dump(exclude_defaults=True))
+
+    def index_stats(self, collection: str, *, probe: int = 0) -> IndexStats:
+        """Return the figures of a collection's index. ``probe``: how many rows to search for, which takes seconds."""
+        path = self._path("collections", collection, "index")
+        return self._transport.get(path, IndexStats, params={"probe": probe})
 
     # The installation
 

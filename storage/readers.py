@@ -204,6 +204,19 @@ class SegmentReader:
             return found
         return self._scan(query, mask, k=k, accepted=accepted, after=found)
 
+    def exactly(self, query: NDArray[np.float32], *, k: int, now: float) -> Found:
+        """Find the nearest rows by a scan of all that are live, whatever a search would do. Costs what that costs."""
+        mask = self.accepted(None, now=now)
+        accepted = self.segment.entry.row_count if mask is None else int(np.count_nonzero(mask))
+        if accepted == 0:
+            return Found(np.empty(0, np.int64), np.empty(0, np.float32), "none", 0)
+        return self._scan(query, mask, k=k, accepted=accepted)
+
+    def live_rows(self, *, now: float) -> NDArray[np.int64]:
+        """Return the ascending rows i64 that are neither deleted nor expired at ``now``."""
+        mask = self.accepted(None, now=now)
+        return np.arange(self.segment.entry.row_count) if mask is None else np.flatnonzero(mask)
+
     def _documents(self, filter: Filter) -> Bools:  # noqa: A002
         with self.shared.reading_fields():
             return evaluate(self.shared.fields, filter)

@@ -113,6 +113,12 @@ class Snapshot:
         hits = best_hits([(reader.segment, each) for reader, each in found if len(each.rows)], k=k)
         return hits, [_plan(reader.segment.entry, each) for reader, each in found]
 
+    def exactly(self, vector: ArrayLike, *, k: int, now: float) -> list[Hit]:
+        """Return the ``k`` best hits by a scan of every live row: what `search` is measured by."""
+        query = self._query(vector)
+        found = [(reader.segment, reader.exactly(query, k=k, now=now)) for reader in self.readers.values()]
+        return best_hits([(segment, each) for segment, each in found if len(each.rows)], k=k)
+
     def hold(self) -> bool:
         """Keep the snapshot open until `release`; False when it is closed already."""
         with self._lock:

@@ -16,9 +16,17 @@ from ..errors import Refused
 from .components import Components, open_components
 from .front import Front, error_response
 from .queries import refused_parameters
-from .routes import collections, documents, jobs, operations, search, tenants
+from .routes import collections, documents, index, jobs, operations, search, tenants
 
-ROUTERS = (search.router, documents.router, jobs.router, collections.router, tenants.router, operations.router)
+ROUTERS = (
+    search.router,
+    documents.router,
+    jobs.router,
+    collections.router,
+    index.router,
+    tenants.router,
+    operations.router,
+)
 
 
 def make_app(settings: Settings, *, components: Components | None = None) -> FastAPI:

@@ -32,9 +32,17 @@ class JobQuery(Request):
     )
 
 
+class IndexQuery(Request):
+    probe: int = Field(
+        default=0, ge=0, le=200, description="search for so many rows, for at most a few seconds, and tell the recall"
+    )
+
+
 def refused_parameters(problems: Sequence[Any]) -> Refused:
     """Return what to answer for query parameters, from the framework's list of what is wrong with them."""
     first = problems[0]
     name = str(first["loc"][-1])
-    known = dict.fromkeys([*DocumentsQuery.model_fields, *JobsQuery.model_fields, *JobQuery.model_fields])
+    known = dict.fromkeys(
+        [*DocumentsQuery.model_fields, *JobsQuery.model_fields, *JobQuery.model_fields, *IndexQuery.model_fields]
+    )
     return Refused(worded_problem(name, first["type"], first["msg"], known=known), param=name)

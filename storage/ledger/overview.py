@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -9,7 +10,7 @@ from sqlalchemy.engine import Connection
 from ..catalog.completion import OPEN_BATCH
 from ..catalog.engine import Catalog
 from ..catalog.tables import BATCH_STAGES, HAS_CACHE_HITS, IS_QUEUED, batches, generations, jobs, versions
-from ..ids import JobId, TenantId
+from ..ids import GenerationId, JobId, TenantId
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,33 @@ def overview(catalog: Catalog, *, max_jobs: int = 50) -> Overview:
             running_jobs=_running_jobs(connection, max_jobs=max_jobs),
             embedding_cache_hits=_cache_hits(connection),
         )
+
+
+@dataclass(frozen=True)
+class OpenMerge:
+    """A merge on its way: in ``stage`` merge it is being built, in stage swap it waits for the writer."""
+
+    stage: str
+    state: str
+    segments: int
+    attempts: int
+    created_at: float
+    error: str | None
+
+
+def open_merges(catalog: Catalog, generation_id: GenerationId) -> list[OpenMerge]:
+    """Return the merges of a generation that are not over; there is at most one."""
+    wanted = sa.select(batches).where(batches.c.generation_id == generation_id, batches.c.stage.in_(("merge", "swap")))
+    with catalog.read() as connection:
+        rows = connection.execute(wanted.where(batches.c.state.in_(OPEN_BATCH)).order_by(batches.c.id)).all()
+    return [
+        OpenMerge(row.stage, row.state, _inputs(row.details), row.attempts, row.created_at, row.error) for row in rows
+    ]
+
+
+def _inputs(details: Mapping[str, Any] | None) -> int:
+    found = details or {}
+    return len(found.get("inputs", found.get("segments", ())))
 
 
 def models_in_use(catalog: Catalog) -> list[tuple[str, int]]:
