@@ -49,6 +49,7 @@ COMMANDS = [
     ["collections", "delete"],
     ["documents", "list"],
     ["documents", "show"],
+    ["index", "stats"],
     ["jobs", "list"],
     ["jobs", "show"],
     ["jobs", "cancel"],
