@@ -11,6 +11,7 @@ import httpx
 from pydantic import ValidationError
 
 from .errors import Busy, Invalid
+from .snapshots import Snapshots
 from .transport import Transport
 from .uploads import Upload, form_part
 from .wire import (
@@ -54,7 +55,7 @@ def _worded() -> Iterator[None]:
         raise Invalid(f"field {field!r}: {first['msg'].lower()}", code="invalid_request", param=field) from error
 
 
-class Penstock:
+class Penstock(Snapshots):
     """One tenant of one Penstock server.
 
     Every method raises the errors of ``penstock.client.errors``. Safe to use from several threads.
@@ -214,7 +215,7 @@ class Penstock:
 
     # Searching
 
-    def search(
+    def search(  # noqa: PLR0913  (the parts of a search are what they are)
         self,
         collection: str,
         query: str | None = None,
@@ -224,9 +225,16 @@ class Penstock:
         filter: Mapping[str, Any] | str | None = None,  # noqa: A002 the wire's own word
         ef: int | None = None,
         min_token: str | None = None,
+        version: int | None = None,
+        tag: str | None = None,
+        as_of: float | str | None = None,
         explain: bool = False,
     ) -> SearchResult:
-        """Search by text or by vector. ``min_token`` of a job waits until its documents are searchable."""
+        """Search by text or by vector. ``min_token`` of a job waits until its documents are searchable.
+
+        By default the newest version is searched; ``version``, ``tag`` or ``as_of`` (seconds since 1970 or ISO 8601)
+        choose another, and are refused with ``NotFound`` when that is not kept any more.
+        """
         with _worded():
             asked = SearchQuery(
                 query=query,
@@ -235,6 +243,9 @@ class Penstock:
                 filter=dict(filter) if isinstance(filter, Mapping) else filter,
                 ef=ef,
                 min_token=min_token,
+                version=version,
+                tag=tag,
+                as_of=as_of,
                 explain=explain,
             )
         path = self._path("collections", collection, "search")

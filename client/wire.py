@@ -204,6 +204,12 @@ class SearchQuery(Request):
         default=None, ge=1, le=4096, description="how wide a graph is searched: higher finds more, slower"
     )
     min_token: str | None = Field(default=None, description="wait until the snapshot covers this token")
+    version: int | None = Field(default=None, ge=0, le=10**18, description="search this version of the collection")
+    tag: str | None = Field(default=None, min_length=1, max_length=64, description="search the version of this tag")
+    as_of: float | str | None = Field(
+        default=None,
+        description="search what was current, and not expired, at this time: seconds since 1970, or ISO 8601",
+    )
     explain: bool = False
 
 
@@ -296,6 +302,78 @@ class IndexStats(Answer):
     merges: list[MergeStats]
     segments: list[SegmentStats]
     probe: ProbeStats | None = Field(description="null when none was asked for")
+
+
+# Snapshots: the versions of a collection
+
+
+class SnapshotOrigin(Answer):
+    """The version whose segments a rollback or a fork began with."""
+
+    generation: str
+    version: int
+
+
+class Snapshot(Answer):
+    """One version of a collection that is kept."""
+
+    version: int
+    operation: Literal["publish", "merge", "rollback", "fork"] = Field(description="what made it")
+    origin: SnapshotOrigin | None
+    current: bool
+    created_at: float
+    followed_at: float | None = Field(description="when the next version came")
+    segments: int
+    chunks: int
+    size_bytes: int = Field(description="of all its files, those that other versions share included")
+    tags: list[str] = Field(description="names that keep it from being forgotten")
+    token: str
+
+
+class SnapshotSegment(Answer):
+    id: str
+    kind: Literal["flat", "graph"]
+    chunks: int = Field(description="live ones")
+    deleted: int
+    size_bytes: int
+
+
+class SnapshotDetails(Snapshot):
+    parts: list[SnapshotSegment]
+
+
+class SnapshotList(Answer):
+    """Newest first. ``last_version`` as ``before`` gives the next page."""
+
+    data: list[Snapshot]
+    has_more: bool
+    last_version: int | None
+
+
+class DocumentChange(Answer):
+    """A document that two versions of a collection serve differently."""
+
+    id: str
+    source: str
+    title: str | None
+    change: Literal["added", "changed", "removed"]
+    version_before: int | None = Field(description="number of the document's version")
+    version_after: int | None
+    chunks_before: int
+    chunks_after: int
+
+
+class SnapshotDiff(Answer):
+    """``added``, ``changed`` and ``removed`` count all; ``last_id`` as ``after`` gives the next page of documents."""
+
+    before: int
+    after: int
+    added: int
+    changed: int
+    removed: int
+    documents: list[DocumentChange]
+    has_more: bool
+    last_id: str | None
 
 
 # Lists, status, errors

@@ -63,6 +63,7 @@ def retrieve(  # noqa: PLR0913  (the parts of a search are what they are)
     filter: "Filter | None" = None,  # noqa: A002  (the word of the grammar)
     ef: int | None = None,
     min_version: int = 0,
+    at: "GenerationInfo | None" = None,
     timeout_s: float = 5.0,
     now: float,
     explain: bool = False,
@@ -75,6 +76,7 @@ def retrieve(  # noqa: PLR0913  (the parts of a search are what they are)
         k: 1 to ``max_k``, the setting of this server; fewer hits mean that there are no more.
         ef: how wide graphs are walked, up to `MAX_EF`; by default 64, or twice ``k`` where that is more.
         min_version: a version of the generation that the search must cover; ``timeout_s`` is how long to wait for it.
+        at: the generation as it was at the version to search; by default the newest version that serves.
         now: seconds since 1970; what expired by then is not found.
 
     Raises:
@@ -86,7 +88,12 @@ def retrieve(  # noqa: PLR0913  (the parts of a search are what they are)
     query = _query(embedder_for, collection.generation, text=text, vector=vector)
     embedded = time.perf_counter()
     generation = collection.generation
-    with snapshots.get(collection.tenant_id, generation.id, min_version=min_version, timeout_s=timeout_s) as snapshot:
+    taking = (
+        snapshots.get(collection.tenant_id, generation.id, min_version=min_version, timeout_s=timeout_s)
+        if at is None
+        else snapshots.get_past(at, timeout_s=timeout_s)
+    )
+    with taking as snapshot:
         taken = time.perf_counter()
         hits, plan = snapshot.explained(query, k=k, filter=filter, ef=ef or max(LEAST_EF, 2 * k), now=now)
         version = snapshot.version

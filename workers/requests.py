@@ -59,6 +59,9 @@ class SearchRequest(Request):
     filter: Any = None
     ef: int | None = None
     min_token: str | None = None
+    version: int | None = Field(default=None, ge=0, le=10**18)
+    tag: str | None = None
+    as_of: float | str | None = None  # seconds since 1970, or ISO 8601
     timeout_s: float = Field(default=5.0, ge=0.0, le=30.0)
 
 

@@ -13,12 +13,14 @@ from typing import Any
 
 from penstock.pipeline.errors import EmbeddingError
 from penstock.pipeline.filters import parse_filter
+from penstock.pipeline.references import chosen_reference
 from penstock.pipeline.retrieval import Retrieval, retrieve
 from penstock.settings import wiring
 from penstock.settings.logs import log_failure
 from penstock.settings.model import Settings
 from penstock.storage import kernels
 from penstock.storage.catalog.collections import CollectionInfo, get_collection
+from penstock.storage.catalog.references import generation_at
 from penstock.storage.ids import GenerationId, JobId, ManifestVersion, TenantId
 from penstock.storage.intake import accept
 from penstock.storage.limits import MAX_EF
@@ -76,7 +78,10 @@ class Searcher:
     def _search(self, asked: SearchRequest) -> dict[str, Any]:
         began = time.perf_counter()
         components = self._components
-        collection = self._collection(asked.tenant, asked.collection)
+        collection, now = self._collection(asked.tenant, asked.collection), components.clock()
+        wanted = chosen_reference(
+            version=asked.version, tag=asked.tag, as_of=asked.as_of, now=now, min_token=asked.min_token
+        )
         found = retrieve(
             components.embedders.of,
             self._snapshots,
@@ -88,8 +93,9 @@ class Searcher:
             filter=None if asked.filter is None else parse_filter(asked.filter),
             ef=asked.ef or min(MAX_EF, max(self._settings.search.ef, 2 * asked.k)),
             min_version=_wanted_version(asked.min_token, collection),
+            at=None if wanted is None else generation_at(components.catalog, collection.generation, wanted),
             timeout_s=asked.timeout_s,
-            now=components.clock(),
+            now=now if wanted is None or wanted.as_of is None else wanted.as_of,
         )
         return _result(found, took_ms=(time.perf_counter() - began) * 1e3)
 

@@ -29,23 +29,45 @@ Filter = Annotated[
     ),
 ]
 
+Version = Annotated[int | None, typer.Option("--version", min=0, help="Search this version of the collection.")]
+Tag = Annotated[str | None, typer.Option("--tag", help="Search the version that has this tag.")]
+AsOf = Annotated[
+    str | None,
+    typer.Option(
+        "--as-of",
+        help="Search what was current, and not expired, then: a date or time in ISO 8601 (UTC unless it says "
+        "otherwise), or seconds since 1970.",
+    ),
+]
+
 
 def search(
     text: Text,
     k: K = 5,
     filters: Filter = None,
+    version: Version = None,
+    tag: Tag = None,
+    as_of: AsOf = None,
     collection: Collection = "default",
     url: Url = None,
     key: Key = None,
     tenant: Tenant = "default",
     as_json: Json = False,
 ) -> None:
-    """Search a collection by meaning."""
+    """Search a collection by meaning, by default its newest version."""
     query = " ".join(text)
     if not query.strip():
         raise UsageError("the search text is empty: say what to look for")
     with connect(url, key, tenant) as client:
-        result = client.search(collection, query, k=k, filter=parse_filters(filters or []))
+        result = client.search(
+            collection,
+            query,
+            k=k,
+            filter=parse_filters(filters or []),
+            version=version,
+            tag=tag,
+            as_of=parse_moment(as_of),
+        )
     if as_json:
         print_json(result)
     else:
@@ -72,6 +94,14 @@ def parse_filters(given: list[str]) -> dict[str, Any] | str | None:
             f'--filter is not JSON: {error}; write for example {{"type": "eq", "key": "lang", "value": "en"}}'
         ) from error
     return trees[0] if len(trees) == 1 else {"type": "and", "filters": trees}
+
+
+def parse_moment(given: str | None) -> float | str | None:
+    """Return seconds as a number; the server reads everything else."""
+    try:
+        return None if given is None else float(given)
+    except ValueError:
+        return given
 
 
 def show_result(result: "SearchResult", query: str) -> None:

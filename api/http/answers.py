@@ -9,7 +9,10 @@ from starlette.responses import Response
 from penstock.storage.catalog.collections import CollectionInfo
 from penstock.storage.catalog.documents import DocumentInfo
 from penstock.storage.catalog.jobs import JobInfo
+from penstock.storage.catalog.manifests import ManifestInfo
 from penstock.storage.catalog.tenants import TenantInfo
+from penstock.storage.differences import Change
+from penstock.storage.manifests import SegmentEntry
 from penstock.storage.tokens import token_of
 
 JSON = "application/json"
@@ -80,6 +83,47 @@ def job(info: JobInfo) -> dict[str, Any]:
         "cache_hits": info.cache_hits,
         "unchanged": info.unchanged,
         "token": token_of(*info.token) if info.token else None,
+    }
+
+
+def snapshot(info: ManifestInfo) -> dict[str, Any]:
+    origin = info.origin
+    return {
+        "version": info.version,
+        "operation": origin.operation,
+        "origin": None if origin.version is None else {"generation": origin.generation_id, "version": origin.version},
+        "current": info.followed_at is None,
+        "created_at": info.created_at,
+        "followed_at": info.followed_at,
+        "segments": info.segment_count,
+        "chunks": info.live_chunks,
+        "size_bytes": info.size_bytes,
+        "tags": list(info.tags),
+        "token": token_of(info.generation_id, info.version),
+    }
+
+
+def snapshot_part(entry: SegmentEntry) -> dict[str, Any]:
+    return {
+        "id": entry.id,
+        "kind": entry.kind,
+        "chunks": entry.live_count,
+        "deleted": entry.deleted_count,
+        "size_bytes": sum(file.size_bytes for file in entry.all_files),
+    }
+
+
+def change(one: Change) -> dict[str, Any]:
+    before, after = one.before, one.after
+    return {
+        "id": one.document.document_id,
+        "source": one.document.source,
+        "title": one.document.title,
+        "change": "added" if before is None else "removed" if after is None else "changed",
+        "version_before": before and before.document.number,
+        "version_after": after and after.document.number,
+        "chunks_before": before.chunks if before else 0,
+        "chunks_after": after.chunks if after else 0,
     }
 
 

@@ -16,7 +16,7 @@ from ..errors import Refused
 from .components import Components, open_components
 from .front import Front, error_response
 from .queries import refused_parameters
-from .routes import collections, documents, index, jobs, operations, search, tenants
+from .routes import collections, documents, index, jobs, operations, search, snapshots, tenants
 
 ROUTERS = (
     search.router,
@@ -24,6 +24,7 @@ ROUTERS = (
     jobs.router,
     collections.router,
     index.router,
+    snapshots.router,
     tenants.router,
     operations.router,
 )

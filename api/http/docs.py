@@ -33,6 +33,11 @@ TAGS = [
     {"name": "documents", "description": "Submit documents and see what became of them."},
     {"name": "jobs", "description": "Follow or cancel submissions."},
     {"name": "collections", "description": "Named sets of documents with one embedding model."},
+    {
+        "name": "snapshots",
+        "description": "The versions of a collection. One is named by its number, a tag, `current`, or an ISO 8601 "
+        "date or time at which it was current.",
+    },
     {"name": "tenants", "description": "Units of isolation."},
     {"name": "operations", "description": "For those who run the server."},
 ]

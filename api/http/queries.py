@@ -38,11 +38,27 @@ class IndexQuery(Request):
     )
 
 
+class SnapshotsQuery(Request):
+    before: int | None = Field(default=None, ge=1, description="`last_version` of the page before")
+    limit: int = Field(default=100, ge=1, le=1000)
+
+
+class DiffQuery(Request):
+    to: str = Field(default="current", min_length=1, max_length=64, description="the later version; any name of it")
+    after: str | None = Field(default=None, pattern="^[a-z0-9_]{1,64}$", description="`last_id` of the page before")
+    limit: int = Field(default=1000, ge=1, le=10_000)
+
+
+class TagQuery(Request):
+    move: bool = Field(default=False, description="take the name from another version")
+
+
+QUERIES = (DocumentsQuery, JobsQuery, JobQuery, IndexQuery, SnapshotsQuery, DiffQuery, TagQuery)
+
+
 def refused_parameters(problems: Sequence[Any]) -> Refused:
     """Return what to answer for query parameters, from the framework's list of what is wrong with them."""
     first = problems[0]
     name = str(first["loc"][-1])
-    known = dict.fromkeys(
-        [*DocumentsQuery.model_fields, *JobsQuery.model_fields, *JobQuery.model_fields, *IndexQuery.model_fields]
-    )
+    known = dict.fromkeys(name for query in QUERIES for name in query.model_fields)
     return Refused(worded_problem(name, first["type"], first["msg"], known=known), param=name)

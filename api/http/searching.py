@@ -13,9 +13,11 @@ from pydantic_core import to_json
 
 from penstock.client.wire import SearchQuery
 from penstock.pipeline.filters import parse_filter
+from penstock.pipeline.references import chosen_reference
 from penstock.pipeline.retrieval import MAX_EF, Retrieval, retrieve
 from penstock.storage.catalog.collections import CollectionInfo
-from penstock.storage.errors import NotFound
+from penstock.storage.catalog.references import generation_at
+from penstock.storage.errors import NotFound, NotKept
 from penstock.storage.ids import ManifestVersion
 from penstock.storage.tokens import read_token, token_of
 
@@ -63,6 +65,8 @@ def threads_for(components: Components, tenant: str, name: str, asked: SearchQue
     info = components.lookups.remembered(tenant, name)
     if info is None:
         return components.patient
+    if asked.version is not None or asked.tag is not None or asked.as_of is not None:
+        return components.patient  # the catalog has to be asked which version that is
     remote = info.generation.model.startswith(REMOTE)
     return components.patient if remote and asked.query is not None else components.searches
 
@@ -76,13 +80,18 @@ def search(components: Components, tenant: str, name: str, asked: SearchQuery) -
     """
     try:
         return _search(components, components.lookups.collection(tenant, name), asked)
+    except NotKept:
+        raise
     except NotFound:  # the generation went since the collection was looked up
         components.lookups.forget(tenant, name)
         return _search(components, components.lookups.collection(tenant, name), asked)
 
 
 def _search(components: Components, info: CollectionInfo, asked: SearchQuery) -> bytes:
-    started, chosen = time.perf_counter(), components.settings.search
+    started, chosen, now = time.perf_counter(), components.settings.search, components.clock()
+    wanted = chosen_reference(
+        version=asked.version, tag=asked.tag, as_of=asked.as_of, now=now, min_token=asked.min_token
+    )
     found = retrieve(
         components.embedders.of,
         components.snapshots,
@@ -93,7 +102,8 @@ def _search(components: Components, info: CollectionInfo, asked: SearchQuery) ->
         max_k=chosen.max_k,
         filter=None if asked.filter is None else parse_filter(asked.filter),
         ef=asked.ef or min(MAX_EF, max(chosen.ef, 2 * asked.k)),
-        now=components.clock(),
+        at=None if wanted is None else generation_at(components.catalog, info.generation, wanted),
+        now=now if wanted is None or wanted.as_of is None else wanted.as_of,
         explain=asked.explain,
     )
     answer: dict[str, Any] = {

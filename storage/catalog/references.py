@@ -1,13 +1,14 @@
 """Which version somebody means: by number, by tag, or the one that was current at a moment. It opens nothing."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ..errors import NotKept
-from ..ids import GenerationId
+from ..ids import GenerationId, ManifestVersion
+from .collections import GenerationInfo
 from .engine import Catalog
 from .manifests import ManifestInfo, read_manifest_row
 from .tables import manifests, tags
@@ -18,7 +19,10 @@ _TAGS_TOLD = 10
 
 @dataclass(frozen=True)
 class Reference:
-    """At most one is given; none means the current version. ``as_of`` is in seconds since 1970."""
+    """At most one is given; none means the current version.
+
+    Version 0 is from before the first. ``as_of`` is in seconds since 1970.
+    """
 
     version: int | None = None
     tag: str | None = None
@@ -38,9 +42,19 @@ def find_version(catalog: Catalog, generation_id: GenerationId, reference: Refer
         return read_version(connection, generation_id, reference)
 
 
+def generation_at(catalog: Catalog, generation: GenerationInfo, reference: Reference) -> GenerationInfo:
+    """Return the generation as it was when the version that is meant was its current one. Raises NotKept."""
+    found = find_version(catalog, generation.id, reference)
+    if found is None:
+        return replace(generation, manifest=None, version=ManifestVersion(0))
+    return replace(generation, manifest=found.name, version=found.version)
+
+
 def read_version(connection: Connection, generation_id: GenerationId, reference: Reference) -> ManifestInfo | None:
     """Do what `find_version` does, in a transaction of the caller."""
     mine = manifests.c.generation_id == generation_id
+    if reference.version == 0:
+        return None
     if reference == CURRENT:
         return read_manifest_row(connection, generation_id, manifests.c.followed_at.is_(None))
     if reference.version is not None:

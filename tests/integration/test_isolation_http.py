@@ -32,6 +32,8 @@ def theirs(service: Service):
             "document": document.id,
             "token": other.collection("shared").token,
             "collection": collection.id,
+            "version": "1",
+            "tag": "mine",
         }
 
 
@@ -42,6 +44,12 @@ ROUTES = [
     ("POST", "/collections/theirs/documents", "theirs", "nothing"),
     ("POST", "/collections/theirs/documents:known", "theirs", "nothing"),
     ("POST", "/collections/theirs/search", "theirs", "nothing"),
+    ("GET", "/collections/theirs/index", "theirs", "nothing"),
+    ("GET", "/collections/theirs/snapshots", "theirs", "nothing"),
+    ("GET", "/collections/theirs/snapshots/{version}", "theirs", "nothing"),
+    ("GET", "/collections/theirs/snapshots/{version}/diff", "theirs", "nothing"),
+    ("PUT", "/collections/theirs/snapshots/{version}/tags/{tag}", "theirs", "nothing"),
+    ("DELETE", "/collections/theirs/snapshots/{version}/tags/{tag}", "theirs", "nothing"),
     ("GET", "/collections/shared/documents/{document}", "{document}", "doc_nothing"),
     ("GET", "/jobs/{job}", "{job}", "job_nothing"),
     ("POST", "/jobs/{job}/cancel", "{job}", "job_nothing"),

@@ -53,6 +53,11 @@ COMMANDS = [
     ["jobs", "list"],
     ["jobs", "show"],
     ["jobs", "cancel"],
+    ["snapshots", "list"],
+    ["snapshots", "show"],
+    ["snapshots", "diff"],
+    ["snapshots", "tag"],
+    ["snapshots", "untag"],
     ["tenants", "list"],
     ["tenants", "create"],
     ["config", "show"],
@@ -160,7 +165,7 @@ class Server:
         if self.raises is not None:
             raise self.raises
 
-    def search(self, collection, query, *, k, filter=None):  # noqa: A002
+    def search(self, collection, query, *, k, filter=None, version=None, tag=None, as_of=None):  # noqa: A002
         self._note("search", collection, query, k, filter)
         return SearchResult(hits=[HIT], version=3, token="gen_1:3", took_ms=1.25)
 

@@ -1,0 +1,165 @@
+"""`penstock snapshots`: the versions of a collection, kept for a while and for as long as a tag names them."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .connection import connect
+from .options import Collection, Json, Key, Limit, Tenant, Url
+from .output import console, count, plain, print_json, size, table, when
+
+if TYPE_CHECKING:
+    from penstock.client.wire import Snapshot, SnapshotDetails, SnapshotDiff
+
+app = typer.Typer(
+    name="snapshots", help="List, show, compare, tag and restore the versions of a collection.", no_args_is_help=True
+)
+
+NAMES = "a number, a tag, current, or a date or time in ISO 8601 at which it was current"
+Named = Annotated[str, typer.Argument(help=f"The version: {NAMES}.", show_default=False)]
+TagName = Annotated[str, typer.Argument(help="Name of the tag: a letter, then a-z, 0-9, - and _.", show_default=False)]
+CHANGES = {"added": "green", "changed": "yellow", "removed": "red"}
+
+
+@app.command("list")
+def list_(
+    limit: Limit = 20,
+    collection: Collection = "default",
+    url: Url = None,
+    key: Key = None,
+    tenant: Tenant = "default",
+    as_json: Json = False,
+) -> None:
+    """List the versions that are kept, the newest first."""
+    with connect(url, key, tenant) as client:
+        page = client.snapshots(collection, limit=limit)
+    if as_json:
+        print_json(page)
+        return
+    rows = table("version", "made", "by", "chunks", "segments", "size", "tags", right=("version", "chunks", "segments"))
+    for one in page.data:
+        number = f"{one.version} [green]*[/]" if one.current else str(one.version)
+        tags = ", ".join(one.tags)
+        rows.add_row(
+            number,
+            when(one.created_at),
+            _made_by(one),
+            f"{one.chunks:,}",
+            str(one.segments),
+            size(one.size_bytes),
+            tags,
+        )
+    console().print(rows if page.data else f"collection {collection!r} has no version yet: ingest documents first")
+    if page.has_more:
+        console().print(f"[dim]older versions are kept too: --limit {min(1000, 10 * limit)} shows more[/]")
+
+
+@app.command("show")
+def show(
+    version: Named = "current",
+    collection: Collection = "default",
+    url: Url = None,
+    key: Key = None,
+    tenant: Tenant = "default",
+    as_json: Json = False,
+) -> None:
+    """Show one version and its segments; by default the current one."""
+    with connect(url, key, tenant) as client:
+        found = client.snapshot(collection, version)
+    print_json(found) if as_json else _show(found)
+
+
+@app.command("diff")
+def diff(
+    before: Named,
+    after: Annotated[str, typer.Argument(help="The later version.")] = "current",
+    limit: Limit = 100,
+    collection: Collection = "default",
+    url: Url = None,
+    key: Key = None,
+    tenant: Tenant = "default",
+    as_json: Json = False,
+) -> None:
+    """Show which documents the later version serves otherwise than the earlier one."""
+    with connect(url, key, tenant) as client:
+        found = client.diff(collection, before, after, limit=limit)
+    print_json(found) if as_json else _show_diff(found)
+
+
+@app.command("tag")
+def tag(
+    version: Named,
+    name: TagName,
+    move: Annotated[bool, typer.Option("--move", help="Take the name from the version that has it.")] = False,
+    collection: Collection = "default",
+    url: Url = None,
+    key: Key = None,
+    tenant: Tenant = "default",
+    as_json: Json = False,
+) -> None:
+    """Give a version a name. It is kept for as long as it has one."""
+    with connect(url, key, tenant) as client:
+        tagged = client.tag(collection, version, name, move=move)
+    if as_json:
+        print_json(tagged)
+    else:
+        console().print(f"version {tagged.version} of {collection!r} is kept as {name!r}")
+
+
+@app.command("untag")
+def untag(
+    name: TagName,
+    collection: Collection = "default",
+    url: Url = None,
+    key: Key = None,
+    tenant: Tenant = "default",
+    as_json: Json = False,
+) -> None:
+    """Remove a name. Its version is then kept only as long as others of its age."""
+    with connect(url, key, tenant) as client:
+        client.untag(collection, name)
+    print_json({"removed": name}) if as_json else console().print(f"tag {name!r} is removed")
+
+
+def _made_by(one: "Snapshot") -> str:
+    if one.origin is None:
+        return one.operation
+    return f"{one.operation} {'to' if one.operation == 'rollback' else 'of'} {one.origin.version}"
+
+
+def _show(one: "SnapshotDetails") -> None:
+    rows = table("", "")
+    rows.show_header = False
+    until = "now" if one.followed_at is None else when(one.followed_at)
+    for label, value in (
+        ("version", f"{one.version}{', the current one' if one.current else ''}"),
+        ("made by", _made_by(one)),
+        ("current", f"from {when(one.created_at)} to {until}"),
+        ("tags", ", ".join(one.tags) or "-"),
+        ("chunks", f"{one.chunks:,}"),
+        ("size", size(one.size_bytes)),
+    ):
+        rows.add_row(f"[dim]{label}[/]", value)
+    console().print(rows)
+    parts = table("segment", "kind", "chunks", "deleted", "size", right=("chunks", "deleted"))
+    for part in one.parts:
+        parts.add_row(plain(part.id), part.kind, f"{part.chunks:,}", f"{part.deleted:,}", size(part.size_bytes))
+    if one.parts:
+        console().print(parts)
+
+
+def _show_diff(found: "SnapshotDiff") -> None:
+    out = console()
+    rows = table("", "document", "version", "chunks")
+    for one in found.documents:
+        versions = " → ".join(
+            "-" if number is None else str(number) for number in (one.version_before, one.version_after)
+        )
+        word = f"[{CHANGES[one.change]}]{one.change}[/]"
+        rows.add_row(word, plain(one.source), versions, f"{one.chunks_before} → {one.chunks_after}")
+    if found.documents:
+        out.print(rows)
+    told = ", ".join(f"{number:,} {word}" for word in CHANGES if (number := getattr(found, word)))
+    out.print(f"version {found.before} → {found.after}: {told or 'no document differs'}")
+    if found.has_more:
+        out.print(f"[dim]the first {count(len(found.documents), 'document')}: --limit shows more[/]")

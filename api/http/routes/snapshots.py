@@ -1,0 +1,182 @@
+"""Routes: the versions of a collection."""
+
+from typing import Annotated, Any
+
+import anyio.to_thread
+from fastapi import APIRouter, Query, Request
+from starlette.responses import Response
+
+from penstock.client import wire
+from penstock.pipeline.references import parse_reference
+from penstock.storage.catalog.collections import CollectionInfo
+from penstock.storage.catalog.engine import Catalog
+from penstock.storage.catalog.manifests import ManifestInfo, is_kept, list_manifests
+from penstock.storage.catalog.references import find_version
+from penstock.storage.catalog.tags import put_tag, remove_tag
+from penstock.storage.differences import compare
+from penstock.storage.errors import Damaged, NotFound, NotKept
+from penstock.storage.manifests import Manifest, read_manifest
+
+from ...errors import Refused
+from .. import answers
+from ..components import Components, components_of
+from ..lookups import find_collection
+from ..queries import DiffQuery, SnapshotsQuery, TagQuery
+
+router = APIRouter(tags=["snapshots"])
+SNAPSHOTS = "/v1/tenants/{tenant}/collections/{collection}/snapshots"
+SNAPSHOT = SNAPSHOTS + "/{snapshot}"
+
+
+@router.get(SNAPSHOTS, response_model=wire.SnapshotList, summary="List the versions that are kept, newest first")
+async def list_page(
+    request: Request, tenant: str, collection: str, query: Annotated[SnapshotsQuery, Query()]
+) -> Response:
+    return answers.answer(await components_of(request).call(_page, tenant, collection, query))
+
+
+@router.get(SNAPSHOT, response_model=wire.SnapshotDetails, summary="Show a version and its segments")
+async def show(request: Request, tenant: str, collection: str, snapshot: str) -> Response:
+    return await _in_thread(request, _details, tenant, collection, snapshot)
+
+
+@router.get(
+    SNAPSHOT + "/diff",
+    response_model=wire.SnapshotDiff,
+    summary="Compare two versions document by document",
+    description="From the version in the path to the one in `to`. Only what differs is read.",
+)
+async def diff(
+    request: Request, tenant: str, collection: str, snapshot: str, query: Annotated[DiffQuery, Query()]
+) -> Response:
+    return await _in_thread(request, _diff, tenant, collection, snapshot, query)
+
+
+@router.put(
+    SNAPSHOT + "/tags/{tag}",
+    response_model=wire.SnapshotDetails,
+    summary="Give a version a name, which keeps it",
+    description="409 when another version has the name, unless it is to `move`. Twice is harmless.",
+)
+async def tag(
+    request: Request, tenant: str, collection: str, snapshot: str, tag: str, query: Annotated[TagQuery, Query()]
+) -> Response:
+    return await _in_thread(request, _tagged, tenant, collection, snapshot, tag, query.move)
+
+
+@router.delete(
+    SNAPSHOT + "/tags/{tag}",
+    status_code=204,
+    summary="Remove a name from a version",
+    description="Whether the version stays is then up to retention.",
+)
+async def untag(request: Request, tenant: str, collection: str, snapshot: str, tag: str) -> Response:
+    components = components_of(request)
+    await anyio.to_thread.run_sync(_untag, components, tenant, collection, snapshot, tag, limiter=components.reads)
+    return Response(status_code=204)
+
+
+async def _in_thread(request: Request, work: Any, *args: Any) -> Response:
+    components = components_of(request)
+    answer = await anyio.to_thread.run_sync(work, components, *args, limiter=components.reads)
+    return answers.answer(answer)
+
+
+def _page(catalog: Catalog, tenant: str, name: str, query: SnapshotsQuery) -> dict[str, Any]:
+    generation = find_collection(catalog, tenant, name).generation
+    with catalog.read() as connection:
+        found = list_manifests(connection, generation.id, before=query.before, limit=query.limit + 1)
+    shown = [answers.snapshot(info) for info in found[: query.limit]]
+    last = shown[-1]["version"] if shown else None
+    return {"data": shown, "has_more": len(found) > query.limit, "last_version": last}
+
+
+def _details(components: Components, tenant: str, name: str, snapshot: str) -> dict[str, Any]:
+    collection = find_collection(components.catalog, tenant, name)
+    info = _found(components, collection, snapshot)
+    return answers.snapshot(info) | {"parts": [answers.snapshot_part(entry) for entry in _read(components, info)]}
+
+
+def _diff(components: Components, tenant: str, name: str, snapshot: str, query: DiffQuery) -> dict[str, Any]:
+    collection = find_collection(components.catalog, tenant, name)
+    before = _known(components, collection, snapshot, param="snapshot")
+    after = _known(components, collection, query.to, param="to")
+    try:
+        changes = compare(components.objects, _manifest(components, before), _manifest(components, after))
+    except Damaged:
+        _require_kept(components, before, after)
+        raise
+    told = [answers.change(one) for one in changes]
+    counts = {word: sum(one["change"] == word for one in told) for word in ("added", "changed", "removed")}
+    following = [one for one in told if query.after is None or one["id"] > query.after]
+    page = answers.page(following, limit=query.limit)
+    return {
+        "before": before.version if before else 0,
+        "after": after.version if after else 0,
+        **counts,
+        "documents": page["data"],
+        "has_more": page["has_more"],
+        "last_id": page["last_id"],
+    }
+
+
+def _tagged(components: Components, tenant: str, name: str, snapshot: str, tag: str, move: bool) -> dict[str, Any]:
+    collection = find_collection(components.catalog, tenant, name)
+    info = _found(components, collection, snapshot)
+    with components.catalog.write("tag") as connection:
+        put_tag(
+            connection,
+            info.generation_id,
+            name=tag,
+            version=info.version,
+            move=move,
+            now=components.clock(),
+        )
+    return _details(components, tenant, name, str(info.version))
+
+
+def _untag(components: Components, tenant: str, name: str, snapshot: str, tag: str) -> None:
+    collection = find_collection(components.catalog, tenant, name)
+    info = _found(components, collection, snapshot)
+    if tag not in info.tags:
+        raise NotFound(f"version {info.version} has no tag {tag!r}")
+    with components.catalog.write("untag") as connection:
+        remove_tag(connection, info.generation_id, name=tag)
+
+
+def _found(components: Components, collection: CollectionInfo, snapshot: str) -> ManifestInfo:
+    """Return the version; unlike `_known`, there must be one."""
+    info = _known(components, collection, snapshot, param="snapshot")
+    if info is None:
+        raise Refused(
+            f"collection {collection.name!r} had no version then: submit documents to publish the first",
+            status=404,
+            code="version_not_kept",
+            param="snapshot",
+        )
+    return info
+
+
+def _known(components: Components, collection: CollectionInfo, snapshot: str, *, param: str) -> ManifestInfo | None:
+    """Return the version that is named, None for the time before the first."""
+    wanted = parse_reference(snapshot, now=components.clock(), param=param)
+    return find_version(components.catalog, collection.generation.id, wanted)
+
+
+def _read(components: Components, info: ManifestInfo) -> list[Any]:
+    try:
+        return read_manifest(components.objects, info.name).segments
+    except Damaged:
+        _require_kept(components, info)
+        raise
+
+
+def _manifest(components: Components, info: ManifestInfo | None) -> Manifest | None:
+    return None if info is None else read_manifest(components.objects, info.name)
+
+
+def _require_kept(components: Components, *versions: ManifestInfo | None) -> None:
+    """Raise NotKept when a version went since it was looked up, and with it perhaps its files."""
+    for info in versions:
+        if info is not None and not is_kept(components.catalog, info.generation_id, info.version):
+            raise NotKept(f"version {info.version} is not kept any more: list the versions, and choose another")

@@ -1,0 +1,257 @@
+"""The versions of a collection over HTTP, with the client and on the command line."""
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+from typer.testing import CliRunner
+
+from penstock import client
+from penstock.api.cli.application import app
+from penstock.api.cli.exits import report
+from penstock.client import NewDocument
+from penstock.storage.catalog.retention import Retention, expire_versions
+from penstock.storage.ids import TenantId
+
+from ..http_service import KEY, Service, running_service
+
+FOREVER = 1e12
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory):
+    with running_service(tmp_path_factory.mktemp("snapshots")) as running:
+        yield running
+
+
+@pytest.fixture
+def books(service: Service, request):
+    """A client and a collection with three versions: a and b; a again and c; b with another text."""
+    name = f"b{abs(hash(request.node.name)) % 10**12}"
+    with service.penstock() as penstock:
+        penstock.create_collection(name)
+        for texts in ({"a": "apples", "b": "beeches"}, {"a": "apricots", "c": "cedars"}, {"b": "birches"}):
+            penstock.submit(name, [NewDocument(source=source, text=text) for source, text in texts.items()])
+            service.index()
+        yield penstock, name
+
+
+@pytest.fixture
+def run(service: Service, monkeypatch, tmp_path, capsys):
+    """Run a command of the command line in this process; returns what it printed."""
+    monkeypatch.chdir(tmp_path)
+    for variable, value in (("PENSTOCK_URL", service.url), ("PENSTOCK_API_KEY", KEY)):
+        monkeypatch.setenv(variable, value)
+
+    def ran(*words: str, code: int = 0) -> str:
+        result = CliRunner().invoke(app, list(words), standalone_mode=False)
+        if result.exception is not None:
+            capsys.readouterr()
+            assert report(result.exception, as_json="--json" in words) == code
+            return "".join(capsys.readouterr())
+        assert code == 0, result.output
+        return result.output
+
+    return ran
+
+
+def found(result) -> list[str]:
+    return sorted(hit.text for hit in result.hits)
+
+
+def test_versions_are_listed_newest_first_page_by_page(books):
+    penstock, name = books
+    listed = penstock.snapshots(name)
+    assert [(one.version, one.chunks, one.current) for one in listed.data] == [
+        (3, 3, True),
+        (2, 3, False),
+        (1, 2, False),
+    ]
+    assert [one.operation for one in listed.data] == ["publish"] * 3
+    assert listed.data[1].followed_at == listed.data[0].created_at
+    assert listed.data[0].token == penstock.collection(name).token
+    first = penstock.snapshots(name, limit=2)
+    assert (first.has_more, first.last_version) == (True, 2)
+    rest = penstock.snapshots(name, before=first.last_version)
+    assert [one.version for one in rest.data] == [1]
+    assert not rest.has_more
+
+
+def test_a_version_is_shown_by_number_tag_time_and_as_the_current_one(books):
+    penstock, name = books
+    second = penstock.snapshots(name).data[1]
+    penstock.tag(name, 2, "release")
+    iso = datetime.fromtimestamp(second.created_at + 1e-6, UTC).isoformat()
+    for named in (2, "2", "release", iso):
+        shown = penstock.snapshot(name, named)
+        assert (shown.version, shown.tags, sum(part.chunks for part in shown.parts)) == (2, ["release"], 3)
+    assert penstock.snapshot(name, "current").version == 3
+
+
+def test_two_versions_are_compared_document_by_document(books):
+    penstock, name = books
+    changes = penstock.diff(name, 1)
+    assert (changes.before, changes.after, changes.added, changes.changed, changes.removed) == (1, 3, 1, 2, 0)
+    told = {one.source: (one.change, one.version_before, one.version_after) for one in changes.documents}
+    assert told == {"a": ("changed", 1, 2), "b": ("changed", 1, 2), "c": ("added", None, 1)}
+    assert penstock.diff(name, 3, 1).removed == 1
+    assert penstock.diff(name, 0, 1).added == 2
+    page = penstock.diff(name, 1, limit=2)
+    assert (len(page.documents), page.has_more, page.added) == (2, True, 1)
+    rest = penstock.diff(name, 1, after_id=page.last_id)
+    assert {one.id for one in (*page.documents, *rest.documents)} == {one.id for one in changes.documents}
+    assert len(rest.documents) == 1
+
+
+def test_past_versions_are_searched_by_number_tag_and_time(books, service):
+    penstock, name = books
+    penstock.tag(name, 1, "first")
+    by_version = {one.version: one for one in penstock.snapshots(name).data}
+    assert found(penstock.search(name, "trees")) == ["apricots", "birches", "cedars"]
+    old = penstock.search(name, "trees", version=1)
+    assert (found(old), old.version) == (["apples", "beeches"], 1)
+    assert found(penstock.search(name, "trees", tag="first")) == ["apples", "beeches"]
+    second = penstock.search(name, "trees", as_of=by_version[2].created_at)
+    assert (found(second), second.version) == (["apricots", "beeches", "cedars"], 2)
+    iso = datetime.fromtimestamp(by_version[3].created_at - 1e-3, UTC).isoformat().replace("+00:00", "Z")
+    assert penstock.search(name, "trees", as_of=iso).version == 2
+    before = penstock.search(name, "trees", as_of="2001-01-01")
+    assert (found(before), before.version) == ([], 0)
+    assert penstock.search(name, "trees", version=0).version == 0
+
+
+def test_as_of_finds_what_was_not_expired_then(service):
+    with service.penstock() as penstock:
+        penstock.create_collection("ends")
+        now = service.components.clock()
+        penstock.submit("ends", [NewDocument(source="a", text="short", expires_at=now + 0.5)])
+        service.index()
+        at = penstock.snapshots("ends").data[0].created_at
+        ends_at = now + 0.5
+        penstock.submit("ends", [NewDocument(source="b", text="long")])
+        service.index()
+        while service.components.clock() < ends_at:
+            pass
+        assert found(penstock.search("ends", "x", version=1)) == []  # expired by now
+        if at < ends_at:
+            assert found(penstock.search("ends", "x", as_of=at)) == ["short"]
+        assert found(penstock.search("ends", "x")) == ["long"]
+
+
+def test_a_tag_moves_only_when_asked_and_keeps_its_version(books, service):
+    penstock, name = books
+    penstock.tag(name, 1, "release")
+    with pytest.raises(client.Conflict, match="'release' names version 1 already"):
+        penstock.tag(name, 2, "release")
+    penstock.tag(name, 2, "release", move=True)
+    expire(service)
+    assert [one.version for one in penstock.snapshots(name).data] == [3, 2]
+    penstock.untag(name, "release")
+    expire(service)
+    assert [one.version for one in penstock.snapshots(name).data] == [3]
+
+
+def test_a_version_past_retention_says_which_there_are(books, service):
+    penstock, name = books
+    penstock.tag(name, 1, "release")
+    expire(service)
+    told = "is not kept: there are versions 1, 3, and the tags release \\(1\\)"
+    at = penstock.snapshot(name, 3).created_at - 1e-3
+    for ask in (
+        lambda: penstock.search(name, "x", version=2),
+        lambda: penstock.search(name, "x", as_of=at),
+        lambda: penstock.search(name, "x", tag="gone"),
+        lambda: penstock.snapshot(name, 2),
+        lambda: penstock.diff(name, 2),
+        lambda: penstock.diff(name, 1, 2),
+        lambda: penstock.tag(name, 2, "late"),
+    ):
+        with pytest.raises(client.NotFound, match=told) as refused:
+            ask()
+        assert refused.value.code == "version_not_kept"
+    assert found(penstock.search(name, "trees", tag="release")) == ["apples", "beeches"]
+
+
+def expire(service: Service) -> None:
+    with service.components.catalog.write() as connection:
+        expire_versions(connection, tenant=TenantId("default"), now=FOREVER, retention=Retention(1, 0.0))
+
+
+@pytest.mark.parametrize(
+    ("asked", "param", "told"),
+    [
+        ({"version": 1, "tag": "a"}, "tag", "version and tag exclude each other"),
+        ({"as_of": "yesterday"}, "as_of", "'yesterday' is no date or time"),
+        ({"as_of": "9999-01-01"}, "as_of", "still to come"),
+        ({"version": -1}, "version", "greater than or equal to 0"),
+        ({"version": 10**19}, "version", "less than or equal to"),
+        ({"tag": "\x00"}, "tag", "is no tag"),
+    ],
+)
+def test_a_search_that_names_no_version_is_refused(books, service, asked, param, told):
+    _, name = books
+    path = f"/v1/tenants/default/collections/{name}/search"
+    answer = service.http.post(path, json={"query": "x", **asked})
+    assert answer.status_code == 400, answer.text
+    error = answer.json()["error"]
+    assert error["param"].startswith(param)
+    assert told in error["message"]
+
+
+@pytest.mark.parametrize("snapshot", ["Release", "-1", "2026-13-01", "a b", "9999-01-01"])
+def test_a_path_that_names_no_version_is_refused(books, service, snapshot):
+    _, name = books
+    answer = service.http.get(f"/v1/tenants/default/collections/{name}/snapshots/{snapshot}")
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "snapshot")
+
+
+def test_a_search_cannot_wait_for_the_newest_version_and_ask_for_another(books):
+    penstock, name = books
+    token = penstock.collection(name).token
+    with pytest.raises(client.Invalid, match="version and min_token exclude each other"):
+        penstock.search(name, "x", version=1, min_token=token)
+
+
+def test_tags_that_are_not_allowed_or_not_there_are_refused(books, service):
+    penstock, name = books
+    with pytest.raises(client.Invalid, match="tag name 'Release' is not allowed"):
+        penstock.tag(name, 1, "Release")
+    with pytest.raises(client.Invalid, match="means the newest version"):
+        penstock.tag(name, 1, "current")
+    path = f"/v1/tenants/default/collections/{name}/snapshots/1/tags/other"
+    answer = service.http.delete(path)
+    assert (answer.status_code, answer.json()["error"]["message"]) == (404, "version 1 has no tag 'other'")
+
+
+def test_a_collection_without_a_version_has_none_to_show(service):
+    with service.penstock() as penstock:
+        penstock.create_collection("empty")
+        assert penstock.snapshots("empty").data == []
+        assert penstock.search("empty", "x", as_of="2001-01-01").hits == []
+        with pytest.raises(client.NotFound, match="had no version then"):
+            penstock.snapshot("empty", "current")
+
+
+def test_the_command_line_lists_shows_compares_and_tags(books, run):
+    _, name = books
+    assert "version 1 of" in run("snapshots", "tag", "1", "release", "-c", name)
+    listed = json.loads(run("snapshots", "list", "-c", name, "--json"))
+    assert [one["version"] for one in listed["data"]] == [3, 2, 1]
+    assert "release" in run("snapshots", "list", "-c", name)
+    assert "older versions are kept too" in run("snapshots", "list", "-c", name, "--limit", "1")
+    assert json.loads(run("snapshots", "show", "release", "-c", name, "--json"))["version"] == 1
+    assert "the current one" in run("snapshots", "show", "-c", name)
+    assert "version 1 → 3: 1 added, 2 changed" in run("snapshots", "diff", "release", "-c", name)
+    assert json.loads(run("snapshots", "diff", "1", "2", "-c", name, "--json"))["added"] == 1
+    assert "no document differs" in run("snapshots", "diff", "3", "-c", name)
+    assert run("snapshots", "untag", "release", "-c", name).strip() == "tag 'release' is removed"
+    assert "version_not_kept" in run("snapshots", "show", "release", "-c", name, "--json", code=1)
+
+
+def test_the_command_line_searches_a_past_version(books, run):
+    penstock, name = books
+    penstock.tag(name, 1, "first")
+    made = penstock.snapshot(name, 2).created_at
+    for words in (["--version", "1"], ["--tag", "first"], ["--as-of", str(made - 1e-3)]):
+        result = json.loads(run("search", "trees", "-c", name, "--json", *words))
+        assert sorted(hit["text"] for hit in result["hits"]) == ["apples", "beeches"], words
