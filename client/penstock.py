@@ -29,6 +29,7 @@ from .wire import (
     NewCollection,
     NewDocument,
     NewTenant,
+    Quantization,
     SearchQuery,
     SearchResult,
     SourceHash,
@@ -115,10 +116,11 @@ class Penstock(Snapshots):
         model: str | None = None,
         chunking: Chunking | None = None,
         metric: Metric | None = None,
+        quantization: Quantization | None = None,
     ) -> Collection:
         """Make a collection, or return the one of that name when it is configured so; else ``Conflict``."""
         with _worded():
-            new = NewCollection(name=name, model=model, chunking=chunking, metric=metric)
+            new = NewCollection(name=name, model=model, chunking=chunking, metric=metric, quantization=quantization)
         return self._transport.post(self._path("collections"), Collection, body=new.model_dump(exclude_none=True))
 
     def delete_collection(self, name: str) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Metric = Literal["cosine", "dot", "l2"]
+Quantization = Literal["none", "int8"]
 JobState = Literal["running", "done", "cancelled"]
 DocumentState = Literal["queued", "chunking", "embedding", "indexing", "indexed", "failed", "cancelled", "superseded"]
 Name = str  # of a tenant or a collection: 1 to 64 of a-z, 0-9, '-' and '_'
@@ -62,12 +63,13 @@ class Chunking(Request):
 
 
 class NewCollection(Request):
-    """``model``, ``chunking`` and ``metric`` are the server's defaults when left out."""
+    """What is left out is the server's default. ``quantization`` int8 takes a third of the memory for large indexes."""
 
     name: Name
     model: str | None = None
     chunking: Chunking | None = None
     metric: Metric | None = None
+    quantization: Quantization | None = None
 
 
 class Collection(Answer):
@@ -77,6 +79,7 @@ class Collection(Answer):
     model: str
     dimensions: int
     metric: Metric
+    quantization: Quantization
     chunking: dict[str, Any]
     version: int = Field(description="version of the published snapshot; 0 before the first")
     published_at: float | None

@@ -6,7 +6,8 @@ It must not know what the values mean, nor rows, tombstones or expiry.
 """
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -72,6 +73,18 @@ class FieldIndex:
     def kinds(self, path: str) -> set[Kind]:
         """Return the kinds of value that documents hold at ``path`` itself; empty when none does."""
         return {KINDS[self._table[3 * column + 1]] for column in self._columns(path, below=False)}
+
+    def spans(self) -> list[tuple[bytes, int, int, int]]:
+        """Return for each column its path, position in `KINDS`, first value and end."""
+        table = self._table
+        return [
+            (self._path_of(c), table[3 * c + 1], table[3 * c + 2], table[3 * c + 5])
+            for c in range(len(self.columns) - 1)
+        ]
+
+    def texts(self, first: int, end: int) -> list[bytes]:
+        """Return the values of a column of text, as UTF-8."""
+        return [self._text_at(place) for place in self.values[first:end].tolist()]
 
     def holding(self, path: str, *, below: bool = True) -> Bools:
         """Return bool[document_count]: who holds any value at ``path``, or below it where that counts too."""
@@ -171,6 +184,90 @@ def pack(columns: Holders, *, document_count: int) -> FieldIndex:
         np.array(postings, np.uint32),
         np.frombuffer(bytes(text), np.uint8),
     )
+
+
+def merge(indexes: Sequence[FieldIndex], *, ordinals: Sequence[NDArray[np.int64]], document_count: int) -> FieldIndex:
+    """Return the index of documents that are indexed already, without looking at them again.
+
+    Args:
+        ordinals: per index, i64[its document_count]: the new ordinal of each document, or -1 where it is left out.
+            They ascend within an index, and from one index to the next.
+    """
+    parts: dict[tuple[bytes, int], list[_Part]] = defaultdict(list)
+    for index, new in zip(indexes, ordinals, strict=True):
+        for path, kind, first, end in index.spans():
+            parts[path, kind].append(_Part(index, new, first, end))
+    text = bytearray()
+    table, values, lengths, postings = [], [np.empty(0, np.int64)], [np.empty(0, np.int64)], [np.empty(0, np.uint32)]
+    count = 0
+    for path, kind in sorted(parts):
+        keys, owners = _unified(parts[path, kind], kind=KINDS[kind])
+        some, holders, held = _held(parts[path, kind], owners=owners, count=len(keys))
+        if not len(held):
+            continue
+        table.append((_append(text, path), kind, count))
+        if KINDS[kind] == "string":
+            values.append(np.array([_append(text, keys[i]) for i in held], np.int64))
+        else:
+            values.append(np.asarray(keys)[held].view(np.int64))
+        lengths.append(some)
+        postings.append(holders)
+        count += len(held)
+    table.append((0, 0, count))
+    offsets = np.zeros(count + 1, np.int64)
+    np.cumsum(np.concatenate(lengths), out=offsets[1:])
+    return FieldIndex(
+        document_count,
+        np.array(table, np.int64),
+        np.concatenate(values),
+        offsets,
+        np.concatenate(postings),
+        np.frombuffer(bytes(text), np.uint8),
+    )
+
+
+@dataclass(frozen=True)
+class _Part:
+    """The values of one column in one of the indexes that are merged."""
+
+    index: FieldIndex
+    ordinals: NDArray[np.int64]
+    first: int
+    end: int
+
+
+def _unified(parts: Sequence[_Part], *, kind: Kind) -> tuple[Any, NDArray[np.int64]]:
+    """Return the distinct values of all parts, ascending, and for each value of each part which one it is."""
+    if kind == "string":
+        texts = [text for part in parts for text in part.index.texts(part.first, part.end)]
+        order = sorted(range(len(texts)), key=texts.__getitem__)
+        keys, owners = list[bytes](), np.empty(len(texts), np.int64)
+        for at in order:
+            if not keys or keys[-1] != texts[at]:
+                keys.append(texts[at])
+            owners[at] = len(keys) - 1
+        return keys, owners
+    stored = np.concatenate([part.index.values[part.first : part.end] for part in parts])
+    return np.unique(stored.view(np.float64) if kind == "real" else stored, return_inverse=True)
+
+
+def _held(
+    parts: Sequence[_Part], *, owners: NDArray[np.int64], count: int
+) -> tuple[NDArray[np.int64], NDArray[np.uint32], NDArray[np.int64]]:
+    """Return how many documents hold each value that is held, the documents, and the positions of those values."""
+    which, holders, at = [], [], 0
+    for part in parts:
+        offsets = part.index.offsets[part.first : part.end + 1]
+        documents = part.ordinals[part.index.postings[offsets[0] : offsets[-1]]]
+        of_value = np.repeat(owners[at : at + part.end - part.first], np.diff(offsets))
+        which.append(of_value[documents >= 0])
+        holders.append(documents[documents >= 0])
+        at += part.end - part.first
+    values, documents = np.concatenate(which), np.concatenate(holders)
+    order = np.argsort(values, kind="stable")  # the documents ascend already, within a part and from part to part
+    lengths = np.bincount(values, minlength=count)
+    held = np.flatnonzero(lengths)
+    return lengths[held], documents[order].astype(np.uint32), held
 
 
 def _stored(value: bytes | float, text: bytearray) -> int:

@@ -13,7 +13,7 @@ from .catalog.manifests import Origin, record_manifest
 from .catalog.tables import collections, generations, shards
 from .errors import Fenced, NotFound
 from .ids import GenerationId, ManifestVersion
-from .manifests import Manifest
+from .manifests import INT8, Manifest
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ def read_standing(catalog: Catalog, generation_id: GenerationId, *, shard: int, 
         version=ManifestVersion(row["version"]),
         parent=None,
         segments=[],
+        flags=[INT8] if row["quantization"] == "int8" else [],
     )
     return Standing(row["manifest"], empty, epoch)
 

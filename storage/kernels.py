@@ -16,7 +16,7 @@ import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import intrinsic, overload
 from numpy.typing import NDArray
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
@@ -26,7 +26,9 @@ Words = NDArray[np.uint32]
 Longs = NDArray[np.int64]
 Marks = NDArray[np.uint16]
 Bools = NDArray[np.bool_]
-Graph = tuple[Words, Floats, Words, Words, Longs]  # words, floats, upper, upper_at, shape: see `walk`
+Bytes = NDArray[np.int8]
+Graph = tuple[Words, Floats, Bytes, Words, Words, Longs]  # words, floats, bytes, upper, upper_at, shape: see `walk`
+Query = Floats | tuple[Bytes, Any]  # as vectors are stored in the records: float32, or int8 and what the product counts
 
 BROKEN = -1  # in place of a count: a link leads nowhere
 SPENT = -2  # in place of a count: the budget of visits was not enough
@@ -34,17 +36,14 @@ LINE = 16  # words of a cache line
 PREFETCHED = (
     128  # words of a vector to ask for at once: the hardware follows by itself (0: 1.13 of hnswlib's time, 128: 0.86)
 )
+# Sums may be reassociated; NaN must stay NaN, so that a rotten vector ends no loop.
+OPTIONS: Any = {"fastmath": {"reassoc", "nsz", "contract"}, "boundscheck": False, "error_model": "numpy"}
 AHEAD = 8  # vectors of a scan to ask for in advance
 
 
-def _compiled(*, inline: bool = False) -> Callable[[_Function], _Function]:
-    """Compile when first called. Sums may be reassociated; NaN must stay NaN, so that a rotten vector ends no loop."""
-    options: dict[str, Any] = {
-        "nogil": True,
-        "fastmath": {"reassoc", "nsz", "contract"},
-        "boundscheck": False,
-        "error_model": "numpy",
-    }
+def compiled(*, inline: bool = False) -> Callable[[_Function], _Function]:
+    """Compile when first called."""
+    options: dict[str, Any] = {"nogil": True, **OPTIONS}
     if inline:
         options["inline"] = "always"
 
@@ -75,7 +74,7 @@ def _prefetch(_context: Any, floats: Any, at: Any) -> Any:
 prefetch: Any = intrinsic(_prefetch)
 
 
-@_compiled(inline=True)
+@compiled(inline=True)
 def _cost(floats: Floats, at: Any, query: Floats, l2: bool) -> Any:
     dimensions = len(query)
     vector = floats[at : at + dimensions]
@@ -90,7 +89,30 @@ def _cost(floats: Floats, at: Any, query: Floats, l2: bool) -> Any:
     return -total
 
 
-@_compiled(inline=True)
+def _cost_of(graph: Graph, record: Any, query: Query, l2: bool) -> Any:
+    """Return the cost of a record's vector: of the float32 there, or estimated from int8 where the query is int8."""
+
+
+@overload(_cost_of, jit_options=OPTIONS)
+def _choose_cost(graph: Any, record: Any, query: Any, l2: Any) -> Any:  # noqa: ARG001  numba compares the names
+    return _rounded_cost if isinstance(query, types.BaseTuple) else _exact_cost
+
+
+def _exact_cost(graph: Any, record: Any, query: Any, l2: Any) -> Any:
+    return _cost(graph[1], record * graph[5][1] + graph[5][2], query, l2)
+
+
+def _rounded_cost(graph: Any, record: Any, query: Any, l2: Any) -> Any:  # noqa: ARG001  the factors know it
+    at = record * graph[5][1] + graph[5][2]
+    codes, times = query
+    vector = graph[2][4 * at + 8 : 4 * at + 8 + len(codes)]
+    total = np.int32(0)
+    for i in range(len(codes)):
+        total = np.int32(total + np.int32(np.int32(vector[i]) * np.int32(codes[i])))
+    return graph[1][at + 1] - times * graph[1][at] * np.float32(total)
+
+
+@compiled(inline=True)
 def _place_for(costs: Floats, size: int, cost: Any) -> int:
     low, high = 0, size
     while low < high:
@@ -102,7 +124,7 @@ def _place_for(costs: Floats, size: int, cost: Any) -> int:
     return low
 
 
-@_compiled()
+@compiled()
 def scan(floats: Floats, places: Longs, query: Floats, l2: bool, best: Longs, costs: Floats) -> int:
     """Find the nearest of the vectors that start at ``places``; the first of equals wins.
 
@@ -130,12 +152,12 @@ def scan(floats: Floats, places: Longs, query: Floats, l2: bool, best: Longs, co
     return size
 
 
-@_compiled(inline=True)
-def _descend(graph: Graph, query: Floats, l2: bool) -> Any:
+@compiled(inline=True)
+def _descend(graph: Graph, query: Query, l2: bool) -> Any:
     """Walk the upper levels greedily; return the nearest record met and its cost, or (BROKEN, 0)."""
-    _, floats, upper, upper_at, shape = graph
-    count, stride, vector_at, max_m, best = shape[0], shape[1], shape[2], shape[4], shape[6]
-    least = _cost(floats, best * stride + vector_at, query, l2)
+    upper, upper_at, shape = graph[3], graph[4], graph[5]
+    count, max_m, best = shape[0], shape[4], shape[6]
+    least = _cost_of(graph, best, query, l2)
     for level in range(shape[5], 0, -1):
         moved = True
         while moved:
@@ -150,16 +172,16 @@ def _descend(graph: Graph, query: Floats, l2: bool) -> Any:
                 other = np.int64(upper[at + 1 + j])
                 if other >= count:
                     return np.int64(BROKEN), np.float32(0)
-                cost = _cost(floats, other * stride + vector_at, query, l2)
+                cost = _cost_of(graph, other, query, l2)
                 if cost < least:
                     best, least, moved = other, cost, True
     return best, least
 
 
-@_compiled(inline=True)
+@compiled(inline=True)
 def _unvisited(graph: Graph, record: Any, visited: Marks, epoch: Any, fresh: Longs) -> Any:
     """Collect and mark the links of ``record`` not met before, and ask for their vectors; BROKEN: one leads nowhere."""
-    words, floats, _, _, shape = graph
+    words, floats, shape = graph[0], graph[1], graph[5]
     count, stride, vector_at, max_m0 = shape[0], shape[1], shape[2], shape[3]
     base = record * stride
     links = np.int64(words[base] & 0xFFFF)
@@ -180,23 +202,25 @@ def _unvisited(graph: Graph, record: Any, visited: Marks, epoch: Any, fresh: Lon
     return size
 
 
-@_compiled()
+@compiled()
 def walk(
-    graph: Graph, query: Floats, l2: bool, visited: Marks, epoch: Any, best: Longs, costs: Floats
+    graph: Graph, query: Query, l2: bool, visited: Marks, epoch: Any, best: Longs, costs: Floats
 ) -> tuple[Any, Any]:
     """Walk an hnswlib graph and return its nearest records, as hnswlib's search does at ``ef = len(best)``.
 
     Args:
-        graph: words and floats, the u32 and f32 views of level 0; upper and upper_at, u32, of the levels above; all
-            read-only; and the shape, i64[7]: count, stride, vector_at, max_m0, max_m, max_level, entry point.
+        graph: words, floats and bytes, the u32, f32 and i8 views of level 0; upper and upper_at, u32, of the levels
+            above; all read-only; and the shape i64[7]: count, stride, vector_at, max_m0, max_m, max_level, entry point.
+            At ``vector_at`` of a record there is its vector f32[d], or a factor and an addend f32, then i8[d].
+        query: f32[d]; or i8[d] and by what a product is multiplied, where the records hold int8.
         visited: u16[>= count], where no element equals ``epoch``: the caller's thread owns it.
         best: i64[ef], out: records, nearest first; costs: f32[ef], out.
 
     Returns:
         How many were found or BROKEN, and how many records were visited.
     """
-    _, floats, _, _, shape = graph
-    stride, vector_at, max_m0, ef = shape[1], shape[2], shape[3], len(best)
+    shape = graph[5]
+    max_m0, ef = shape[3], len(best)
     entry, least = _descend(graph, query, l2)
     if entry == BROKEN:
         return np.int64(BROKEN), np.int64(0)
@@ -218,7 +242,7 @@ def walk(
         visits += found
         for j in range(found):
             record = fresh[j]
-            cost = _cost(floats, record * stride + vector_at, query, l2)
+            cost = _cost_of(graph, record, query, l2)
             if size == ef and cost >= costs[size - 1]:
                 continue
             at = _place_for(costs, size, cost)
@@ -234,7 +258,7 @@ def walk(
     return np.int64(size), np.int64(visits)
 
 
-@_compiled()
+@compiled()
 def _push(costs: Floats, records: Longs, size: int, cost: Any, record: int) -> None:
     """Add to a binary heap, cheapest first, of ``size`` candidates."""
     at = size
@@ -245,7 +269,7 @@ def _push(costs: Floats, records: Longs, size: int, cost: Any, record: int) -> N
     costs[at], records[at] = cost, record
 
 
-@_compiled()
+@compiled()
 def _pop(costs: Floats, records: Longs, size: int) -> None:
     """Remove the first of a heap of ``size`` candidates; the caller has read it."""
     cost, record, at = costs[size - 1], records[size - 1], 0
@@ -260,10 +284,10 @@ def _pop(costs: Floats, records: Longs, size: int) -> None:
     costs[at], records[at] = cost, record
 
 
-@_compiled()
+@compiled()
 def walk_accepted(
     graph: Graph,
-    query: Floats,
+    query: Query,
     l2: bool,
     visited: Marks,
     epoch: Any,
@@ -284,8 +308,8 @@ def walk_accepted(
     Returns:
         How many were found, or BROKEN or SPENT, and how many records were visited.
     """
-    _, floats, _, _, shape = graph
-    stride, vector_at, max_m0, ef = shape[1], shape[2], shape[3], len(best)
+    shape = graph[5]
+    max_m0, ef = shape[3], len(best)
     entry, least = _descend(graph, query, l2)
     if entry == BROKEN:
         return np.int64(BROKEN), np.int64(0)
@@ -305,7 +329,7 @@ def walk_accepted(
             return np.int64(BROKEN if found == BROKEN else SPENT), np.int64(visits)
         for j in range(found):
             record = fresh[j]
-            cost = _cost(floats, record * stride + vector_at, query, l2)
+            cost = _cost_of(graph, record, query, l2)
             if size == ef and cost >= costs[size - 1]:
                 continue
             _push(near, nearest, waiting, cost, record)
@@ -319,18 +343,42 @@ def walk_accepted(
     return np.int64(size), np.int64(visits)
 
 
+_pread: Any = types.ExternalFunction("pread", types.intp(types.int32, types.uintp, types.uintp, types.int64))
+
+
+@compiled()
+def compare(descriptor: int, offsets: Longs, query: Floats, l2: bool, costs: Floats) -> int:
+    """Compute the costs of vectors that are read, not mapped, so that they take no room in the process.
+
+    Args:
+        descriptor: of an open file; offsets: i64[n], bytes from its start to each vector.
+        costs: f32[n], out.
+
+    Returns:
+        0, or BROKEN: the file ends before a vector does.
+    """
+    buffer = np.empty(len(query), np.float32)
+    size_bytes = 4 * len(query)
+    for i in range(len(offsets)):
+        if _pread(np.int32(descriptor), buffer.ctypes.data, size_bytes, offsets[i]) != size_bytes:
+            return BROKEN
+        costs[i] = _cost(buffer, 0, query, l2)
+    return 0
+
+
 def warm() -> None:
     """Compile every kernel, or load what was compiled before, with the types that mapped segments have.
 
     Takes seconds the first time after an installation, a fraction of one later. Call it before the first search.
     """
-    words, rows = np.zeros(2, np.uint32), np.zeros(1, np.uint32)  # a graph of one record: no links, one dimension
-    floats, query = words.view(np.float32), np.ones(1, np.float32)
+    words, rows = np.zeros(6, np.uint32), np.zeros(1, np.uint32)  # a graph of one record: no links, one dimension
+    floats, query, places = words.view(np.float32), np.ones(1, np.float32), np.zeros(1, np.int64)
     for array in (words, rows, floats, query):
         array.flags.writeable = False
-    graph = (words, floats, words, rows, np.array([1, 2, 1, 0, 0, 0, 0], np.int64))
-    visited, epoch, best, costs = np.zeros(1, np.uint16), np.uint16(1), np.empty(1, np.int64), np.empty(1, np.float32)
-    accepted = np.ones(1, np.bool_)
-    scan(floats, np.zeros(1, np.int64), query, False, best, costs)
-    walk(graph, query, False, visited, epoch, best, costs)
-    walk_accepted(graph, query, False, visited, epoch, rows, accepted, 1, best, costs)
+    graph = (words, floats, words.view(np.int8), words, rows, np.array([1, 6, 1, 0, 0, 0, 0], np.int64))
+    visited, best, costs = np.zeros(1, np.uint16), np.empty(1, np.int64), np.empty(1, np.float32)
+    scan(floats, places, query, False, best, costs)
+    compare(-1, places, query, False, costs)
+    for asked in (query, (np.ones(1, np.int8), np.float32(1))):
+        walk(graph, asked, False, visited, np.uint16(1), best, costs)
+        walk_accepted(graph, asked, False, visited, np.uint16(2), rows, np.ones(1, np.bool_), 1, best, costs)

@@ -21,7 +21,8 @@ from .paths import checked_object_name, tenant_prefix
 from .paths import manifest as manifest_name
 
 FORMAT = 1
-KNOWN_FLAGS: frozenset[str] = frozenset()
+INT8 = "int8"  # graphs are walked by int8 records, and the best compared by their float32 vectors
+KNOWN_FLAGS = frozenset({INT8})
 METRICS = ("cosine", "dot", "l2")
 CHECKSUM_BYTES = 32
 _OPENING, _MIDDLE, _CLOSING = b'{"blake2b":"', b'","manifest":', b"}\n"

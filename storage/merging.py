@@ -8,8 +8,8 @@ their order, so only neighbours are merged.
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import groupby, takewhile
+from functools import cached_property, partial
+from itertools import groupby, pairwise, takewhile
 from math import log
 from pathlib import Path
 
@@ -17,13 +17,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import paths
+from .codes import CodedRows, encode_rows
+from .columns import FieldIndex, merge
 from .errors import Conflict
 from .failpoints import hit
-from .graph_files import graph_shape, record_map, upper_places
+from .graph_files import GraphView, graph_shape, open_graph, record_map, upper_places
 from .graphs import build_graph
 from .ids import SegmentId, new_id
-from .manifests import Manifest, SegmentEntry, Swap, describe_file
+from .manifests import INT8, Manifest, SegmentEntry, Swap, describe_file
 from .objects import ObjectStore
+from .rounded import round_records
 from .rows import Rows
 from .segments import (
     OpenSegment,
@@ -42,25 +45,35 @@ GRAPH_ROWS = 10_000  # below, an exact scan is as quick as a graph and costs not
 FAN_IN = 8
 GRAPH_WORN_SHARE = 0.2  # tombstones are walked through: above this share a graph is built anew
 FLAT_WORN_SHARE = 0.5
+YOUNG_SHARE = 0.25  # of the graph before it: then a graph is added to that one, its rows inserted once more
+REWRITTEN_PER_ROW = 8  # rows of a graph that may be written again for each that is added to it
 _SLICE_ROWS = 8_192
+_SAMPLED_ROWS = 10_000  # for the centre of the codes
 
 
 def plan_merge(manifest: Manifest, *, graph_rows: int = GRAPH_ROWS, fan_in: int = FAN_IN) -> list[SegmentEntry] | None:
     """Return the neighbouring segments to merge next, or None when the generation is in good shape.
 
-    A graph worn by tombstones comes first; then flat segments that together are large enough for a graph, with the
-    graph they follow; then ``fan_in`` or more small neighbours, in size classes of the powers of ``fan_in``; last what
-    is worn among flat segments, for the others take care of theirs in passing.
+    A graph worn by tombstones comes first; then a graph that has grown to a share of the one before it; then flat
+    segments that together are large enough for a graph, with the graph they follow where it is not too large to be
+    written again for so few; then ``fan_in`` or more small neighbours, in size classes of the powers of ``fan_in``;
+    last what is worn among flat segments, for the others take care of theirs in passing.
+
+    So a row is inserted into a young graph, and once more when that has grown to `YOUNG_SHARE` of the old one: about
+    twice, and a large graph is written again as often as it grows by that share.
     """
     segments = manifest.segments
     for position, entry in enumerate(segments):
         if entry.kind == "graph" and _is_worn(entry):
             return [entry, *_flats_from(segments, position + 1)]
+    for position, (old, young) in enumerate(pairwise(segments)):
+        if old.kind == young.kind == "graph" and young.live_count >= YOUNG_SHARE * old.row_count:
+            return [old, young, *_flats_from(segments, position + 2)]
     for position, entry in enumerate(segments):
         if entry.kind == "flat" and (position == 0 or segments[position - 1].kind == "graph"):
             run = _flats_from(segments, position)
             if sum(flat.live_count for flat in run) >= graph_rows:
-                return [*segments[max(position - 1, 0) : position], *run]
+                return [*_base_for(run, segments[:position]), *run]
             if small := _small_neighbours(run, fan_in=fan_in):
                 return small
     return next(([entry] for entry in segments if _is_worn(entry)), None)
@@ -86,10 +99,17 @@ def build_merge(
     if not any(entry.live_count for entry in segments):
         raise Conflict(f"all rows of {', '.join(entry.id for entry in segments)} are deleted: nothing to merge")
     inputs = [_open_input(objects, manifest, entry, first=entry is segments[0]) for entry in segments]
-    rows = Rows.concat([each.rows for each in inputs])
-    chunk_ids = np.concatenate([each.chunk_ids for each in inputs])
+    rows = Rows.stack([each.rows for each in inputs])  # a document version was published at once, in one segment
     tenant, generation_id = manifest.tenant_id, manifest.generation_id
-    write = partial(write_segment, objects, tenant=tenant, generation_id=generation_id, rows=rows, chunk_ids=chunk_ids)
+    write = partial(
+        write_segment,
+        objects,
+        tenant=tenant,
+        generation_id=generation_id,
+        rows=rows,
+        chunk_ids=np.concatenate([each.chunk_ids for each in inputs]),
+        fields=_merged_fields(inputs, document_count=len(rows.documents)),
+    )
     if not inputs[0].whole_graph and len(rows) < graph_rows:
         vectors = np.concatenate([part for each in inputs for part in each.vectors()])
         return write(vectors=vectors)
@@ -117,9 +137,16 @@ class _Input:
         """How many tombstoned rows are taken along."""
         return self.segment.entry.deleted_count if self.kept is None else 0
 
-    @property
+    @cached_property
     def rows(self) -> Rows:
         return self.segment.rows if self.kept is None else self.segment.rows.take(self.kept)
+
+    @property
+    def kept_documents(self) -> NDArray[np.uint32]:
+        """The positions of the documents of ``rows`` among those of the segment, ascending."""
+        if self.kept is None:
+            return np.arange(len(self.segment.documents), dtype="<u4")
+        return np.unique(self.segment.rows.document[self.kept])
 
     @property
     def chunk_ids(self) -> NDArray[np.uint64]:
@@ -140,6 +167,18 @@ def _open_input(objects: ObjectStore, manifest: Manifest, entry: SegmentEntry, *
     live = np.ones(entry.row_count, np.bool_)
     live[read_deletes(objects, entry)] = False
     return _Input(segment, np.flatnonzero(live).astype("<u4"))
+
+
+def _merged_fields(inputs: Sequence[_Input], *, document_count: int) -> FieldIndex:
+    indexes, ordinals, first = list[FieldIndex](), list[NDArray[np.int64]](), 0
+    for each in inputs:
+        count, kept = len(each.segment.documents), each.kept_documents
+        new = np.full(count, -1, np.int64)
+        new[kept] = np.arange(first, first + len(kept))
+        first += len(kept)
+        indexes.append(FieldIndex.from_arrays(each.segment.sections.arrays, document_count=count))
+        ordinals.append(new)
+    return merge(indexes, ordinals=ordinals, document_count=document_count)
 
 
 def _stage_graph(
@@ -171,21 +210,32 @@ def _stage_graph(
         hit("merge.graph_built")
         before = sum(int(each.segment.sections.meta["graph_insertions"]) for each in inputs)
         name = paths.graph(manifest.tenant_id, manifest.generation_id, segment_id)
-        return segment_id, _store_graph(objects, path, name=name, insertions=before + inserted)
+        return segment_id, _store_graph(objects, manifest, path, name=name, insertions=before + inserted)
     finally:
         path.unlink(missing_ok=True)
 
 
-def _store_graph(objects: ObjectStore, path: Path, *, name: str, insertions: int) -> StagedGraph:
+def _store_graph(objects: ObjectStore, manifest: Manifest, path: Path, *, name: str, insertions: int) -> StagedGraph:
+    """Store a finished graph file, and make of it what a reader must know besides."""
     count, record_bytes = graph_shape(path)
-    staged = StagedGraph(
-        file=describe_file(name, path),
-        record_rows=record_map(path, count=count, record_bytes=record_bytes),
-        upper_at=upper_places(path, count=count, record_bytes=record_bytes),
-        insertions=insertions,
-    )
+    record_rows = record_map(path, count=count, record_bytes=record_bytes)
+    upper_at = upper_places(path, count=count, record_bytes=record_bytes)
+    view = open_graph(path, dimensions=manifest.dimensions, record_rows=record_rows, upper_at=upper_at)
+    l2 = manifest.metric == "l2"
+    arrays = {"graph_record_rows": record_rows, "graph_upper_at": upper_at, **_coded(view, l2=l2).to_arrays()}
+    if INT8 in manifest.flags:
+        arrays |= round_records(view, l2=l2)
+    staged = StagedGraph(file=describe_file(name, path), arrays=arrays, insertions=insertions)
     objects.adopt(name, path)
     return staged
+
+
+def _coded(view: GraphView, *, l2: bool) -> CodedRows:
+    rows = np.arange(view.count, dtype="<u4")
+    sample = view.vectors[:: max(1, view.count // _SAMPLED_ROWS)]
+    vectors = (view.row_vectors(rows[first : first + _SLICE_ROWS]) for first in range(0, view.count, _SLICE_ROWS))
+    centre = sample.mean(axis=0, dtype=np.float64).astype(np.float32)
+    return encode_rows(vectors, count=view.count, centre=centre, l2=l2)
 
 
 def _is_worn(entry: SegmentEntry) -> bool:
@@ -196,6 +246,14 @@ def _is_worn(entry: SegmentEntry) -> bool:
 def _flats_from(segments: Sequence[SegmentEntry], position: int) -> list[SegmentEntry]:
     """Return the flat segments that follow each other from ``position`` on."""
     return list(takewhile(lambda entry: entry.kind == "flat", segments[position:]))
+
+
+def _base_for(run: Sequence[SegmentEntry], before: Sequence[SegmentEntry]) -> Sequence[SegmentEntry]:
+    """Return the graph to which the flat segments ``run`` are added, or nothing: then they begin a young one."""
+    last = before[-1:]
+    is_young = len(before) > 1 and before[-2].kind == "graph"
+    rows = sum(flat.live_count for flat in run)
+    return last if is_young or (last and last[0].row_count <= REWRITTEN_PER_ROW * rows) else []
 
 
 def _small_neighbours(run: Sequence[SegmentEntry], *, fan_in: int) -> list[SegmentEntry] | None:

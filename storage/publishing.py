@@ -120,7 +120,7 @@ class Publisher:
                 raise Damaged(
                     f"{standing.name} and the catalog differ in {fact}: restore catalog and objects from one backup"
                 )
-        return replace(stated, segments=stored.segments, flags=stored.flags)
+        return replace(stated, segments=stored.segments)
 
     def _add(self, manifest: Manifest, additions: Rows | None, *, vectors: NDArray[np.float32] | None) -> Manifest:
         """Return the manifest with a segment of the additions, which is then stored."""

@@ -1,4 +1,4 @@
-"""Searching one segment: which rows count, by scan or by walk, and what is nearest among them.
+"""Searching one segment: which rows count, and what is nearest among them, by the way that ``planner.py`` chooses.
 
 Rows that are tombstoned, expired or not accepted by the filter are never found, and a search never finds fewer rows
 than ``min(k, accepted rows)``. It does not know versions, chunk ids of other segments, or how hits look.
@@ -7,28 +7,28 @@ than ``min(k, accepted rows)``. It does not know versions, chunk ids of other se
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from . import kernels
+from . import kernels, planner
+from .codes import CodedRows
 from .columns import Kind
 from .errors import Damaged
 from .fields import FieldIndex, Filter, evaluate
-from .graph_files import GraphView
 from .manifests import SegmentEntry
 from .segments import OpenSegment
 
 Bools = NDArray[np.bool_]
-Method = Literal["none", "scan", "walk", "walk, then scan"]
+Longs = NDArray[np.int64]
 
-SCANNED_ROWS = 20_000  # as few accepted rows are scanned: exact, in milliseconds
-VISITS_PER_EF = 16  # records a walk visits per place of `ef`, divided by the share of rows that are accepted
 EPOCHS = 65_535
 KNOWN_PATHS = 1_024  # of which a segment remembers the kinds
+LISTED_DOCUMENTS = 4_096  # as few accepted documents are looked up one by one; of more, every row is looked at
+COMPARED_PER_HIT = 3  # records of a walk by int8 to compare by their vectors
+COMPARED_LEAST = 32
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,45 @@ class Found:
         scores: f32[m]; higher is better.
         accepted: how many rows a search could find.
         visits: records a walk visited.
+        compared: vectors that were compared outside of a walk.
     """
 
     rows: NDArray[np.int64]
     scores: NDArray[np.float32]
-    method: Method
+    method: planner.Method
     accepted: int
     visits: int = 0
+    compared: int = 0
+
+
+_NOTHING = Found(np.empty(0, np.int64), np.empty(0, np.float32), "none", 0)
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """Which rows of a segment count in a search: all, those of a mask, or those of a list.
+
+    Attributes:
+        count: how many.
+        mask: bool[n], or None.
+        listed: i64[count], ascending, or None.
+    """
+
+    count: int
+    mask: Bools | None = None
+    listed: Longs | None = None
+
+    def rows(self) -> Longs | None:
+        """Return the rows that count, ascending, or None for all."""
+        return self.listed if self.mask is None else np.flatnonzero(self.mask)
+
+    def as_mask(self, count: int) -> Bools | None:
+        """Return bool[count], or None for all rows."""
+        if self.listed is None:
+            return self.mask
+        mask = np.zeros(count, np.bool_)
+        mask[self.listed] = True
+        return mask
 
 
 class _Scratch(threading.local):
@@ -71,8 +103,9 @@ _scratch = _Scratch()
 class SearchableSegment:
     """An opened segment with its field index, shared by every version that names it. Safe between threads."""
 
-    def __init__(self, segment: OpenSegment) -> None:
+    def __init__(self, segment: OpenSegment, *, costs: planner.Costs = planner.TYPICAL) -> None:
         self.segment = segment
+        self.costs = costs
         self.fields = FieldIndex.from_arrays(segment.sections.arrays, document_count=len(segment.documents))
         self.first_expiry = float(segment.expires_at.min())
         self._kinds: dict[str, frozenset[Kind]] = {}
@@ -110,6 +143,11 @@ class SearchableSegment:
         records += graph.vector_at
         return records
 
+    @property
+    def coded(self) -> CodedRows:
+        assert self.segment.codes is not None, "a graph has codes"
+        return self.segment.codes
+
     @cached_property
     def floats(self) -> NDArray[np.float32]:
         """All words of the file part that holds the vectors, flat and read-only."""
@@ -120,15 +158,25 @@ class SearchableSegment:
 
     @cached_property
     def graph(self) -> kernels.Graph:
-        """What the kernels take for a graph."""
+        """What the kernels take for a graph of float32 records."""
         view = self.segment.graph
         assert view is not None
-        return view.words, view.floats, view.upper, view.upper_at, _shape(view)
+        numbers = (view.count, view.stride, view.vector_at, view.max_m0, view.max_m, view.max_level, view.entry_point)
+        shape = np.array(numbers, np.int64)
+        return view.words, view.floats, view.words.view(np.int8), view.upper, view.upper_at, shape
 
+    def rows_of(self, documents: Longs) -> Longs:
+        """Return the rows of documents, both ascending, where the rows of each stand together; see `in_order`."""
+        owners = self.segment.rows.document
+        wanted = documents.astype(owners.dtype)
+        first, end = np.searchsorted(owners, wanted, "left"), np.searchsorted(owners, wanted, "right")
+        counts = end - first
+        rows: Longs = np.repeat(first - np.concatenate(([0], np.cumsum(counts)[:-1])), counts) + np.arange(counts.sum())
+        return rows
 
-def _shape(view: GraphView) -> NDArray[np.int64]:
-    numbers = (view.count, view.stride, view.vector_at, view.max_m0, view.max_m, view.max_level, view.entry_point)
-    return np.array(numbers, np.int64)
+    @cached_property
+    def in_order(self) -> bool:
+        return bool(self.segment.sections.meta.get("documents_in_order"))
 
 
 class SegmentReader:
@@ -162,16 +210,21 @@ class SegmentReader:
         rows = holding.take(self.segment.rows.document)
         return bool((rows if self._live is None else rows & self._live).any())
 
-    def accepted(self, filter: Filter | None, *, now: float) -> Bools | None:  # noqa: A002  (the word of the grammar)
-        """Return bool[n]: live, not expired at ``now``, and of a document that ``filter`` accepts. None: every row."""
-        mask = self._live
-        if self.shared.first_expiry <= now:
-            unexpired = self.segment.expires_at > now
-            mask = unexpired if mask is None else mask & unexpired
-        if filter is not None:
-            chosen = self._documents(filter).take(self.segment.rows.document)  # 2.5 times as fast as [ ]
-            mask = chosen if mask is None else mask & chosen
-        return mask
+    def accepted(self, filter: Filter | None, *, now: float) -> Accepted:  # noqa: A002  (the word of the grammar)
+        """Return which rows are live, not expired at ``now``, and of a document that ``filter`` accepts."""
+        unexpired = self.segment.expires_at > now if self.shared.first_expiry <= now else None
+        if filter is None:
+            return self._masked(self._live if unexpired is None else self._both(self._live, unexpired))
+        documents = self._documents(filter)
+        if self.shared.in_order and np.count_nonzero(documents) <= LISTED_DOCUMENTS:
+            rows = self.shared.rows_of(np.flatnonzero(documents))
+            for mask in (self._live, unexpired):
+                rows = rows if mask is None else rows[mask[rows]]
+            return Accepted(len(rows), listed=rows)
+        mask = documents.take(self.segment.rows.document)  # 2.5 times as fast as [ ]
+        for other in (self._live, unexpired):
+            mask = mask if other is None else np.logical_and(mask, other, out=mask)
+        return self._masked(mask)
 
     def search(
         self,
@@ -192,76 +245,118 @@ class SegmentReader:
         Raises:
             Damaged: the mapped file is not what it was when it was opened.
         """
-        mask = self.accepted(filter, now=now)
-        count = self.segment.entry.row_count
-        accepted = count if mask is None else int(np.count_nonzero(mask))
-        if accepted == 0:
-            return Found(np.empty(0, np.int64), np.empty(0, np.float32), "none", 0)
-        if self.segment.graph is None or not _walks(accepted, count=count, ef=ef):
-            return self._scan(query, mask, k=k, accepted=accepted)
-        found = self._walk(query, mask, ef=ef, accepted=accepted)
-        if len(found.rows) >= min(k, accepted):
+        accepted = self.accepted(filter, now=now)
+        if not accepted.count:
+            return _NOTHING
+        if self.segment.graph is None:
+            return self._scan(query, accepted, k=k)
+        choice = self._choose(accepted, k=k, ef=ef)
+        if choice.method == "scan":
+            return self._scan(query, accepted, k=k)
+        if choice.method == "codes":
+            return self._scan_codes(query, accepted, k=k)
+        found = self._walk(query, accepted, k=k, ef=ef, budget=choice.budget)
+        if len(found.rows) >= min(k, accepted.count):
             return found
-        return self._scan(query, mask, k=k, accepted=accepted, after=found)
+        return self._scan_codes(query, accepted, k=k, after=found)
+
+    def _choose(self, accepted: Accepted, *, k: int, ef: int) -> planner.Choice:
+        rows, dimensions = self.segment.entry.row_count, len(self.shared.coded.centre)
+        return planner.choose(self.shared.costs, accepted=accepted.count, count=rows, dimensions=dimensions, k=k, ef=ef)
 
     def exactly(self, query: NDArray[np.float32], *, k: int, now: float) -> Found:
         """Find the nearest rows by a scan of all that are live, whatever a search would do. Costs what that costs."""
-        mask = self.accepted(None, now=now)
-        accepted = self.segment.entry.row_count if mask is None else int(np.count_nonzero(mask))
-        if accepted == 0:
-            return Found(np.empty(0, np.int64), np.empty(0, np.float32), "none", 0)
-        return self._scan(query, mask, k=k, accepted=accepted)
+        accepted = self.accepted(None, now=now)
+        return self._scan(query, accepted, k=k) if accepted.count else _NOTHING
 
     def live_rows(self, *, now: float) -> NDArray[np.int64]:
         """Return the ascending rows i64 that are neither deleted nor expired at ``now``."""
-        mask = self.accepted(None, now=now)
-        return np.arange(self.segment.entry.row_count) if mask is None else np.flatnonzero(mask)
+        return self._listed(self.accepted(None, now=now))
 
     def _documents(self, filter: Filter) -> Bools:  # noqa: A002
         with self.shared.reading_fields():
             return evaluate(self.shared.fields, filter)
 
-    def _scan(
-        self, query: NDArray[np.float32], mask: Bools | None, *, k: int, accepted: int, after: Found | None = None
-    ) -> Found:
-        rows = None if mask is None else np.flatnonzero(mask)
+    def _scan(self, query: NDArray[np.float32], accepted: Accepted, *, k: int) -> Found:
+        if self.segment.rounded is not None:
+            return self._compared(query, self._listed(accepted), accepted=accepted, k=k, method="scan")
+        rows, wanted = accepted.rows(), min(k, accepted.count)
         places = self.shared.places if rows is None else self.shared.places.take(rows)
-        best, costs = np.empty(min(k, accepted), np.int64), np.empty(min(k, accepted), np.float32)
+        best, costs = np.empty(wanted, np.int64), np.empty(wanted, np.float32)
         kernels.scan(self.shared.floats, places, query, self._l2, best, costs)
         self._check(costs)
         found = best if rows is None else rows[best]
-        return Found(found, -costs, "walk, then scan" if after else "scan", accepted, after.visits if after else 0)
+        return Found(found, -costs, "scan", accepted.count, compared=accepted.count)
 
-    def _walk(self, query: NDArray[np.float32], mask: Bools | None, *, ef: int, accepted: int) -> Found:
+    def _scan_codes(
+        self, query: NDArray[np.float32], accepted: Accepted, *, k: int, after: Found | None = None
+    ) -> Found:
+        rows = self._listed(accepted)
+        candidates = self.shared.coded.candidates(query, rows, count=planner.rescored(k), l2=self._l2)
+        method: planner.Method = "walk, then codes" if after else "codes"
+        found = self._compared(query, np.sort(candidates), accepted=accepted, k=k, method=method)
+        return replace(found, visits=after.visits) if after else found
+
+    def _compared(
+        self, query: NDArray[np.float32], rows: Longs, *, accepted: Accepted, k: int, method: planner.Method
+    ) -> Found:
+        """Return the best of ``rows`` by their vectors."""
+        costs = np.empty(len(rows), np.float32)
+        rounded, graph = self.segment.rounded, self.segment.graph
+        assert graph is not None
+        if rounded is not None:
+            rounded.compare(query, graph.row_records[rows].astype(np.int64), l2=self._l2, costs=costs)
+            best = np.argsort(costs, kind="stable")[:k]
+            costs = costs[best]
+        else:
+            best, costs = np.empty(min(k, len(rows)), np.int64), costs[:k]
+            kernels.scan(self.shared.floats, self.shared.places.take(rows), query, self._l2, best, costs)
+        self._check(costs)
+        return Found(rows[best], -costs, method, accepted.count, compared=len(rows))
+
+    def _walk(self, query: NDArray[np.float32], accepted: Accepted, *, k: int, ef: int, budget: int) -> Found:
         assert self.segment.graph is not None
         marks, epoch = _scratch.begin(self.segment.graph.count)
         best, costs = np.empty(ef, np.int64), np.empty(ef, np.float32)
-        graph, rows = self.shared.graph, self.segment.graph.record_rows
+        rounded, record_rows = self.segment.rounded, self.segment.graph.record_rows
+        graph = rounded.graph if rounded else self.shared.graph
+        asked = rounded.query(query, l2=self._l2) if rounded else query
+        mask = accepted.as_mask(len(record_rows))
         if mask is None:
-            size, visits = kernels.walk(graph, query, self._l2, marks, epoch, best, costs)
+            size, visits = kernels.walk(graph, asked, self._l2, marks, epoch, best, costs)
         else:
             size, visits = kernels.walk_accepted(
-                graph, query, self._l2, marks, epoch, rows, mask, accepted, best, costs
+                graph, asked, self._l2, marks, epoch, record_rows, mask, budget, best, costs
             )
         if size == kernels.BROKEN:
             raise Damaged(f"{self.segment.entry.files[1].name}: a link leads nowhere; restore or rebuild the segment")
-        size = max(0, int(size))  # a walk whose budget is spent found nothing to rely on
-        self._check(costs[:size])
-        found = rows[best[:size]].astype(np.int64)
-        return Found(found, -costs[:size], "walk", accepted, int(visits))
+        records = best[: max(0, int(size))]  # a walk whose budget is spent found nothing to rely on
+        costs = costs[: len(records)]
+        if rounded:
+            compared = max(COMPARED_LEAST, COMPARED_PER_HIT * k)
+            records, costs = records[:compared], costs[:compared]
+            rounded.compare(query, records, l2=self._l2, costs=costs)
+            order = np.argsort(costs, kind="stable")
+            records, costs = records[order], costs[order]
+        self._check(costs)
+        return Found(record_rows[records].astype(np.int64), -costs, "walk", accepted.count, int(visits))
 
     def _check(self, costs: NDArray[np.float32]) -> None:
         if not np.isfinite(costs).all():
             name = self.segment.entry.files[-1].name
             raise Damaged(f"{name}: a vector is not finite; restore or rebuild the segment")
 
+    def _listed(self, accepted: Accepted) -> Longs:
+        rows = accepted.rows()
+        return np.arange(self.segment.entry.row_count) if rows is None else rows
 
-def _walks(accepted: int, *, count: int, ef: int) -> bool:
-    """Say whether a walk that keeps accepted rows only is worth it, by the number of records each way looks at.
+    def _masked(self, mask: Bools | None) -> Accepted:
+        if mask is None:
+            return Accepted(self.segment.entry.row_count)
+        if mask is self._live:
+            return Accepted(self.entry.live_count, mask)
+        return Accepted(int(np.count_nonzero(mask)), mask)
 
-    A walk goes on until ``ef`` accepted rows are nearest, so it looks at more the fewer are accepted; and where the
-    filter goes with the geometry it misses some. A scan looks at the accepted rows, and misses none.
-    """
-    if 2 * accepted >= count:
-        return True
-    return accepted > SCANNED_ROWS and accepted * accepted > VISITS_PER_EF * ef * count
+    @staticmethod
+    def _both(live: Bools | None, unexpired: Bools) -> Bools:
+        return unexpired if live is None else live & unexpired

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from hashlib import blake2b
+from itertools import pairwise
 from typing import Any, TypedDict, overload
 
 import numpy as np
@@ -85,6 +86,11 @@ class Documents(Sequence[DocumentRecord]):
     def line(self, index: int) -> bytes:
         """Return the JSON line of one record, without decoding it. Equal records have equal lines."""
         return self.data[int(self.offsets[index]) : int(self.offsets[index + 1])].tobytes()
+
+    @classmethod
+    def stack(cls, several: Sequence["Documents"]) -> "Documents":
+        data = _joined([documents.data for documents in several], dtype="|u1")
+        return cls(data, join_offsets([documents.offsets for documents in several]))
 
     def raw_id(self, index: int) -> bytes:
         """Return the document's id as it stands in its line, without decoding the rest. Raises Damaged."""
@@ -194,10 +200,23 @@ class Rows:
     def concat(cls, several: Sequence["Rows"]) -> "Rows":
         """Join rows in order. Equal documents (parts of one large document) become one."""
         lines: dict[bytes, int] = {}
-        owners: list[Array] = []
-        for rows in several:
-            numbers = [lines.setdefault(rows.documents.line(i), len(lines)) for i in range(len(rows.documents))]
-            owners.append(np.asarray(numbers, "<u4")[rows.document])
+        numbers = [
+            [lines.setdefault(rows.documents.line(i), len(lines)) for i in range(len(rows.documents))]
+            for rows in several
+        ]
+        return cls._joined(several, documents=Documents.of_lines(list(lines)), numbers=numbers)
+
+    @classmethod
+    def stack(cls, several: Sequence["Rows"]) -> "Rows":
+        """Join rows in order, which have no document in common: none is looked at."""
+        firsts = np.cumsum([0, *(len(rows.documents) for rows in several)])
+        numbers = [np.arange(first, end) for first, end in pairwise(firsts)]
+        return cls._joined(several, documents=Documents.stack([rows.documents for rows in several]), numbers=numbers)
+
+    @classmethod
+    def _joined(cls, several: Sequence["Rows"], *, documents: Documents, numbers: Sequence[ArrayLike]) -> "Rows":
+        """Join rows; ``numbers``: for each of ``several``, the new positions of its documents."""
+        owners = [np.asarray(new, "<u4")[rows.document] for rows, new in zip(several, numbers, strict=True)]
         columns = {
             name: _joined([getattr(rows, name) for rows in several], dtype=dtype)
             for name, dtype in _COLUMNS.items()
@@ -208,7 +227,6 @@ class Rows:
             ragged[data] = _joined([getattr(rows, data) for rows in several], dtype="|u1")
             ragged[offsets] = join_offsets([getattr(rows, offsets) for rows in several])
         identity = _joined([rows.identity for rows in several], dtype="|u1").reshape(-1, IDENTITY_BYTES)
-        documents = Documents.of_lines(list(lines))
         return cls(documents=documents, document=_joined(owners, dtype="<u4"), identity=identity, **columns, **ragged)
 
     @classmethod

@@ -5,7 +5,7 @@ vectors of a graph segment live in its ``.hnsw`` file only. Tombstones are no pa
 segment serves every version that names it. It searches nothing and publishes nothing.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,13 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import paths
+from .codes import CodedRows
 from .document_keys import build_keys, find_rows
 from .errors import Damaged, NotFound
-from .fields import build_index
+from .fields import FieldIndex, build_index
 from .graph_files import GraphView, check_links, open_graph
 from .ids import GenerationId, SegmentId, TenantId, new_id
 from .manifests import FileEntry, SegmentEntry, describe_file, file_entry
 from .objects import ObjectStore
+from .rounded import RoundedGraph
 from .rows import DocumentRecord, Documents, Rows
 from .sections import Array, Sections, open_sections, write_sections
 
@@ -36,8 +38,7 @@ class StagedGraph:
     """A graph file that is stored already, and what a reader must know of it."""
 
     file: FileEntry
-    record_rows: NDArray[np.uint32]
-    upper_at: NDArray[np.uint32]
+    arrays: Mapping[str, Array]  # sections of the segment: the map of the graph, codes, int8 records
     insertions: int  # of vectors into this graph and those that its rows came from
 
 
@@ -52,7 +53,9 @@ class OpenSegment:
     ingested_at: NDArray[np.float64]
     expires_at: NDArray[np.float64]  # +inf where there is none
     vectors: NDArray[np.float32] | None  # (n, d), flat segments only
-    graph: GraphView | None  # graph segments only
+    graph: GraphView | None  # graph segments only, as the next two
+    codes: CodedRows | None
+    rounded: RoundedGraph | None  # where the generation is walked by int8
     sections: Sections  # everything in the .segment file, the field index included
 
     @property
@@ -76,6 +79,7 @@ def write_segment(
     chunk_ids: NDArray[np.uint64],
     vectors: NDArray[np.float32] | None = None,
     graph: StagedGraph | None = None,
+    fields: FieldIndex | None = None,
     segment_id: SegmentId | None = None,
 ) -> SegmentEntry:
     """Write a segment under new names; durable on return, and nobody's until a manifest names it.
@@ -84,16 +88,17 @@ def write_segment(
         chunk_ids: u64[n], ascending.
         vectors: f32[n, d] of a flat segment.
         graph: the stored graph of a graph segment, whose labels are the positions in ``rows``.
+        fields: the index of the documents of ``rows``, made here when it is left out.
     """
     assert len(rows) == len(chunk_ids) > 0
     assert (vectors is None) != (graph is None)
     segment = segment_id or SegmentId(new_id("seg"))
-    indexes = {**build_keys(rows.documents), **build_index(rows.documents).to_arrays()}
+    indexes = {**build_keys(rows.documents), **(fields or build_index(rows.documents)).to_arrays()}
     arrays = {**_row_arrays(rows, chunk_ids=chunk_ids), **indexes}
     if vectors is not None:
         arrays["vectors"] = np.ascontiguousarray(vectors, "<f4")
     if graph is not None:
-        arrays |= {"graph_record_rows": graph.record_rows, "graph_upper_at": graph.upper_at}
+        arrays |= graph.arrays
     insertions = graph.insertions if graph else 0
     meta = {
         "segment_id": segment,
@@ -129,7 +134,10 @@ def open_segment(objects: ObjectStore, entry: SegmentEntry, *, dimensions: int) 
     chunk_ids = _column(sections, "chunk_id", "<u8", count=len(rows))
     if (chunk_ids[0], chunk_ids[-1]) != (entry.first_chunk_id, entry.last_chunk_id) or _descends(chunk_ids):
         raise Damaged(f"{sections.source}: the chunk ids are not ascending in the range that the manifest states")
-    graph = _open_graph(objects, entry, sections, dimensions=dimensions) if entry.kind == "graph" else None
+    graph, codes, rounded = None, None, None
+    if entry.kind == "graph":
+        graph, rounded = _open_graph(objects, entry, sections, dimensions=dimensions)
+        codes = CodedRows.from_arrays(sections.arrays, count=len(rows), dimensions=dimensions)
     return OpenSegment(
         entry=entry,
         rows=rows,
@@ -139,6 +147,8 @@ def open_segment(objects: ObjectStore, entry: SegmentEntry, *, dimensions: int) 
         expires_at=_column(sections, "expires_at", "<f8", count=len(rows)),
         vectors=None if graph else _column(sections, "vectors", "<f4", count=len(rows), width=dimensions),
         graph=graph,
+        codes=codes,
+        rounded=rounded,
         sections=sections,
     )
 
@@ -296,12 +306,15 @@ def _row_arrays(rows: Rows, *, chunk_ids: NDArray[np.uint64]) -> dict[str, Array
     }
 
 
-def _open_graph(objects: ObjectStore, entry: SegmentEntry, sections: Sections, *, dimensions: int) -> GraphView:
+def _open_graph(
+    objects: ObjectStore, entry: SegmentEntry, sections: Sections, *, dimensions: int
+) -> tuple[GraphView, RoundedGraph | None]:
     record_rows = _column(sections, "graph_record_rows", "<u4", count=entry.row_count)
     upper_at = _column(sections, "graph_upper_at", "<u4", count=entry.row_count)
 
-    def opened(path: Path) -> GraphView:
-        return open_graph(path, dimensions=dimensions, record_rows=record_rows, upper_at=upper_at)
+    def opened(path: Path) -> tuple[GraphView, RoundedGraph | None]:
+        view = open_graph(path, dimensions=dimensions, record_rows=record_rows, upper_at=upper_at)
+        return view, RoundedGraph.from_arrays(sections.arrays, view=view, path=path)
 
     return _mapped(objects, entry.files[1], opened)
 

@@ -21,6 +21,7 @@ from .errors import Damaged, NotFound, NotKept, NotYet, StorageError, Unavailabl
 from .hits import Hit
 from .ids import GenerationId, TenantId
 from .objects import ObjectStore
+from .planner import TYPICAL, prepare
 from .shelf import Shelf
 from .versions import SegmentPlan, Snapshot, open_snapshot
 
@@ -83,6 +84,11 @@ class SnapshotCache:
         self._opened = self._refused = 0
         self._poller: threading.Thread | None = None
         self._closed = False
+        self._costs = TYPICAL
+
+    def prepare(self) -> None:
+        """Compile what a search runs, and measure what it costs on this machine: before the first search."""
+        self._costs = prepare()
 
     @contextmanager
     def get(
@@ -251,7 +257,7 @@ class SnapshotCache:
         return former
 
     def _open(self, generation: GenerationInfo, *, former: Snapshot | None) -> Snapshot:
-        return open_snapshot(self._objects, generation, former=former, opened=self._shelf.segments)
+        return open_snapshot(self._objects, generation, former=former, opened=self._shelf.segments, costs=self._costs)
 
     def _swap(self, snapshot: Snapshot) -> Snapshot:
         with self._changed:

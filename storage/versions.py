@@ -19,6 +19,7 @@ from .ids import ManifestVersion, SegmentId
 from .manifests import Manifest, SegmentEntry, read_manifest
 from .mismatches import check_kinds
 from .objects import ObjectStore
+from .planner import TYPICAL, Costs
 from .readers import Found, SearchableSegment, SegmentReader
 from .segments import open_segment, read_deletes
 
@@ -164,6 +165,7 @@ def open_snapshot(
     *,
     former: Snapshot | None = None,
     opened: MutableMapping[str, SearchableSegment] | None = None,
+    costs: Costs = TYPICAL,
 ) -> Snapshot:
     """Open the version that the generation points to; segments that ``former`` has opened are shared with it.
 
@@ -186,7 +188,9 @@ def open_snapshot(
     known = former.readers if former else {}
     shared = {} if opened is None else opened
     readers = {
-        entry.id: _open_reader(objects, entry, manifest=manifest, former=known.get(entry.id), opened=shared)
+        entry.id: _open_reader(
+            objects, entry, manifest=manifest, former=known.get(entry.id), opened=shared, costs=costs
+        )
         for entry in manifest.segments
     }
     return Snapshot(generation, manifest=manifest, readers=readers)
@@ -199,6 +203,7 @@ def _open_reader(
     manifest: Manifest,
     former: SegmentReader | None,
     opened: MutableMapping[str, SearchableSegment],
+    costs: Costs,
 ) -> SegmentReader:
     if former is not None and former.entry == entry:
         return former
@@ -207,7 +212,7 @@ def _open_reader(
         segment = open_segment(objects, entry, dimensions=manifest.dimensions)
         if segment.sections.size_bytes <= VERIFIED_BYTES:
             segment.sections.verify()
-        shared = opened[entry.files[0].name] = SearchableSegment(segment)
+        shared = opened[entry.files[0].name] = SearchableSegment(segment, costs=costs)
     return SegmentReader(shared, entry, deleted=read_deletes(objects, entry), l2=manifest.metric == "l2")
 
 

@@ -78,13 +78,22 @@ def unit_vectors(count: int, *, dimensions: int = DIMENSIONS, seed: int = 0) -> 
     return vectors
 
 
-def open_catalog(folder: Path, *, metric: str = "cosine", dimensions: int = DIMENSIONS) -> Catalog:
+def open_catalog(
+    folder: Path, *, metric: str = "cosine", quantization: str = "none", dimensions: int = DIMENSIONS
+) -> Catalog:
     """A catalog with one tenant, one collection and one generation in shard 0."""
     folder.mkdir(parents=True, exist_ok=True)
     catalog = Catalog.open(f"sqlite:///{folder / 'catalog.db'}")
     with catalog.write() as connection:
         tables.metadata.create_all(connection)
-    add_generation(catalog, tenant=TENANT, generation_id=GENERATION, metric=metric, dimensions=dimensions)
+    add_generation(
+        catalog,
+        tenant=TENANT,
+        generation_id=GENERATION,
+        metric=metric,
+        quantization=quantization,
+        dimensions=dimensions,
+    )
     return catalog
 
 
@@ -94,6 +103,7 @@ def add_generation(
     tenant: TenantId,
     generation_id: GenerationId,
     metric: str = "cosine",
+    quantization: str = "none",
     dimensions: int = DIMENSIONS,
 ) -> None:
     collection = CollectionId(f"collection-of-{generation_id}")
@@ -111,6 +121,7 @@ def add_generation(
                 model="hash",
                 dimensions=dimensions,
                 metric=metric,
+                quantization=quantization,
                 chunking={"strategy": "auto"},
                 shard=0,
                 created_at=0,

@@ -18,7 +18,6 @@ from penstock.pipeline.retrieval import Retrieval, retrieve
 from penstock.settings import wiring
 from penstock.settings.logs import log_failure
 from penstock.settings.model import Settings
-from penstock.storage import kernels
 from penstock.storage.catalog.collections import CollectionInfo, get_collection
 from penstock.storage.catalog.references import generation_at
 from penstock.storage.ids import GenerationId, JobId, ManifestVersion, TenantId
@@ -50,7 +49,7 @@ class Searcher:
             target=components.notices.listen, args=[{"published": self._refresh}, self._stop], daemon=True
         )
         self._listener.start()
-        kernels.warm()
+        self._snapshots.prepare()
         with suppress(EmbeddingError):  # whoever asks in this model hears why it does not work
             card = wiring.card_of(self._settings)
             components.embedders.of(card.name, card.dimensions).embed_query("warm")

@@ -7,7 +7,7 @@ from .exits import UsageError
 
 if TYPE_CHECKING:
     from penstock.client import Chunking
-    from penstock.client.wire import DocumentState, Metric
+    from penstock.client.wire import DocumentState, Metric, Quantization
 
 Word = TypeVar("Word", bound=str)
 
@@ -64,6 +64,14 @@ def parse_metric(given: str | None) -> "Metric | None":
 
     known: tuple[Metric, ...] = get_args(Metric)
     return _one_of(known, given, option="--metric")
+
+
+def parse_quantization(given: str | None) -> "Quantization | None":
+    """Return the quantization, checked. Raises UsageError."""
+    from penstock.client.wire import Quantization
+
+    known: tuple[Quantization, ...] = get_args(Quantization)
+    return _one_of(known, given, option="--quantization")
 
 
 def parse_state(given: str | None) -> "DocumentState | None":

@@ -40,17 +40,21 @@ def create(
         typer.Option("--chunking", help="auto, recursive or tokens; recursive:200:20 sets size and overlap."),
     ] = None,
     metric: Annotated[str | None, typer.Option("--metric", help="cosine, dot or l2.")] = None,
+    quantization: Annotated[
+        str | None,
+        typer.Option("--quantization", help="none, or int8: large indexes take a third of the memory."),
+    ] = None,
     url: Url = None,
     key: Key = None,
     tenant: Tenant = "default",
     as_json: Json = False,
 ) -> None:
-    """Make a collection. Its model, chunking and metric are fixed from then on."""
-    from .arguments import parse_chunking, parse_metric
+    """Make a collection. Its model, chunking, metric and quantization are fixed from then on."""
+    from .arguments import parse_chunking, parse_metric, parse_quantization
 
-    cut, measure = parse_chunking(chunking), parse_metric(metric)
+    cut, measure, codes = parse_chunking(chunking), parse_metric(metric), parse_quantization(quantization)
     with connect(url, key, tenant) as client:
-        made = client.create_collection(name, model=model, chunking=cut, metric=measure)
+        made = client.create_collection(name, model=model, chunking=cut, metric=measure, quantization=codes)
     print_json(made) if as_json else _show(made)
 
 
@@ -90,6 +94,7 @@ def _show(one: "Collection") -> None:
         ("collection", one.name),
         ("made", when(one.created_at)),
         ("model", f"{plain(one.model)}, {one.dimensions} dimensions, {one.metric}"),
+        ("quantization", one.quantization),
         ("chunking", plain(chunking)),
         ("documents", by_state(one.documents)),
         ("chunks", f"{one.chunks:,}"),

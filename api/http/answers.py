@@ -36,6 +36,7 @@ def collection(info: CollectionInfo) -> dict[str, Any]:
         "model": generation.model,
         "dimensions": generation.dimensions,
         "metric": generation.metric,
+        "quantization": generation.quantization,
         "chunking": dict(generation.chunking),
         "version": generation.version,
         "published_at": generation.published_at,

@@ -18,7 +18,6 @@ from starlette.requests import Request
 
 from penstock.settings import wiring
 from penstock.settings.model import Settings
-from penstock.storage import kernels
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.migrations import check_schema
 from penstock.storage.ids import GenerationId
@@ -140,7 +139,7 @@ def _impatient(url: str) -> redis.Redis:
 
 
 def _warm(components: Components) -> None:
-    kernels.warm()
+    components.snapshots.prepare()
     components.embedders.warm_all(models_in_use(components.catalog))
 
 

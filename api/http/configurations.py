@@ -20,11 +20,13 @@ class Configuration:
     model: str
     dimensions: int
     metric: str
+    quantization: str
     chunking: dict[str, Any]
 
     def __str__(self) -> str:
         chunking = ", ".join(f"{key} {value}" for key, value in self.chunking.items())
-        return f"model {self.model} ({self.dimensions} dimensions), {self.metric}, {chunking}"
+        stored = f"{self.metric}, quantization {self.quantization}"
+        return f"model {self.model} ({self.dimensions} dimensions), {stored}, {chunking}"
 
 
 def configuration(new: NewCollection, settings: Settings) -> Configuration:
@@ -38,7 +40,9 @@ def configuration(new: NewCollection, settings: Settings) -> Configuration:
     asked = ChunkingConfig.model_validate((new.chunking or settings.chunking).model_dump())
     check_size(asked, input_limit=card.input_limit_tokens, model=card.name)
     chunking = resolve(asked, limit=card.input_limit_tokens)
-    return Configuration(card.name, card.dimensions, new.metric or card.metric, chunking.model_dump())
+    return Configuration(
+        card.name, card.dimensions, new.metric or card.metric, new.quantization or "none", chunking.model_dump()
+    )
 
 
 def _card(model: str, settings: Settings) -> ModelCard:

@@ -48,6 +48,7 @@ COLLECTION = {
     "model": "minilm",
     "dimensions": 384,
     "metric": "cosine",
+    "quantization": "none",
     "chunking": {"strategy": "recursive", "size_tokens": 200, "overlap_tokens": 20},
     "version": 4,
     "published_at": 1767225610.0,

@@ -18,6 +18,7 @@ from .tenants import hold_collection_count, require_tenant
 from .values import slices
 
 Metric = Literal["cosine", "dot", "l2"]
+Quantization = Literal["none", "int8"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class GenerationInfo:
     model: str
     dimensions: int
     metric: str
+    quantization: str
     chunking: Mapping[str, Any]
     shard: int
     manifest: str | None
@@ -67,7 +69,7 @@ def highest_shard(catalog: Catalog) -> int | None:
         return highest
 
 
-def create_collection(
+def create_collection(  # noqa: PLR0913  (what a generation holds is many things)
     catalog: Catalog,
     *,
     tenant: TenantId,
@@ -75,6 +77,7 @@ def create_collection(
     model: str,
     dimensions: int,
     metric: Metric,
+    quantization: Quantization = "none",
     chunking: Mapping[str, Any],
     shards: int,
     now: float,
@@ -98,6 +101,7 @@ def create_collection(
         "model": model,
         "dimensions": dimensions,
         "metric": metric,
+        "quantization": quantization,
         "chunking": dict(chunking),
         "shard": shard_of(tenant, shards=shards),
         "created_at": now,

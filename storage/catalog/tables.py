@@ -92,6 +92,7 @@ generations = Table(
     Column("model", String(128), nullable=False),
     Column("dimensions", Integer, nullable=False),
     Column("metric", String(8), nullable=False),  # cosine, dot, l2
+    Column("quantization", String(8), nullable=False, default="none"),  # int8: graphs are walked by int8 records
     Column("chunking", JSON, nullable=False),
     Column("shard", Integer, nullable=False),
     Column("manifest", Text),  # object name of the current manifest; NULL until the first publish

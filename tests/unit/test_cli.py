@@ -85,6 +85,7 @@ COLLECTION = Collection(
     model="minilm",
     dimensions=384,
     metric="cosine",
+    quantization="none",
     chunking={"strategy": "auto"},
     version=3,
     published_at=2.0,
@@ -193,7 +194,7 @@ class Server:
             raise NotFound(f"there is no collection {name!r}")
         return COLLECTION
 
-    def create_collection(self, name, *, model=None, chunking=None, metric=None):
+    def create_collection(self, name, *, model=None, chunking=None, metric=None, quantization=None):
         self._note("create_collection", name, model, chunking, metric)
         self.exists = True
         return COLLECTION

@@ -38,6 +38,7 @@ def collection(documents: int) -> Collection:
         model="minilm",
         dimensions=384,
         metric="cosine",
+        quantization="none",
         chunking={},
         version=0,
         published_at=None,

@@ -1,8 +1,12 @@
 """The field index: what documents hold, compared exactly."""
 
+import random
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
+from penstock.storage.columns import merge
 from penstock.storage.errors import Damaged, InvalidMetadata
 from penstock.storage.fields import (
     And,
@@ -189,3 +193,34 @@ def test_any_ordinary_json_object_is_allowed() -> None:
 def test_flatten_yields_every_value_under_its_path() -> None:
     metadata = {"a": [1, [True, None], {"b": "x"}], "c": {"d": {"e": 2.5}}, "f": {}, "g": []}
     assert list(flatten(metadata)) == [("a", 1), ("a", True), ("a.b", "x"), ("c.d.e", 2.5)]
+
+
+def test_a_merged_index_is_that_of_its_documents():
+    seed = random.randrange(2**32)
+    print("seed", seed)
+    numbers = random.Random(seed)
+
+    def any_value() -> object:
+        return numbers.choice(
+            [numbers.randrange(5), numbers.random(), 2.0, True, "text", "é", "", ["a", 1, "b"], {"x": [1, {"y": "z"}]}]
+        )
+
+    documents = [
+        document(i, **{f"m{numbers.randrange(6)}": any_value() for _ in range(numbers.randrange(5))})
+        for i in range(120)
+    ]
+    cuts = sorted(numbers.sample(range(120), 3))
+    parts = [documents[a:b] for a, b in pairwise([0, *cuts, 120])]
+    kept = [[numbers.random() < 0.7 for _ in part] for part in parts]
+    left = [one for part, keeps in zip(parts, kept, strict=True) for one, keep in zip(part, keeps, strict=True) if keep]
+    ordinals, first = [], 0
+    for keeps in kept:
+        ordinals.append(np.where(keeps, first + np.cumsum(keeps) - 1, -1))
+        first += sum(keeps)
+
+    merged = merge([build_index(part) for part in parts], ordinals=ordinals, document_count=len(left))
+
+    expected = build_index(left).to_arrays()
+    for name, array in merged.to_arrays().items():
+        assert array.dtype == expected[name].dtype
+        np.testing.assert_array_equal(array, expected[name])

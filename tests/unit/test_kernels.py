@@ -77,7 +77,8 @@ def opened(path: Path, vectors: NDArray[np.float32], *, space: str) -> Built:
     upper_at = frozen(upper_places(path, count=len(vectors), record_bytes=record_bytes))
     view = open_graph(path, dimensions=DIMENSIONS, record_rows=rows, upper_at=upper_at)
     shape = (view.count, view.stride, view.vector_at, view.max_m0, view.max_m, view.max_level, view.entry_point)
-    graph = (view.words, view.floats, view.upper, view.upper_at, np.array(shape, np.int64))
+    words = view.words
+    graph = (words, view.floats, words.view(np.int8), view.upper, view.upper_at, np.array(shape, np.int64))
     return Built(vectors, peer, graph, view.record_rows, l2=space == "l2")
 
 
@@ -144,7 +145,7 @@ def test_a_scan_prefers_the_first_of_equal_vectors():
 
 
 def test_links_that_lead_nowhere_end_the_walk_wherever_they_are(built):
-    words, _, upper, upper_at, shape = built.graph
+    words, _, _, upper, upper_at, shape = built.graph
     seed = np.random.SeedSequence().entropy
     print("seed", seed)
     numbers = np.random.default_rng(seed)
@@ -160,7 +161,7 @@ def test_links_that_lead_nowhere_end_the_walk_wherever_they_are(built):
         damaged = Built(
             built.vectors,
             built.peer,
-            (rotten, rotten.view(np.float32), rotten_upper, upper_at, shape),
+            (rotten, rotten.view(np.float32), rotten.view(np.int8), rotten_upper, upper_at, shape),
             built.rows,
             False,
         )
@@ -170,13 +171,12 @@ def test_links_that_lead_nowhere_end_the_walk_wherever_they_are(built):
 
 
 def test_not_a_number_ends_in_the_costs_and_in_no_endless_loop(built):
-    words, _, upper, upper_at, shape = built.graph
+    words, _, _, upper, upper_at, shape = built.graph
     rotten = words.copy()
     rotten.reshape(COUNT, -1)[:, 20] = 0x7FC00000
     rotten.flags.writeable = False
-    damaged = Built(
-        built.vectors, built.peer, (rotten, rotten.view(np.float32), upper, upper_at, shape), built.rows, built.l2
-    )
+    graph = (rotten, rotten.view(np.float32), rotten.view(np.int8), upper, upper_at, shape)
+    damaged = Built(built.vectors, built.peer, graph, built.rows, built.l2)
     _, costs, visits = damaged.walk(frozen(built.vectors[0].copy()), ef=20)
     assert np.isnan(costs).any()
     assert visits <= COUNT
@@ -216,4 +216,4 @@ def test_kernels_are_compiled_at_each_start_where_nothing_can_be_kept(monkeypatc
         return function
 
     monkeypatch.setattr(kernels, "njit", njit)
-    assert kernels._compiled()(abs)(-3) == 3
+    assert kernels.compiled()(abs)(-3) == 3

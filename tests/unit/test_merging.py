@@ -92,6 +92,40 @@ def test_a_graph_grows_by_the_flat_segments_that_follow_it():
     assert planned([graph, *flat(0, 60, 40)[1:]]) == [0, 1, 2]
 
 
+def of_graphs(*rows: int) -> list[SegmentEntry]:
+    return [replace(entry(i, rows=count), kind="graph") for i, count in enumerate(rows)]
+
+
+def test_a_large_graph_is_not_written_again_for_few_rows_but_a_young_one_begun():
+    assert planned([*of_graphs(800), *flat(0, 60, 40)[1:]]) == [0, 1, 2]
+    assert planned([*of_graphs(801), *flat(0, 60, 40)[1:]]) == [1, 2]
+    assert planned([*of_graphs(10_000, 900), *flat(0, 0, 60, 40)[2:]]) == [1, 2, 3]
+
+
+def test_a_young_graph_that_has_grown_is_added_to_the_old_one_with_what_follows():
+    assert planned([*of_graphs(10_000, 2_499), *flat(0, 0, 5)[2:]]) is None
+    assert planned([*of_graphs(10_000, 2_500), *flat(0, 0, 5)[2:]]) == [0, 1, 2]
+
+
+def test_rows_are_inserted_about_twice_however_large_the_index_grows():
+    """What a million rows in a thousand publishes cost, reckoned by the plans alone."""
+    segments: list[SegmentEntry] = []
+    inserted = written = 0
+    for publish in range(1_000):
+        segments.append(replace(entry(publish), row_count=1_000, first_chunk_id=1, last_chunk_id=1_000))
+        while chosen := plan_merge(replace(sample(), segments=segments)):
+            at, rows = segments.index(chosen[0]), sum(each.row_count for each in chosen)
+            is_graph = chosen[0].kind == "graph" or rows >= 10_000
+            if is_graph:
+                inserted += rows - (chosen[0].row_count if chosen[0].kind == "graph" else 0)
+            written += rows
+            kind = "graph" if is_graph else "flat"
+            segments[at : at + len(chosen)] = [replace(chosen[0], kind=kind, row_count=rows)]
+        assert len(segments) <= 3 + 2 * 8
+    assert inserted <= 2.5 * 1_000_000
+    assert written <= 30 * 1_000_000
+
+
 def test_worn_segments_are_written_anew():
     graph = replace(entry(1, rows=90), kind="graph")
 

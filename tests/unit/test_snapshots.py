@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from sqlalchemy import update
 
-from penstock.storage import readers
+from penstock.storage import planner, readers
 from penstock.storage.catalog.collections import delete_collection, generation_info
 from penstock.storage.catalog.tables import generations
 from penstock.storage.errors import Damaged, FilterMismatch, NotFound, NotYet, Unavailable
@@ -182,12 +182,25 @@ def grown(store: Store, *, graph: bool, count: int = 90) -> None:
     store.publish(removed_document_ids=["d4", f"d{count + 1}"])
 
 
-@pytest.mark.parametrize("scanned_rows", [0, 20_000])
-@pytest.mark.parametrize("graph", [False, True])
-def test_filters_expiry_and_deletes_give_exactly_the_nearest_that_remain(tmp_path, monkeypatch, graph, scanned_rows):
-    monkeypatch.setattr(readers, "SCANNED_ROWS", scanned_rows)
-    monkeypatch.setattr(readers, "VISITS_PER_EF", 0 if scanned_rows == 0 else readers.VISITS_PER_EF)
-    store = new_store(tmp_path)
+WAYS = {
+    "scan": planner.Choice("scan"),
+    "walk": planner.Choice("walk", budget=10**9),
+    "codes": planner.Choice("codes"),
+    "walk, then codes": planner.Choice("walk", budget=0),
+}
+
+
+@pytest.fixture(params=[None, *WAYS])
+def way(request, monkeypatch):
+    """The way in which a graph is searched; None: there is none, all segments are flat."""
+    monkeypatch.setattr(planner, "choose", lambda _costs, **_options: WAYS[request.param])
+    return request.param
+
+
+@pytest.mark.parametrize(("metric", "int8"), [("cosine", False), ("cosine", True), ("l2", False), ("l2", True)])
+def test_filters_expiry_and_deletes_give_exactly_the_nearest_that_remain(tmp_path, way, metric, int8):
+    store = new_store(tmp_path, metric=metric, quantization="int8" if int8 else "none")
+    graph = way is not None
     grown(store, graph=graph)
     vectors = np.concatenate([unit_vectors(270, seed=1), unit_vectors(30, seed=2)])
     snapshot = snapshot_of(store)
@@ -215,7 +228,7 @@ def test_filters_expiry_and_deletes_give_exactly_the_nearest_that_remain(tmp_pat
         expiry = [6_000.0 + n if (n if n < 90 else n - 90) % 5 == 0 else np.inf for n in range(100)]
         rows = [r for r in range(300) if (n := r // 3) not in gone and expiry[n] > now and keeps(n)]
         hits = snapshot.search(query, k=k, filter=condition, ef=300, now=now)
-        best = sorted(rows, key=lambda r: -float(vectors[r] @ query))[:k]
+        best = sorted(rows, key=lambda r: -float(vectors[r] @ query))[:k]  # of unit length: so is the distance
         assert [(hit.document.document_id, hit.ordinal) for hit in hits] == [(f"d{r // 3}", r % 3) for r in best]
 
 
@@ -255,44 +268,28 @@ def test_looking_at_kinds_costs_microseconds(store):
 
 
 def test_a_search_never_finds_fewer_than_there_are(tmp_path, monkeypatch):
-    monkeypatch.setattr(readers, "SCANNED_ROWS", 0)
-    monkeypatch.setattr(readers, "VISITS_PER_EF", 0)
+    monkeypatch.setattr(planner, "choose", lambda _costs, **_options: planner.Choice("walk", budget=50))
     store = new_store(tmp_path)
     grown(store, graph=True)
     snapshot = snapshot_of(store)
     for ef in (1, 5, 20):
         hits, plans = snapshot.explained(np.ones(8), k=5, filter=Compare("eq", "number", 80), ef=ef, now=NOW)
         assert len(hits) == 3
-        assert plans[0].method == "walk, then scan"
+        assert plans[0].method == "walk, then codes"
         assert (plans[0].accepted, plans[1].accepted) == (3, 0)
         assert plans[1].method == "none"
 
 
-def test_the_plan_says_how_each_segment_was_searched(tmp_path):
+def test_the_plan_says_how_each_segment_was_searched(tmp_path, monkeypatch):
     store = new_store(tmp_path)
     grown(store, graph=True)
+    monkeypatch.setattr(planner, "choose", lambda _costs, **_options: WAYS["walk"])
     _, plans = snapshot_of(store).explained(np.ones(8), k=5, now=NOW)
     assert [(plan.kind, plan.method, plan.rows, plan.accepted) for plan in plans] == [
         ("graph", "walk", 270, 261),
         ("flat", "scan", 30, 27),
     ]
     assert plans[0].visits > 0
-
-
-@pytest.mark.parametrize(
-    ("accepted", "count", "walks"),
-    [
-        (100_000, 100_000, True),
-        (50_000, 100_000, True),
-        (20_000, 1_000_000, False),
-        (30_000, 1_000_000, False),
-        (40_000, 1_000_000, True),
-        (11_000, 20_000, True),
-        (9_000, 20_000, False),
-    ],
-)
-def test_few_accepted_rows_are_scanned_and_many_are_walked_to(accepted, count, walks):
-    assert readers._walks(accepted, count=count, ef=64) is walks
 
 
 def test_marks_of_an_earlier_search_never_count_as_visited_when_the_epoch_wraps():

@@ -10,6 +10,7 @@ from penstock.settings.model import Settings
 from penstock.storage.catalog.collections import (
     CollectionInfo,
     Metric,
+    Quantization,
     create_collection,
     delete_collection,
     list_collections,
@@ -91,6 +92,7 @@ def _create(
             model=chosen.model,
             dimensions=chosen.dimensions,
             metric=cast("Metric", chosen.metric),  # the wire knows no others, nor does a card
+            quantization=cast("Quantization", chosen.quantization),
             chunking=chosen.chunking,
             shards=settings.workers.shards,
             now=now,
@@ -105,7 +107,13 @@ def _create(
 
 def _require_same(info: CollectionInfo, chosen: Configuration) -> None:
     generation = info.generation
-    there = Configuration(generation.model, generation.dimensions, generation.metric, dict(generation.chunking))
+    there = Configuration(
+        generation.model,
+        generation.dimensions,
+        generation.metric,
+        generation.quantization,
+        dict(generation.chunking),
+    )
     if there != chosen:
         raise Refused(
             f"collection {info.name!r} exists with another configuration: {there} is there, {chosen} was asked for",

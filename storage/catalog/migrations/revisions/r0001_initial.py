@@ -76,6 +76,7 @@ def _create_generations() -> None:
         sa.Column("model", sa.String(128), nullable=False),
         sa.Column("dimensions", sa.Integer, nullable=False),
         sa.Column("metric", sa.String(8), nullable=False),
+        sa.Column("quantization", sa.String(8), nullable=False),
         sa.Column("chunking", sa.JSON, nullable=False),
         sa.Column("shard", sa.Integer, nullable=False),
         sa.Column("manifest", sa.Text),
