@@ -11,14 +11,12 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from .catalog.completion import finish_jobs
+from .acceptance import Target, hold_collection, hold_job, raise_newest, record_job, supersede_queued
 from .catalog.engine import Catalog
 from .catalog.sources import KnownDocument, hold_sources, read_sources
-from .catalog.tables import collections, generations, jobs, versions
-from .catalog.tables import documents as documents_table
+from .catalog.tables import versions
 from .catalog.tenants import hold_tenant
-from .catalog.values import slices
-from .errors import Conflict, NotFound, Unavailable
+from .errors import Unavailable
 from .ids import CollectionId, DocumentId, GenerationId, JobId, TenantId, VersionId, new_id
 from .objects import ObjectStore
 from .submissions import Candidate, Pack, SubmittedDocument, checked, write_pack
@@ -28,12 +26,16 @@ __all__ = ["Accepted", "AcceptedDocument", "SubmittedDocument", "accept"]
 
 @dataclass(frozen=True)
 class AcceptedDocument:
-    """``version_id`` is None when the document was here already, unchanged; ``number`` is then the kept version's."""
+    """``version_id`` is None when the document was here already, unchanged; ``number`` is then the kept version's.
+
+    ``replaces``: the document was here before, and had not been deleted.
+    """
 
     source: str
     document_id: DocumentId
     version_id: VersionId | None
     number: int
+    replaces: bool
 
 
 @dataclass(frozen=True)
@@ -49,15 +51,7 @@ class Accepted:
     @property
     def replaced(self) -> int:
         """How many of the accepted are new versions of documents that were here."""
-        return sum(one.version_id is not None and one.number > 1 for one in self.documents)
-
-
-@dataclass(frozen=True)
-class _Target:
-    tenant: TenantId
-    collection_id: CollectionId
-    generation_id: GenerationId
-    now: float
+        return sum(one.version_id is not None and one.replaces for one in self.documents)
 
 
 class _BytesLeftOut(Exception):
@@ -87,7 +81,7 @@ def accept(
         Unavailable: the catalog did not answer; nothing was accepted.
     """
     candidates = checked(documents)
-    target = _Target(tenant, collection_id, generation_id, now)
+    target = Target(tenant, collection_id, generation_id, now)
     with catalog.read() as connection:
         known = read_sources(connection, collection_id, sources=[candidate.source for candidate in candidates])
     # What looks unchanged need not be written; the transaction decides again.
@@ -102,7 +96,7 @@ def accept(
 def _record(
     catalog: Catalog,
     objects: ObjectStore,
-    target: _Target,
+    target: Target,
     candidates: Sequence[Candidate],
     *,
     pack: Pack,
@@ -111,9 +105,9 @@ def _record(
     sources = [candidate.source for candidate in candidates]
     with catalog.write("accept") as connection:
         hold_tenant(connection, target.tenant)  # first of all, and the only lock that the collector takes
-        _hold_collection(connection, target)
+        hold_collection(connection, target)
         if job_id is not None:
-            _hold_job(connection, target, job_id)
+            hold_job(connection, target, job_id)
         known = hold_sources(connection, target.collection_id, tenant=target.tenant, sources=sources, now=target.now)
         changed = [candidate for candidate in candidates if not _holds(known[candidate.source], candidate)]
         if any(candidate.source not in pack.offsets for candidate in changed):
@@ -122,9 +116,9 @@ def _record(
         if changed and not objects.exists(pack.name or ""):
             raise _BytesLeftOut
         unchanged = len(candidates) - len(changed)
-        job = _record_job(connection, target, job_id, opened=bool(changed), unchanged=unchanged)
+        job = record_job(connection, target, job_id, opened=bool(changed), unchanged=unchanged)
         queued = [known[one.source].id for one in changed if known[one.source].state == "queued"]
-        superseded = _supersede_queued(connection, target, queued)
+        superseded = supersede_queued(connection, target, queued)
         made = _insert_versions(connection, target, changed, known=known, pack=pack, job_id=job)
     return Accepted(job, len(changed), unchanged, superseded, _accepted(candidates, known, made))
 
@@ -133,61 +127,9 @@ def _holds(known: KnownDocument, candidate: Candidate) -> bool:
     return known.holds(candidate.content_hash, candidate.metadata_hash)
 
 
-def _hold_collection(connection: Connection, target: _Target) -> None:
-    """Check the names against each other, and keep the collection from being deleted until the commit."""
-    owned = sa.select(collections.c.id).where(collections.c.id == target.collection_id)
-    owned = owned.where(collections.c.tenant_id == target.tenant).with_for_update(read=True, key_share=True)
-    if connection.scalar(owned) is None:
-        raise NotFound(f"there is no collection {target.collection_id!r}")
-    generation = sa.select(generations.c.id).where(generations.c.id == target.generation_id)
-    if connection.scalar(generation.where(generations.c.collection_id == target.collection_id)) is None:
-        raise NotFound(f"the collection has no generation {target.generation_id!r}")
-
-
-def _hold_job(connection: Connection, target: _Target, job_id: JobId) -> None:
-    wanted = sa.select(jobs.c.state, jobs.c.collection_id).where(jobs.c.id == job_id, jobs.c.tenant_id == target.tenant)
-    row = connection.execute(wanted.with_for_update()).first()
-    if row is None:
-        raise NotFound(f"there is no job {job_id!r}")
-    if row.collection_id != target.collection_id:
-        raise Conflict(f"job {job_id} belongs to another collection: submit without a job to begin a new one")
-    if row.state == "cancelled":
-        raise Conflict(f"job {job_id} was cancelled: submit without a job to begin a new one")
-
-
-def _record_job(
-    connection: Connection, target: _Target, job_id: JobId | None, *, opened: bool, unchanged: int
-) -> JobId:
-    state = {"state": "running", "finished_at": None} if opened else {"state": "done", "finished_at": target.now}
-    if job_id is not None:
-        values: dict[str, Any] = {"unchanged": jobs.c.unchanged + unchanged, **(state if opened else {})}
-        connection.execute(sa.update(jobs).where(jobs.c.id == job_id).values(values))
-        return job_id
-    made = JobId(new_id("job"))
-    owner = {"tenant_id": target.tenant, "collection_id": target.collection_id}
-    row = {"id": made, **owner, **state, "unchanged": unchanged, "created_at": target.now}
-    connection.execute(sa.insert(jobs).values(row))
-    return made
-
-
-def _supersede_queued(connection: Connection, target: _Target, document_ids: Sequence[str]) -> int:
-    mine, now = versions.c.collection_id == target.collection_id, target.now
-    affected: dict[str, str] = {}
-    for some in slices(document_ids):
-        queued = sa.select(versions.c.id, versions.c.job_id).where(mine, versions.c.document_id.in_(some))
-        queued = queued.where(versions.c.state == "queued").order_by(versions.c.id).with_for_update()
-        affected |= {row.id: row.job_id for row in connection.execute(queued)}
-    for some in slices(list(affected)):
-        ended = sa.update(versions).where(versions.c.id.in_(some))
-        connection.execute(ended.values(state="superseded", finished_at=now))
-    if affected:
-        finish_jobs(connection, now=now, job_ids=set(affected.values()))
-    return len(affected)
-
-
 def _insert_versions(
     connection: Connection,
-    target: _Target,
+    target: Target,
     changed: Sequence[Candidate],
     *,
     known: Mapping[str, KnownDocument],
@@ -205,9 +147,7 @@ def _insert_versions(
         "created_at": target.now,
     }
     made = sorted(VersionId(new_id("ver")) for _ in changed)
-    for some in slices([known[one.source].id for one in changed]):
-        mine = (documents_table.c.collection_id == target.collection_id, documents_table.c.id.in_(some))
-        connection.execute(sa.update(documents_table).where(*mine).values(newest=documents_table.c.newest + 1))
+    raise_newest(connection, target, [known[one.source].id for one in changed])
     rows = [
         {"id": new, **shared, **_version(one, known[one.source]), "pack_offset": pack.offsets[one.source]}
         for new, one in zip(made, changed, strict=True)
@@ -243,6 +183,7 @@ def _accepted(
             document_id=known[one.source].id,
             version_id=made.get(one.source),
             number=known[one.source].number + (one.source in made),
+            replaces=known[one.source].number > 0 and not known[one.source].is_gone,
         )
         for one in candidates
     )

@@ -34,6 +34,20 @@ def check_metadata(metadata: Mapping[str, Any]) -> None:
         raise InvalidMetadata(f"metadata of {size_bytes:,} bytes is too large: keep it within {MAX_BYTES:,}")
 
 
+def merge_patch(metadata: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
+    """Return ``metadata`` changed by a JSON merge patch (RFC 7396): null takes a field away, objects are merged."""
+    merged = dict(metadata)
+    for key, value in patch.items():
+        if value is None:
+            merged.pop(key, None)
+        elif isinstance(value, Mapping):
+            inner = merged.get(key)
+            merged[key] = merge_patch(inner if isinstance(inner, Mapping) else {}, value)
+        else:
+            merged[key] = value
+    return merged
+
+
 def _check(value: Any, *, path: str, depth: int) -> None:
     if depth > MAX_DEPTH:
         raise InvalidMetadata(f"metadata field {path!r} is nested more than {MAX_DEPTH} levels deep")

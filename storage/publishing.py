@@ -6,8 +6,8 @@ before the commit leaves files that nobody names. It never edits a file, and it 
 """
 
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,11 +23,21 @@ from .ids import ChunkId, GenerationId, ManifestVersion
 from .leases import acquire_lease, release_lease, renew_lease
 from .manifests import Manifest, Swap, check_invariants, name_of, read_manifest
 from .objects import ObjectStore
+from .revisions import Revision, Rewriting, Trim, plan_rewriting
 from .rows import Rows
 from .segments import write_segment
-from .successors import bury, rows_of_documents, swap_in
+from .successors import bury, rows_of_documents, swap_in, united
 
-__all__ = ["PublishedManifest", "Publisher", "Swap", "acquire_lease", "release_lease", "renew_lease"]
+__all__ = [
+    "PublishedManifest",
+    "Publisher",
+    "Revision",
+    "Swap",
+    "Trim",
+    "acquire_lease",
+    "release_lease",
+    "renew_lease",
+]
 
 
 @dataclass(frozen=True)
@@ -38,6 +48,7 @@ class PublishedManifest:
     manifest: Manifest
     first_chunk_id: ChunkId  # of the additions, which have consecutive ids in row order
     changed: bool
+    trimmed: Mapping[str, int] = field(default_factory=dict)  # chunks that each trim took, by its id
 
 
 InTransaction = Callable[[Connection, PublishedManifest], None]
@@ -60,18 +71,21 @@ class Publisher:
         additions: Rows | None = None,
         vectors: NDArray[np.float32] | None = None,
         removed_document_ids: Sequence[str] = (),
+        revisions: Sequence[Revision] = (),
+        trims: Sequence[Trim] = (),
         swap: Swap | None = None,
         in_transaction: InTransaction | None = None,
     ) -> PublishedManifest:
         """Publish the next version: the merge swapped in, the removed documents gone, the additions there.
 
-        The documents of ``additions`` replace all live chunks they had. With nothing to change no version is made,
-        but ``in_transaction`` still runs, under the same guard.
+        The documents of ``additions`` replace all live chunks they had. Revised documents keep theirs, under other
+        ids. With nothing to change no version is made, but ``in_transaction`` still runs, under the same guard.
 
         Args:
             epoch: of the writer's lease on ``shard``.
             additions: n rows, in the order in which they get chunk ids.
             vectors: f32[n, d], finite; unit length where the metric is cosine.
+            revisions, trims: of documents that are neither added nor removed; those of others do nothing.
             in_transaction: called inside the committing transaction; what it raises undoes everything.
 
         Raises:
@@ -90,11 +104,18 @@ class Publisher:
         successor = current if swap is None else swap_in(self._objects, current, swap)
         leaving = {*removed_document_ids, *(additions.document_ids if additions is not None else ())}
         doomed = rows_of_documents(self._objects, successor, document_ids=leaving)
-        changed = bool(swap or doomed or additions)
+        rewriting = plan_rewriting(
+            self._objects,
+            successor,
+            revisions=[one for one in revisions if one.document_id not in leaving],
+            trims=[one for one in trims if one.document_id not in leaving],
+        )
+        changed = bool(swap or doomed or rewriting.leaving or additions)
         if changed:
-            successor = self._add(bury(self._objects, successor, doomed=doomed), additions, vectors=vectors)
+            successor = bury(self._objects, successor, doomed=united(doomed, rewriting.leaving))
+            successor = self._add(successor, *_together(additions, vectors, rewriting))
             name, manifest = self._store(successor, standing)
-            published = replace(published, name=name, manifest=manifest, changed=True)
+            published = replace(published, name=name, manifest=manifest, changed=True, trimmed=rewriting.trimmed)
         hit("publish.files_written")
         with self._catalog.write("publish") as connection:
             origin = Origin("publish" if swap is None else "merge")
@@ -122,7 +143,7 @@ class Publisher:
                 )
         return replace(stated, segments=stored.segments)
 
-    def _add(self, manifest: Manifest, additions: Rows | None, *, vectors: NDArray[np.float32] | None) -> Manifest:
+    def _add(self, manifest: Manifest, additions: Rows | None, vectors: NDArray[np.float32] | None) -> Manifest:
         """Return the manifest with a segment of the additions, which is then stored."""
         if not additions:
             return manifest
@@ -152,6 +173,18 @@ class Publisher:
         hit("publish.segments_written")
         self._objects.put(name, [data])
         return name, numbered
+
+
+def _together(
+    additions: Rows | None, vectors: NDArray[np.float32] | None, rewriting: Rewriting
+) -> tuple[Rows | None, NDArray[np.float32] | None]:
+    """Return what is new and what is written again as the rows of one segment."""
+    if rewriting.vectors is None:
+        return additions, vectors
+    if not additions:
+        return rewriting.rows, rewriting.vectors
+    assert vectors is not None
+    return Rows.concat([additions, rewriting.rows]), np.concatenate([vectors, rewriting.vectors])
 
 
 def _check_vectors(additions: Rows, vectors: NDArray[np.float32] | None, *, dimensions: int) -> None:

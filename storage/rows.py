@@ -43,7 +43,10 @@ class Original(TypedDict):
 
 @dataclass(frozen=True)
 class DocumentRecord:
-    """What a segment keeps of one document version. Times are seconds since 1970, UTC."""
+    """What a segment keeps of one document version. Times are seconds since 1970, UTC.
+
+    ``text_version_id`` is the version that brought the text, where a later one only described it anew.
+    """
 
     document_id: str
     version_id: str
@@ -56,6 +59,12 @@ class DocumentRecord:
     ingested_at: float
     media_type: str
     original: Original | None = None
+    text_version_id: str | None = None
+
+    @property
+    def text_version(self) -> str:
+        """The version that brought the text. With the ordinal it names a chunk, whichever id that has."""
+        return self.text_version_id or self.version_id
 
 
 class Documents(Sequence[DocumentRecord]):

@@ -94,18 +94,28 @@ def write_pack(
 
 
 def _candidate(submitted: SubmittedDocument) -> Candidate:
+    check_described(submitted)
+    return Candidate(
+        source=submitted.source,
+        submitted=submitted,
+        content_hash=hashlib.blake2b(submitted.data, digest_size=32).digest(),
+        metadata_hash=metadata_hash(submitted),
+    )
+
+
+def check_described(submitted: SubmittedDocument) -> None:
+    """Check all that is said about a document. Raises InvalidName, InvalidMetadata."""
     _check_texts(submitted)
     for name, moment in (("event_time", submitted.event_time), ("expires_at", submitted.expires_at)):
         if moment is not None and not math.isfinite(moment):
             raise InvalidMetadata(f"{name} of {submitted.source!r} is {moment}: use seconds since 1970")
     check_metadata(submitted.metadata)
+
+
+def metadata_hash(submitted: SubmittedDocument) -> bytes:
+    """Return the blake2b-256 of what is said about a document."""
     described = [submitted.media_type, submitted.title, submitted.metadata, submitted.event_time, submitted.expires_at]
-    return Candidate(
-        source=submitted.source,
-        submitted=submitted,
-        content_hash=hashlib.blake2b(submitted.data, digest_size=32).digest(),
-        metadata_hash=hashlib.blake2b(_canonical(described).encode(), digest_size=32).digest(),
-    )
+    return hashlib.blake2b(_canonical(described).encode(), digest_size=32).digest()
 
 
 def _check_texts(submitted: SubmittedDocument) -> None:

@@ -26,6 +26,12 @@ def rows_of_documents(objects: ObjectStore, manifest: Manifest, *, document_ids:
     return {segment: rows for segment, rows in found.items() if len(rows)}
 
 
+def united(one: Tombstones, other: Tombstones) -> Tombstones:
+    """Return the rows of both."""
+    both = {segment: [each[segment] for each in (one, other) if segment in each] for segment in {*one, *other}}
+    return {segment: np.unique(np.concatenate(rows)) for segment, rows in both.items()}
+
+
 def bury(objects: ObjectStore, manifest: Manifest, *, doomed: Tombstones) -> Manifest:
     """Return the manifest with tombstones on these rows; a segment without a live row is left out.
 

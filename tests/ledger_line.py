@@ -9,10 +9,12 @@ import sqlalchemy as sa
 from penstock.storage import ledger
 from penstock.storage.catalog.collections import CollectionInfo, create_collection
 from penstock.storage.catalog.engine import Catalog
-from penstock.storage.catalog.tables import batches, documents, metadata, versions
-from penstock.storage.ids import BatchId, JobId, ManifestVersion, TenantId, new_id
+from penstock.storage.catalog.tables import OF_DOCUMENT, VERSION_FINAL_STATES, batches, documents, metadata, versions
+from penstock.storage.ids import BatchId, DocumentId, JobId, ManifestVersion, TenantId, new_id
 from penstock.storage.intake import Accepted, SubmittedDocument, accept
 from penstock.storage.objects import ObjectStore
+from penstock.storage.removals import LocatedChunk, Removed, remove_chunks, remove_documents
+from penstock.storage.updates import DocumentChange, Updated, update_document
 
 from .memory_objects import MemoryObjects
 
@@ -51,6 +53,43 @@ class Line:
 
     def submit(self, *sources: str, text: str = "text") -> Accepted:
         return self.accept([document(source, f"{text} of {source}") for source in sources])
+
+    @property
+    def _place(self) -> dict[str, Any]:
+        generation = self.collection.generation
+        return {"tenant": self.tenant, "collection_id": self.collection.id, "generation_id": generation.id}
+
+    def remove(self, *sources: str, ids: Sequence[str] = (), job_id: JobId | None = None) -> Removed:
+        named = {"sources": sources, "document_ids": ids, "job_id": job_id}
+        return remove_documents(self.catalog, **self._place, **named, now=self.now)
+
+    def trim(self, source: str, *ordinals: int) -> JobId:
+        """Take chunks out of the version that is indexed."""
+        document_id = self.document_id(source)
+        served = [row[2] for row in self.version_rows("document_id", "state", "id") if row[0] == document_id]
+        chunks = [LocatedChunk(document_id, served[0], ordinal) for ordinal in ordinals]
+        return remove_chunks(self.catalog, **self._place, chunks=chunks, now=self.now)
+
+    def update(self, source: str, **change: Any) -> Updated:
+        document_id, asked = self.document_id(source), DocumentChange(**change)
+        return update_document(self.catalog, **self._place, document_id=document_id, change=asked, now=self.now)
+
+    def document_id(self, source: str) -> DocumentId:
+        mine = (documents.c.collection_id == self.collection.id, documents.c.source == source)
+        with self.catalog.read() as connection:
+            return DocumentId(connection.scalars(sa.select(documents.c.id).where(*mine)).one())
+
+    def expire(self) -> int:
+        """Take out what has expired as beat and the writer do; returns how many documents that were."""
+        ledger.open_expiries(self.catalog, now=self.now, every_s=0.0)
+        options = {"owner": self.owner, "lease_s": LEASE_S, "now": self.now, "max_attempts": MAX_ATTEMPTS}
+        claim = ledger.claim_expiry(self.catalog, shard=0, **options)
+        if claim is None:
+            return 0
+        expired = ledger.read_expired(self.catalog, claim, now=self.now)
+        with self.catalog.write("publish") as connection:
+            ledger.finish_expiry(connection, claim, expired, now=self.now)
+        return len(expired)
 
     def form(self, *, max_batches: int = 100, **limits: int) -> int:
         return ledger.form_chunk_batches(self.catalog, now=self.now, max_batches=max_batches, **limits)
@@ -163,17 +202,15 @@ class Line:
     def states(self) -> dict[str, list[str]]:
         """Return the states of each document's versions, oldest first, by source."""
         found: dict[str, list[str]] = {}
-        wanted = sa.select(documents.c.source, versions.c.state).join(
-            versions, versions.c.document_id == documents.c.id
-        )
+        wanted = sa.select(documents.c.source, versions.c.state).join(versions, OF_DOCUMENT)
+        wanted = wanted.order_by(documents.c.source, sa.func.coalesce(versions.c.number, 0), versions.c.id)
         with self.catalog.read() as connection:
-            for source, state in connection.execute(wanted.order_by(documents.c.source, versions.c.number)):
+            for source, state in connection.execute(wanted):
                 found.setdefault(source, []).append(state)
         return found
 
     def unfinished(self) -> bool:
-        over = {"indexed", "failed", "cancelled", "superseded"}
-        return any(state not in over for states in self.states().values() for state in states)
+        return any(state not in VERSION_FINAL_STATES for states in self.states().values() for state in states)
 
     def batch_states(self, stage: str) -> list[str]:
         wanted = sa.select(batches.c.state).where(batches.c.stage == stage).order_by(batches.c.id)

@@ -33,7 +33,7 @@ OUTAGE_PAUSE_S = 1.0
 # later than the resend, or batches would count as sent whose messages are gone.
 EXPIRES_LEAST_S = 600.0
 EXPIRES_RESENDS = 4
-SHARD_BATCHES = 1_000  # index and swap batches marked as sent at once; one message per shard covers them all
+SHARD_BATCHES = 1_000  # index, expire and swap batches marked as sent at once; one message per shard covers them all
 TASKS = {"chunk": routes.CHUNK, "embed": routes.EMBED, "merge": routes.MERGE}
 
 
@@ -110,14 +110,14 @@ class Dispatcher:
             self._outage = False
 
     def turn(self) -> int:
-        """Reconcile when it is time, then send what is due. Returns how many messages were sent."""
+        """Put right and look for what expired when it is time, then send what is due. Returns how many were sent."""
         if self._outage:
             self._sender.waiting("chunk")  # raises while the broker is away, before anything is marked as sent
         self._reconcile()
         due = look(self._catalog, now=self._clock())
         room = self._room(due)
         sent = 0
-        for stage in ("swap", "index"):
+        for stage in ("swap", "expire", "index"):
             sent += self._send(self._shard_messages(stage) if stage in due.stages else [])
         for stage in ("merge", "embed", "chunk"):
             if stage == "chunk" and room["embed"] > 0:  # what cannot be embedded yet need not lie about in chunks
@@ -195,5 +195,6 @@ class Dispatcher:
             return
         self._reconciled_at = now
         found = ledger.reconcile(self._catalog, now=now, max_attempts=self._workers.max_attempts)
+        ledger.open_expiries(self._catalog, now=now)
         if found.released or found.resent or found.apart or found.dead or found.joined:
             log.info("Put right what was left behind: %s.", found)

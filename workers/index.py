@@ -1,4 +1,5 @@
-"""The index role: the one writer of its shards. Publishes whatever is ready, together, and swaps finished merges in.
+"""The index role: the one writer of its shards. Publishes whatever is ready, together, swaps finished merges in, and
+takes out what has expired.
 
 One message is enough for everything that is ready; further ones find nothing to do.
 """
@@ -16,16 +17,17 @@ from penstock.settings.logs import failed_at, log_failure
 from penstock.settings.model import Settings
 from penstock.storage import ledger
 from penstock.storage.errors import Conflict, Fenced, StorageError, Unavailable
-from penstock.storage.ids import GenerationId, VersionId
-from penstock.storage.manifests import Manifest
-from penstock.storage.publishing import PublishedManifest, Publisher, Swap
+from penstock.storage.ids import GenerationId
+from penstock.storage.publishing import PublishedManifest, Publisher
 
 from . import routes, staging
-from .claims import Claims, ids
+from .changes import changes_of
+from .claims import Claims
 from .components import Components
 from .liveness import Liveness
 from .pacing import Pace
 from .planning import plan
+from .upkeep import Upkeep, announce, ids_of
 from .writers import ShardLeases
 
 log = logging.getLogger(__name__)
@@ -46,6 +48,7 @@ class Writer:
         self._claims = Claims(self._components)
         self._leases = ShardLeases(self._components)
         self._publisher = Publisher(self._components.catalog, self._components.objects, clock=self._components.clock)
+        self._upkeep = Upkeep(self._components, self._claims, self._publisher)
         self._pace = Pace()
 
     def close(self) -> None:
@@ -81,7 +84,7 @@ class Writer:
 
     def _turn(self, shard: int, epoch: int) -> bool:
         """Publish once what is ready; returns whether anything was."""
-        swapped = self._swap(shard, epoch)
+        upkept = self._upkeep.swap(shard, epoch=epoch) | self._upkeep.expire(shard, epoch=epoch)
         groups = self._claim(shard)
         pending = _by_generation(groups)
         try:
@@ -91,7 +94,7 @@ class Writer:
         finally:
             for group in (group for some in pending.values() for group in some):
                 self._claims.retry(group, error="handed back: publishing was refused", delay_s=0.0, counted=False)
-        return bool(swapped or groups)
+        return bool(upkept or groups)
 
     def _claim(self, shard: int) -> list[ledger.IndexGroup]:
         self._pace.wait()
@@ -125,12 +128,18 @@ class Writer:
     def _publish_groups(self, generation_id: GenerationId, groups: Sequence[ledger.IndexGroup], *, epoch: int) -> None:
         components = self._components
         began = time.perf_counter()
-        wanted: set[VersionId] = {version.id for group in groups for version in group.versions}
+        changes = changes_of(groups)
         parts = [part for group in groups for part in group.parts]
-        rows, vectors = staging.read_wanted(components.objects, parts, wanted=wanted)
+        rows, vectors = staging.read_wanted(components.objects, parts, wanted=changes.put)
 
         def finish(connection: Connection, published: PublishedManifest) -> None:
-            ledger.finish_indexing(connection, groups, version=published.manifest.version, now=components.clock())
+            ledger.finish_indexing(
+                connection,
+                groups,
+                version=published.manifest.version,
+                now=components.clock(),
+                trimmed=published.trimmed,
+            )
 
         published = self._publisher.publish(
             generation_id,
@@ -138,62 +147,24 @@ class Writer:
             shard=groups[0].generation.shard,
             additions=rows,
             vectors=vectors,
+            removed_document_ids=changes.removed,
+            revisions=changes.revisions,
+            trims=changes.trims,
             in_transaction=finish,
         )
-        self._announce(published.manifest)
+        announce(components, published.manifest)
         took_s = time.perf_counter() - began
         self._pace.published(took_s)
         log.info(
-            "Published %d chunks of %d documents in %.0f ms.",
+            "Published %d chunks of %d documents%s in %.0f ms.",
             len(rows),
-            len(wanted),
+            len(changes.put),
+            changes.told,
             took_s * 1e3,
-            extra=_ids_of(published.manifest),
+            extra=ids_of(published.manifest),
         )
         self._forget_staged(parts)
         plan(components, published.manifest)
-
-    def _swap(self, shard: int, epoch: int) -> bool:
-        """Swap one finished merge in; returns whether there was one."""
-        components, workers = self._components, self._settings.workers
-        claim = ledger.claim_swap(
-            components.catalog,
-            shard=shard,
-            owner=components.owner,
-            lease_s=workers.lease_s,
-            now=components.clock(),
-            max_attempts=workers.max_attempts,
-        )
-        if claim is None:
-            return False
-        with self._claims.keeper.hold(claim):
-            try:
-                self._swap_in(claim, epoch=epoch)
-            except (Fenced, Unavailable):
-                raise
-            except Conflict as error:
-                ledger.drop_merge(components.catalog, claim, error=str(error), now=components.clock())
-            except Exception as error:  # noqa: BLE001 whatever it is, the ledger has to know
-                log_failure(log, "A merge could not be swapped in", error, extra=ids(claim))
-                self._claims.retry(claim, error=failed_at(error))
-        return True
-
-    def _swap_in(self, claim: ledger.Claim, *, epoch: int) -> None:
-        components = self._components
-
-        def finish(connection: Connection, _published: PublishedManifest) -> None:
-            ledger.finish_swap(connection, claim, now=components.clock())
-
-        swap = Swap.from_details(dict(claim.details))
-        published = self._publisher.publish(
-            claim.generation.id, epoch=epoch, shard=claim.shard, swap=swap, in_transaction=finish
-        )
-        self._announce(published.manifest)
-        log.info("Swapped %d segments for one.", len(swap.inputs), extra=_ids_of(published.manifest))
-        plan(components, published.manifest)
-
-    def _announce(self, manifest: Manifest) -> None:
-        self._components.notices.published(manifest.tenant_id, manifest.generation_id, manifest.version)
 
     def _forget_staged(self, parts: Sequence[tuple[str, str]]) -> None:
         with suppress(StorageError, OSError):  # garbage collection comes by later
@@ -207,7 +178,3 @@ def _by_generation(groups: Sequence[ledger.IndexGroup]) -> dict[GenerationId, li
     for group in groups:
         found[group.generation.id].append(group)
     return dict(found)
-
-
-def _ids_of(manifest: Manifest) -> dict[str, Any]:
-    return {"tenant": manifest.tenant_id, "generation": manifest.generation_id, "version": manifest.version}

@@ -53,8 +53,11 @@ def read_wanted(
 ) -> tuple[Rows, NDArray[np.float32]]:
     """Return the chunks of the ``wanted`` versions in ``parts`` (chunks, vectors), and their vectors f32[n, d].
 
-    What is wanted whole is not copied more than joining needs. Raises NotFound, Damaged.
+    What is wanted whole is not copied more than joining needs. Of no parts there are no chunks, and f32[0, 0].
+    Raises NotFound, Damaged.
     """
+    if not parts:
+        return Rows.empty(), np.empty((0, 0), np.float32)
     several: list[Rows] = []
     vectors: list[NDArray[np.float32]] = []
     for chunks_name, vectors_name in parts:

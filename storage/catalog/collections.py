@@ -13,7 +13,7 @@ from ..ids import CollectionId, GenerationId, ManifestVersion, TenantId, checked
 from ..limits import MAX_COLLECTIONS_PER_TENANT
 from .engine import Catalog
 from .statements import insert_if_absent
-from .tables import OF_DOCUMENT, batches, collections, documents, generations, jobs, manifests, tags, versions
+from .tables import GONE, OF_DOCUMENT, batches, collections, documents, generations, jobs, manifests, tags, versions
 from .tenants import hold_collection_count, require_tenant
 from .values import slices
 
@@ -45,7 +45,7 @@ class GenerationInfo:
 class CollectionInfo:
     """A collection and its active generation.
 
-    ``documents`` counts them by the state of their newest version, those that expired included.
+    ``documents`` counts them by the state of their newest version; those that were deleted or expired are not counted.
     """
 
     id: CollectionId
@@ -245,7 +245,7 @@ def _counted(connection: Connection, found: Sequence[CollectionInfo]) -> list[Co
         rows = connection.execute(
             sa.select(documents.c.collection_id, versions.c.state, sa.func.count())
             .join(versions, newest)
-            .where(documents.c.collection_id.in_(some))
+            .where(documents.c.collection_id.in_(some), versions.c.state.not_in(GONE))
             .group_by(documents.c.collection_id, versions.c.state)
         )
         for collection_id, state, count in rows:

@@ -11,17 +11,19 @@ from ..errors import NotFound
 from ..ids import CollectionId, DocumentId, JobId, TenantId, VersionId
 from .collections import require_collection
 from .engine import Catalog
-from .tables import OF_DOCUMENT, documents, versions
+from .tables import GONE, OF_DOCUMENT, documents, versions
 from .values import slices
 
-NOT_KEPT = ("failed", "cancelled")  # a document whose newest version ended so may be submitted again unchanged
+# A document whose newest version is in one of these states may be submitted again unchanged.
+NOT_KEPT = ("failed", "cancelled", "deleting", *GONE)
 
 
 @dataclass(frozen=True)
 class DocumentInfo:
     """The newest version of one document. Times are seconds since 1970; ``stage`` and ``error`` say why it failed.
 
-    After ``expires_at`` no search finds it, and its ``state`` stays as it is.
+    After ``expires_at`` no search finds it; a little later its ``state`` is ``expired``. Of a document that was deleted
+    only its source is left, until that is pruned.
     """
 
     id: DocumentId
@@ -59,14 +61,14 @@ def list_documents(
 ) -> list[DocumentInfo]:
     """Return up to ``limit`` documents by id, which is by age; the next page begins ``after`` the last one.
 
+    Those that were deleted or expired are left out, unless ``state`` asks for them.
     ``source``: only the one document of this source.
 
     Raises:
         NotFound: the tenant has no such collection.
     """
     wanted = _newest_versions(tenant).where(documents.c.collection_id == collection_id)
-    if state is not None:
-        wanted = wanted.where(versions.c.state == state)
+    wanted = wanted.where(versions.c.state.not_in(GONE) if state is None else versions.c.state == state)
     if source is not None:
         wanted = wanted.where(documents.c.source == source)
     if after is not None:

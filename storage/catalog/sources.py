@@ -9,7 +9,7 @@ from sqlalchemy.engine import Connection
 from ..ids import CollectionId, DocumentId, TenantId, new_id
 from .documents import NOT_KEPT
 from .statements import insert_absent
-from .tables import OF_DOCUMENT, documents, versions
+from .tables import GONE, OF_DOCUMENT, documents, versions
 from .values import slices
 
 
@@ -22,6 +22,11 @@ class KnownDocument:
     state: str | None
     content_hash: bytes | None
     metadata_hash: bytes | None
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it is in its collection no more, or about to leave it."""
+        return self.state in (*GONE, "deleting")
 
     def holds(self, content_hash: bytes, metadata_hash: bytes) -> bool:
         """Say whether just this is in progress or indexed already, so that it need not be taken again."""
@@ -48,6 +53,15 @@ def hold_sources(
     connection: Connection, collection_id: CollectionId, *, tenant: TenantId, sources: Sequence[str], now: float
 ) -> dict[str, KnownDocument]:
     """Return every document, making those that are new. Nobody else numbers their versions until the commit."""
+    while True:
+        known = _hold_or_make(connection, collection_id, tenant=tenant, sources=sources, now=now)
+        if all(source in known for source in sources):
+            return known  # else one that was deleted long ago was pruned between two of the statements
+
+
+def _hold_or_make(
+    connection: Connection, collection_id: CollectionId, *, tenant: TenantId, sources: Sequence[str], now: float
+) -> dict[str, KnownDocument]:
     known = read_sources(connection, collection_id, sources=sources)
     missing = [source for source in sources if source not in known]
     if missing:
@@ -60,10 +74,17 @@ def hold_sources(
         known |= {source: KnownDocument(new, 0, None, None, None) for source, new in new_documents}
     if connection.dialect.name == "sqlite":  # this transaction is the only writer
         return known
+    lock_sources(connection, collection_id, sources=sources)
+    return read_sources(connection, collection_id, sources=sources)
+
+
+def lock_sources(connection: Connection, collection_id: CollectionId, *, sources: Sequence[str]) -> None:
+    """Wait for whoever numbers versions of these documents, and keep others from it until the commit."""
+    if connection.dialect.name == "sqlite":  # this transaction is the only writer
+        return
     for some in slices(sorted(sources)):
         held = sa.select(documents.c.id).where(documents.c.collection_id == collection_id)
         held = held.where(documents.c.source.in_(some)).order_by(
             sa.collate(documents.c.source, "C")
         )  # as sorted() does
         connection.execute(held.with_for_update()).all()
-    return read_sources(connection, collection_id, sources=sources)

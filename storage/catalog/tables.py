@@ -38,12 +38,16 @@ metadata = MetaData(
 
 GENERATION_STATES = ("active", "building", "retired")
 JOB_STATES = ("running", "done", "cancelled")
-VERSION_STATES = ("queued", "chunking", "embedding", "indexing", "indexed", "failed", "cancelled", "superseded")
-VERSION_FINAL_STATES = ("indexed", "failed", "cancelled", "superseded")
+VERSION_ACTIONS = ("put", "update", "delete", "trim")
+VERSION_FINAL_STATES = ("indexed", "failed", "cancelled", "superseded", "deleted", "trimmed", "expired")
+VERSION_STATES = ("queued", "chunking", "embedding", "indexing", "deleting", "trimming", *VERSION_FINAL_STATES)
+GONE = ("deleted", "expired")  # states of a newest version after which the document is in its collection no more
 MANIFEST_OPERATIONS = ("publish", "merge", "rollback", "fork")
-BATCH_STAGES = ("chunk", "embed", "index", "merge", "swap")
+BATCH_STAGES = ("chunk", "embed", "index", "expire", "merge", "swap")
 BATCH_STATES = ("ready", "sent", "running", "done", "dead")
-_NEVER_SERVED_AGAIN = "state IN ('failed', 'cancelled', 'superseded')"
+_ENDED = tuple(word for word in VERSION_FINAL_STATES if word != "indexed")
+_NEVER_SERVED_AGAIN = f"state IN ({', '.join(repr(word) for word in _ENDED)})"
+_MAY_EXPIRE = "state = 'indexed' AND expires_at IS NOT NULL"
 _OPEN_MERGE = "stage IN ('merge', 'swap') AND state IN ('ready', 'sent', 'running')"
 
 
@@ -181,7 +185,7 @@ documents = Table(
     Index(None, "tenant_id", "collection_id", "id"),
 )
 
-versions = Table(  # document versions: what was submitted, and how far it came
+versions = Table(  # document versions: what was submitted or asked of a document, and how far it came
     "versions",
     metadata,
     Column("id", String(64), primary_key=True),
@@ -190,18 +194,20 @@ versions = Table(  # document versions: what was submitted, and how far it came
     Column("generation_id", ForeignKey("generations.id"), nullable=False),
     Column("document_id", String(64), nullable=False),
     Column("job_id", ForeignKey("jobs.id"), nullable=False),
-    Column("number", BigInteger, nullable=False),
+    Column("action", String(8), _one_of("action", VERSION_ACTIONS), nullable=False, default="put"),
+    Column("number", BigInteger),  # NULL for a trim, which makes no version: it takes chunks out of one
     Column("state", String(16), _one_of("state", VERSION_STATES), nullable=False),
-    Column("batch_id", String(64)),  # the chunk batch it is in, then its embed group
+    Column("batch_id", String(64)),  # the chunk batch it is in, then its embed group; of a removal its index batch
     Column("filename", Text, nullable=False),
     Column("media_type", String(255)),  # as declared by the producer; NULL: found out when parsing
     Column("title", Text),  # given by the producer, or found when parsing
     Column("metadata", JSON, nullable=False),
     Column("event_time", Double),
     Column("expires_at", Double),
-    Column("content_hash", LargeBinary, nullable=False),  # blake2b-256 of the document's bytes
+    Column("details", JSON(none_as_null=True)),  # of a trim: its chunks
+    Column("content_hash", LargeBinary, nullable=False),  # blake2b-256 of the document's bytes; a removal has none
     Column("metadata_hash", LargeBinary, nullable=False),  # blake2b-256 of title, metadata and times
-    Column("pack", Text, nullable=False),  # object that holds the bytes
+    Column("pack", Text, nullable=False),  # object that holds the bytes; empty for a removal
     Column("pack_offset", BigInteger, nullable=False),
     Column("size_bytes", BigInteger, nullable=False),
     Column("chunk_count", Integer),
@@ -222,6 +228,7 @@ versions = Table(  # document versions: what was submitted, and how far it came
     _partial("ix_versions_admission", "generation_id", "id", where="state = 'queued'"),
     _partial("ix_versions_joins", "batch_id", where="state = 'embedding'"),
     _partial("ix_versions_ended", "finished_at", "id", where=_NEVER_SERVED_AGAIN),
+    _partial("ix_versions_expiry", "generation_id", "expires_at", where=_MAY_EXPIRE),
     _partial(  # never served twice
         "uq_versions_one_indexed", "document_id", "collection_id", where="state = 'indexed'", unique=True
     ),
@@ -230,9 +237,8 @@ OF_DOCUMENT = and_(versions.c.document_id == documents.c.id, versions.c.collecti
 # Conditions with the word in them, not a parameter: only so does a server see that a partial index answers them.
 IS_QUEUED = versions.c.state == literal_column("'queued'")
 IS_EMBEDDING = versions.c.state == literal_column("'embedding'")
-NEVER_SERVED_AGAIN = versions.c.state.in_(
-    [literal_column(f"'{word}'") for word in ("failed", "cancelled", "superseded")]
-)
+NEVER_SERVED_AGAIN = versions.c.state.in_([literal_column(repr(word)) for word in _ENDED])
+IS_INDEXED = versions.c.state == literal_column("'indexed'")
 HAS_CACHE_HITS = jobs.c.cache_hits > literal_column("0")
 
 batches = Table(

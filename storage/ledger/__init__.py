@@ -8,6 +8,7 @@ batches, versions, so that none wait for each other in a ring.
 from .admission import ReadyBatch, form_chunk_batches, take_ready
 from .claims import Claim, Held, claim, renew
 from .contents import FailedDocument, VersionRow
+from .expiry import ExpiredDocument, claim_expiry, finish_expiry, open_expiries, read_expired
 from .indexing import IndexGroup, claim_index, finish_indexing
 from .merges import claim_swap, drop_merge, finish_merge, finish_swap, open_merge
 from .pruning import Pruned, PruningProgress, prune
@@ -18,6 +19,7 @@ from .stages import EmbedPart, fail_versions, finish_chunking, finish_embedding
 __all__ = [
     "Claim",
     "EmbedPart",
+    "ExpiredDocument",
     "FailedDocument",
     "Held",
     "IndexGroup",
@@ -27,18 +29,22 @@ __all__ = [
     "Reconciled",
     "VersionRow",
     "claim",
+    "claim_expiry",
     "claim_index",
     "claim_swap",
     "drop_merge",
     "fail_versions",
     "finish_chunking",
     "finish_embedding",
+    "finish_expiry",
     "finish_indexing",
     "finish_merge",
     "finish_swap",
     "form_chunk_batches",
+    "open_expiries",
     "open_merge",
     "prune",
+    "read_expired",
     "reconcile",
     "renew",
     "retry_later",

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
 from ..catalog.collections import GenerationInfo, read_generations
+from ..catalog.completion import OPEN_BATCH
 from ..catalog.engine import Catalog
 from ..catalog.tables import batches
 from ..errors import Conflict
@@ -71,6 +72,21 @@ def claim(
             join_groups(connection, [taken.group_id], now=now)  # it may have been the last part of a living group
             return None
     return taken
+
+
+def claim_oldest(
+    catalog: Catalog, *, stage: str, shard: int, owner: str, lease_s: float, now: float, max_attempts: int
+) -> Claim | None:
+    """Take the shard's oldest batch of a stage that is due, or None. For the holder of the shard's lease."""
+    due = sa.and_(batches.c.state.in_(("ready", "sent")), batches.c.next_attempt_at <= now)
+    lapsed = sa.and_(batches.c.state == "running", batches.c.lease_until < now, batches.c.attempts < max_attempts)
+    still_open = (batches.c.stage == stage, batches.c.state.in_(OPEN_BATCH), batches.c.shard == shard)
+    waiting = sa.select(batches.c.id).where(*still_open, sa.or_(due, lapsed))
+    with catalog.read() as connection:
+        found = connection.scalar(waiting.order_by(batches.c.created_at, batches.c.id).limit(1))
+    if found is None:
+        return None
+    return claim(catalog, BatchId(found), owner=owner, lease_s=lease_s, now=now, max_attempts=max_attempts)
 
 
 def renew(catalog: Catalog, claim: Held, *, lease_s: float, now: float) -> bool:

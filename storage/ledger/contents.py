@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
@@ -10,22 +10,28 @@ from sqlalchemy.engine import Connection, Row
 from ..catalog.completion import UNFINISHED
 from ..catalog.tables import OF_DOCUMENT, documents, versions
 from ..catalog.values import storable
-from ..ids import BatchId, DocumentId, JobId, VersionId
+from ..ids import BatchId, DocumentId, GenerationId, JobId, VersionId
 
-STATE_IN = {"chunk": "chunking", "embed": "embedding", "index": "indexing"}
+# A removal waits for the writer as a document that was embedded does.
+STATES_IN = {"chunk": ("chunking",), "embed": ("embedding",), "index": ("indexing", "deleting", "trimming")}
+
+Action = Literal["put", "update", "delete", "trim"]
 
 
 @dataclass(frozen=True)
 class VersionRow:
-    """A document version as it was submitted. Its bytes are ``size_bytes`` from ``pack_offset`` of object ``pack``.
+    """A document version as it was accepted. Its bytes are ``size_bytes`` from ``pack_offset`` of object ``pack``.
 
-    ``content_hash`` is their blake2b-256, ``metadata_hash`` that of the rest.
+    ``content_hash`` is their blake2b-256, ``metadata_hash`` that of the rest. A delete and a trim have no bytes. A trim
+    makes no version: its ``number`` is 0, and its ``details`` say which chunks of which version it takes.
     """
 
     id: VersionId
+    generation_id: GenerationId
     document_id: DocumentId
     job_id: JobId
     batch_id: BatchId
+    action: Action
     number: int
     source: str
     filename: str
@@ -40,6 +46,7 @@ class VersionRow:
     content_hash: bytes
     metadata_hash: bytes
     created_at: float
+    details: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -52,12 +59,12 @@ class FailedDocument:
 
 
 def holds_documents(batch: Row[Any]) -> bool:
-    return batch.stage in STATE_IN
+    return batch.stage in STATES_IN
 
 
 def wanted_by(batch: Row[Any]) -> tuple[sa.ColumnElement[bool], ...]:
     """Return the conditions for the versions that the batch has still to bring further."""
-    of_group = (versions.c.batch_id == batch.group_id, versions.c.state == STATE_IN[batch.stage])
+    of_group = (versions.c.batch_id == batch.group_id, versions.c.state.in_(STATES_IN[batch.stage]))
     if batch.stage == "embed":  # a part holds the chunks of some of its group's documents
         return (*of_group, versions.c.id.in_(batch.details["versions"]))
     return of_group
@@ -65,9 +72,11 @@ def wanted_by(batch: Row[Any]) -> tuple[sa.ColumnElement[bool], ...]:
 
 def read_versions(connection: Connection, *conditions: sa.ColumnElement[bool]) -> list[VersionRow]:
     """Return the versions that meet the conditions, by id."""
-    names = VersionRow.__dataclass_fields__
-    columns = [documents.c.source if name == "source" else versions.c[name] for name in names]
-    wanted = sa.select(*columns).join(documents, OF_DOCUMENT)
+    named: dict[str, sa.ColumnElement[Any]] = {
+        name: versions.c[name] for name in VersionRow.__dataclass_fields__ if name != "source"
+    }
+    named |= {"source": documents.c.source, "number": sa.func.coalesce(versions.c.number, 0)}
+    wanted = sa.select(*(named[name] for name in VersionRow.__dataclass_fields__)).join(documents, OF_DOCUMENT)
     return [VersionRow(*row) for row in connection.execute(wanted.where(*conditions).order_by(versions.c.id))]
 
 

@@ -1,6 +1,7 @@
-"""What the writer of a shard indexes next, and the end of it inside the publish transaction.
+"""What the writer of a shard indexes or removes next, and the end of it inside the publish transaction.
 
-A newer version always wins: an older one never replaces it, whatever order they arrive in.
+A newer version always wins: an older one never replaces it, whatever order they arrive in. A delete is a version that
+holds nothing, an update one that holds what is indexed under other metadata.
 """
 
 from collections import defaultdict
@@ -19,7 +20,8 @@ from ..catalog.values import slices
 from ..errors import Conflict
 from ..ids import BatchId, GenerationId, ManifestVersion, VersionId
 from .claims import Held, lost
-from .contents import VersionRow, read_versions
+from .contents import STATES_IN, VersionRow, read_versions
+from .outcomes import CONTENT, Key, key_of, mark_published
 
 SUSPECT_ATTEMPTS = 2  # groups that failed so often are claimed alone, so that they can hurt no others
 _LOOK_AHEAD = 1_000
@@ -30,7 +32,7 @@ class IndexGroup(Held):
     """Embedded chunks to be published in one piece. ``parts``: pairs of staging objects (chunks, vectors), in order.
 
     ``versions``: the documents whose chunks are wanted, never empty. The staging objects may hold more: leave those
-    out, they were cancelled or overtaken.
+    out, they were cancelled or overtaken. A group of removals and updates has no parts.
     """
 
     generation: GenerationInfo
@@ -72,11 +74,17 @@ def claim_index(
 
 
 def finish_indexing(
-    connection: Connection, groups: Sequence[IndexGroup], *, version: ManifestVersion, now: float
+    connection: Connection,
+    groups: Sequence[IndexGroup],
+    *,
+    version: ManifestVersion,
+    now: float,
+    trimmed: Mapping[str, int] | None = None,
 ) -> None:
-    """Mark the groups' documents as indexed by manifest ``version``; call it inside the publish transaction.
+    """Mark the groups' documents as indexed or deleted by manifest ``version``; call it in the publish transaction.
 
-    Older versions of these documents become superseded, in whatever state they are.
+    Older versions of these documents become superseded, in whatever state they are. ``trimmed``: how many chunks each
+    trim took out of what is indexed.
 
     Raises:
         Conflict: a claim was lost, or a document was cancelled or overtaken since. Roll back and claim again.
@@ -84,12 +92,11 @@ def finish_indexing(
     _hold_batches(connection, groups)
     wanted = {row.id: row for group in groups for row in group.versions}
     older = _hold_documents(connection, wanted)
+    bases = {key_of(row): row for row in older if row.state == "indexed"}
     superseded = {"state": "superseded", "finished_at": now}
     for some in slices([row.id for row in older]):
         connection.execute(sa.update(versions).where(versions.c.id.in_(some)).values(superseded))
-    for some in slices(list(wanted)):
-        indexed = sa.update(versions).where(versions.c.id.in_(some))
-        connection.execute(indexed.values(state="indexed", indexed_version=version, finished_at=now))
+    mark_published(connection, list(wanted.values()), bases=bases, trimmed=trimmed or {}, version=version, now=now)
     for few in slices([group.batch_id for group in groups]):
         done = {"state": "done", "owner": None, "lease_until": None, "error": None, "finished_at": now}
         connection.execute(sa.update(batches).where(batches.c.id.in_(few)).values(done))
@@ -113,7 +120,7 @@ def _within(rows: Sequence[Row[Any]], *, max_chunks: int) -> list[Row[Any]]:
     chunks = 0
     for row in rows:
         suspect = row.attempts >= SUSPECT_ATTEMPTS
-        chunks += row.chunk_count
+        chunks += max(row.chunk_count, row.document_count)  # a removal has no chunks, and costs about as much
         if taken and (suspect or chunks > max_chunks):
             break
         taken.append(row)
@@ -164,14 +171,17 @@ def _read_parts(connection: Connection, group_ids: Sequence[str]) -> dict[str, l
 
 
 def _read_wanted(connection: Connection, group_ids: Sequence[str]) -> dict[str, list[VersionRow]]:
-    """Return the versions to index, of each document the newest, by group; groups without any are left out."""
-    newest: dict[str, VersionRow] = {}
+    """Return what to publish, of each document the newest version, by group; groups without any are left out."""
+    newest: dict[Key, VersionRow] = {}
+    trims: list[VersionRow] = []
     for some in slices(group_ids):
-        for row in read_versions(connection, versions.c.batch_id.in_(some), versions.c.state == "indexing"):
-            if row.document_id not in newest or newest[row.document_id].number < row.number:
-                newest[row.document_id] = row
+        for row in read_versions(connection, versions.c.batch_id.in_(some), versions.c.state.in_(STATES_IN["index"])):
+            if row.action == "trim":
+                trims.append(row)
+            elif key_of(row) not in newest or newest[key_of(row)].number < row.number:
+                newest[key_of(row)] = row
     found: dict[str, list[VersionRow]] = defaultdict(list)
-    for row in sorted(newest.values(), key=lambda one: one.id):
+    for row in sorted([*newest.values(), *trims], key=lambda one: one.id):
         found[row.batch_id].append(row)
     return dict(found)
 
@@ -193,19 +203,20 @@ def _hold_batches(connection: Connection, groups: Sequence[IndexGroup]) -> None:
 
 def _hold_documents(connection: Connection, wanted: dict[VersionId, VersionRow]) -> list[Row[Any]]:
     """Check that every wanted version may be indexed now, and return the older ones that it replaces."""
-    numbers = {row.document_id: row.number for row in wanted.values()}
-    columns = (versions.c.id, versions.c.document_id, versions.c.number, versions.c.state)
-    held: sa.Select[Any] = sa.select(*columns, versions.c.batch_id, versions.c.job_id)
-    held = held.where(versions.c.state.in_((*UNFINISHED, "indexed"))).order_by(versions.c.id)
+    numbers = {key_of(row): row.number for row in wanted.values() if row.action != "trim"}
+    names = ("id", "generation_id", "document_id", "number", "state", "action", "batch_id", "job_id")
+    held: sa.Select[Any] = sa.select(*(versions.c[name] for name in names), *CONTENT)
+    mine = versions.c.generation_id.in_({row.generation_id for row in wanted.values()})
+    held = held.where(mine, versions.c.state.in_((*UNFINISHED, "indexed"))).order_by(versions.c.id)
     older: list[Row[Any]] = []
     ready: set[str] = set()
-    for some in slices(sorted(numbers)):
+    for some in slices(sorted({row.document_id for row in wanted.values()})):
         for row in connection.execute(held.where(versions.c.document_id.in_(some)).with_for_update()):
-            number = numbers[row.document_id]
-            if row.number < number:
+            number = numbers.get(key_of(row), 0)
+            if row.id in wanted:
+                ready |= {row.id} if row.state in STATES_IN["index"] else set()
+            elif row.action != "trim" and row.number < number:
                 older.append(row)
-            elif row.number == number and row.state == "indexing":
-                ready.add(row.id)
     if missing := wanted.keys() - ready:
         raise Conflict(f"{len(missing)} documents were cancelled or replaced meanwhile, {min(missing)} among them")
     return older

@@ -10,7 +10,6 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ..catalog.completion import OPEN_BATCH
 from ..catalog.engine import Catalog
 from ..catalog.statements import insert_if_absent
 from ..catalog.tables import batches, generations
@@ -18,7 +17,7 @@ from ..catalog.values import storable
 from ..errors import Conflict, NotFound
 from ..grace import COMMIT_WITHIN_S
 from ..ids import BatchId, GenerationId, SegmentId, made_at, new_id
-from .claims import Claim, claim, end
+from .claims import Claim, claim_oldest, end
 
 
 def open_merge(
@@ -71,15 +70,9 @@ def claim_swap(
     catalog: Catalog, *, shard: int, owner: str, lease_s: float, now: float, max_attempts: int
 ) -> Claim | None:
     """Take the shard's oldest swap that is due, or None. For the holder of the shard's lease."""
-    due = sa.and_(batches.c.state.in_(("ready", "sent")), batches.c.next_attempt_at <= now)
-    lapsed = sa.and_(batches.c.state == "running", batches.c.lease_until < now, batches.c.attempts < max_attempts)
-    still_open = (batches.c.stage == "swap", batches.c.state.in_(OPEN_BATCH), batches.c.shard == shard)
-    waiting = sa.select(batches.c.id).where(*still_open, sa.or_(due, lapsed))
-    with catalog.read() as connection:
-        found = connection.scalar(waiting.order_by(batches.c.id).limit(1))
-    if found is None:
-        return None
-    return claim(catalog, BatchId(found), owner=owner, lease_s=lease_s, now=now, max_attempts=max_attempts)
+    return claim_oldest(
+        catalog, stage="swap", shard=shard, owner=owner, lease_s=lease_s, now=now, max_attempts=max_attempts
+    )
 
 
 def finish_swap(connection: Connection, claim: Claim, *, now: float) -> None:

@@ -5,7 +5,7 @@ transactions. Which packs are garbage then, the collector finds out.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection, Row
 from ..catalog.completion import OPEN_BATCH, UNFINISHED
 from ..catalog.engine import Catalog
 from ..catalog.history import History
-from ..catalog.tables import NEVER_SERVED_AGAIN, batches, documents, jobs, versions
+from ..catalog.tables import GONE, NEVER_SERVED_AGAIN, OF_DOCUMENT, batches, documents, jobs, versions
 
 KEEP_S = 7 * 86_400.0  # time to find out on Monday what went wrong on Friday
 _AT_ONCE = 500  # rows in one transaction, in which nobody else writes on SQLite
@@ -44,8 +44,9 @@ def prune(catalog: Catalog, *, now: float, keep_s: float = KEEP_S, progress: Pru
     """Delete batches that ended longer than ``keep_s`` ago, and document versions that did and were overtaken.
 
     A batch stays while its group has an open one or an unfinished document. A version stays while it is the newest of
-    its document, indexed, or in a batch; what it tells of its job moves to the job's row. Run by several at once, each
-    row is counted once; one that another transaction holds is left to the next run.
+    its document and not the end of it, indexed, or in a batch; what it tells of its job moves to the job's row. A
+    document goes with its last version. Run by several at once, each row is counted once; one that another transaction
+    holds is left to the next run.
 
     Without ``progress`` all that ended is looked at. With it a run ends after some thousands of rows that stay, however
     many there are, and the next goes on behind them, in the end from the front again.
@@ -105,10 +106,11 @@ def _batch_is_over(page: sa.FromClause) -> sa.ColumnElement[bool]:
 
 
 def _version_is_over(page: sa.FromClause) -> sa.ColumnElement[bool]:
-    its_document = (documents.c.id == page.c.document_id, documents.c.collection_id == page.c.collection_id)
-    overtaken = sa.exists().where(*its_document, documents.c.newest > page.c.number)
+    mine = sa.and_(documents.c.id == page.c.document_id, documents.c.collection_id == page.c.collection_id)
+    overtaken = sa.exists().where(mine, documents.c.newest > page.c.number)
+    shown_no_more = sa.or_(page.c.state.in_(GONE), page.c.action == "trim")
     in_batch = sa.exists().where(batches.c.group_id == page.c.batch_id)
-    return sa.and_(overtaken, ~in_batch)
+    return sa.and_(sa.or_(overtaken, shown_no_more), ~in_batch)
 
 
 def _forget_batches(connection: Connection, found: Sequence[Row[Any]]) -> int:
@@ -126,14 +128,26 @@ def _forget_versions(connection: Connection, found: Sequence[Row[Any]]) -> int:
     told = (versions.c.job_id, versions.c.state, versions.c.generation_id, versions.c.indexed_version)
     gone: dict[str, History] = defaultdict(History)
     count = 0
-    for row in connection.execute(deleted.returning(*told)):
+    owners: set[tuple[str, str]] = set()
+    for row in connection.execute(deleted.returning(*told, versions.c.collection_id, versions.c.document_id)):
+        owners.add((row.collection_id, row.document_id))
         token = (row.generation_id, row.indexed_version) if row.indexed_version is not None else None
         gone[row.job_id] += History({row.state: 1}, token)
         count += 1
     for job_id, history in gone.items():
         pruned = (History.from_details(former[job_id]) + history).to_details()
         connection.execute(sa.update(jobs).where(jobs.c.id == job_id).values(pruned=pruned))
+    _forget_documents(connection, owners)
     return count
+
+
+def _forget_documents(connection: Connection, owners: Collection[tuple[str, str]]) -> None:
+    """Delete those of the documents that have no version left, and that nobody is about to give one."""
+    key = sa.tuple_(documents.c.collection_id, documents.c.id)
+    wanted = sa.select(*key).where(key.in_(sorted(owners))).order_by(*key)
+    held = [tuple(row) for row in connection.execute(wanted.with_for_update(skip_locked=True))]
+    if held:
+        connection.execute(sa.delete(documents).where(key.in_(held), ~sa.exists().where(OF_DOCUMENT)))
 
 
 def _hold(connection: Connection, table: sa.Table, found: Sequence[Row[Any]]) -> Sequence[str]:

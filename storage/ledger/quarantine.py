@@ -22,7 +22,8 @@ from .joins import join_groups
 DOING = {
     "chunk": "parsing this document",
     "embed": "embedding this document",
-    "index": "indexing this document",
+    "index": "publishing this document",
+    "expire": "removing what expired",
     "merge": "merging segments",
     "swap": "publishing a merge",
 }
@@ -94,25 +95,29 @@ def give_up(connection: Connection, rows: Sequence[Row[Any]], *, code: str, reas
 
 
 def _take_apart(connection: Connection, row: Row[Any], live: Sequence[VersionId], *, now: float) -> None:
-    sizes = sa.select(versions.c.id, versions.c.size_bytes).where(*wanted_by(row))
+    found = sa.select(versions.c.id, versions.c.action, versions.c.state, versions.c.size_bytes).where(*wanted_by(row))
     alone = {version: new_id("batch") for version in sorted(live)}
-    rows = [
-        {
-            "id": alone[version],
+    batch_rows: list[dict[str, Any]] = []
+    version_rows: list[dict[str, Any]] = []
+    for version in connection.execute(found):
+        begins = version.action == "put"  # a removal or an update has no bytes of its own: it waits for the writer
+        batch = {
+            "id": alone[version.id],
             "tenant_id": row.tenant_id,
             "generation_id": row.generation_id,
             "shard": row.shard,
-            "stage": "chunk",
+            "stage": "chunk" if begins else "index",
             "state": "ready",
-            "group_id": alone[version],
+            "group_id": alone[version.id],
             "document_count": 1,
-            "size_bytes": size_bytes,
+            "size_bytes": version.size_bytes,
             "details": {"quarantined": True},
             "created_at": now,
         }
-        for version, size_bytes in connection.execute(sizes)
-    ]
-    connection.execute(sa.insert(batches), rows)
+        batch_rows.append(batch)
+        state = "chunking" if begins else version.state
+        version_rows.append({"version": version.id, "batch": alone[version.id], "becomes": state})
+    connection.execute(sa.insert(batches), batch_rows)
     moved = sa.update(versions).where(versions.c.id == sa.bindparam("version"))
-    moved = moved.values(state="chunking", batch_id=sa.bindparam("batch"))
-    connection.execute(moved, [{"version": version, "batch": batch} for version, batch in alone.items()])
+    moved = moved.values(state=sa.bindparam("becomes"), batch_id=sa.bindparam("batch"))
+    connection.execute(moved, version_rows)

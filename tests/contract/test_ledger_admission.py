@@ -4,7 +4,7 @@ import pytest
 import sqlalchemy as sa
 
 from penstock.storage import ledger
-from penstock.storage.catalog.tables import batches
+from penstock.storage.catalog.tables import BATCH_STAGES, batches
 from penstock.storage.catalog.tenants import create_tenant
 from penstock.storage.ledger.due import look
 
@@ -81,7 +81,7 @@ def test_a_batch_is_sent_once_until_its_message_must_be_lost(line):
     line.form()
     (batch,) = line.send("chunk")
     assert line.send("chunk") == []
-    assert look(line.catalog, now=line.now).in_flight == {"chunk": 1, "embed": 0, "index": 0, "merge": 0, "swap": 0}
+    assert look(line.catalog, now=line.now).in_flight == dict.fromkeys(BATCH_STAGES, 0) | {"chunk": 1}
 
     line.now += LEASE_S
     assert line.reconcile().resent == 0

@@ -64,7 +64,7 @@ def test_the_culprit_dies_alone_and_the_rest_of_its_batch_is_indexed(line, stage
 
     assert line.states() == {"a": ["indexed"], "bad": ["failed"], "c": ["indexed"]}
     dead = list_documents(line.catalog, tenant=TENANT, collection_id=line.collection.id, state="failed", limit=10)
-    doing = {"chunk": "parsing", "embed": "embedding", "index": "indexing"}[stage]
+    doing = {"chunk": "parsing", "embed": "embedding", "index": "publishing"}[stage]
     (bad,) = dead
     assert bad.stage == stage
     if dies:

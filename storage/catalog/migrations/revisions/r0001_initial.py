@@ -8,6 +8,10 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
+VERSION_STATES = (
+    "queued chunking embedding indexing deleting trimming indexed failed cancelled superseded deleted trimmed expired"
+)
+
 
 def upgrade() -> None:
     """Create every table, parents first."""
@@ -165,8 +169,9 @@ def _create_versions() -> None:
         _key("generation_id", "generations"),
         sa.Column("document_id", sa.String(64), nullable=False),
         _key("job_id", "jobs"),
-        _count("number"),
-        _state("state", 16, "queued chunking embedding indexing indexed failed cancelled superseded"),
+        _state("action", 8, "put update delete trim"),
+        sa.Column("number", sa.BigInteger),
+        _state("state", 16, VERSION_STATES),
         sa.Column("batch_id", sa.String(64)),
         *_submitted(),
         sa.Column("chunk_count", sa.Integer),
@@ -185,10 +190,12 @@ def _create_versions() -> None:
     op.create_index("ix_versions_pack", "versions", ["pack"])
     _create_partial_index("ix_versions_admission", "versions", ["generation_id", "id"], "state = 'queued'")
     _create_partial_index("ix_versions_joins", "versions", ["batch_id"], "state = 'embedding'")
-    ended = "state IN ('failed', 'cancelled', 'superseded')"
+    ended = "state IN ('failed', 'cancelled', 'superseded', 'deleted', 'trimmed', 'expired')"
     _create_partial_index("ix_versions_ended", "versions", ["finished_at", "id"], ended)
     one = ["document_id", "collection_id"]
     _create_partial_index("uq_versions_one_indexed", "versions", one, "state = 'indexed'", unique=True)
+    may_expire = "state = 'indexed' AND expires_at IS NOT NULL"
+    _create_partial_index("ix_versions_expiry", "versions", ["generation_id", "expires_at"], may_expire)
 
 
 def _submitted() -> list[sa.Column[object]]:
@@ -199,6 +206,7 @@ def _submitted() -> list[sa.Column[object]]:
         sa.Column("metadata", sa.JSON, nullable=False),
         sa.Column("event_time", sa.Double),
         sa.Column("expires_at", sa.Double),
+        sa.Column("details", sa.JSON(none_as_null=True)),
         sa.Column("content_hash", sa.LargeBinary, nullable=False),
         sa.Column("metadata_hash", sa.LargeBinary, nullable=False),
         sa.Column("pack", sa.Text, nullable=False),
@@ -214,7 +222,7 @@ def _create_batches() -> None:
         _key("tenant_id", "tenants"),
         _key("generation_id", "generations"),
         sa.Column("shard", sa.Integer, nullable=False),
-        _state("stage", 8, "chunk embed index merge swap"),
+        _state("stage", 8, "chunk embed index expire merge swap"),
         _state("state", 8, "ready sent running done dead"),
         sa.Column("group_id", sa.String(64), nullable=False),
         sa.Column("part", sa.Integer, nullable=False),
