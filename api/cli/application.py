@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from . import collections, config, documents, index, ingest, jobs, processes, search, snapshots, status, tenants
+from . import collections, config, doctor, documents, index, ingest, jobs, processes, search, snapshots, status, tenants
 from .exits import EPILOG
 from .options import Config
 
@@ -46,5 +46,6 @@ processes.register(app)
 app.command("ingest")(ingest.ingest)
 app.command("search")(search.search)
 app.command("status")(status.status)
+app.command("doctor")(doctor.doctor)
 for group in (collections, documents, index, jobs, snapshots, tenants, config):
     app.add_typer(group.app)

@@ -15,14 +15,15 @@ class ExitCode(IntEnum):
     ERROR = 1
     USAGE = 2
     DOCUMENTS_FAILED = 3
+    FINDINGS = 3  # what a person should see to, likewise
     UNREACHABLE = 4
     TIMED_OUT = 5
     INTERRUPTED = 130
 
 
 EPILOG = (
-    "Exit codes: 0 done, 1 error, 2 wrong usage, 3 some documents failed, 4 server unreachable, 5 waited too long, "
-    "130 interrupted. PENSTOCK_DEBUG=1 shows where an error came from."
+    "Exit codes: 0 done, 1 error, 2 wrong usage, 3 some documents failed or `penstock doctor` found something, "
+    "4 server unreachable, 5 waited too long, 130 interrupted. PENSTOCK_DEBUG=1 shows where an error came from."
 )
 
 

@@ -43,6 +43,7 @@ COMMANDS = [
     ["ingest"],
     ["search"],
     ["status"],
+    ["doctor"],
     ["collections", "list"],
     ["collections", "create"],
     ["collections", "show"],

@@ -1,0 +1,152 @@
+"""`penstock doctor`: whether everything that is kept is there and right, from the settings and not over HTTP.
+
+It opens the catalog and the object store itself, so it needs no server, and may run beside one.
+"""
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from .exits import ExitCode
+from .options import Config, DataDir, Json
+from .output import console, count, plain, print_json, size
+
+if TYPE_CHECKING:
+    from penstock.settings.model import Settings
+    from penstock.storage.catalog.engine import Catalog
+    from penstock.storage.inspection.examination import Examination, Progress
+    from penstock.storage.inspection.findings import Finding
+
+STYLES = {"error": "red", "warning": "yellow", "note": "dim"}
+
+OneTenant = Annotated[str | None, typer.Option("--tenant", help="Look at this tenant only; default: at all.")]
+Rows = Annotated[
+    int, typer.Option("--rows", min=0, help="How many rows of each graph to look for by their own vector; 0: all.")
+]
+
+
+def doctor(
+    tenant: OneTenant = None,
+    rows: Rows = 1_000,
+    config: Config = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Check everything that is kept: every file, the index against the ledger, packs, orphans.
+
+    Works on the catalog and the object store of the settings, without a server or beside a running one, and changes
+    nothing. Exit code 3 when there is something to see to; 1 when it could not look.
+    """
+    from penstock.settings.sources import load
+    from penstock.storage.inspection.examination import examine
+
+    settings = load(config, {"data_dir": data_dir})
+    with opened_catalog(settings) as catalog, _progress(shown=not as_json) as progress:
+        from penstock.settings import wiring
+        from penstock.storage.ids import TenantId
+
+        found = examine(
+            catalog,
+            wiring.open_objects(settings),
+            tenant=TenantId(tenant) if tenant else None,
+            now=time.time(),
+            progress=progress,
+            rows_per_graph=rows or None,
+        )
+    if as_json:
+        print_json({"clean": found.clean, "findings": _described(found.findings), "checked": found.checked()})
+    else:
+        _show(found)
+    if not found.clean:
+        raise typer.Exit(ExitCode.FINDINGS)
+
+
+@contextmanager
+def opened_catalog(settings: "Settings") -> "Iterator[Catalog]":
+    """Give the catalog for the time of the block.
+
+    Raises:
+        MissingComponent: there is none yet.
+        Unsupported, Unavailable: its schema is another program's, or it does not answer.
+    """
+    from penstock.settings import wiring
+    from penstock.settings.errors import MissingComponent
+    from penstock.storage.catalog.migrations import check_schema
+
+    path = settings.data_dir / "catalog.sqlite3"
+    if settings.catalog_url is None and not path.exists():  # opening would make an empty one
+        raise MissingComponent(
+            f"there is no catalog at {path}: name the installation with --data-dir or --config, or, if the catalog is "
+            "lost, make it again from the objects with --rebuild-catalog"
+        )
+    catalog = wiring.open_catalog(settings)
+    try:
+        check_schema(catalog)
+        yield catalog
+    finally:
+        catalog.dispose()
+
+
+class _Unseen:
+    """`Progress` that shows nothing."""
+
+    def begin(self, total_bytes: int) -> None:
+        """Nothing to show."""
+
+    def advance(self, size_bytes: int) -> None:
+        """Nothing to show."""
+
+
+@contextmanager
+def _progress(*, shown: bool) -> "Iterator[Progress]":
+    out = console(stderr=True)
+    if not shown or not out.is_terminal:
+        yield _Unseen()
+        return
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("reading"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=out, transient=True) as bar:
+        task = bar.add_task("reading", total=None)
+
+        class Shown:
+            def begin(self, total_bytes: int) -> None:
+                bar.update(task, total=total_bytes)
+
+            def advance(self, size_bytes: int) -> None:
+                bar.advance(task, size_bytes)
+
+        yield Shown()
+
+
+def _show(found: "Examination") -> None:
+    out, checked = console(), found.checked()
+    for finding in found.findings:
+        _show_finding(finding)
+    looked = ", ".join(
+        count(checked[key], noun)
+        for key, noun in (("tenants", "tenant"), ("versions", "version"), ("files", "file"), ("documents", "document"))
+    )
+    out.print(f"[dim]looked at {looked}; read {size(checked['size_bytes'])}[/]")
+    if checked["rows_searched"]:
+        out.print(f"[dim]looked for {count(checked['rows_searched'], 'row')} of graphs by their own vector[/]")
+    if found.clean:
+        out.print("[green]everything is there and right[/]")
+
+
+def _show_finding(finding: "Finding") -> None:
+    from rich.padding import Padding
+
+    out = console()
+    style = STYLES[finding.severity]
+    out.print(f"[{style}]{finding.severity}[/] {finding.check}: {plain(finding.object)}")
+    out.print(Padding(plain(finding.problem), (0, 0, 0, 4), expand=False))
+    out.print(Padding(f"[dim]→ {plain(finding.advice)}[/]", (0, 0, 0, 4), expand=False))
+
+
+def _described(findings: "Sequence[Finding]") -> list[dict[str, object]]:
+    return [finding.described() for finding in findings]

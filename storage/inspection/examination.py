@@ -1,0 +1,133 @@
+"""Everything that is kept, looked at once: manifests, files, graphs, contents, packs, orphans. It changes nothing.
+
+It is safe beside a running service: what was published, pruned or collected while it looked is no finding.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from ..catalog.engine import Catalog
+from ..catalog.tenants import list_tenants
+from ..errors import NotFound
+from ..ids import TenantId
+from ..objects import ObjectStore
+from .checksums import CheckedFiles
+from .findings import Finding, is_clean
+from .generations import ExaminedGeneration, GenerationExaminer
+from .orphans import find_orphans, find_stale_scratch, find_unknown_tenants
+from .packs import check_packs, read_needed_packs
+from .statements import kept_names, read_stated
+
+ROWS_PER_GRAPH = 1_000
+
+
+class Progress(Protocol):
+    """Told how far the reading of files has come, in bytes."""
+
+    def begin(self, total_bytes: int) -> None: ...
+
+    def advance(self, size_bytes: int) -> None: ...
+
+
+@dataclass
+class Examination:
+    """What was looked at, and what was found."""
+
+    tenants: Sequence[TenantId]
+    generations: list[ExaminedGeneration] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    files: int = 0
+    size_bytes: int = 0
+
+    @property
+    def clean(self) -> bool:
+        return is_clean(self.findings)
+
+    def checked(self) -> dict[str, int]:
+        """Return how much was looked at."""
+        reached = [each for one in self.generations for each in one.lost_rows.values()]
+        return {
+            "tenants": len(self.tenants),
+            "generations": len(self.generations),
+            "versions": sum(len(one.stated.versions) for one in self.generations),
+            "files": self.files,
+            "size_bytes": self.size_bytes,
+            "documents": sum(one.documents for one in self.generations),
+            "rows_searched": sum(each.asked for each in reached),
+        }
+
+
+def examine(
+    catalog: Catalog,
+    objects: ObjectStore,
+    *,
+    tenant: TenantId | None = None,
+    now: float,
+    progress: Progress,
+    rows_per_graph: int | None = ROWS_PER_GRAPH,
+) -> Examination:
+    """Look at all that is kept, or at one tenant's.
+
+    Args:
+        rows_per_graph: how many rows of each graph are looked for by their own vector; None: all.
+
+    Raises:
+        NotFound: there is no such tenant.
+        Unavailable: the catalog or the object store does not answer.
+    """
+    known = [info.id for info in list_tenants(catalog)]
+    if tenant is not None and tenant not in known:
+        raise NotFound(f"there is no tenant {tenant!r}")
+    checked = CheckedFiles(objects, on_bytes=progress.advance)
+    examiner = GenerationExaminer(catalog, objects, checked, rows_per_graph=rows_per_graph)
+    result = Examination([tenant] if tenant else known)
+    for one in result.tenants:
+        result.generations += [examiner.read(stated) for stated in read_stated(catalog, one)]
+    progress.begin(_total_bytes(catalog, objects, result))
+    for generation in result.generations:
+        examiner.examine(generation)
+    for one in result.tenants:
+        _finish(result, catalog, objects, checked, tenant=one, now=now)
+    if tenant is None:
+        result.findings += find_unknown_tenants(objects, known=known)
+        result.findings += find_stale_scratch(objects, now=now)
+    result.files, result.size_bytes = checked.count, checked.size_bytes
+    return result
+
+
+def _finish(
+    result: Examination, catalog: Catalog, objects: ObjectStore, checked: CheckedFiles, *, tenant: TenantId, now: float
+) -> None:
+    """Add what was found of a tenant, without what has gone since, and look at what its versions do not name."""
+    mine = [one for one in result.generations if one.stated.info.tenant_id == tenant]
+    with catalog.read() as connection:
+        kept = kept_names(connection, tenant)
+    for generation in mine:
+        gone = {version.name for version in generation.stated.versions} - kept
+        files = {
+            file.name
+            for name, manifest in generation.manifests.items()
+            if name in kept
+            for entry in manifest.segments
+            for file in entry.all_files
+        }
+        still = kept | files | {generation.stated.info.id}
+        result.findings += [one for one in generation.findings if not gone or one.object in still]
+    result.findings += check_packs(catalog, objects, checked, tenant=tenant)
+    manifests = [manifest for generation in mine for manifest in generation.manifests.values()]
+    if all(name in generation.manifests for generation in mine for name in generation.stated.names):
+        result.findings += find_orphans(catalog, objects, tenant=tenant, manifests=manifests, now=now)
+
+
+def _total_bytes(catalog: Catalog, objects: ObjectStore, result: Examination) -> int:
+    files = {
+        file.name: file.size_bytes
+        for generation in result.generations
+        for manifest in generation.manifests.values()
+        for entry in manifest.segments
+        for file in entry.all_files
+    }
+    names = [pack.name for tenant in result.tenants for pack in read_needed_packs(catalog, tenant)]
+    found = (objects.find(name) for name in names)
+    return sum(files.values()) + sum(info.size_bytes for info in found if info)

@@ -1,0 +1,263 @@
+"""One generation looked at: its kept versions and every file they name, its graphs, and what it holds.
+
+It changes nothing, and remembers what a repair has to know.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..catalog.engine import Catalog
+from ..errors import Damaged, Unsupported
+from ..graph_files import check_links
+from ..ids import DocumentId, SegmentId
+from ..manifests import FileEntry, Manifest, SegmentEntry, read_manifest
+from ..objects import ObjectStore
+from ..paths import manifest_version
+from ..segments import open_segment, read_deletes
+from .checksums import CheckedFiles
+from .contents import Contents, Difference, read_indexed
+from .findings import Check, Finding, Severity
+from .reachability import Reached, look_for_rows
+from .statements import StatedGeneration, StatedVersion, read_stated_generation
+
+REACHED_MISSED_MAX = 0.005  # share of the rows of a graph that may be missed, as when it was built
+REPAIR = "`penstock doctor --repair` mends it"
+SegmentKey = tuple[SegmentId, str]  # a segment, and the file of its tombstones or ""
+FACTS = ("tenant_id", "collection_id", "model", "dimensions", "metric", "shard")
+
+
+@dataclass
+class ExaminedGeneration:
+    """What is known of a generation. ``manifests`` holds the kept versions that can be read, by object name."""
+
+    stated: StatedGeneration
+    manifests: dict[str, Manifest] = field(default_factory=dict)
+    broken: set[SegmentKey] = field(default_factory=set)  # what cannot be trusted
+    lost_rows: dict[SegmentId, Reached] = field(default_factory=dict)
+    difference: Difference = field(default_factory=Difference)
+    documents: int = 0
+    findings: list[Finding] = field(default_factory=list)
+
+    @property
+    def current(self) -> Manifest | None:
+        """The current version, where it can be read."""
+        return self.manifests.get(self.stated.info.manifest or "")
+
+    def is_broken(self, entry: SegmentEntry) -> bool:
+        return key_of(entry) in self.broken
+
+    @property
+    def is_served(self) -> bool:
+        return self.stated.info.state in {"active", "building"}
+
+    def report(self, severity: Severity, check: Check, name: str, problem: str, advice: str) -> None:
+        info = self.stated.info
+        self.findings.append(Finding(severity, check, name, problem, advice, info.tenant_id, info.id))
+
+
+class GenerationExaminer:
+    """Looks at generations, each file once however many versions name it."""
+
+    def __init__(
+        self, catalog: Catalog, objects: ObjectStore, checked: CheckedFiles, *, rows_per_graph: int | None
+    ) -> None:
+        self._catalog = catalog
+        self._objects = objects
+        self._checked = checked
+        self._rows_per_graph = rows_per_graph
+
+    def read(self, stated: StatedGeneration) -> ExaminedGeneration:
+        """Read the manifests and compare them with the catalog: what must come before anything else."""
+        found = ExaminedGeneration(stated)
+        for name in stated.names:
+            try:
+                found.manifests[name] = read_manifest(self._objects, name)
+            except (Damaged, Unsupported) as error:
+                self._report_manifest(found, name, str(error))
+        _check_statements(found)
+        return found
+
+    def examine(self, found: ExaminedGeneration) -> None:
+        """Check every file, the structure of every segment, the graphs and the contents of the current version."""
+        for named in _named_files(found):
+            if problem := self._checked.problem_of(named.file):
+                _report_file(found, named, problem)
+        for entry, name in _segments_of(found):
+            self._check_structure(found, entry, name)
+        current = found.current
+        if current is not None:
+            for entry in current.segments:
+                if entry.kind == "graph" and not found.is_broken(entry):
+                    self._check_graph(found, entry, manifest=current)
+            self._check_contents(found, current)
+
+    def _report_manifest(self, found: ExaminedGeneration, name: str, problem: str) -> None:
+        what = f"version {manifest_version(name)} of collection {found.stated.collection!r}"
+        if name == found.stated.info.manifest and found.is_served:
+            found.report("error", "manifests", name, f"{problem}: this is the current {what}", _mend())
+        else:
+            versions = [version for version in found.stated.versions if version.name == name]
+            found.report("warning", "manifests", name, f"{problem}: {what} cannot be opened", _let_go(*versions))
+
+    def _check_structure(self, found: ExaminedGeneration, entry: SegmentEntry, name: str) -> None:
+        """Check what checksums cannot tell: that files fit together, and links lead somewhere."""
+        if not all(self._checked.is_intact(file) for file in entry.all_files):
+            found.broken.add(key_of(entry))
+            return
+        try:
+            segment = open_segment(self._objects, entry, dimensions=found.manifests[name].dimensions)
+            read_deletes(self._objects, entry)
+            if segment.graph is not None:
+                check_links(segment.graph, source=entry.files[1].name)
+        except (Damaged, Unsupported) as error:
+            found.broken.add(key_of(entry))
+            _report_file(found, _NamedFile(entry.files[0], entry, [name]), str(error))
+
+    def _check_graph(self, found: ExaminedGeneration, entry: SegmentEntry, *, manifest: Manifest) -> None:
+        live = np.setdiff1d(np.arange(entry.row_count), read_deletes(self._objects, entry), assume_unique=True)
+        segment = open_segment(self._objects, entry, dimensions=manifest.dimensions)
+        reached = look_for_rows(segment, live=live, most=self._rows_per_graph, l2=manifest.metric == "l2")
+        found.lost_rows[entry.id] = reached
+        missed = len(reached.missed)
+        if not missed:
+            return
+        few = missed <= REACHED_MISSED_MAX * reached.asked
+        told = f"{missed:,} of {reached.asked:,} rows that were looked for are not found by their own vector"
+        if few:
+            told += ": as few as that are within what a graph may miss"
+        found.report(
+            "note" if few else "error",
+            "reachability",
+            entry.files[1].name,
+            told,
+            "nothing" if few else f"the graph must be built anew: {REPAIR}",
+        )
+
+    def _check_contents(self, found: ExaminedGeneration, current: Manifest) -> None:
+        """Compare the current version with the ledger of the same moment: a publish may have come since."""
+        with self._catalog.read() as connection:
+            now = read_stated_generation(connection, found.stated.info.id)
+            indexed = read_indexed(connection, found.stated.info.id)
+        if now.info.manifest not in {found.stated.info.manifest, None}:
+            current = read_manifest(self._objects, str(now.info.manifest))
+        held, broken = Contents(), False
+        for entry in current.segments:
+            if found.is_broken(entry):
+                broken = True
+            else:
+                held.add(self._objects, entry)
+        found.documents = len(indexed)
+        found.difference = held.difference(indexed)
+        name, collection = found.stated.info.id, found.stated.collection
+        if lost := found.difference.lost:
+            why = "in the damaged files above" if broken else "though no file is damaged"
+            told = (
+                f"{len(lost):,} documents of collection {collection!r} are indexed by the ledger, and their chunks are "
+            )
+            told += f"not whole in the index, {why}: {_shown([indexed[document].source for document in lost])}"
+            found.report("error", "contents", name, told, f"they must be indexed again from their packs: {REPAIR}")
+        if stray := found.difference.stray:
+            told = f"{found.difference.stray_chunks:,} live chunks of {len(stray):,} documents in collection "
+            told += f"{collection!r} are not those of the versions that the ledger indexes: {_shown(stray)}"
+            found.report("error", "contents", name, told, f"they must not be found: {REPAIR}")
+
+
+def _check_statements(found: ExaminedGeneration) -> None:
+    """Compare what the manifests state with what the catalog does."""
+    stated = found.stated
+    info, name = stated.info, stated.info.manifest
+    if name is not None and stated.current is None:
+        told = (
+            f"collection {stated.collection!r} points to a version that has no row, so that a collector may delete it"
+        )
+        found.report("error", "manifests", name, told, REPAIR)
+        return
+    current = found.current
+    if current is not None:
+        wrong = [fact for fact in FACTS if getattr(current, fact) != getattr(info, fact)]
+        wrong += ["version"] * (current.version != info.version)
+        wrong += ["next_chunk_id"] * (current.next_chunk_id != stated.next_chunk_id)
+        if wrong:
+            told = (
+                f"it differs from the catalog in {', '.join(wrong)}: they are not of one moment, nothing is published"
+            )
+            found.report("error", "manifests", str(name), told, "restore catalog and objects from one backup")
+        if current.live_chunks != info.live_chunks:
+            told = f"it has {current.live_chunks:,} live chunks where the catalog counts {info.live_chunks:,}"
+            found.report("warning", "manifests", str(name), told, REPAIR)
+    for version in stated.versions:
+        manifest = found.manifests.get(version.name)
+        if manifest is not None and _counts(manifest) != (
+            version.segment_count,
+            version.live_chunks,
+            version.size_bytes,
+        ):
+            told = f"version {version.version} has other numbers of segments, chunks or bytes than its row says"
+            found.report("warning", "manifests", version.name, told, REPAIR)
+
+
+def _counts(manifest: Manifest) -> tuple[int, int, int]:
+    size_bytes = sum(file.size_bytes for entry in manifest.segments for file in entry.all_files)
+    return len(manifest.segments), manifest.live_chunks, size_bytes
+
+
+@dataclass(frozen=True)
+class _NamedFile:
+    """A file, a segment that it belongs to, and the kept versions that name it."""
+
+    file: FileEntry
+    entry: SegmentEntry
+    names: list[str]
+
+
+def _report_file(found: ExaminedGeneration, named: _NamedFile, problem: str) -> None:
+    entry, collection = named.entry, found.stated.collection
+    of = f"{entry.kind} segment {entry.id} with {entry.live_count:,} live chunks"
+    if found.stated.info.manifest in named.names and found.is_served:
+        told = f"{problem}: {of} of the current version of collection {collection!r} cannot be trusted"
+        found.report("error", "files", named.file.name, told, _mend())
+        return
+    versions = [version for version in found.stated.versions if version.name in named.names]
+    numbers = ", ".join(str(version.version) for version in versions)
+    told = f"{problem}: {of} is damaged, and version {numbers} of collection {collection!r} cannot be opened"
+    found.report("warning", "files", named.file.name, told, _let_go(*versions))
+
+
+def _named_files(found: ExaminedGeneration) -> list[_NamedFile]:
+    files: dict[str, _NamedFile] = {}
+    for name, manifest in found.manifests.items():
+        for entry in manifest.segments:
+            for file in entry.all_files:
+                files.setdefault(file.name, _NamedFile(file, entry, [])).names.append(name)
+    return list(files.values())
+
+
+def _segments_of(found: ExaminedGeneration) -> Iterator[tuple[SegmentEntry, str]]:
+    """Yield each segment with each of its tombstones, and a version that names it so, the newest first."""
+    seen: set[SegmentKey] = set()
+    for name, manifest in found.manifests.items():
+        for entry in manifest.segments:
+            if key_of(entry) not in seen:
+                seen.add(key_of(entry))
+                yield entry, name
+
+
+def key_of(entry: SegmentEntry) -> SegmentKey:
+    return entry.id, entry.deletes.name if entry.deletes else ""
+
+
+def _mend() -> str:
+    return f"restore the file from a backup, or {REPAIR}"
+
+
+def _let_go(*versions: StatedVersion) -> str:
+    tags = [tag for version in versions for tag in version.tags]
+    if tags:
+        return f"restore the file from a backup, or remove the tag {tags[0]!r}, which keeps this version"
+    return f"nothing, if nobody needs this version: it goes in time, or at once: {REPAIR}"
+
+
+def _shown(words: Sequence[str | DocumentId]) -> str:
+    return ", ".join(words[:3]) + (f" and {len(words) - 3:,} more" if len(words) > 3 else "")

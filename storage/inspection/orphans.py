@@ -1,0 +1,129 @@
+"""Objects that nobody names, and what dead processes left in the scratch directory. They are told, never deleted.
+
+A collector deletes them in time. What is young may be on its way to being named, and is not looked at.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+
+from .. import paths
+from ..catalog.completion import OPEN_BATCH
+from ..catalog.engine import Catalog
+from ..catalog.tables import batches, versions
+from ..catalog.values import slices
+from ..grace import MIN_AGE_S
+from ..ids import TenantId
+from ..manifests import Manifest, Swap
+from ..objects import ObjectInfo, ObjectStore
+from .findings import Check, Finding
+from .statements import kept_names
+
+LEFT_ALONE_S = 2 * MIN_AGE_S  # the collector comes by every few minutes, and takes what is half as old
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """``part``: the third part of such an object's name."""
+
+    part: str
+    word: str
+
+
+_KINDS = (_Kind("generations", "index files"), _Kind("packs", "packs"), _Kind("staging", "staged objects"))
+
+
+def find_orphans(
+    catalog: Catalog, objects: ObjectStore, *, tenant: TenantId, manifests: Sequence[Manifest], now: float
+) -> Iterator[Finding]:
+    """Yield a note for each kind of object of which some are nobody's.
+
+    Args:
+        manifests: every kept version of the tenant that can be read. Where one cannot be, ask not: nobody knows what
+            it names.
+    """
+    # Listed before the names are read: what is named since is young, or was named before.
+    old = [info for info in objects.list(paths.tenant_prefix(tenant)) if now - info.modified_at >= LEFT_ALONE_S]
+    named = {file.name for manifest in manifests for entry in manifest.segments for file in entry.all_files}
+    with catalog.read() as connection:
+        named |= kept_names(connection, tenant) | _waiting_outputs(connection, tenant)
+        for kind in _KINDS:
+            found = [info for info in old if info.name.split("/")[2] == kind.part]
+            if kind.part == "packs":
+                found = _unknown_packs(connection, found)
+            elif kind.part == "staging":
+                found = _of_unknown_batches(connection, found)
+            orphans = [info for info in found if info.name not in named]
+            if orphans:
+                yield _note(orphans, word=kind.word, tenant=tenant, now=now)
+
+
+def find_unknown_tenants(objects: ObjectStore, *, known: Sequence[TenantId]) -> Iterator[Finding]:
+    """Yield a warning for each tenant that has objects but is not in the catalog."""
+    counts: dict[str, int] = {}
+    sizes: dict[str, int] = {}
+    for info in objects.list("tenants/"):
+        tenant = info.name.split("/")[1]
+        if tenant not in known:
+            counts[tenant] = counts.get(tenant, 0) + 1
+            sizes[tenant] = sizes.get(tenant, 0) + info.size_bytes
+    for tenant, count in sorted(counts.items()):
+        yield Finding(
+            severity="warning",
+            check="orphans",
+            object=paths.tenant_prefix(TenantId(tenant)),
+            problem=f"{count:,} objects of {sizes[tenant]:,} bytes belong to a tenant that is not in the catalog: "
+            "nobody serves them, and no collector looks at them",
+            advice="is this the catalog of this object store? If not, restore it, or make it again from the objects "
+            "with `penstock doctor --rebuild-catalog`; if so, delete the folder",
+        )
+
+
+def find_stale_scratch(objects: ObjectStore, *, now: float) -> Iterator[Finding]:
+    """Yield a note when dead processes left files in the scratch directory."""
+    found: list[ObjectInfo] = []
+    for path in objects.scratch().iterdir():
+        with suppress(FileNotFoundError):
+            status = path.stat()
+            if path.is_file() and now - status.st_mtime >= LEFT_ALONE_S:
+                found.append(ObjectInfo(str(path), status.st_size, status.st_mtime))
+    if found:
+        yield _note(found, word="files in the scratch directory", tenant=None, now=now, check="scratch")
+
+
+def _waiting_outputs(connection: sa.Connection, tenant: TenantId) -> set[str]:
+    waiting = sa.select(batches.c.details).where(batches.c.tenant_id == tenant, batches.c.stage == "swap")
+    details = connection.scalars(waiting.where(batches.c.state.in_(OPEN_BATCH))).all()
+    return {file.name for one in details for file in Swap.from_details(one).output.all_files}
+
+
+def _unknown_packs(connection: sa.Connection, found: Sequence[ObjectInfo]) -> list[ObjectInfo]:
+    used: set[str] = set()
+    for some in slices([info.name for info in found]):
+        used.update(connection.scalars(sa.select(versions.c.pack).where(versions.c.pack.in_(some)).distinct()))
+    return [info for info in found if info.name not in used]
+
+
+def _of_unknown_batches(connection: sa.Connection, found: Sequence[ObjectInfo]) -> list[ObjectInfo]:
+    known: set[str] = set()
+    for some in slices(sorted({paths.batch_of(info.name) for info in found})):
+        known.update(connection.scalars(sa.select(batches.c.id).where(batches.c.id.in_(some))))
+    return [info for info in found if paths.batch_of(info.name) not in known]
+
+
+def _note(
+    found: Sequence[ObjectInfo], *, word: str, tenant: TenantId | None, now: float, check: Check = "orphans"
+) -> Finding:
+    oldest = min(found, key=lambda info: info.modified_at)
+    size_bytes = sum(info.size_bytes for info in found)
+    return Finding(
+        severity="note",
+        check=check,
+        object=oldest.name,
+        problem=f"nobody names {len(found):,} {word} of {size_bytes:,} bytes; this is the oldest,"
+        f" {(now - oldest.modified_at) / 3_600:.0f} hours old",
+        advice="nothing: the maintenance role deletes them. If they stay for days, its log says why",
+        tenant=tenant,
+    )
