@@ -15,7 +15,7 @@ from penstock.api.cli.application import app
 from penstock.storage.catalog.tables import documents, generations, manifests, tags, versions
 from penstock.storage.inspection.examination import examine
 from penstock.storage.inspection.orphans import LEFT_ALONE_S
-from penstock.storage.manifests import SegmentEntry
+from penstock.storage.manifests import SegmentEntry, read_manifest
 
 from ..examined_installation import Installation, copied, make_installation
 
@@ -134,20 +134,15 @@ def test_documents_in_damaged_files_are_counted_as_lost(installation):
 
 
 def test_a_damaged_file_of_a_past_version_is_a_warning_and_a_tag_on_it_is_named(installation):
-    current = {file.name for entry in installation.current().segments for file in entry.all_files}
-    past = next(
-        path
-        for path in installation.folder.rglob("objects/tenants/default/**/*.segment")
-        if path.relative_to(installation.folder / "objects").as_posix() not in current
-    )
-    name = past.relative_to(installation.folder / "objects").as_posix()
+    with installation.catalog.read() as connection:
+        mine = manifests.c.tenant_id == "default"
+        oldest = connection.execute(sa.select(manifests).where(mine).order_by(manifests.c.version)).first()
+    name = read_manifest(installation.objects, oldest.name).segments[0].files[0].name
     installation.flip(name)
     assert found(installation) == [("warning", "files", name)]
     row = {"name": "before", "tenant_id": "default", "created_at": 1.0}
-    with installation.catalog.read() as connection:
-        version = sa.select(manifests.c.generation_id, manifests.c.version).where(manifests.c.tenant_id == "default")
-        generation_id, number = connection.execute(version.order_by(manifests.c.version)).first()
-    installation.execute(sa.insert(tags).values(generation_id=generation_id, version=number, **row))
+    row |= {"generation_id": oldest.generation_id, "version": oldest.version}
+    installation.execute(sa.insert(tags).values(row))
     told = installation.doctor(code=3)["findings"][0]
     assert "tag 'before'" in told["advice"]
 
