@@ -1,0 +1,142 @@
+"""The rows of a fork: a collection, its generation and history, and a copy of each document that a version served.
+
+It copies inside the database and touches no object. Work in Python goes with what differs between the version and the
+current one of the parent, whose documents the parent's rows describe.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ..differences import Change
+from ..errors import Damaged, NotFound
+from ..ids import JobId, ManifestVersion, new_id
+from ..manifests import Manifest
+from .collections import insert_collection
+from .manifests import ManifestInfo, Origin, hold_manifest, record_manifest
+from .tables import OF_DOCUMENT, collections, documents, generations, jobs, versions
+from .tenants import hold_tenant
+from .values import slices
+
+
+@dataclass(frozen=True)
+class Copy:
+    """What to copy: the documents of version ``kept``, which differ by ``changes`` from those of version ``seen``.
+
+    ``first`` is the manifest of the fork, stored as ``name``. The job tells how many documents came.
+    """
+
+    kept: ManifestInfo
+    seen: ManifestVersion
+    changes: Sequence[Change]
+    first: Manifest
+    name: str
+    job_id: JobId
+    max_collections: int
+
+
+def insert_copy(connection: Connection, copy: Copy) -> bool:
+    """Insert everything; False: version ``seen`` is not the parent's current one any more, and nothing was done.
+
+    Raises:
+        NotFound: the parent was deleted. NotKept: the version is not there any more.
+        AlreadyExists, LimitReached: as for any new collection.
+        Damaged: the catalog lacks a document version that the manifest serves.
+    """
+    first, source = copy.first, copy.kept.generation_id
+    hold_tenant(connection, first.tenant_id)  # before all others, as everywhere; collectors wait for it
+    parent = sa.select(collections).join(generations, generations.c.collection_id == collections.c.id)
+    held = parent.where(generations.c.id == source).with_for_update(of=collections, read=True, key_share=True)
+    if connection.execute(held).first() is None:
+        raise NotFound("the collection was deleted meanwhile")
+    # Publishers wait from here on: what is indexed now is what version ``seen`` serves.
+    standing = sa.select(generations).where(generations.c.id == source).with_for_update(read=True)
+    generation = connection.execute(standing).mappings().one()
+    hold_manifest(connection, source, copy.kept.version)
+    if generation["version"] != copy.seen:
+        return False
+    _insert_owners(connection, copy, dict(generation))
+    _copy_versions(connection, copy)
+    return True
+
+
+def _insert_owners(connection: Connection, copy: Copy, generation: dict[str, Any]) -> None:
+    first = copy.first
+    owner = {"tenant_id": first.tenant_id, "created_at": first.created_at}
+    collection = {**owner, "id": first.collection_id, "name": first.collection_name}
+    insert_collection(connection, collection, max_collections=copy.max_collections)
+    row = generation | {
+        **owner,
+        "id": first.generation_id,
+        "collection_id": first.collection_id,
+        "state": "active",
+        "manifest": copy.name,
+        "version": first.version,
+        "writer_epoch": first.writer_epoch,
+        "next_chunk_id": first.next_chunk_id,
+        "live_chunks": first.live_chunks,
+        "published_at": first.created_at,
+    }
+    connection.execute(sa.insert(generations).values(row))
+    origin = Origin("fork", copy.kept.generation_id, copy.kept.version)
+    record_manifest(connection, first, name=copy.name, origin=origin)
+    job = {**owner, "id": copy.job_id, "collection_id": first.collection_id, "state": "done"}
+    connection.execute(sa.insert(jobs).values(job | {"finished_at": first.created_at}))
+
+
+def _copy_versions(connection: Connection, copy: Copy) -> None:
+    """Copy what is indexed now, take out what the version served otherwise or not, and copy what it served instead."""
+    source = versions.c.generation_id == copy.kept.generation_id
+    _insert(connection, copy, source, versions.c.state == "indexed")
+    mine = versions.c.generation_id == copy.first.generation_id
+    for some in slices([one.before.document.document_id for one in copy.changes if one.before]):
+        connection.execute(sa.delete(versions).where(mine, versions.c.document_id.in_(some)))
+        connection.execute(
+            sa.delete(documents).where(documents.c.collection_id == copy.first.collection_id, documents.c.id.in_(some))
+        )
+    served = [one.after for one in copy.changes if one.after]
+    for few in slices(served):
+        wanted = [(one.document.document_id, one.document.number) for one in few]
+        pairs = sa.tuple_(versions.c.document_id, versions.c.number).in_(wanted)
+        _insert(connection, copy, source, pairs)
+        copied = sa.select(sa.func.count()).where(mine, pairs)
+        if connection.scalars(copied).one() != len(few):
+            lacking = f"the catalog lacks documents of version {copy.kept.version}"
+            raise Damaged(f"{lacking}: restore catalog and objects from one backup")
+    counted = sa.update(versions).where(mine, versions.c.document_id == sa.bindparam("document"))
+    if served:
+        rows = [{"document": one.document.document_id, "count": one.chunks} for one in served]
+        connection.execute(counted.values(chunk_count=sa.bindparam("count")), rows)
+
+
+def _insert(connection: Connection, copy: Copy, *conditions: sa.ColumnElement[bool]) -> None:
+    """Copy the document versions that meet the conditions, with their documents."""
+    place = {"collection_id": sa.literal(copy.first.collection_id)}
+    found = (OF_DOCUMENT, *conditions)
+    _insert_from(connection, documents, {**place, "newest": versions.c.number}, *found)
+    numbered = sa.cast(sa.func.row_number().over(order_by=versions.c.document_id), sa.String)
+    values: dict[str, sa.ColumnElement[Any]] = {
+        **place,
+        "id": sa.literal(new_id("ver") + "_") + numbered,
+        "generation_id": sa.literal(copy.first.generation_id),
+        "job_id": sa.literal(copy.job_id),
+        "state": sa.literal("indexed"),
+        "batch_id": sa.null(),
+        "indexed_version": sa.literal(copy.first.version),
+    }
+    _insert_from(connection, versions, values, *found)
+
+
+def _insert_from(
+    connection: Connection,
+    table: sa.Table,
+    values: dict[str, sa.ColumnElement[Any]],
+    *conditions: sa.ColumnElement[bool],
+) -> None:
+    columns = [values.get(column.name, column) for column in table.c]
+    found = sa.select(*columns).where(*conditions)
+    names = [column.name for column in table.c]
+    connection.execute(sa.insert(table).from_select(names, found, include_defaults=False))

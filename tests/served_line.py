@@ -1,0 +1,155 @@
+"""The line of roles whose documents are really published: for tests in which catalog and index must agree."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+from zlib import crc32
+
+import numpy as np
+import sqlalchemy as sa
+
+from penstock.storage import ledger
+from penstock.storage.catalog.collections import CollectionInfo, generation_info, get_collection
+from penstock.storage.catalog.documents import DocumentInfo, list_documents
+from penstock.storage.catalog.engine import Catalog
+from penstock.storage.catalog.tables import versions
+from penstock.storage.ids import GenerationId
+from penstock.storage.intake import SubmittedDocument
+from penstock.storage.objects import LocalObjects
+from penstock.storage.publishing import PublishedManifest, Publisher, acquire_lease
+from penstock.storage.rows import DocumentRecord, Rows, chunk_identity
+from penstock.storage.versions import open_snapshot
+
+from .ledger_line import Line, new_line
+from .storage_samples import unit_vectors
+
+
+@dataclass
+class ServedLine(Line):
+    """``publish`` writes segments: a document has one chunk per line of its text."""
+
+    epoch: int | None = None
+
+    def clock(self) -> float:
+        self.now += 1
+        return self.now
+
+    @property
+    def publisher(self) -> Publisher:
+        return Publisher(self.catalog, self.objects, clock=self.clock)
+
+    def lease(self) -> int:
+        if self.epoch is None:
+            self.epoch = acquire_lease(self.catalog, shard=0, owner=self.owner, ttl_s=1e9, now=self.now)
+            assert self.epoch is not None
+        return self.epoch
+
+    def of(self, name: str) -> "ServedLine":
+        """Return the same line for another collection of the tenant."""
+        return replace(self, collection=get_collection(self.catalog, tenant=self.tenant, name=name))
+
+    def put(self, **texts: str) -> None:
+        """Submit documents by source, and let every role work on them."""
+        self.accept([SubmittedDocument(source, f"{source}.txt", text.encode()) for source, text in texts.items()])
+        self.run()
+
+    def publish(self, groups: Sequence[ledger.IndexGroup]) -> None:
+        by_generation: dict[GenerationId, list[ledger.IndexGroup]] = {}
+        for group in groups:
+            by_generation.setdefault(group.generation.id, []).append(group)
+        for generation_id, some in by_generation.items():
+            self._publish(generation_id, some)
+
+    def _publish(self, generation_id: GenerationId, groups: Sequence[ledger.IndexGroup]) -> None:
+        wanted = [version for group in groups for version in group.versions]
+        put = [version for version in wanted if getattr(version, "action", "put") == "put"]
+        gone = [version.document_id for version in wanted if getattr(version, "action", "put") == "delete"]
+        rows = self._rows(put)
+
+        def finish(connection: sa.Connection, published: PublishedManifest) -> None:
+            ledger.finish_indexing(connection, groups, version=published.manifest.version, now=self.now)
+
+        self.publisher.publish(
+            generation_id,
+            epoch=self.lease(),
+            shard=0,
+            additions=rows,
+            vectors=np.concatenate([unit_vectors(1, seed=crc32(text.encode())) for text in rows.texts()])
+            if rows
+            else None,
+            removed_document_ids=gone,
+            in_transaction=finish,
+        )
+
+    def _rows(self, put: Sequence[Any]) -> Rows:
+        texts = [
+            self.objects.get_range(one.pack, offset=one.pack_offset, size_bytes=one.size_bytes).decode().split("\n")
+            for one in put
+        ]
+        pairs = [(owner, ordinal, text) for owner, own in enumerate(texts) for ordinal, text in enumerate(own)]
+        count = len(pairs)
+        return Rows.build(
+            [_record(version) for version in put],
+            document=[owner for owner, _, _ in pairs],
+            ordinal=[ordinal for _, ordinal, _ in pairs],
+            start=[0] * count,
+            end=[len(text) for _, _, text in pairs],
+            page=[-1] * count,
+            tokens=[1] * count,
+            identity=[chunk_identity(text, chunking={}) for _, _, text in pairs],
+            texts=[text for _, _, text in pairs],
+            headings=[None] * count,
+        )
+
+    def served(self) -> dict[str, list[str]]:
+        """Return the texts that the newest version serves, by source."""
+        generation = generation_info(self.catalog, self.collection.generation.id)
+        snapshot = open_snapshot(self.objects, generation)
+        found: dict[str, list[str]] = {}
+        for hit in snapshot.search(np.ones(8, np.float32), k=1_000, now=0.0):
+            found.setdefault(hit.document.source, []).append(hit.text)
+        return {source: sorted(own) for source, own in sorted(found.items())}
+
+    def listed(self) -> dict[str, DocumentInfo]:
+        """Return the documents as their owner sees them, by source."""
+        page = list_documents(self.catalog, tenant=self.tenant, collection_id=self.collection.id, limit=1_000)
+        return {info.source: info for info in page}
+
+    def indexed(self) -> dict[str, int]:
+        """Return the number of the version of each document that the catalog calls indexed, by document id."""
+        wanted = sa.select(versions.c.document_id, versions.c.number)
+        wanted = wanted.where(versions.c.collection_id == self.collection.id, versions.c.state == "indexed")
+        with self.catalog.read() as connection:
+            return {row.document_id: row.number for row in connection.execute(wanted)}
+
+    def numbers(self) -> dict[str, int]:
+        """Return what `indexed` should: the numbers that the newest version serves, by document id."""
+        generation = generation_info(self.catalog, self.collection.generation.id)
+        snapshot = open_snapshot(self.objects, generation)
+        hits = snapshot.search(np.ones(8, np.float32), k=1_000, now=0.0)
+        return {hit.document.document_id: hit.document.number for hit in hits}
+
+
+def new_served_line(catalog: Catalog, folder: Path, **options: Any) -> ServedLine:
+    line = new_line(catalog, **options)
+    return ServedLine(catalog, line.collection, tenant=line.tenant, objects=LocalObjects(folder / "objects"))
+
+
+def collection_of(line: Line) -> CollectionInfo:
+    return get_collection(line.catalog, tenant=line.tenant, name=line.collection.name)
+
+
+def _record(version: Any) -> DocumentRecord:
+    return DocumentRecord(
+        document_id=version.document_id,
+        version_id=version.id,
+        number=version.number,
+        source=version.source,
+        title=version.title,
+        metadata=dict(version.metadata),
+        event_time=version.event_time,
+        expires_at=version.expires_at,
+        ingested_at=version.created_at,
+        media_type=version.media_type or "text/plain",
+    )
