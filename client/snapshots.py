@@ -4,7 +4,7 @@ A version is named by its number, a tag, ``current``, or a date or time in ISO 8
 """
 
 from .transport import Transport
-from .wire import SnapshotDetails, SnapshotDiff, SnapshotList
+from .wire import Collection, SnapshotDetails, SnapshotDiff, SnapshotList
 
 
 class Snapshots:
@@ -41,6 +41,10 @@ class Snapshots:
     def untag(self, collection: str, name: str) -> None:
         """Remove a tag; whether its version stays is then up to retention."""
         self._transport.delete(self._snapshot(collection, name, "tags", name))
+
+    def fork(self, collection: str, name: str, *, snapshot: int | str = "current") -> Collection:
+        """Make a collection that begins with a version of another one. No file is copied."""
+        return self._transport.post(self._snapshot(collection, snapshot, "fork"), Collection, body={"name": name})
 
     def _path(self, *parts: str) -> str:
         raise NotImplementedError

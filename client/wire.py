@@ -72,6 +72,12 @@ class NewCollection(Request):
     quantization: Quantization | None = None
 
 
+class Fork(Request):
+    """The collection to make of a version."""
+
+    name: Name
+
+
 class Collection(Answer):
     id: str
     name: Name

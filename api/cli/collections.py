@@ -66,6 +66,24 @@ def show(name: Name, url: Url = None, key: Key = None, tenant: Tenant = "default
     print_json(found) if as_json else _show(found)
 
 
+@app.command("fork")
+def fork(
+    name: Name,
+    copy: Annotated[str, typer.Argument(help="Name of the collection to make.", show_default=False)],
+    version: Annotated[
+        str, typer.Option("--version", help="Version to begin with: a number, a tag, or a date or time in ISO 8601.")
+    ] = "current",
+    url: Url = None,
+    key: Key = None,
+    tenant: Tenant = "default",
+    as_json: Json = False,
+) -> None:
+    """Make a collection that begins with a version of another one. No file is copied."""
+    with connect(url, key, tenant) as client:
+        made = client.fork(name, copy, snapshot=version)
+    print_json(made) if as_json else _show(made)
+
+
 @app.command("delete")
 def delete(
     name: Name,

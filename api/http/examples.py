@@ -220,6 +220,7 @@ EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
             "param": "documents[0].sorce",
         }
     },
+    wire.Fork: {"name": "handbook-draft"},
     wire.SnapshotList: {"data": [SNAPSHOT], "has_more": False, "last_version": 4},
     wire.SnapshotDetails: SNAPSHOT | {"parts": [SEGMENT]},
     wire.SnapshotDiff: {

@@ -255,3 +255,30 @@ def test_the_command_line_searches_a_past_version(books, run):
     for words in (["--version", "1"], ["--tag", "first"], ["--as-of", str(made - 1e-3)]):
         result = json.loads(run("search", "trees", "-c", name, "--json", *words))
         assert sorted(hit["text"] for hit in result["hits"]) == ["apples", "beeches"], words
+
+
+def test_a_version_is_forked_into_a_collection_of_its_own(books, service):
+    penstock, name = books
+    penstock.tag(name, 1, "first")
+    made = penstock.fork(name, f"{name}-copy", snapshot="first")
+    assert (made.name, made.version, made.documents, made.chunks) == (f"{name}-copy", 1, {"indexed": 2}, 2)
+    assert found(penstock.search(made.name, "trees", min_token=made.token)) == ["apples", "beeches"]
+    hit = penstock.search(made.name, "trees").hits[0]
+    assert penstock.document(made.name, hit.document.id).source == hit.document.source
+    (first,) = penstock.snapshots(made.name).data
+    assert (first.operation, first.origin.version) == ("fork", 1)
+    with pytest.raises(client.Conflict, match="exists already") as refused:
+        penstock.fork(name, made.name)
+    assert refused.value.param == "name"
+    with pytest.raises(client.NotFound, match="is not kept"):
+        penstock.fork(name, "other-copy", snapshot=99)
+    with pytest.raises(client.Invalid, match="collection name 'Not allowed'"):
+        penstock.fork(name, "Not allowed")
+
+
+def test_the_command_line_forks(books, run):
+    penstock, name = books
+    made = json.loads(run("collections", "fork", name, f"{name}-cli", "--version", "2", "--json"))
+    assert (made["name"], made["chunks"]) == (f"{name}-cli", 3)
+    assert found(penstock.search(made["name"], "trees")) == ["apricots", "beeches", "cedars"]
+    assert "exists already" in run("collections", "fork", name, f"{name}-cli", code=1)

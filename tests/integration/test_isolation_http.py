@@ -50,6 +50,7 @@ ROUTES = [
     ("GET", "/collections/theirs/snapshots/{version}/diff", "theirs", "nothing"),
     ("PUT", "/collections/theirs/snapshots/{version}/tags/{tag}", "theirs", "nothing"),
     ("DELETE", "/collections/theirs/snapshots/{version}/tags/{tag}", "theirs", "nothing"),
+    ("POST", "/collections/theirs/snapshots/{version}/fork", "theirs", "nothing"),
     ("GET", "/collections/shared/documents/{document}", "{document}", "doc_nothing"),
     ("GET", "/jobs/{job}", "{job}", "job_nothing"),
     ("POST", "/jobs/{job}/cancel", "{job}", "job_nothing"),
@@ -59,6 +60,7 @@ BODIES = {
     "documents": {"documents": [{"source": "a", "text": "b"}]},
     "documents:known": {"documents": []},
     "search": {"query": SECRET},
+    "fork": {"name": "copy"},
 }
 
 

@@ -47,6 +47,7 @@ COMMANDS = [
     ["collections", "list"],
     ["collections", "create"],
     ["collections", "show"],
+    ["collections", "fork"],
     ["collections", "delete"],
     ["documents", "list"],
     ["documents", "show"],

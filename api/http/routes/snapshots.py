@@ -14,12 +14,15 @@ from penstock.storage.catalog.manifests import ManifestInfo, is_kept, list_manif
 from penstock.storage.catalog.references import find_version
 from penstock.storage.catalog.tags import put_tag, remove_tag
 from penstock.storage.differences import compare
-from penstock.storage.errors import Damaged, NotFound, NotKept
+from penstock.storage.errors import AlreadyExists, Damaged, InvalidName, NotFound, NotKept
+from penstock.storage.forks import fork_collection
 from penstock.storage.manifests import Manifest, read_manifest
 
-from ...errors import Refused
+from ...errors import Refused, refusal
 from .. import answers
+from ..bodies import read_json
 from ..components import Components, components_of
+from ..docs import json_body
 from ..lookups import find_collection
 from ..queries import DiffQuery, SnapshotsQuery, TagQuery
 
@@ -74,6 +77,24 @@ async def untag(request: Request, tenant: str, collection: str, snapshot: str, t
     components = components_of(request)
     await anyio.to_thread.run_sync(_untag, components, tenant, collection, snapshot, tag, limiter=components.reads)
     return Response(status_code=204)
+
+
+@router.post(
+    SNAPSHOT + "/fork",
+    response_model=wire.Collection,
+    status_code=201,
+    summary="Make a collection that begins with a version",
+    description="Of the same tenant. No file is copied, and what happens to one collection later never happens to the "
+    "other. 409 when there is a collection of that name.",
+    openapi_extra=json_body(wire.Fork),
+)
+async def fork(request: Request, tenant: str, collection: str, snapshot: str) -> Response:
+    components, asked = components_of(request), await read_json(request, wire.Fork)
+    made = await anyio.to_thread.run_sync(
+        _fork, components, tenant, collection, snapshot, asked.name, limiter=components.submissions
+    )
+    components.lookups.forget(tenant, asked.name)
+    return answers.answer(made, status=201)
 
 
 async def _in_thread(request: Request, work: Any, *args: Any) -> Response:
@@ -142,6 +163,23 @@ def _untag(components: Components, tenant: str, name: str, snapshot: str, tag: s
         raise NotFound(f"version {info.version} has no tag {tag!r}")
     with components.catalog.write("untag") as connection:
         remove_tag(connection, info.generation_id, name=tag)
+
+
+def _fork(components: Components, tenant: str, name: str, snapshot: str, copy: str) -> dict[str, Any]:
+    parent = find_collection(components.catalog, tenant, name)
+    try:
+        made = fork_collection(
+            components.catalog,
+            components.objects,
+            parent=parent,
+            reference=parse_reference(snapshot, now=components.clock()),
+            name=copy,
+            clock=components.clock,
+            max_collections=components.settings.limits.max_collections_per_tenant,
+        )
+    except (AlreadyExists, InvalidName) as error:
+        raise refusal(error, param="name") or error from error
+    return answers.collection(made)
 
 
 def _found(components: Components, collection: CollectionInfo, snapshot: str) -> ManifestInfo:
