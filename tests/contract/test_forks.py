@@ -87,6 +87,21 @@ def test_what_happens_to_one_does_not_happen_to_the_other(line):
     assert {source: info.number for source, info in copy.listed().items()} == {"a": 1, "b": 2, "c": 1}
 
 
+def test_a_document_that_is_deleted_in_one_stays_in_the_other(line):
+    line.put(a="apples", b="beeches")
+    copy = fork(line)
+    copy.remove("a")
+    copy.run()
+    assert (copy.served(), line.served()) == ({"b": ["beeches"]}, {"a": ["apples"], "b": ["beeches"]})
+    line.remove("b")
+    line.run()
+    assert (copy.served(), line.served()) == ({"b": ["beeches"]}, {"a": ["apples"]})
+    copy.put(a="apples")  # deleted, so not unchanged
+    assert copy.served() == {"a": ["apples"], "b": ["beeches"]}
+    for one in (line, copy):
+        assert one.indexed() == one.numbers()
+
+
 def test_the_same_bytes_are_unchanged_in_the_fork(line):
     line.put(a="apples")
     copy = fork(line)
