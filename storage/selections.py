@@ -1,0 +1,67 @@
+"""Which documents or chunks of an opened version are meant: by a filter, or by chunk ids. It changes nothing.
+
+What is selected is a list of ids of that moment: a document that arrives later is not on it.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+
+from .fields import Filter
+from .ids import ManifestVersion
+from .mismatches import check_kinds
+from .readers import SegmentReader
+from .removals import LocatedChunk
+from .rows import DocumentRecord
+from .versions import Snapshot
+
+SAMPLE = 10
+_ALWAYS = float("-inf")  # a moment at which nothing has expired yet
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The documents that a filter accepts in one version. ``sample``: a few of them, by source."""
+
+    version: ManifestVersion
+    document_ids: list[str]
+    sample: list[DocumentRecord]
+
+
+def select_documents(snapshot: Snapshot, filter: Filter, *, now: float) -> Selection:  # noqa: A002
+    """Return the documents with a chunk that a search with this filter could find at ``now``.
+
+    Raises:
+        FilterMismatch: the filter compares a field with a kind of value that no document holds there.
+        Damaged: a segment is not what was written.
+    """
+    check_kinds(filter, snapshot.readers.values())
+    found: dict[str, DocumentRecord] = {}
+    for reader in snapshot.readers.values():
+        rows = reader.accepted(filter, now=now).rows()
+        owners = reader.segment.rows.document if rows is None else reader.segment.rows.document[rows]
+        documents = reader.segment.documents
+        found |= {record.document_id: record for record in (documents[i] for i in np.unique(owners).tolist())}
+    sample = sorted(found.values(), key=lambda record: record.source)[:SAMPLE]
+    return Selection(snapshot.version, sorted(found), sample)
+
+
+def locate_chunks(snapshot: Snapshot, chunk_ids: Collection[int]) -> list[LocatedChunk]:
+    """Return where those of the chunks are that this version holds; the others are left out."""
+    wanted = np.array(sorted({chunk_id for chunk_id in chunk_ids if 0 < chunk_id < 1 << 63}), "<u8")
+    return [chunk for reader in snapshot.readers.values() for chunk in _located(reader, wanted)]
+
+
+def _located(reader: SegmentReader, wanted: np.typing.NDArray[np.uint64]) -> list[LocatedChunk]:
+    segment = reader.segment
+    first, end = np.searchsorted(wanted, [segment.entry.first_chunk_id, segment.entry.last_chunk_id + 1])
+    here = wanted[first:end]
+    rows = np.searchsorted(segment.chunk_ids, here)
+    rows = rows[segment.chunk_ids[rows] == here] if len(here) else rows
+    live = reader.accepted(None, now=_ALWAYS).as_mask(segment.entry.row_count)
+    found = []
+    for row in (rows if live is None else rows[live[rows]]).tolist():
+        record = segment.documents[int(segment.rows.document[row])]
+        found.append(LocatedChunk(record.document_id, record.text_version, int(segment.rows.ordinal[row])))
+    return found
