@@ -343,6 +343,39 @@ def walk_accepted(
     return np.int64(size), np.int64(visits)
 
 
+@compiled()
+def reach(words: Words, stride: int, max_m0: int, start: int, seen: Bools, queue: Longs) -> int:
+    """Mark in ``seen`` bool[count] every record that links lead to from ``start``, and return how many are new.
+
+    Args:
+        queue: i64[count], room to work in.
+    """
+    if seen[start]:
+        return 0
+    seen[start], queue[0] = True, start
+    first, end = 0, 1
+    while first < end:
+        base = queue[first] * stride
+        first += 1
+        for j in range(min(int(words[base] & 0xFFFF), max_m0)):
+            other = np.int64(words[base + 1 + j])
+            if other < len(seen) and not seen[other]:
+                seen[other], queue[end] = True, other
+                end += 1
+    return end
+
+
+@compiled()
+def count_links(words: Words, stride: int, max_m0: int, counts: Words) -> None:
+    """Count in ``counts`` u32[count], zeros, how many records link to each."""
+    for record in range(len(counts)):
+        base = record * stride
+        for j in range(min(int(words[base] & 0xFFFF), max_m0)):
+            other = np.int64(words[base + 1 + j])
+            if other < len(counts):
+                counts[other] += 1
+
+
 _pread: Any = types.ExternalFunction("pread", types.intp(types.int32, types.uintp, types.uintp, types.int64))
 
 

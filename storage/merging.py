@@ -5,12 +5,13 @@ writer swaps the result in (``Swap``) and re-applies the deletes that landed mea
 their order, so only neighbours are merged.
 """
 
+import logging
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import groupby, pairwise, takewhile
-from math import log
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ from .graphs import build_graph
 from .ids import SegmentId, new_id
 from .manifests import INT8, Manifest, SegmentEntry, Swap, describe_file
 from .objects import ObjectStore
+from .repairing import repair
 from .rounded import round_records
 from .rows import Rows
 from .segments import (
@@ -38,6 +40,8 @@ from .segments import (
     with_deletes,
     write_segment,
 )
+
+log = logging.getLogger(__name__)
 
 __all__ = ["GRAPH_ROWS", "Swap", "build_merge", "plan_merge"]
 
@@ -222,6 +226,9 @@ def _store_graph(objects: ObjectStore, manifest: Manifest, path: Path, *, name: 
     upper_at = upper_places(path, count=count, record_bytes=record_bytes)
     view = open_graph(path, dimensions=manifest.dimensions, record_rows=record_rows, upper_at=upper_at)
     l2 = manifest.metric == "l2"
+    repaired = repair(path, view, l2=l2)
+    if repaired.linked:
+        log.info("Linked %d rows that no search found in %s.", repaired.linked, name)
     arrays = {"graph_record_rows": record_rows, "graph_upper_at": upper_at, **_coded(view, l2=l2).to_arrays()}
     if INT8 in manifest.flags:
         arrays |= round_records(view, l2=l2)
@@ -261,7 +268,7 @@ def _small_neighbours(run: Sequence[SegmentEntry], *, fan_in: int) -> list[Segme
 
     So every rewrite lifts a row by a class, and it is rewritten once per class at most.
     """
-    classes = [int(log(entry.live_count, fan_in)) for entry in run]
+    classes = [int(math.log(entry.live_count, fan_in)) for entry in run]
     for limit in sorted(set(classes)):
         for within, group in groupby(zip(classes, run, strict=True), key=lambda pair: pair[0] <= limit):
             members = [entry for _, entry in group]

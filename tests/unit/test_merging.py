@@ -10,7 +10,7 @@ import hnswlib
 import numpy as np
 import pytest
 
-from penstock.storage import graphs, merging
+from penstock.storage import graphs, merging, repairing
 from penstock.storage.errors import Conflict, Damaged
 from penstock.storage.graph_files import check_links
 from penstock.storage.graphs import build_graph
@@ -343,61 +343,11 @@ def test_a_damaged_input_is_not_merged(store):
 def test_a_merge_leaves_nothing_in_scratch_even_when_it_fails(store, monkeypatch):
     fill(store, 15)
     manifest = current_manifest(store.catalog, store.objects)
-    monkeypatch.setattr(graphs, "_missed", lambda _index, rows: rows)
+    monkeypatch.setattr(repairing._Repair, "_missed", lambda _self, records: list(records))
 
     with pytest.raises(Damaged, match="refused"):
         build_merge(store.objects, manifest, manifest.segments, graph_rows=GRAPH_ROWS)
     assert list(store.objects.scratch().iterdir()) == []
-
-
-def test_lost_rows_are_inserted_again(tmp_path, monkeypatch):
-    inserted, lost = [], [np.array([3, 5]), np.array([3, 5, 9]), np.array([], np.int64)]
-
-    class Traced(hnswlib.Index):
-        def add_items(self, data, ids):
-            inserted.append(np.asarray(ids).tolist())
-            super().add_items(data, ids)
-
-    monkeypatch.setattr(graphs.hnswlib, "Index", Traced)
-    monkeypatch.setattr(graphs, "_missed", lambda _index, _rows: lost.pop(0))
-    vectors = unit_vectors(20)
-
-    build_graph(tmp_path / "g", vectors=[vectors], count=20, dimensions=DIMENSIONS, metric="cosine", threads=1)
-
-    assert inserted == [list(range(20)), [3, 5, 9]]
-
-
-def test_the_probe_finds_a_row_that_cannot_be_reached():
-    """The probe must see what it is for: a row whose vector is swapped for one that lies elsewhere is not found."""
-    vectors = unit_vectors(500, dimensions=32)
-    index = hnswlib.Index("ip", 32)
-    index.init_index(500, M=graphs.M, ef_construction=graphs.EF_CONSTRUCTION)
-    index.add_items(vectors, np.arange(500))
-    assert graphs._missed(index, np.arange(500)).size == 0
-
-    class Deaf:
-        """Answers as if row 7 had no links to it."""
-
-        space = "ip"
-
-        def __getattr__(self, name):
-            return getattr(index, name)
-
-        def knn_query(self, data, k):
-            labels, distances = index.knn_query(data, k=k + 1)
-            kept = np.array([[label for label in own if label != 7][:k] for own in labels])
-            near = [own[ids != 7][:k] for ids, own in zip(labels, distances, strict=True)]
-            return kept, np.array(near, np.float32)
-
-    assert graphs._missed(Deaf(), np.arange(500)).tolist() == [7]
-
-
-def test_equal_vectors_are_not_taken_for_lost_rows(tmp_path):
-    same = np.repeat(unit_vectors(1), 60, axis=0)
-
-    build_graph(tmp_path / "g", vectors=[same], count=60, dimensions=DIMENSIONS, metric="cosine", threads=1)
-
-    assert (tmp_path / "g").stat().st_size > 0
 
 
 def test_a_graph_that_was_not_written_whole_is_refused(tmp_path, monkeypatch):

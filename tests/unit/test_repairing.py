@@ -1,0 +1,93 @@
+"""Repairing graphs: every row of a graph that is published can be found by its own vector."""
+
+from pathlib import Path
+
+import hnswlib
+import numpy as np
+import pytest
+
+from penstock.storage import repairing
+from penstock.storage.errors import Damaged
+from penstock.storage.graph_files import (
+    HEADER_BYTES,
+    GraphView,
+    check_links,
+    graph_shape,
+    open_graph,
+    record_map,
+    upper_places,
+)
+from penstock.storage.graphs import build_graph
+from penstock.storage.repairing import Repaired, repair
+
+from ..storage_samples import unit_vectors
+
+
+def built(path: Path, vectors: np.ndarray, *, metric: str = "cosine") -> GraphView:
+    count, dimensions = vectors.shape
+    build_graph(path, vectors=[vectors], count=count, dimensions=dimensions, metric=metric, threads=1)
+    count, record_bytes = graph_shape(path)
+    record_rows = record_map(path, count=count, record_bytes=record_bytes)
+    upper_at = upper_places(path, count=count, record_bytes=record_bytes)
+    return open_graph(path, dimensions=dimensions, record_rows=record_rows, upper_at=upper_at)
+
+
+def cut_off(path: Path, view: GraphView, records: list[int]) -> set[int]:
+    """Let no link lead to these records, an island as hnswlib leaves them; but for those that upper levels lead to."""
+    upper = np.flatnonzero(view.upper[view.upper_at.astype(np.int64) - 1]).tolist()
+    lost = set(records) - {view.entry_point, *upper}
+    words = np.memmap(path, "<u4", "r+", HEADER_BYTES, (view.count, view.stride))
+    for record in set(range(view.count)) - lost:
+        links = words[record, 1 : 1 + (words[record, 0] & 0xFFFF)]
+        kept = [link for link in links.tolist() if link not in lost]
+        words[record, 0] = len(kept)
+        words[record, 1 : 1 + len(kept)] = kept
+    return lost
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+def test_rows_that_no_search_finds_are_linked_in(tmp_path, metric):
+    seed = int(np.random.SeedSequence().entropy % 2**32)
+    print("seed", seed)
+    view = built(tmp_path / "g", unit_vectors(2_000, dimensions=32, seed=seed), metric=metric)
+    lost = cut_off(tmp_path / "g", view, np.random.default_rng(seed).permutation(2_000)[:60].tolist())
+
+    repaired = repair(tmp_path / "g", view, l2=metric == "l2")
+
+    assert repaired.unreachable == len(lost) > 20
+    assert repaired.linked >= 1
+    check_links(view, source="g")
+    index = hnswlib.Index("l2" if metric == "l2" else "ip", 32)
+    index.load_index(str(tmp_path / "g"))
+    index.set_ef(200)
+    labels, _ = index.knn_query(view.row_vectors(np.arange(2_000)), k=1)
+    assert (labels.ravel() == np.arange(2_000)).mean() > 0.999
+    assert repair(tmp_path / "g", view, l2=metric == "l2").unreachable == 0
+
+
+def test_a_record_whose_neighbours_have_no_room_takes_the_place_of_a_link_that_others_have(tmp_path):
+    view = built(tmp_path / "g", unit_vectors(2_000, dimensions=8))
+    lost = cut_off(tmp_path / "g", view, list(range(40)))
+    words = np.memmap(tmp_path / "g", "<u4", "r+", HEADER_BYTES, (view.count, view.stride))
+    for record in range(view.count):  # full of links, some of them twice
+        count = words[record, 0] & 0xFFFF
+        words[record, 1 : 1 + view.max_m0] = np.resize(words[record, 1 : 1 + count], view.max_m0)
+        words[record, 0] = view.max_m0
+
+    assert repair(tmp_path / "g", view, l2=False).unreachable >= len(lost)
+    assert repair(tmp_path / "g", view, l2=False).unreachable == 0
+
+
+def test_equal_vectors_are_not_taken_for_lost_rows(tmp_path):
+    view = built(tmp_path / "g", np.repeat(unit_vectors(1), 60, axis=0))
+
+    assert repair(tmp_path / "g", view, l2=False) == Repaired(unreachable=0, probed=60, missed=0, linked=0)
+
+
+def test_a_graph_whose_rows_stay_lost_is_refused(tmp_path, monkeypatch):
+    view = built(tmp_path / "g", unit_vectors(500, dimensions=32))
+    monkeypatch.setattr(repairing._Repair, "_link", lambda _self, _record: False)
+    assert cut_off(tmp_path / "g", view, [1, 2, 3, 4, 5])
+
+    with pytest.raises(Damaged, match="cannot be reached"):
+        repair(tmp_path / "g", view, l2=False)
