@@ -90,11 +90,13 @@ def build_merge(
     *,
     threads: int = 1,
     graph_rows: int = GRAPH_ROWS,
+    afresh: bool = False,
 ) -> SegmentEntry:
     """Write the segment that replaces ``segments``, neighbours in ``manifest``, and return its entry.
 
     Every input is first compared with its checksums, so that damage is never copied under a new one. A graph that
-    comes first and is not worn is extended and keeps its tombstoned rows; otherwise only live rows are taken.
+    comes first and is not worn is extended and keeps its tombstoned rows, unless it is to be built ``afresh``;
+    otherwise only live rows are taken.
 
     Raises:
         Conflict: no row is live any more.
@@ -102,7 +104,7 @@ def build_merge(
     """
     if not any(entry.live_count for entry in segments):
         raise Conflict(f"all rows of {', '.join(entry.id for entry in segments)} are deleted: nothing to merge")
-    inputs = [_open_input(objects, manifest, entry, first=entry is segments[0]) for entry in segments]
+    inputs = [_open_input(objects, manifest, entry, first=entry is segments[0], afresh=afresh) for entry in segments]
     rows = Rows.stack([each.rows for each in inputs])  # a document version was published at once, in one segment
     tenant, generation_id = manifest.tenant_id, manifest.generation_id
     write = partial(
@@ -163,10 +165,11 @@ class _Input:
             yield self.segment.row_vectors(rows[first : first + _SLICE_ROWS])
 
 
-def _open_input(objects: ObjectStore, manifest: Manifest, entry: SegmentEntry, *, first: bool) -> _Input:
+def _open_input(objects: ObjectStore, manifest: Manifest, entry: SegmentEntry, *, first: bool, afresh: bool) -> _Input:
     verify_segment(objects, entry, dimensions=manifest.dimensions)
     segment = open_segment(objects, entry, dimensions=manifest.dimensions)
-    if not entry.deleted_count or (first and entry.kind == "graph" and not _is_worn(entry)):
+    is_base = first and entry.kind == "graph" and not _is_worn(entry)
+    if not (first and afresh) and (is_base or not entry.deleted_count):
         return _Input(segment, None)
     live = np.ones(entry.row_count, np.bool_)
     live[read_deletes(objects, entry)] = False

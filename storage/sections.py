@@ -56,11 +56,15 @@ class Sections:
         Raises:
             Damaged: a section is not what was written.
         """
-        for name, array in self.arrays.items():
-            if _checksum(array) != self.checksums[name]:
+        for name in self.arrays:
+            if not self.is_intact(name):
                 raise Damaged(
                     f"{self.source}: section {name!r} does not match its checksum; restore or rebuild the file"
                 )
+
+    def is_intact(self, name: str) -> bool:
+        """Say whether a section is there and is what was written; reads all of it."""
+        return name in self.arrays and _checksum(self.arrays[name]) == self.checksums[name]
 
 
 def write_sections(kind: str, *, meta: Mapping[str, Any], arrays: Mapping[str, Array]) -> list[bytes | memoryview]:

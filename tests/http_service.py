@@ -69,14 +69,15 @@ class Service:
 
 
 @contextmanager
-def running_service(folder: Path, **options: Any) -> Iterator[Service]:
-    """Run a server over an empty installation with the tenants ``default`` and ``other``."""
+def running_service(folder: Path, *, made: bool = False, **options: Any) -> Iterator[Service]:
+    """Run a server over an empty installation with the tenants ``default`` and ``other``, or over one that is there."""
     chosen: dict[str, Any] = {"embedding": {"model": "hash"}, "api": {"search_threads": 2}, "search": {"poll_s": 0.2}}
     settings = Settings(data_dir=folder, **{**chosen, **options})
     catalog = Catalog.open(f"sqlite:///{folder / 'catalog.sqlite3'}")
     migrate(catalog)
     ensure_installation(catalog, now=1.0, key=KEY)
-    create_tenant(catalog, "other", now=2.0)
+    if not made:
+        create_tenant(catalog, "other", now=2.0)
     catalog.dispose()
     app = make_app(settings)
     with _serving(app) as url, httpx.Client(base_url=url, headers={"Authorization": f"Bearer {KEY}"}) as client:

@@ -94,7 +94,8 @@ class Maintenance:
         manifest = read_manifest(components.objects, current)
         entries = _entries(manifest, claim.details["segments"])
         threads = self._settings.embedding.threads
-        output = build_merge(components.objects, manifest, entries, threads=threads)
+        afresh = bool(claim.details.get("afresh"))  # asked for where rows of a graph were found lost
+        output = build_merge(components.objects, manifest, entries, threads=threads, afresh=afresh)
         return Swap(inputs=[entry.id for entry in entries], output=output)
 
     def _drop(self, claim: ledger.Claim, *, error: str) -> None:

@@ -3,6 +3,9 @@
 It opens the catalog and the object store itself, so it needs no server, and may run beside one.
 """
 
+import os
+import secrets
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
     from penstock.storage.catalog.engine import Catalog
     from penstock.storage.inspection.examination import Examination, Progress
     from penstock.storage.inspection.findings import Finding
+    from penstock.storage.inspection.repairs import Repair
+    from penstock.storage.objects import ObjectStore
 
 STYLES = {"error": "red", "warning": "yellow", "note": "dim"}
 
@@ -29,6 +34,9 @@ Rows = Annotated[
 
 
 def doctor(
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Mend what can be mended safely, and say what was done.")
+    ] = False,
     tenant: OneTenant = None,
     rows: Rows = 1_000,
     config: Config = None,
@@ -37,31 +45,57 @@ def doctor(
 ) -> None:
     """Check everything that is kept: every file, the index against the ledger, packs, orphans.
 
-    Works on the catalog and the object store of the settings, without a server or beside a running one, and changes
-    nothing. Exit code 3 when there is something to see to; 1 when it could not look.
+    Works on the catalog and the object store of the settings, without a server or beside a running one. Without
+    --repair it changes nothing. Exit code 3 when something is left to see to; 1 when it could not look.
     """
+    from penstock.settings import wiring
     from penstock.settings.sources import load
-    from penstock.storage.inspection.examination import examine
 
     settings = load(config, {"data_dir": data_dir})
     with opened_catalog(settings) as catalog, _progress(shown=not as_json) as progress:
-        from penstock.settings import wiring
-        from penstock.storage.ids import TenantId
-
-        found = examine(
-            catalog,
-            wiring.open_objects(settings),
-            tenant=TenantId(tenant) if tenant else None,
-            now=time.time(),
-            progress=progress,
-            rows_per_graph=rows or None,
-        )
+        objects = wiring.open_objects(settings)
+        found = _examined(catalog, objects, progress, tenant=tenant, rows=rows)
+        repairs = list(_repaired(catalog, objects, found)) if repair and not found.clean else []
+        left = _examined(catalog, objects, progress, tenant=tenant, rows=rows, former=found) if repairs else found
     if as_json:
-        print_json({"clean": found.clean, "findings": _described(found.findings), "checked": found.checked()})
+        told = {"findings": _described(found.findings), "checked": found.checked()}
+        mended = {"repairs": [vars(one) for one in repairs], "left": _described(left.findings)} if repair else {}
+        print_json({"clean": left.clean, **told, **mended})
     else:
         _show(found)
-    if not found.clean:
+        _show_repairs(repairs, left)
+    if not left.clean:
         raise typer.Exit(ExitCode.FINDINGS)
+
+
+def _examined(
+    catalog: "Catalog",
+    objects: "ObjectStore",
+    progress: "Progress",
+    *,
+    tenant: str | None,
+    rows: int,
+    former: "Examination | None" = None,
+) -> "Examination":
+    from penstock.storage.ids import TenantId
+    from penstock.storage.inspection.examination import examine
+
+    return examine(
+        catalog,
+        objects,
+        tenant=TenantId(tenant) if tenant else None,
+        now=time.time(),
+        progress=progress,
+        rows_per_graph=rows or None,
+        former=former,
+    )
+
+
+def _repaired(catalog: "Catalog", objects: "ObjectStore", found: "Examination") -> "Iterator[Repair]":
+    from penstock.storage.inspection.repairs import Repairer
+
+    owner = f"doctor@{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+    return Repairer(catalog, objects, owner=owner).repair(found)
 
 
 @contextmanager
@@ -136,6 +170,20 @@ def _show(found: "Examination") -> None:
         out.print(f"[dim]looked for {count(checked['rows_searched'], 'row')} of graphs by their own vector[/]")
     if found.clean:
         out.print("[green]everything is there and right[/]")
+
+
+def _show_repairs(repairs: "Sequence[Repair]", left: "Examination") -> None:
+    out = console()
+    for one in repairs:
+        word = "[green]mended[/]" if one.done else "[red]not mended[/]"
+        out.print(f"{word} {plain(one.object)} of tenant {one.tenant!r}: {plain(one.told)}")
+    remaining = [finding for finding in left.findings if finding.severity != "note"]
+    if repairs and remaining:
+        out.print(f"{count(len(remaining), 'finding')} left:")
+        for finding in remaining:
+            _show_finding(finding)
+    elif repairs:
+        out.print("[green]nothing is left to see to[/]")
 
 
 def _show_finding(finding: "Finding") -> None:

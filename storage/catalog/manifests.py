@@ -16,7 +16,7 @@ from ..manifests import Manifest
 from .engine import Catalog
 from .tables import manifests, tags
 
-Operation = Literal["publish", "merge", "rollback", "fork"]
+Operation = Literal["publish", "merge", "rollback", "fork", "repair"]
 
 
 @dataclass(frozen=True)

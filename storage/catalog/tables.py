@@ -42,7 +42,7 @@ VERSION_ACTIONS = ("put", "update", "delete", "trim")
 VERSION_FINAL_STATES = ("indexed", "failed", "cancelled", "superseded", "deleted", "trimmed", "expired")
 VERSION_STATES = ("queued", "chunking", "embedding", "indexing", "deleting", "trimming", *VERSION_FINAL_STATES)
 GONE = ("deleted", "expired")  # states of a newest version after which the document is in its collection no more
-MANIFEST_OPERATIONS = ("publish", "merge", "rollback", "fork")
+MANIFEST_OPERATIONS = ("publish", "merge", "rollback", "fork", "repair")
 BATCH_STAGES = ("chunk", "embed", "index", "expire", "merge", "swap")
 BATCH_STATES = ("ready", "sent", "running", "done", "dead")
 _ENDED = tuple(word for word in VERSION_FINAL_STATES if word != "indexed")

@@ -1,7 +1,7 @@
 """What an index holds against what the ledger says it holds: document by document, by version and number of chunks.
 
 The ledger says of each document which version is indexed. The index must hold all chunks of that version, and nothing
-else must be live in it.
+else must be live in it. Versions are compared by their number: a fork has the documents of its parent, under other ids.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,11 +24,12 @@ class IndexedDocument:
     """The version of a document that the ledger says is indexed. ``chunk_count`` is None where it does not know."""
 
     version_id: VersionId
+    number: int
     source: str
     chunk_count: int | None
 
 
-Held = dict[DocumentId, dict[VersionId, int]]  # live chunks of each version of each document
+Held = dict[DocumentId, dict[int, int]]  # live chunks of each version, by its number, of each document
 Indexed = Mapping[DocumentId, IndexedDocument]
 
 
@@ -54,8 +55,7 @@ class Contents:
         for position in np.flatnonzero(counts).tolist():
             record = chunks.documents[position]
             of_document = self.held.setdefault(DocumentId(record.document_id), {})
-            version = VersionId(record.version_id)
-            of_document[version] = of_document.get(version, 0) + int(counts[position])
+            of_document[record.number] = of_document.get(record.number, 0) + int(counts[position])
 
     def difference(self, indexed: Indexed) -> Difference:
         """Return where this and the ledger differ, by document id."""
@@ -70,13 +70,13 @@ class Contents:
         return Difference(sorted(lost), stray, sum(strays.values()))
 
     def _is_whole(self, document_id: DocumentId, said: IndexedDocument) -> bool:
-        count = self.held.get(document_id, {}).get(said.version_id, 0)
+        count = self.held.get(document_id, {}).get(said.number, 0)
         return count > 0 if said.chunk_count is None else count == said.chunk_count
 
 
-def _is_said(indexed: Indexed, document_id: DocumentId, version: VersionId) -> bool:
+def _is_said(indexed: Indexed, document_id: DocumentId, number: int) -> bool:
     said = indexed.get(document_id)
-    return said is not None and said.version_id == version
+    return said is not None and said.number == number
 
 
 def read_contents(objects: ObjectStore, entries: Iterable[SegmentEntry]) -> Contents:
@@ -90,10 +90,10 @@ def read_contents(objects: ObjectStore, entries: Iterable[SegmentEntry]) -> Cont
 def read_indexed(connection: Connection, generation_id: GenerationId) -> dict[DocumentId, IndexedDocument]:
     """Return what the ledger says is indexed in a generation."""
     versions = versions_table.c
-    named = (versions.document_id, versions.id, documents.c.source, versions.chunk_count)
+    named = (versions.document_id, versions.id, versions.number, documents.c.source, versions.chunk_count)
     wanted = sa.select(*named).join(documents, OF_DOCUMENT)
     wanted = wanted.where(versions.generation_id == generation_id, versions.state == "indexed")
     return {
-        DocumentId(row.document_id): IndexedDocument(VersionId(row.id), row.source, row.chunk_count)
+        DocumentId(row.document_id): IndexedDocument(VersionId(row.id), row.number, row.source, row.chunk_count)
         for row in connection.execute(wanted)
     }

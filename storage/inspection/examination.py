@@ -35,6 +35,7 @@ class Examination:
     """What was looked at, and what was found."""
 
     tenants: Sequence[TenantId]
+    examiner: GenerationExaminer
     generations: list[ExaminedGeneration] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     files: int = 0
@@ -66,11 +67,13 @@ def examine(
     now: float,
     progress: Progress,
     rows_per_graph: int | None = ROWS_PER_GRAPH,
+    former: Examination | None = None,
 ) -> Examination:
     """Look at all that is kept, or at one tenant's.
 
     Args:
         rows_per_graph: how many rows of each graph are looked for by their own vector; None: all.
+        former: one that was made a moment ago: what it read is not read again.
 
     Raises:
         NotFound: there is no such tenant.
@@ -79,9 +82,9 @@ def examine(
     known = [info.id for info in list_tenants(catalog)]
     if tenant is not None and tenant not in known:
         raise NotFound(f"there is no tenant {tenant!r}")
-    checked = CheckedFiles(objects, on_bytes=progress.advance)
+    checked = former.examiner.checked if former else CheckedFiles(objects, on_bytes=progress.advance)
     examiner = GenerationExaminer(catalog, objects, checked, rows_per_graph=rows_per_graph)
-    result = Examination([tenant] if tenant else known)
+    result = Examination([tenant] if tenant else known, examiner)
     for one in result.tenants:
         result.generations += [examiner.read(stated) for stated in read_stated(catalog, one)]
     progress.begin(_total_bytes(catalog, objects, result))

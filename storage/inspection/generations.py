@@ -37,6 +37,7 @@ class ExaminedGeneration:
     broken: set[SegmentKey] = field(default_factory=set)  # what cannot be trusted
     lost_rows: dict[SegmentId, Reached] = field(default_factory=dict)
     difference: Difference = field(default_factory=Difference)
+    contradicts: bool = False  # the catalog states other facts than the current manifest: not of one moment
     documents: int = 0
     findings: list[Finding] = field(default_factory=list)
 
@@ -47,6 +48,12 @@ class ExaminedGeneration:
 
     def is_broken(self, entry: SegmentEntry) -> bool:
         return key_of(entry) in self.broken
+
+    @property
+    def lost_graphs(self) -> list[SegmentEntry]:
+        """The graphs of the current version that miss more rows than a graph may."""
+        entries = self.current.segments if self.current else []
+        return [entry for entry in entries if entry.id in self.lost_rows and _is_lossy(self.lost_rows[entry.id])]
 
     @property
     def is_served(self) -> bool:
@@ -65,7 +72,7 @@ class GenerationExaminer:
     ) -> None:
         self._catalog = catalog
         self._objects = objects
-        self._checked = checked
+        self.checked = checked
         self._rows_per_graph = rows_per_graph
 
     def read(self, stated: StatedGeneration) -> ExaminedGeneration:
@@ -79,17 +86,17 @@ class GenerationExaminer:
         _check_statements(found)
         return found
 
-    def examine(self, found: ExaminedGeneration) -> None:
+    def examine(self, found: ExaminedGeneration, *, graphs: bool = True) -> None:
         """Check every file, the structure of every segment, the graphs and the contents of the current version."""
         for named in _named_files(found):
-            if problem := self._checked.problem_of(named.file):
+            if problem := self.checked.problem_of(named.file):
                 _report_file(found, named, problem)
         for entry, name in _segments_of(found):
             self._check_structure(found, entry, name)
         current = found.current
         if current is not None:
             for entry in current.segments:
-                if entry.kind == "graph" and not found.is_broken(entry):
+                if graphs and entry.kind == "graph" and not found.is_broken(entry):
                     self._check_graph(found, entry, manifest=current)
             self._check_contents(found, current)
 
@@ -103,7 +110,7 @@ class GenerationExaminer:
 
     def _check_structure(self, found: ExaminedGeneration, entry: SegmentEntry, name: str) -> None:
         """Check what checksums cannot tell: that files fit together, and links lead somewhere."""
-        if not all(self._checked.is_intact(file) for file in entry.all_files):
+        if not all(self.checked.is_intact(file) for file in entry.all_files):
             found.broken.add(key_of(entry))
             return
         try:
@@ -123,7 +130,7 @@ class GenerationExaminer:
         missed = len(reached.missed)
         if not missed:
             return
-        few = missed <= REACHED_MISSED_MAX * reached.asked
+        few = not _is_lossy(reached)
         told = f"{missed:,} of {reached.asked:,} rows that were looked for are not found by their own vector"
         if few:
             told += ": as few as that are within what a graph may miss"
@@ -164,6 +171,10 @@ class GenerationExaminer:
             found.report("error", "contents", name, told, f"they must not be found: {REPAIR}")
 
 
+def _is_lossy(reached: Reached) -> bool:
+    return len(reached.missed) > REACHED_MISSED_MAX * reached.asked
+
+
 def _check_statements(found: ExaminedGeneration) -> None:
     """Compare what the manifests state with what the catalog does."""
     stated = found.stated
@@ -179,6 +190,7 @@ def _check_statements(found: ExaminedGeneration) -> None:
         wrong = [fact for fact in FACTS if getattr(current, fact) != getattr(info, fact)]
         wrong += ["version"] * (current.version != info.version)
         wrong += ["next_chunk_id"] * (current.next_chunk_id != stated.next_chunk_id)
+        found.contradicts = bool(wrong)
         if wrong:
             told = (
                 f"it differs from the catalog in {', '.join(wrong)}: they are not of one moment, nothing is published"
@@ -189,7 +201,7 @@ def _check_statements(found: ExaminedGeneration) -> None:
             found.report("warning", "manifests", str(name), told, REPAIR)
     for version in stated.versions:
         manifest = found.manifests.get(version.name)
-        if manifest is not None and _counts(manifest) != (
+        if manifest is not None and counts_of(manifest) != (
             version.segment_count,
             version.live_chunks,
             version.size_bytes,
@@ -198,7 +210,8 @@ def _check_statements(found: ExaminedGeneration) -> None:
             found.report("warning", "manifests", version.name, told, REPAIR)
 
 
-def _counts(manifest: Manifest) -> tuple[int, int, int]:
+def counts_of(manifest: Manifest) -> tuple[int, int, int]:
+    """Return what the row of a version says of it: segments, live chunks, bytes of all files."""
     size_bytes = sum(file.size_bytes for entry in manifest.segments for file in entry.all_files)
     return len(manifest.segments), manifest.live_chunks, size_bytes
 

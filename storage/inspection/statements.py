@@ -23,6 +23,10 @@ class StatedVersion:
     size_bytes: int
     tags: tuple[str, ...]
 
+    @property
+    def counts(self) -> tuple[int, int, int]:
+        return self.segment_count, self.live_chunks, self.size_bytes
+
 
 @dataclass(frozen=True)
 class StatedGeneration:

@@ -102,7 +102,7 @@ def _create_manifests() -> None:
         _count("version"),
         _key("tenant_id", "tenants"),
         sa.Column("name", sa.Text, nullable=False),
-        _state("operation", 16, "publish merge rollback fork"),
+        _state("operation", 16, "publish merge rollback fork repair"),
         sa.Column("origin_generation_id", sa.String(64)),
         sa.Column("origin_version", sa.BigInteger),
         _count("writer_epoch"),

@@ -1,0 +1,248 @@
+"""Mending what an examination found, as far as that is safe: a new version of what is intact, and restarts.
+
+A repair publishes like any writer: under the lease of the shard, files first, then one transaction. Nothing is edited,
+and nothing is deleted that could not be made again. What it cannot mend it leaves, and the examination tells it again.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from .. import ledger
+from ..catalog.engine import Catalog
+from ..catalog.manifests import Origin, record_manifest
+from ..catalog.tables import generations, manifests, tags
+from ..commits import advance, read_standing
+from ..errors import Conflict, Fenced, StorageError, Unavailable
+from ..failpoints import hit
+from ..ids import GenerationId, ManifestVersion, TenantId
+from ..leases import acquire_lease, release_lease, renew_lease
+from ..manifests import Manifest, check_invariants, name_of
+from ..objects import ObjectStore
+from .contents import read_indexed
+from .examination import Examination
+from .generations import ExaminedGeneration, GenerationExaminer, counts_of
+from .reconciling import Reconciled, read_trims, reconcile
+from .restarts import Restart, plan_restarts, restart
+from .salvage import Salvaged, salvage
+from .statements import read_stated_generation
+
+LEASE_S = 120.0
+LOOK_AGAIN_S = 0.5
+
+
+@dataclass(frozen=True)
+class Repair:
+    """What was done to ``object``, or why nothing could be."""
+
+    tenant: TenantId
+    object: str
+    done: bool
+    told: str
+
+
+class Repairer:
+    """Mends generations one after the other.
+
+    Args:
+        owner: names this process in leases; never used twice.
+        wait_s: how long to wait for the writer of a shard to give its lease back, which it does when it is idle.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        objects: ObjectStore,
+        *,
+        owner: str,
+        wait_s: float = 60.0,
+        clock: Callable[[], float] = time.time,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self._catalog = catalog
+        self._objects = objects
+        self._owner = owner
+        self._wait_s = wait_s
+        self._clock = clock
+        self._sleep = sleep
+
+    def repair(self, examination: Examination) -> Iterator[Repair]:
+        """Mend what can be mended, and say what was done. Each step is one transaction, and is harmless twice."""
+        for found in examination.generations:
+            try:
+                yield from self._repair(found, examination.examiner)
+            except (StorageError, OSError) as error:
+                yield self._told(found, f"could not be mended: {error}", done=False)
+
+    def _repair(self, found: ExaminedGeneration, examiner: GenerationExaminer) -> Iterator[Repair]:
+        yield from self._mend_rows(found)
+        for entry in found.lost_graphs:
+            yield self._rebuild(found, entry.id)
+        if _needs_a_version(found):
+            yield from self._publish(found, examiner)
+        else:
+            yield from self._forget_damaged(found)
+
+    def _mend_rows(self, found: ExaminedGeneration) -> Iterator[Repair]:
+        """Make the numbers in the catalog those of the manifests that it names."""
+        stated, current = found.stated, found.current
+        for version in stated.versions:
+            manifest = found.manifests.get(version.name)
+            if manifest is not None and counts_of(manifest) != version.counts:
+                self._set_counts(stated.info.id, version.version, manifest)
+                yield self._told(found, f"the row of version {version.version} was corrected")
+        if current is None or found.contradicts:
+            return
+        if current.live_chunks != stated.info.live_chunks:
+            mine = (generations.c.id == stated.info.id, generations.c.manifest == stated.info.manifest)
+            with self._catalog.write("repair_counts") as connection:
+                counted = sa.update(generations).where(*mine)
+                connection.execute(counted.values(live_chunks=current.live_chunks))
+            yield self._told(found, f"the number of live chunks was corrected to {current.live_chunks:,}")
+        if stated.current is None and stated.info.manifest is not None:
+            with self._catalog.write("repair_history") as connection:
+                record_manifest(connection, current, name=stated.info.manifest, origin=Origin("repair"))
+            yield self._told(found, f"version {current.version} was entered into the history again")
+
+    def _set_counts(self, generation_id: GenerationId, version: ManifestVersion, manifest: Manifest) -> None:
+        segment_count, live_chunks, size_bytes = counts_of(manifest)
+        values = {"segment_count": segment_count, "live_chunks": live_chunks, "size_bytes": size_bytes}
+        mine = (manifests.c.generation_id == generation_id, manifests.c.version == version)
+        with self._catalog.write("repair_counts") as connection:
+            connection.execute(sa.update(manifests).where(*mine).values(values))
+
+    def _publish(self, found: ExaminedGeneration, examiner: GenerationExaminer) -> Iterator[Repair]:
+        shard = found.stated.info.shard
+        epoch = self._lease(shard)
+        try:
+            # Nobody else publishes from here on. What came since the examination is read now; the rest is known.
+            with self._catalog.read() as connection:
+                stated = read_stated_generation(connection, found.stated.info.id)
+            again = examiner.read(stated)
+            examiner.examine(again, graphs=False)
+            if again.contradicts:
+                raise Conflict("catalog and manifest contradict each other: restore both from one backup")
+            if _needs_a_version(again):
+                yield from self._publish_mended(again, examiner, epoch=epoch)
+            yield from self._forget_damaged(again)
+        finally:
+            release_lease(self._catalog, shard=shard, owner=self._owner, epoch=epoch)
+
+    def _lease(self, shard: int) -> int:
+        until = time.monotonic() + self._wait_s
+        while True:
+            now = self._clock()
+            epoch = acquire_lease(self._catalog, shard=shard, owner=self._owner, ttl_s=LEASE_S, now=now)
+            if epoch is not None:
+                return epoch
+            if time.monotonic() >= until:
+                raise Unavailable(f"the writer of shard {shard} is busy: try again, or stop the index role meanwhile")
+            self._sleep(LOOK_AGAIN_S)
+
+    def _publish_mended(
+        self, found: ExaminedGeneration, examiner: GenerationExaminer, *, epoch: int
+    ) -> Iterator[Repair]:
+        info = found.stated.info
+        standing = read_standing(self._catalog, info.id, shard=info.shard, epoch=epoch)
+        salvaged = salvage(self._objects, examiner.checked, found)
+        base = replace(standing.empty, segments=list(salvaged.segments))
+        with self._catalog.read() as connection:
+            indexed = read_indexed(connection, info.id)
+            trims = read_trims(connection, info.id, list(indexed))
+        mended = reconcile(self._objects, base, indexed=indexed, trims=trims)
+        with self._catalog.read() as connection:
+            restarts = plan_restarts(
+                connection,
+                examiner.checked,
+                generation_id=info.id,
+                documents=mended.lost,
+                trimmed={trim.document_id for trim in trims},
+            )
+        manifest = self._stored(mended.manifest, parent=standing.name, epoch=epoch)
+        self._renew(info.shard, epoch=epoch)
+        hit("repair.files_written")
+        with self._catalog.write("repair") as connection:
+            name = name_of(manifest, manifest.to_json())
+            advance(connection, standing, name=name, manifest=manifest, origin=Origin("repair"))
+            self._check_not_collected(manifest, name)
+            restart(connection, restarts, now=self._clock())
+        yield self._told(found, _words(manifest, salvaged, mended, restarts))
+
+    def _stored(self, manifest: Manifest, *, parent: str | None, epoch: int) -> Manifest:
+        version = ManifestVersion(manifest.version + 1)
+        numbered = replace(
+            manifest, version=version, parent=parent, writer_epoch=epoch, created_at=self._clock()
+        )  # fmt: skip
+        check_invariants(numbered)
+        data = numbered.to_json()
+        self._objects.put(name_of(numbered, data), [data])
+        return numbered
+
+    def _renew(self, shard: int, *, epoch: int) -> None:
+        now = self._clock()
+        if not renew_lease(self._catalog, shard=shard, owner=self._owner, epoch=epoch, ttl_s=LEASE_S, now=now):
+            raise Fenced(f"another writer took shard {shard} over: run the repair again")
+
+    def _check_not_collected(self, manifest: Manifest, name: str) -> None:
+        names = [name, *(file.name for entry in manifest.segments for file in entry.all_files)]
+        if gone := [one for one in names if not self._objects.exists(one)]:
+            raise Fenced(f"{gone[0]} was collected meanwhile: run the repair again")
+
+    def _rebuild(self, found: ExaminedGeneration, segment_id: str) -> Repair:
+        details = {"segments": [segment_id], "afresh": True}
+        opened = ledger.open_merge(
+            self._catalog, generation_id=found.stated.info.id, details=details, now=self._clock()
+        )  # fmt: skip
+        if opened is None:
+            return self._told(found, f"graph {segment_id} waits: another merge is under way; try again", done=False)
+        return self._told(found, f"graph {segment_id} is built anew by the maintenance role, as batch {opened}")
+
+    def _forget_damaged(self, found: ExaminedGeneration) -> Iterator[Repair]:
+        """Let go of past versions that cannot be opened and that no tag keeps: retention would, a little later."""
+        with self._catalog.read() as connection:
+            pointer = read_stated_generation(connection, found.stated.info.id).info.manifest
+        for version in found.stated.versions:
+            manifest = found.manifests.get(version.name)
+            damaged = manifest is None or any(found.is_broken(entry) for entry in manifest.segments)
+            if not damaged or version.name == pointer:
+                continue
+            with self._catalog.write("repair_history") as connection:
+                forgotten = _forget(connection, found.stated.info.id, version.version)
+            if forgotten:
+                yield self._told(found, f"version {version.version}, which could not be opened, is not kept any more")
+
+    def _told(self, found: ExaminedGeneration, told: str, *, done: bool = True) -> Repair:
+        info = found.stated.info
+        return Repair(info.tenant_id, f"collection {found.stated.collection!r}", done, told)
+
+
+def _needs_a_version(found: ExaminedGeneration) -> bool:
+    """Say whether the current version cannot be read, names something broken, or holds what it must not."""
+    if not found.is_served or found.stated.info.manifest is None or found.contradicts:
+        return False
+    current = found.current
+    if current is None or any(found.is_broken(entry) for entry in current.segments):
+        return True
+    return bool(found.difference.lost or found.difference.stray)
+
+
+def _forget(connection: Connection, generation_id: GenerationId, version: int) -> bool:
+    tagged = sa.exists().where(tags.c.generation_id == manifests.c.generation_id, tags.c.version == manifests.c.version)
+    mine = (manifests.c.generation_id == generation_id, manifests.c.version == version)
+    return connection.execute(sa.delete(manifests).where(*mine, ~tagged)).rowcount == 1
+
+
+def _words(manifest: Manifest, salvaged: Salvaged, mended: Reconciled, restarts: list[Restart]) -> str:
+    failed = sum(one.error is not None for one in restarts)
+    parts = [
+        (salvaged.restored, "segments came back from past versions"),
+        (salvaged.rewritten, "segments were written anew from intact parts"),
+        (mended.buried, "chunks were taken out"),
+        (len(restarts) - failed, "documents are indexed again from their packs"),
+        (failed, "documents failed and must be submitted again"),
+    ]
+    told = "; ".join(f"{number:,} {what}" for number, what in parts if number)
+    return f"version {manifest.version} was published: {told or 'it names what is intact'}"

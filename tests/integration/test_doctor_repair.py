@@ -1,0 +1,383 @@
+"""`penstock doctor --repair`: the next look finds nothing, and no document is lost that what is left can tell."""
+
+import random
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import sqlalchemy as sa
+
+from penstock.storage import paths
+from penstock.storage.catalog.manifests import Origin
+from penstock.storage.catalog.tables import batches, documents, generations, jobs, manifests, tags, versions
+from penstock.storage.commits import advance, read_standing
+from penstock.storage.graph_files import HEADER_BYTES, graph_shape
+from penstock.storage.inspection.examination import Examination, examine
+from penstock.storage.inspection.repairs import Repairer
+from penstock.storage.leases import acquire_lease
+from penstock.storage.manifests import Manifest, describe_file, name_of
+from penstock.storage.merging import build_merge
+from penstock.storage.sections import open_sections
+from penstock.storage.segments import open_segment, read_deletes
+
+from ..examined_installation import Installation, copied, make_installation, texts
+from ..http_service import running_service
+
+FAIL = "penstock.storage.inspection.repairs.hit"
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("template") / "data"
+    folder.mkdir()
+    make_installation(folder)
+    return folder
+
+
+@pytest.fixture
+def installation(template, tmp_path) -> Iterator[Installation]:
+    made = copied(template, tmp_path / "data")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def rng() -> random.Random:
+    seed = random.randrange(2**32)
+    print(f"seed {seed}")
+    return random.Random(seed)
+
+
+EXPECTED = {**texts("b", 120), **texts("b", 10, edition=2), **texts("c", 20)}
+
+
+def served(installation: Installation, tenant: str = "default") -> dict[str, str]:
+    """The text of every live chunk by its source; each document has one chunk here."""
+    found: dict[str, str] = {}
+    manifest = installation.current(tenant)
+    for entry in manifest.segments:
+        opened = open_segment(installation.objects, entry, dimensions=manifest.dimensions)
+        for row in np.setdiff1d(np.arange(entry.row_count), read_deletes(installation.objects, entry)).tolist():
+            source = opened.documents[int(opened.rows.document[row])].source
+            assert source not in found, f"{source} is live twice"
+            found[source] = opened.rows.text(row)
+    return found
+
+
+def states(installation: Installation) -> dict[str, str]:
+    newest = sa.select(documents.c.source, versions.c.state)
+    newest = newest.join(
+        versions, sa.and_(versions.c.document_id == documents.c.id, versions.c.number == documents.c.newest)
+    )
+    with installation.catalog.read() as connection:
+        return {row.source: row.state for row in connection.execute(newest.where(documents.c.tenant_id == "default"))}
+
+
+def repaired(installation: Installation, *, code: int = 0) -> list[str]:
+    """Repair, check that the next look finds nothing and that a second repair does nothing; return what was done."""
+    told = installation.doctor("--repair", code=code)
+    if code == 0:
+        assert told["clean"], told["left"]
+        assert installation.doctor(code=0)["findings"] == []
+        assert installation.doctor("--repair", code=0)["repairs"] == []
+    return [one["told"] for one in told["repairs"]]
+
+
+def assert_nothing_is_lost(installation: Installation) -> set[str]:
+    """Every document is served with its own text, or starts again; return those that do."""
+    live, state = served(installation), states(installation)
+    assert live == {source: text for source, text in EXPECTED.items() if state[source] == "indexed"}
+    again = {source for source, word in state.items() if word == "queued"}
+    assert set(EXPECTED) == set(live) | again
+    return again
+
+
+def test_what_is_right_is_left_alone(installation):
+    before = installation.current().version
+    assert repaired(installation) == []
+    assert installation.current().version == before
+
+
+@pytest.mark.parametrize("harm", ["flipped", "truncated", "missing"])
+@pytest.mark.parametrize(("kind", "which"), [("flat", 0), ("graph", 0), ("graph", 1), ("graph", "deletes")])
+def test_a_damaged_file_is_mended_and_no_document_is_lost(installation, rng, kind, which, harm):
+    entry = next(entry for entry in installation.current().segments if entry.kind == kind)
+    file = entry.deletes if which == "deletes" else entry.files[which]
+    match harm:
+        case "flipped":
+            installation.flip(file.name, at=rng.randrange(file.size_bytes))
+        case "truncated":
+            installation.rewrite(file.name, installation.path(file.name).read_bytes()[: file.size_bytes // 2])
+        case "missing":
+            installation.path(file.name).unlink()
+    assert any("was published" in told for told in repaired(installation))
+    assert_nothing_is_lost(installation)
+
+
+def test_a_damaged_merge_is_replaced_by_the_segments_it_was_made_of(installation):
+    """They are kept by past versions; what was replaced since does not come back."""
+    entry = next(entry for entry in installation.current().segments if entry.kind == "graph")
+    installation.path(entry.files[1].name).unlink()
+    assert any("1 segments came back from past versions" in told for told in repaired(installation))
+    assert assert_nothing_is_lost(installation) == set()
+
+
+@pytest.mark.parametrize("section", ["fields/values", "codes", "document_keys", "expires_at"])
+def test_a_segment_whose_computed_parts_are_damaged_is_written_anew_from_its_rows(installation, section):
+    _forget_past_versions(installation)
+    entry = next(entry for entry in installation.current().segments if entry.kind == "graph")
+    _flip_section(installation, entry.files[0].name, section)
+    assert any("1 segments were written anew" in told for told in repaired(installation))
+    assert assert_nothing_is_lost(installation) == set()
+
+
+@pytest.mark.parametrize("section", ["text_bytes", "chunk_id", "document", "document_bytes"])
+def test_a_segment_whose_rows_are_damaged_is_given_up_and_its_documents_start_again(installation, section):
+    _forget_past_versions(installation)
+    entry = next(entry for entry in installation.current().segments if entry.kind == "graph")
+    _flip_section(installation, entry.files[0].name, section)
+    told = repaired(installation)
+    assert any("110 documents are indexed again from their packs" in one for one in told)
+    again = assert_nothing_is_lost(installation)
+    assert len(again) == 110
+
+
+def test_documents_that_start_again_are_found_again(installation):
+    _forget_past_versions(installation)
+    for entry in installation.current().segments:
+        installation.path(entry.files[0].name).unlink()
+    repaired(installation)
+    assert len(assert_nothing_is_lost(installation)) == 140
+    with installation.catalog.read() as connection:
+        assert set(connection.scalars(sa.select(jobs.c.state).where(jobs.c.tenant_id == "default"))) >= {"running"}
+    with running_service(installation.folder, made=True) as service:
+        service.index()
+    assert served(installation) == EXPECTED
+    assert set(states(installation).values()) == {"indexed"}
+    assert installation.doctor(code=0)["clean"]
+
+
+def test_documents_whose_packs_are_gone_too_fail_with_the_reason(installation):
+    _forget_past_versions(installation)
+    entry = next(entry for entry in installation.current().segments if entry.kind == "flat")
+    installation.path(entry.files[0].name).unlink()
+    with installation.catalog.read() as connection:
+        mine = sa.select(versions.c.pack).join(documents, documents.c.id == versions.c.document_id)
+        pack = connection.scalars(mine.where(documents.c.source == "c3")).one()
+    installation.path(pack).unlink()
+    told = repaired(installation)
+    assert any("10 documents are indexed again from their packs; 20 documents failed" in one for one in told)
+    failed = {source for source, state in states(installation).items() if state == "failed"}
+    assert failed == set(texts("c", 20))
+    with installation.catalog.read() as connection:
+        errors = set(connection.scalars(sa.select(versions.c.error).where(versions.c.state == "failed")))
+    assert errors == {"Its chunks were lost, and its submitted bytes are gone too: submit it again."}
+
+
+@pytest.mark.parametrize("harm", ["flipped", "missing"])
+def test_a_damaged_current_manifest_is_replaced_by_the_best_of_the_past(installation, harm):
+    name = _pointer(installation)
+    installation.flip(name) if harm == "flipped" else installation.path(name).unlink()
+    repaired(installation)
+    assert_nothing_is_lost(installation)
+
+
+def test_what_the_ledger_does_not_index_is_taken_out(installation):
+    mine = sa.select(documents.c.id).where(documents.c.source.in_(["c3", "b50"])).scalar_subquery()
+    removed = versions.c.document_id.in_(mine), versions.c.state == "indexed"
+    installation.execute(sa.update(versions).where(*removed).values(state="deleted"))
+    assert any("2 chunks were taken out" in told for told in repaired(installation))
+    assert set(EXPECTED) - set(served(installation)) == {"c3", "b50"}
+
+
+def test_a_document_that_is_not_whole_starts_again(installation):
+    mine = sa.select(documents.c.id).where(documents.c.source == "c3").scalar_subquery()
+    installation.execute(sa.update(versions).where(versions.c.document_id == mine).values(chunk_count=2))
+    repaired(installation)
+    assert assert_nothing_is_lost(installation) == {"c3"}
+
+
+def test_chunks_that_were_deleted_one_by_one_do_not_come_back_with_older_segments(installation):
+    """The merged graph is lost; the segment it was made of does not know what was trimmed since."""
+    entry = next(entry for entry in installation.current().segments if entry.kind == "graph")
+    with installation.catalog.read() as connection:
+        wanted = sa.select(versions).join(documents, documents.c.id == versions.c.document_id)
+        row = connection.execute(wanted.where(documents.c.source == "b50")).mappings().one()
+    trim = {**row, "id": "ver_trim", "action": "trim", "number": None, "state": "trimmed",
+            "details": {"text_version": row["id"], "ordinals": [0]}}  # fmt: skip
+    installation.execute(sa.insert(versions).values(trim))
+    installation.execute(sa.update(versions).where(versions.c.id == row["id"]).values(chunk_count=0))
+    installation.path(entry.files[1].name).unlink()
+    installation.doctor("--repair", code=0)
+    assert "b50" not in served(installation)
+
+
+def test_numbers_in_the_catalog_are_set_right(installation):
+    installation.execute(sa.update(generations).where(generations.c.tenant_id == "default").values(live_chunks=3))
+    installation.execute(sa.update(manifests).where(manifests.c.tenant_id == "other").values(size_bytes=3))
+    version = installation.current().version
+    assert any("corrected to 140" in told for told in repaired(installation))
+    assert installation.current().version == version, "no version was needed for that"
+
+
+def test_a_version_without_a_row_is_entered_again(installation):
+    installation.execute(sa.delete(manifests).where(manifests.c.name == _pointer(installation)))
+    assert any("entered into the history again" in told for told in repaired(installation))
+
+
+def test_catalog_and_objects_of_different_moments_are_left_to_a_person(installation):
+    installation.execute(sa.update(generations).where(generations.c.tenant_id == "default").values(next_chunk_id=5))
+    entry = next(entry for entry in installation.current().segments if entry.kind == "graph")
+    installation.path(entry.files[1].name).unlink()
+    before = _pointer(installation)
+    told = installation.doctor("--repair", code=3)
+    assert _pointer(installation) == before
+    assert any(one["advice"] == "restore catalog and objects from one backup" for one in told["left"])
+
+
+def test_damaged_past_versions_go_unless_a_tag_keeps_them(installation):
+    with installation.catalog.read() as connection:
+        mine = manifests.c.tenant_id == "default"
+        rows = connection.execute(sa.select(manifests).where(mine).order_by(manifests.c.version)).all()
+    installation.flip(rows[0].name)
+    installation.path(rows[1].name).unlink()
+    tag = {"generation_id": rows[0].generation_id, "version": rows[0].version, "name": "kept", "tenant_id": "default"}
+    installation.execute(sa.insert(tags).values(**tag, created_at=1.0))
+    told = repaired(installation, code=3)
+    assert told == [f"version {rows[1].version}, which could not be opened, is not kept any more"]
+    (left,) = installation.doctor(code=3)["findings"]
+    assert left["object"] == rows[0].name
+    assert "tag 'kept'" in left["advice"]
+
+
+def test_a_repair_that_dies_before_its_commit_changed_nothing_and_the_next_one_mends(installation, monkeypatch):
+    entry = next(entry for entry in installation.current().segments if entry.kind == "flat")
+    installation.path(entry.files[0].name).unlink()
+    before = _pointer(installation)
+
+    def die(_where: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(FAIL, die)
+    with pytest.raises(KeyboardInterrupt):
+        list(_repairer(installation).repair(_examined(installation)))
+    assert _pointer(installation) == before
+    monkeypatch.undo()
+    repaired(installation)
+    assert_nothing_is_lost(installation)
+
+
+def test_while_a_writer_holds_the_shard_nothing_is_published_and_it_says_so(installation):
+    entry = next(entry for entry in installation.current().segments if entry.kind == "flat")
+    installation.path(entry.files[0].name).unlink()
+    acquire_lease(installation.catalog, shard=0, owner="writer", ttl_s=3_600, now=time.time())
+    before = _pointer(installation)
+    (told,) = _repairer(installation, wait_s=0.0).repair(_examined(installation))
+    assert not told.done
+    assert "writer of shard 0 is busy" in told.told
+    assert _pointer(installation) == before
+
+
+def test_what_a_writer_published_since_the_look_is_not_undone(installation):
+    """The pointer moves between the examination and the repair."""
+    entry = next(entry for entry in installation.current().segments if entry.kind == "flat")
+    installation.path(entry.files[0].name).unlink()
+    found = _examined(installation)
+    doomed = sa.select(documents.c.id).where(documents.c.source == "b60").scalar_subquery()
+    installation.execute(sa.update(versions).where(versions.c.document_id == doomed).values(state="deleted"))
+    _publish(installation, installation.current(), graph_file=None)
+    list(_repairer(installation).repair(found))
+    assert "b60" not in served(installation)
+    assert installation.doctor(code=0)["clean"]
+
+
+def test_a_graph_that_lost_rows_is_told_and_built_anew_by_a_merge(installation):
+    manifest = installation.current()
+    entry = next(entry for entry in manifest.segments if entry.kind == "graph")
+    lost = _unlinked(installation, entry.files[1].name, records=range(20, 40))
+    _publish(installation, manifest, graph_file=lost)
+    finding = next(one for one in installation.doctor(code=3)["findings"] if one["check"] == "reachability")
+    assert finding["severity"] == "error"
+    assert "rows that were looked for are not found by their own vector" in finding["problem"]
+    told = installation.doctor("--repair", code=3)["repairs"]
+    assert "is built anew by the maintenance role" in told[0]["told"]
+    with installation.catalog.read() as connection:
+        batch = connection.execute(sa.select(batches).where(batches.c.stage == "merge")).one()
+    assert batch.details == {"segments": [entry.id], "afresh": True}
+    assert "waits" in installation.doctor("--repair", code=3)["repairs"][0]["told"]
+    current = installation.current()
+    output = build_merge(installation.objects, current, [current.segments[0]], graph_rows=50, afresh=True)
+    assert (output.kind, output.row_count, output.deleted_count) == ("graph", 110, 0)
+
+
+def _examined(installation: Installation) -> Examination:
+    class Unseen:
+        def begin(self, total_bytes: int) -> None: ...
+        def advance(self, size_bytes: int) -> None: ...
+
+    return examine(installation.catalog, installation.objects, now=time.time(), progress=Unseen())
+
+
+def _repairer(installation: Installation, **options) -> Repairer:
+    return Repairer(installation.catalog, installation.objects, owner="doctor", **options)
+
+
+def _pointer(installation: Installation) -> str:
+    with installation.catalog.read() as connection:
+        wanted = sa.select(generations.c.manifest).where(generations.c.tenant_id == "default")
+        return connection.scalars(wanted).one()
+
+
+def _forget_past_versions(installation: Installation) -> None:
+    """As retention would: then nothing but the current version can be restored from."""
+    others = manifests.c.tenant_id == "default", manifests.c.name != _pointer(installation)
+    installation.execute(sa.delete(manifests).where(*others))
+
+
+def _flip_section(installation: Installation, name: str, section: str) -> None:
+    opened = open_sections(installation.path(name), kind="segment")
+    array = opened.arrays[section]
+    data = installation.path(name).read_bytes()
+    at = data.find(array.tobytes())
+    assert at > 0
+    installation.flip(name, at=at)
+
+
+def _unlinked(installation: Installation, name: str, *, records: range) -> str:
+    """Write the graph once more, without any link to these records, as a file of its own."""
+    count, record_bytes = graph_shape(installation.path(name))
+    data = bytearray(installation.path(name).read_bytes())
+    words = np.frombuffer(data, "<u4", count * record_bytes // 4, HEADER_BYTES).reshape(count, -1)
+    links = 32
+    for record in range(count):
+        kept = [other for other in words[record, 1 : 1 + words[record, 0]] if other not in records]
+        words[record, 0] = len(kept)
+        words[record, 1 : 1 + links] = [*kept, *[0] * (links - len(kept))]
+    manifest = installation.current()
+    made = paths.graph(manifest.tenant_id, manifest.generation_id, "seg_unlinked")
+    installation.objects.put(made, [bytes(data)])
+    return made
+
+
+def _publish(installation: Installation, manifest: Manifest, *, graph_file: str | None) -> None:
+    """Publish the next version, with another graph file where one is given."""
+    epoch = acquire_lease(installation.catalog, shard=0, owner="tests", ttl_s=1, now=time.time())
+    standing = read_standing(installation.catalog, manifest.generation_id, shard=0, epoch=epoch)
+    segments = [
+        replace(entry, files=[entry.files[0], describe_file(graph_file, installation.path(graph_file))])
+        if graph_file and entry.kind == "graph"
+        else entry
+        for entry in manifest.segments
+    ]
+    following = replace(
+        manifest, segments=segments, version=manifest.version + 1, parent=standing.name, writer_epoch=epoch
+    )
+    data = following.to_json()
+    installation.objects.put(name_of(following, data), [data])
+    with installation.catalog.write() as connection:
+        name = name_of(following, data)
+        advance(connection, standing, name=name, manifest=following, origin=Origin("publish"))
+    installation.execute(sa.text("UPDATE shards SET owner = NULL, expires_at = 0"))
