@@ -15,11 +15,16 @@ from .snapshots import Snapshots
 from .transport import Transport
 from .uploads import Upload, form_part
 from .wire import (
+    ChunkDeletion,
     Chunking,
+    ChunksDeleted,
     Collection,
     CollectionList,
+    Deleted,
+    Deletion,
     Document,
     DocumentList,
+    DocumentUpdate,
     IndexStats,
     Job,
     JobList,
@@ -38,6 +43,7 @@ from .wire import (
     Submitted,
     Tenant,
     TenantList,
+    Updated,
     UploadForm,
     packed_vector,
 )
@@ -176,6 +182,53 @@ class Penstock(Snapshots):
 
     def document(self, collection: str, document_id: str) -> Document:
         return self._transport.get(self._path("collections", collection, "documents", document_id), Document)
+
+    def delete_document(self, collection: str, document_id: str) -> Deleted:
+        """Delete one document. It leaves a little later: ``wait`` for the job. Twice is harmless."""
+        return self._transport.change(
+            "DELETE", self._path("collections", collection, "documents", document_id), Deleted
+        )
+
+    def delete_documents(
+        self,
+        collection: str,
+        *,
+        ids: Sequence[str] | None = None,
+        sources: Sequence[str] | None = None,
+        filter: Mapping[str, Any] | str | None = None,  # noqa: A002 the wire's own word
+        min_token: str | None = None,
+        dry_run: bool = False,
+    ) -> Deleted:
+        """Delete the documents with these ids, or these sources, or that a filter accepts now, as one job.
+
+        A filter is resolved when it is asked: what arrives later stays. ``dry_run`` only says what would be deleted.
+        """
+        with _worded():
+            asked = Deletion(
+                ids=None if ids is None else list(ids),
+                sources=None if sources is None else list(sources),
+                filter=dict(filter) if isinstance(filter, Mapping) else filter,
+                min_token=min_token,
+                dry_run=dry_run,
+            )
+        path = self._path("collections", collection, "documents:delete")
+        return self._transport.post(path, Deleted, body=asked.model_dump(exclude_defaults=True))
+
+    def update_document(self, collection: str, document_id: str, **changes: Any) -> Updated:
+        """Change what a document says, without embedding its text again: see `wire.DocumentUpdate` for ``changes``."""
+        with _worded():
+            asked = DocumentUpdate(**changes)
+        path = self._path("collections", collection, "documents", document_id)
+        return self._transport.change("PATCH", path, Updated, body=asked.model_dump(exclude_unset=True))
+
+    def delete_chunks(
+        self, collection: str, chunk_ids: Sequence[int], *, min_token: str | None = None
+    ) -> ChunksDeleted:
+        """Delete chunks by the ids that searches give them; their documents stay."""
+        with _worded():
+            asked = ChunkDeletion(chunk_ids=list(chunk_ids), min_token=min_token)
+        path = self._path("collections", collection, "chunks:delete")
+        return self._transport.post(path, ChunksDeleted, body=asked.model_dump(exclude_defaults=True))
 
     # Jobs
 

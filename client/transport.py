@@ -71,6 +71,10 @@ class Transport:
         given = {key: value for key, value in (params or {}).items() if value is not None}
         return _read(self._ask("PUT", path, params=given), kind)
 
+    def change(self, method: str, path: str, kind: type[AnswerT], *, body: dict[str, Any] | None = None) -> AnswerT:
+        """DELETE or PATCH, where that is harmless twice: asked again like a GET."""
+        return _read(self._ask(method, path, json=body), kind)
+
     def upload(self, path: str, kind: type[AnswerT], *, form: dict[str, str], files: list[tuple[str, Any]]) -> AnswerT:
         return _read(self._send("POST", path, data=form, files=files), kind)
 

@@ -28,6 +28,7 @@ from .catalog.tables import GONE, OF_DOCUMENT, documents, versions
 from .catalog.values import slices
 from .ids import CollectionId, GenerationId, JobId, TenantId, VersionId, new_id
 
+SAMPLE = 10
 AT_ONCE = 500  # documents in one transaction, in which nobody else writes on SQLite
 
 
@@ -75,23 +76,53 @@ def remove_documents(
         Unavailable: the catalog did not answer.
     """
     target = Target(tenant, collection_id, generation_id, now)
-    by_id: list[sa.ColumnElement[bool]] = [
-        documents.c.id.in_(some) for some in slices(_storable(document_ids), AT_ONCE)
-    ]
-    by_source: list[sa.ColumnElement[bool]] = [
-        documents.c.source.in_(some) for some in slices(_storable(sources), AT_ONCE)
-    ]
     named, deleted, already = len({*document_ids}) + len({*sources}), 0, 0
-    for chosen in [*by_id, *by_source] or [sa.false()]:
+    for chosen in _chosen(document_ids, sources):
         with catalog.write("remove") as connection:
             found = _hold_documents(connection, target, chosen, job_id=job_id)
-            leaving = [row for row in found.rows if row.state not in (None, "deleting", *GONE)]
+            leaving = [row for row in found.rows if _leaves(row)]
             job_id = record_job(connection, target, job_id, opened=bool(leaving), unchanged=0)
             _log_deletes(connection, target, leaving, shard=found.shard, job_id=job_id)
         deleted += len(leaving)
         already += len(found.rows) - len(leaving)
     assert job_id is not None
     return Removed(job_id, deleted, already, max(0, named - deleted - already))
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What `remove_documents` would do now.
+
+    ``sample``: (id, source) of a few documents that would leave; ``missing``: a few of the names that were not found.
+    """
+
+    deleted: int
+    already_deleted: int
+    not_found: int
+    sample: list[tuple[str, str]]
+    missing: list[str]
+
+
+def survey_documents(
+    catalog: Catalog,
+    *,
+    tenant: TenantId,
+    collection_id: CollectionId,
+    document_ids: Collection[str] = (),
+    sources: Collection[str] = (),
+) -> Survey:
+    """Say what a removal of these documents would do. Changes nothing, and keeps nobody from changing it."""
+    mine = (documents.c.collection_id == collection_id, documents.c.tenant_id == tenant)
+    newest = sa.and_(OF_DOCUMENT, versions.c.number == documents.c.newest)
+    wanted = sa.select(documents.c.id, documents.c.source, versions.c.state).join(versions, newest, isouter=True)
+    found: list[Row[Any]] = []
+    with catalog.read() as connection:
+        for chosen in _chosen(document_ids, sources):
+            found.extend(connection.execute(wanted.where(*mine, chosen)))
+    leaving = sorted((row.source, row.id) for row in found if _leaves(row))
+    missing = sorted([*{*document_ids} - {row.id for row in found}, *{*sources} - {row.source for row in found}])
+    sample = [(document_id, source) for source, document_id in leaving[:SAMPLE]]
+    return Survey(len(leaving), len(found) - len(leaving), len(missing), sample, missing[:SAMPLE])
 
 
 def remove_chunks(
@@ -126,6 +157,19 @@ def remove_chunks(
             _log_trims(connection, target, trims, shard=found.shard, job_id=job_id)
     assert job_id is not None
     return job_id
+
+
+def _chosen(document_ids: Collection[str], sources: Collection[str]) -> list[sa.ColumnElement[bool]]:
+    """Return one condition per slice, at least one."""
+    conditions: list[sa.ColumnElement[bool]] = []
+    for column, named in ((documents.c.id, document_ids), (documents.c.source, sources)):
+        conditions += [column.in_(some) for some in slices(_storable(named), AT_ONCE)]
+    return conditions or [sa.false()]
+
+
+def _leaves(newest: Row[Any]) -> bool:
+    """Say whether a delete has something to do for a document whose newest version is this; without any it has not."""
+    return newest.state not in (None, "deleting", *GONE)
 
 
 @dataclass(frozen=True)

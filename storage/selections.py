@@ -12,11 +12,10 @@ from .fields import Filter
 from .ids import ManifestVersion
 from .mismatches import check_kinds
 from .readers import SegmentReader
-from .removals import LocatedChunk
+from .removals import SAMPLE, LocatedChunk
 from .rows import DocumentRecord
 from .versions import Snapshot
 
-SAMPLE = 10
 _ALWAYS = float("-inf")  # a moment at which nothing has expired yet
 
 

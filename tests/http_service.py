@@ -16,6 +16,7 @@ from penstock.api.http.app import make_app
 from penstock.api.http.components import Components
 from penstock.client import Penstock
 from penstock.settings.model import Settings
+from penstock.storage import ledger
 from penstock.storage.catalog.completion import finish_jobs
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.migrations import migrate
@@ -23,6 +24,7 @@ from penstock.storage.catalog.tables import documents, generations, versions
 from penstock.storage.catalog.tenants import create_tenant, ensure_installation
 from penstock.storage.publishing import Publisher, acquire_lease
 from penstock.storage.rows import DocumentRecord, Rows, chunk_identity
+from penstock.workers.changes import changes_of
 
 KEY = "pk_admin_of_these_tests_only"
 
@@ -41,13 +43,34 @@ class Service:
         return Penstock(self.url, key, tenant, timeout_s=20)
 
     def index(self) -> None:
-        """Chunk (one chunk per document), embed and publish whatever is queued, in place of the workers."""
+        """Chunk (one chunk per document), embed and publish what is queued, in place of the workers; then removals."""
         catalog = self.components.catalog
         if self.epoch is None:
             self.epoch = acquire_lease(catalog, shard=0, owner="tests", ttl_s=3600, now=self.components.clock())
             assert self.epoch is not None
         for generation_id in _queued_generations(catalog):
             self._index(generation_id)
+        options = {"lease_s": 60.0, "now": self.components.clock(), "max_chunks": 100_000}
+        for group in ledger.claim_index(catalog, shard=0, owner="tests", **options):
+            self._change(group)
+
+    def _change(self, group: ledger.IndexGroup) -> None:
+        changes = changes_of([group])
+
+        def finish(connection: sa.Connection, published: Any) -> None:
+            done = {"version": published.manifest.version, "trimmed": published.trimmed}
+            ledger.finish_indexing(connection, [group], now=self.components.clock(), **done)
+
+        assert self.epoch is not None
+        Publisher(self.components.catalog, self.components.objects).publish(
+            group.generation.id,
+            epoch=self.epoch,
+            shard=0,
+            removed_document_ids=changes.removed,
+            revisions=changes.revisions,
+            trims=changes.trims,
+            in_transaction=finish,
+        )
 
     def _index(self, generation_id: str) -> None:
         catalog, objects = self.components.catalog, self.components.objects
@@ -56,7 +79,10 @@ class Service:
 
         def mark(connection: sa.Connection, published: Any) -> None:
             indexed = {"state": "indexed", "chunk_count": 1, "indexed_version": published.manifest.version}
-            replaced = versions.c.document_id.in_(rows.document_ids), versions.c.state == "indexed"
+            replaced = (
+                versions.c.document_id.in_(rows.document_ids),
+                versions.c.state.in_(("indexed", "deleting", "indexing")),
+            )
             connection.execute(sa.update(versions).where(*replaced).values(state="superseded"))
             connection.execute(sa.update(versions).where(versions.c.id.in_(ids)).values(indexed))
             finish_jobs(connection, now=self.components.clock())

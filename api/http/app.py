@@ -16,11 +16,12 @@ from ..errors import Refused
 from .components import Components, open_components
 from .front import Front, error_response
 from .queries import refused_parameters
-from .routes import collections, documents, index, jobs, operations, search, snapshots, tenants
+from .routes import collections, documents, index, jobs, operations, removals, search, snapshots, tenants
 
 ROUTERS = (
     search.router,
     documents.router,
+    removals.router,
     jobs.router,
     collections.router,
     index.router,

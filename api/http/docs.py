@@ -23,6 +23,9 @@ UNSEEN: tuple[type[BaseModel], ...] = (  # by the framework: routes read their b
     wire.Submission,
     wire.UploadForm,
     wire.KnownQuery,
+    wire.Deletion,
+    wire.DocumentUpdate,
+    wire.ChunkDeletion,
     wire.SearchQuery,
     wire.ErrorAnswer,
 )
@@ -31,7 +34,7 @@ Submit documents, follow their jobs, search. Everything below a tenant belongs t
 does not exist. Times are seconds since 1970. Every error is `{"error": {"code", "message", "param"}}`."""
 TAGS = [
     {"name": "search", "description": "Find passages."},
-    {"name": "documents", "description": "Submit documents and see what became of them."},
+    {"name": "documents", "description": "Submit, change and delete documents, and see what became of them."},
     {"name": "jobs", "description": "Follow or cancel submissions."},
     {"name": "collections", "description": "Named sets of documents with one embedding model."},
     {

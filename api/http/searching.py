@@ -35,13 +35,14 @@ def wait_for_token(components: Components, tenant: str, name: str, text: str) ->
         Refused: it is no token, or of another generation of the collection.
         NotYet: the snapshot does not cover it in time.
     """
-    version = _wanted_version(components, tenant, name, text)
+    version = wanted_version(components, tenant, name, text)
     generation = components.lookups.collection(tenant, name).generation
     with components.snapshots.get(generation.tenant_id, generation.id, min_version=version, timeout_s=WAIT_S):
         pass
 
 
-def _wanted_version(components: Components, tenant: str, name: str, text: str) -> ManifestVersion:
+def wanted_version(components: Components, tenant: str, name: str, text: str) -> ManifestVersion:
+    """Return the version that a token stands for. Raises Refused: it is no token, or of another generation."""
     try:
         generation_id, version = read_token(text)
     except ValueError as error:

@@ -52,6 +52,10 @@ ROUTES = [
     ("DELETE", "/collections/theirs/snapshots/{version}/tags/{tag}", "theirs", "nothing"),
     ("POST", "/collections/theirs/snapshots/{version}/fork", "theirs", "nothing"),
     ("GET", "/collections/shared/documents/{document}", "{document}", "doc_nothing"),
+    ("DELETE", "/collections/shared/documents/{document}", "{document}", "doc_nothing"),
+    ("PATCH", "/collections/shared/documents/{document}", "{document}", "doc_nothing"),
+    ("POST", "/collections/theirs/documents:delete", "theirs", "nothing"),
+    ("POST", "/collections/theirs/chunks:delete", "theirs", "nothing"),
     ("GET", "/jobs/{job}", "{job}", "job_nothing"),
     ("POST", "/jobs/{job}/cancel", "{job}", "job_nothing"),
     ("GET", "/jobs?after={job}", "{job}", "job_nothing"),
@@ -61,6 +65,9 @@ BODIES = {
     "documents:known": {"documents": []},
     "search": {"query": SECRET},
     "fork": {"name": "copy"},
+    "documents:delete": {"sources": ["secret.txt"]},
+    "chunks:delete": {"chunk_ids": [1]},
+    "{document}": {"title": "taken over"},
 }
 
 
@@ -103,6 +110,24 @@ def test_a_job_of_another_tenant_takes_no_documents(service, theirs):
     assert wrong.status_code == absent.status_code == 404
     assert wrong.text.replace(theirs["job"], "X") == absent.text.replace("job_nothing", "X")
     assert service.http.get(path).json()["data"] == []
+
+
+def test_what_another_tenant_has_cannot_be_deleted_or_described_and_is_not_found_like_nothing(service, theirs):
+    base = "/v1/tenants/default/collections/shared"
+    for ask in ({"ids": [theirs["document"]]}, {"ids": ["doc_nothing"]}, {"sources": ["secret.txt"]}):
+        answer = service.http.post(f"{base}/documents:delete", json=ask)
+        told = answer.json()
+        assert (answer.status_code, told["deleted"], told["already_deleted"], told["not_found"]) == (202, 0, 0, 1)
+        assert (told["sample"], told["missing"]) == ([], next(iter(ask.values())))
+    found = service.http.post(f"{base}/documents:delete", json={"filter": "n=1"}).json()
+    assert (found["deleted"], found["not_found"]) == (0, 0)
+    chunks = service.http.post(f"{base}/chunks:delete", json={"chunk_ids": [1]}).json()
+    assert (chunks["deleted"], chunks["not_found"]) == (0, 1)
+    service.index()
+    with service.penstock("other") as other:
+        (document,) = other.documents("shared").data
+        assert (document.state, document.version, document.title) == ("indexed", 1, None)
+        assert other.collection("shared").chunks == 1
 
 
 def test_a_token_of_another_tenant_says_no_more_than_a_made_up_one(service, theirs):
