@@ -1,40 +1,35 @@
-"""Collecting garbage: objects that nothing names any more. It decides nothing about what is current: the catalog does.
+"""Collecting garbage: objects that nothing leads to any more. What is needed, the catalog says.
 
-Three guards stand between a file and its deletion. A manifest within retention names it: kept. It is young: kept, for
-what will name it may be on its way (``grace.py`` says how long that may take). A retained manifest cannot be read:
-nothing of that generation is collected, for nobody knows what it named.
+How it can delete files while others write and commit, whatever their clocks say, is told in ``grace.py``.
 """
 
 import logging
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from sqlalchemy import Column, select
+from sqlalchemy import Column, Connection, select
 
 from . import paths
+from .catalog.collections import hold_generation_alone
+from .catalog.completion import OPEN_BATCH
 from .catalog.engine import Catalog
-from .catalog.tables import batches, generations, versions
+from .catalog.retention import Retention, expire_versions, retained_manifests
+from .catalog.tables import batches, versions
 from .catalog.tenants import hold_tenant_alone
 from .catalog.values import slices
 from .errors import Damaged, Unsupported
 from .grace import MIN_AGE_S
 from .ids import BatchId, GenerationId, TenantId
-from .manifests import Manifest, read_manifest
+from .manifests import Swap, read_manifest
 from .objects import ObjectInfo, ObjectStore
 
 log = logging.getLogger(__name__)
 
+_RETENTION = Retention()
 _PACKS_PER_TRANSACTION = 20  # while it lasts no document of the tenant is accepted
-
-
-@dataclass(frozen=True)
-class Retention:
-    """Which past versions of a generation stay. ``keep_s`` counts from when a version was followed by the next."""
-
-    keep_versions: int = 10  # the current one included
-    keep_s: float = 3_600.0
-    min_age_s: float = MIN_AGE_S
+_LOOKS_MAX = 3
+_FILES_PER_TRANSACTION = 20  # while it lasts nothing is published in the generation
 
 
 @dataclass(frozen=True)
@@ -48,41 +43,54 @@ class Collected:
         return Collected(self.objects + other.objects, self.size_bytes + other.size_bytes)
 
 
+class NamedFiles:
+    """Which files each manifest names; a manifest is read once, for it never changes."""
+
+    def __init__(self, objects: ObjectStore) -> None:
+        self._objects = objects
+        self._files: dict[str, frozenset[str]] = {}
+
+    def of(self, manifest_names: Collection[str]) -> set[str]:
+        """Return these manifests and all files that they name. Raises Damaged or Unsupported: one cannot be read."""
+        for name in manifest_names:
+            if name not in self._files:
+                self._files[name] = read_manifest(self._objects, name).file_names
+        return {*manifest_names, *(file for name in manifest_names for file in self._files[name])}
+
+
 def collect_generations(
     catalog: Catalog,
     objects: ObjectStore,
     *,
     tenant: TenantId,
     now: float,
-    pinned: Collection[str] = (),
-    retention: Retention = Retention(),
+    retention: Retention = _RETENTION,
+    min_age_s: float = MIN_AGE_S,
 ) -> Collected:
-    """Delete a tenant's manifests past retention, the files only they named, and all of generations that are no more.
+    """End a tenant's versions past retention; delete what nothing leads to, and all of generations that are no more.
 
-    A generation with a manifest that cannot be read is left as it is, with a log line.
-
-    Args:
-        pinned: object names to keep besides: the outputs of merges that wait for their swap.
+    When a manifest that is kept cannot be read, nothing of the tenant is deleted, with a log line: nobody knows what
+    it named. Writers of a generation wait while a few of its files are deleted; on SQLite, every other writer.
     """
-    # Listed before the pointers are read: what is published in between names young files, or old ones of the manifest
-    # before it.
-    found: dict[GenerationId, list[ObjectInfo]] = {}
+    with catalog.write("expire_versions") as connection:
+        expire_versions(connection, tenant=tenant, now=now, retention=retention)
+    old: dict[GenerationId, list[ObjectInfo]] = {}
     for info in objects.list(paths.generations_prefix(tenant)):
-        found.setdefault(paths.generation_of(info.name), []).append(info)
-    current = _named(catalog, generations.c.id, generations.c.manifest, among=list(found))
-    collected = Collected()
-    for generation_id, infos in found.items():
-        try:
-            kept = {*pinned}
-            if generation_id in current:
-                kept |= _kept(objects, infos, current[generation_id], now=now, retention=retention)
-        except (Damaged, Unsupported) as error:
-            log.warning("nothing of %s is collected: %s", generation_id, error, extra={"action": "collect_refused"})
-            continue
-        garbage = [info for info in infos if info.name not in kept and now - info.modified_at >= retention.min_age_s]
-        # Manifests first, so that a crash leaves none that names a missing file.
-        garbage.sort(key=lambda info: paths.manifest_version(info.name) is None)
-        collected += _delete(objects, garbage)
+        if now - info.modified_at >= min_age_s:
+            old.setdefault(paths.generation_of(info.name), []).append(info)
+    named, collected = NamedFiles(objects), Collected()
+    try:
+        kept = _kept_now(catalog, named, tenant=tenant)
+        for generation_id, infos in old.items():
+            # Manifests first, so that a crash leaves none that names a missing file.
+            unnamed = sorted(
+                (info for info in infos if info.name not in kept),
+                key=lambda info: paths.manifest_version(info.name) is None,
+            )
+            for some in slices(unnamed, _FILES_PER_TRANSACTION):
+                collected += _collect(catalog, objects, named, some, tenant=tenant, generation_id=generation_id)
+    except (Damaged, Unsupported) as error:
+        log.warning("nothing of %s is collected: %s", tenant, error, extra={"action": "collect_refused"})
     return collected
 
 
@@ -137,30 +145,50 @@ def collect_scratch(objects: ObjectStore, *, now: float, min_age_s: float = MIN_
     return collected
 
 
-def _kept(
-    objects: ObjectStore, infos: Iterable[ObjectInfo], current: str | None, *, now: float, retention: Retention
-) -> set[str]:
-    """Return the names of the retained manifests and of all files that they name."""
-    retained = dict(_lineage(objects, current, now=now, retention=retention))
-    for info in infos:  # of writers that are about to publish, or were fenced a moment ago
-        young = now - info.modified_at < retention.min_age_s
-        if young and paths.manifest_version(info.name) is not None and info.name not in retained:
-            retained[info.name] = read_manifest(objects, info.name)
-    files = {file.name for manifest in retained.values() for entry in manifest.segments for file in entry.all_files}
-    return {*retained, *files}
+def _collect(
+    catalog: Catalog,
+    objects: ObjectStore,
+    named: NamedFiles,
+    infos: Iterable[ObjectInfo],
+    *,
+    tenant: TenantId,
+    generation_id: GenerationId,
+) -> Collected:
+    """Delete those of a generation's files to which nothing leads, now that nobody can commit what would."""
+    with catalog.write("collect_generation") as connection:
+        if not hold_generation_alone(connection, generation_id):
+            hold_tenant_alone(connection, tenant)
+            hold_generation_alone(connection, generation_id)  # it may have been made while this waited
+        kept = _kept(connection, named, tenant=tenant)
+        return _delete(objects, (info for info in infos if info.name not in kept))
 
 
-def _lineage(
-    objects: ObjectStore, current: str | None, *, now: float, retention: Retention
-) -> Iterator[tuple[str, Manifest]]:
-    """Yield the current manifest and those before it, as long as they are within retention."""
-    name, followed_at, position = current, now, 0
-    while name is not None and (position < retention.keep_versions or now - followed_at < retention.keep_s):
-        if position and not objects.exists(name):  # collected under a stricter retention
-            return
-        manifest = read_manifest(objects, name)
-        yield name, manifest
-        name, followed_at, position = manifest.parent, manifest.created_at, position + 1
+def _kept_now(catalog: Catalog, named: NamedFiles, *, tenant: TenantId) -> set[str]:
+    for _ in range(_LOOKS_MAX - 1):
+        with suppress(Damaged), catalog.read() as connection:  # it sees one state; the next look sees a later one
+            return _kept(connection, named, tenant=tenant)
+    with catalog.read() as connection:
+        return _kept(connection, named, tenant=tenant)
+
+
+def _kept(connection: Connection, named: NamedFiles, *, tenant: TenantId) -> set[str]:
+    """Return every object below the tenant's generations to which a row of the catalog leads."""
+    waiting = select(batches.c.details).where(batches.c.tenant_id == tenant, batches.c.stage == "swap")
+    outputs = [
+        Swap.from_details(details).output
+        for details in connection.scalars(waiting.where(batches.c.state.in_(OPEN_BATCH)))
+    ]
+    # The merges were read first: a publish in between names what its swap batch did.
+    names = retained_manifests(connection, tenant=tenant)
+    while True:
+        try:
+            kept = named.of(names)
+            break
+        except Damaged:
+            asked, names = names, retained_manifests(connection, tenant=tenant)
+            if names.keys() >= asked.keys():  # else another collector was at work: that version is over by now
+                raise
+    return kept | {file.name for output in outputs for file in output.all_files}
 
 
 def _named(catalog: Catalog, key: Column[str], value: Column[str], *, among: list[str]) -> dict[str, str | None]:

@@ -1,22 +1,35 @@
-"""The time between writing a file and committing what names it. It compares times, and looks at nothing.
+"""What stands between writing a file and committing what names it: collectors, and the rule that keeps them apart.
 
-Files come first, the transaction that names them after, and in between a writer may stall: stopped, swapped out, its
-machine asleep. So collectors and writers keep a distance:
+Files come first, the transaction that names them after, and in between a writer may stall for any time: stopped,
+swapped out, its machine asleep. Clocks of machines differ. So no time decides whether a file is named or deleted:
 
-* A collector deletes nothing that nobody names before it is ``MIN_AGE_S`` old: its own clock, less the moment at which
-  the object store dates the object (a file system: when the bytes were written, or written again as a retry).
-* A publisher commits nothing that names a file it began to write more than ``COMMIT_WITHIN_S`` ago, and looks last
-  thing before the commit. Files of others that it names are held otherwise: those of the current manifest by the
-  catalog, a merge's output by its open swap batch.
-* A merge is a writer like that until its swap batch is committed: refused when its segment was begun more than
-  ``COMMIT_WITHIN_S`` ago.
-* An accept needs no time: the collector of packs shuts the accepts of the tenant out while it looks and deletes, and
-  an accept makes sure of its pack where it cannot be shut out any more.
+* A collector deletes files of a generation only inside a transaction that holds the generation's row, and only such as
+  no row of the catalog leads to, asked again in that transaction: no version that is kept (``manifests``: the current
+  one, those within retention, tagged ones, those a reader has leased, of every generation of the tenant, for forks
+  share files) and no merge that waits for its swap.
+* Whoever commits a row that leads to new files (a publisher, a finished merge) holds the generation's row in his
+  transaction too, and asks then, with ``check_not_collected``, whether they are still there. If so, nobody can delete
+  them before the commit, and nobody will after it.
+* Files of generations without a row, which were deleted or are about to be made, are guarded by the tenant's row in the
+  same way, and so are packs.
 
-The half between the two times is for clocks that differ, between machines or from the file server, and for the commit
-itself. Both sides use the time of day: it goes on while a machine sleeps, which CLOCK_MONOTONIC does not, and objects
-are dated with it. A clock that is put back by more than that half in the middle of a publish is not provided for.
+What is left to time is courtesy: collectors leave young files alone, so that they rarely make a writer do its work
+again. A clock that is wrong by hours costs work, never a file.
 """
 
+from collections.abc import Iterable
+
+from .errors import Fenced
+from .objects import ObjectStore
+
 MIN_AGE_S = 3_600.0
-COMMIT_WITHIN_S = MIN_AGE_S / 2
+
+
+def check_not_collected(objects: ObjectStore, names: Iterable[str]) -> None:
+    """Return when all these objects are there; to be called in a transaction that holds the row that guards them.
+
+    Raises:
+        Fenced: one was collected, because writing took so long: discard the others, look again.
+    """
+    if missing := objects.missing(names):
+        raise Fenced(f"{missing[0]} was collected before anything named it: writing took too long, or a clock is wrong")

@@ -29,11 +29,6 @@ def new_id(prefix: str) -> str:
     return f"{prefix}_{time.time_ns() // 1_000_000:012x}{secrets.token_hex(7)}"
 
 
-def made_at(made: str) -> float:
-    """Return when ``new_id`` made this, in seconds since 1970 by the clock of that machine."""
-    return int(made.rpartition("_")[2][:12], 16) / 1_000
-
-
 def checked_name(kind: str, name: str) -> str:
     """Return ``name`` if it may name a tenant or a collection; such names become parts of object names.
 

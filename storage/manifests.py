@@ -110,6 +110,10 @@ class Manifest:
     def live_chunks(self) -> int:
         return sum(entry.live_count for entry in self.segments)
 
+    @property
+    def file_names(self) -> frozenset[str]:
+        return frozenset(file.name for entry in self.segments for file in entry.all_files)
+
     def to_json(self) -> bytes:
         body = json.dumps(asdict(self), sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
         return _OPENING + _digest(body).encode() + _MIDDLE + body + _CLOSING

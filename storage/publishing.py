@@ -15,10 +15,10 @@ from sqlalchemy import Connection
 
 from .catalog.engine import Catalog
 from .catalog.manifests import Origin
-from .commits import Standing, advance, read_standing
-from .errors import Damaged, Fenced
+from .commits import Standing, advance, blaming_movement, read_standing
+from .errors import Damaged
 from .failpoints import hit
-from .grace import COMMIT_WITHIN_S
+from .grace import check_not_collected
 from .ids import ChunkId, GenerationId, ManifestVersion
 from .leases import acquire_lease, release_lease, renew_lease
 from .manifests import Manifest, Swap, check_invariants, name_of, read_manifest
@@ -89,7 +89,7 @@ class Publisher:
             in_transaction: called inside the committing transaction; what it raises undoes everything.
 
         Raises:
-            Fenced: another writer has the lease, or published first, or this one took too long. Discard, look again.
+            Fenced: another writer has the lease or published first, or a file was collected. Discard, look again.
             Conflict: the swap's inputs or its output are gone.
             Damaged: vectors of another size or not finite; or what is stored contradicts itself. Nothing is published.
             NotFound: there is no such generation in this shard.
@@ -98,44 +98,39 @@ class Publisher:
         current = self._current(standing)
         if additions:
             _check_vectors(additions, vectors, dimensions=current.dimensions)
-        begun_at = self._clock()
         published = PublishedManifest(standing.name, current, ChunkId(current.next_chunk_id), changed=False)
         hit("publish.begun")
-        successor = current if swap is None else swap_in(self._objects, current, swap)
         leaving = {*removed_document_ids, *(additions.document_ids if additions is not None else ())}
-        doomed = rows_of_documents(self._objects, successor, document_ids=leaving)
-        rewriting = plan_rewriting(
-            self._objects,
-            successor,
-            revisions=[one for one in revisions if one.document_id not in leaving],
-            trims=[one for one in trims if one.document_id not in leaving],
-        )
-        changed = bool(swap or doomed or rewriting.leaving or additions)
-        if changed:
-            successor = bury(self._objects, successor, doomed=united(doomed, rewriting.leaving))
-            successor = self._add(successor, *_together(additions, vectors, rewriting))
-            name, manifest = self._store(successor, standing)
-            published = replace(published, name=name, manifest=manifest, changed=True, trimmed=rewriting.trimmed)
+        with blaming_movement(self._catalog, standing):
+            successor = current if swap is None else swap_in(self._objects, current, swap)
+            doomed = rows_of_documents(self._objects, successor, document_ids=leaving)
+            rewriting = plan_rewriting(
+                self._objects,
+                successor,
+                revisions=[one for one in revisions if one.document_id not in leaving],
+                trims=[one for one in trims if one.document_id not in leaving],
+            )
+            if swap or doomed or rewriting.leaving or additions:
+                successor = bury(self._objects, successor, doomed=united(doomed, rewriting.leaving))
+                successor = self._add(successor, *_together(additions, vectors, rewriting))
+                name, manifest = self._store(successor, standing)
+                published = replace(published, name=name, manifest=manifest, changed=True, trimmed=rewriting.trimmed)
         hit("publish.files_written")
         with self._catalog.write("publish") as connection:
             origin = Origin("publish" if swap is None else "merge")
             advance(connection, standing, name=published.name, manifest=published.manifest, origin=origin)
+            if published.changed:
+                check_not_collected(self._objects, _newly_named(published, current))
             if in_transaction is not None:
                 in_transaction(connection, published)
-            if changed:
-                self._check_in_time(generation_id, begun_at=begun_at)
         return published
-
-    def _check_in_time(self, generation_id: GenerationId, *, begun_at: float) -> None:
-        took_s = self._clock() - begun_at
-        if took_s > COMMIT_WITHIN_S:
-            raise Fenced(f"publishing {generation_id} took {took_s:.0f} s: what it wrote may be collected already")
 
     def _current(self, standing: Standing) -> Manifest:
         """Return the current manifest, with the catalog's word for everything but the segments."""
         if standing.name is None:
             return standing.empty
-        stored, stated = read_manifest(self._objects, standing.name), standing.empty
+        with blaming_movement(self._catalog, standing):
+            stored, stated = read_manifest(self._objects, standing.name), standing.empty
         for fact in ("generation_id", "version", "next_chunk_id", "dimensions", "metric", "model"):
             if getattr(stored, fact) != getattr(stated, fact):
                 raise Damaged(
@@ -185,6 +180,12 @@ def _together(
         return rewriting.rows, rewriting.vectors
     assert vectors is not None
     return Rows.concat([additions, rewriting.rows]), np.concatenate([vectors, rewriting.vectors])
+
+
+def _newly_named(published: PublishedManifest, current: Manifest) -> list[str]:
+    """Return the objects to which nothing led before: those of the version before are kept by its row."""
+    assert published.name is not None
+    return [*sorted(published.manifest.file_names - current.file_names), published.name]
 
 
 def _check_vectors(additions: Rows, vectors: NDArray[np.float32] | None, *, dimensions: int) -> None:

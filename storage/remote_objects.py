@@ -7,6 +7,7 @@ finds its own object: as long as the size is the same, that is success.
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -37,6 +38,7 @@ RENEWED_AFTER_S = 60.0
 _RACES_MAX = 8
 _REQUEST_S, _CONNECT_S = 30.0, 5.0
 _PAGE = 1_000
+_QUESTIONS = 8  # at once
 _DIGEST_BYTES = 32
 
 
@@ -143,6 +145,13 @@ class RemoteObjects:
 
     def exists(self, name: str) -> bool:
         return self.find(name) is not None
+
+    def missing(self, names: Iterable[str]) -> "list[str]":
+        asked = list(names)
+        if len(asked) < 2:
+            return [name for name in asked if not self.exists(name)]
+        with ThreadPoolExecutor(min(_QUESTIONS, len(asked)), thread_name_prefix="objects") as pool:
+            return [name for name, there in zip(asked, pool.map(self.exists, asked), strict=True) if not there]
 
     def find(self, name: str) -> ObjectInfo | None:
         try:

@@ -6,12 +6,13 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from penstock.storage import ledger
+from penstock.storage import ledger, paths
 from penstock.storage.catalog.collections import CollectionInfo, create_collection
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.tables import OF_DOCUMENT, VERSION_FINAL_STATES, batches, documents, metadata, versions
-from penstock.storage.ids import BatchId, DocumentId, JobId, ManifestVersion, TenantId, new_id
+from penstock.storage.ids import BatchId, DocumentId, JobId, ManifestVersion, SegmentId, TenantId, new_id
 from penstock.storage.intake import Accepted, SubmittedDocument, accept
+from penstock.storage.manifests import SegmentEntry, Swap, file_entry
 from penstock.storage.objects import ObjectStore
 from penstock.storage.removals import LocatedChunk, Removed, remove_chunks, remove_documents
 from penstock.storage.updates import DocumentChange, Updated, update_document
@@ -116,6 +117,19 @@ class Line:
         claim = self.claim(batch_id)
         assert claim is not None
         return claim
+
+    def finish_merge(self, claim: ledger.Claim, *, name: str | None = None) -> dict[str, Any]:
+        """Write a merged segment of a few bytes and make it wait for its swap. Returns the details of that."""
+        details = self.merged(name=name)
+        ledger.finish_merge(self.catalog, self.objects, claim, details=details, now=self.now)
+        return details
+
+    def merged(self, *, name: str | None = None) -> dict[str, Any]:
+        """Write a merged segment of a few bytes, which nothing names yet."""
+        segment = SegmentId(name or new_id("seg"))
+        file = file_entry(paths.segment(self.tenant, self.collection.generation.id, segment), [b"merged"])
+        self.objects.put(file.name, [b"merged"])
+        return Swap([], SegmentEntry(segment, "flat", 1, 1, 1, [file])).to_details()
 
     def cut(self, claim: ledger.Claim) -> list[ledger.EmbedPart]:
         """Cut the claimed documents into parts of one group; every document has one chunk in every part."""

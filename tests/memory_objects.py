@@ -5,7 +5,7 @@ import shutil
 import tempfile
 import time
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from threading import Lock
 
@@ -66,6 +66,9 @@ class MemoryObjects:
 
     def exists(self, name: str) -> bool:
         return checked_object_name(name) in self._objects
+
+    def missing(self, names: Iterable[str]) -> "list[str]":
+        return [name for name in names if not self.exists(name)]
 
     def find(self, name: str) -> ObjectInfo | None:
         with self._lock:

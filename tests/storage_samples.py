@@ -1,7 +1,7 @@
 """What the tests of the storage engine share: sample rows, a small catalog, a reader that trusts nothing."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from sqlalchemy import insert, select
 
 from penstock.storage.catalog import tables
 from penstock.storage.catalog.engine import Catalog
+from penstock.storage.catalog.statements import insert_if_absent
 from penstock.storage.ids import CollectionId, GenerationId, TenantId
 from penstock.storage.manifests import Manifest, read_manifest
 from penstock.storage.objects import LocalObjects, ObjectInfo, ObjectStore
@@ -79,11 +80,16 @@ def unit_vectors(count: int, *, dimensions: int = DIMENSIONS, seed: int = 0) -> 
 
 
 def open_catalog(
-    folder: Path, *, metric: str = "cosine", quantization: str = "none", dimensions: int = DIMENSIONS
+    folder: Path,
+    *,
+    url: str | None = None,
+    metric: str = "cosine",
+    quantization: str = "none",
+    dimensions: int = DIMENSIONS,
 ) -> Catalog:
     """A catalog with one tenant, one collection and one generation in shard 0."""
     folder.mkdir(parents=True, exist_ok=True)
-    catalog = Catalog.open(f"sqlite:///{folder / 'catalog.db'}")
+    catalog = Catalog.open(url or f"sqlite:///{folder / 'catalog.db'}")
     with catalog.write() as connection:
         tables.metadata.create_all(connection)
     add_generation(
@@ -108,7 +114,7 @@ def add_generation(
 ) -> None:
     collection = CollectionId(f"collection-of-{generation_id}")
     with catalog.write() as connection:
-        connection.execute(insert(tables.tenants).prefix_with("OR IGNORE").values(id=tenant, created_at=0))
+        insert_if_absent(connection, tables.tenants, {"id": tenant, "created_at": 0})
         connection.execute(
             insert(tables.collections).values(id=collection, tenant_id=tenant, name=str(generation_id), created_at=0)
         )
@@ -245,6 +251,9 @@ class InterceptedObjects:
 
     def exists(self, name: str) -> bool:
         return self._do("exists", name)
+
+    def missing(self, names: Iterable[str]) -> "list[str]":
+        return self._do("missing", list(names))
 
     def find(self, name: str) -> ObjectInfo | None:
         return self._do("find", name)

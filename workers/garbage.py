@@ -20,8 +20,7 @@ from penstock.storage.collecting import (
     collect_staging,
 )
 from penstock.storage.grace import MIN_AGE_S
-from penstock.storage.ids import BatchId, TenantId
-from penstock.storage.manifests import Swap
+from penstock.storage.ids import BatchId
 
 from .components import Components
 
@@ -36,22 +35,13 @@ def collect_all(components: Components, *, pruning: ledger.PruningProgress) -> C
         log.info("Forgot %d batches and %d document versions of long ago.", pruned.batches, pruned.versions)
     collected = collect_scratch(objects, now=now)
     for tenant in [info.id for info in list_tenants(catalog)]:
-        pinned = waiting_outputs(catalog, tenant)
         old = {info.name for info in objects.list(paths.staging_prefix(tenant)) if now - info.modified_at >= MIN_AGE_S}
         over = finished(catalog, sorted({paths.batch_of(name) for name in old}))
         collected += collect_staging(objects, tenant=tenant, batch_ids=over)
         collected += collect_lost_staging(catalog, objects, tenant=tenant, now=now)
-        collected += collect_generations(catalog, objects, tenant=tenant, now=now, pinned=pinned)
+        collected += collect_generations(catalog, objects, tenant=tenant, now=now)
         collected += collect_packs(catalog, objects, tenant=tenant, now=now)
     return collected
-
-
-def waiting_outputs(catalog: Catalog, tenant: TenantId) -> set[str]:
-    """Return the files of merges that wait for their swap: no manifest names them yet."""
-    waiting = sa.select(batches.c.details).where(batches.c.tenant_id == tenant, batches.c.stage == "swap")
-    with catalog.read() as connection:
-        details = connection.scalars(waiting.where(batches.c.state.in_(OPEN_BATCH))).all()
-    return {file.name for one in details for file in Swap.from_details(one).output.all_files}
 
 
 def finished(catalog: Catalog, batch_ids: Iterable[BatchId]) -> list[BatchId]:

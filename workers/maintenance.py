@@ -61,7 +61,8 @@ class Maintenance:
             components = self._components
             try:
                 swap = self._build(claim)
-                ledger.finish_merge(components.catalog, claim, details=swap.to_details(), now=components.clock())
+                details, now = swap.to_details(), components.clock()
+                ledger.finish_merge(components.catalog, components.objects, claim, details=details, now=now)
             except Conflict as error:
                 self._drop(claim, error=str(error))
                 return

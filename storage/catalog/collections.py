@@ -180,6 +180,21 @@ def require_collection(connection: Connection, collection_id: CollectionId, *, t
         raise NotFound(f"there is no collection {collection_id!r}")
 
 
+def hold_generation(connection: Connection, generation_id: GenerationId) -> bool:
+    """Keep collectors of the generation's files, and publishers, out until the commit; False: it is no more."""
+    wanted = sa.select(generations.c.id).where(generations.c.id == generation_id)
+    return connection.scalar(wanted.with_for_update(read=True)) is not None
+
+
+def hold_generation_alone(connection: Connection, generation_id: GenerationId) -> bool:
+    """Keep all who would commit what leads to files of the generation out until the commit; False: it is no more.
+
+    Rows below it may be added meanwhile: a foreign key takes a lock that goes with this one.
+    """
+    wanted = sa.select(generations.c.id).where(generations.c.id == generation_id)
+    return connection.scalar(wanted.with_for_update(key_share=True)) is not None
+
+
 def generation_info(catalog: Catalog, generation_id: GenerationId) -> GenerationInfo:
     """Return one generation. Raises NotFound."""
     with catalog.read() as connection:

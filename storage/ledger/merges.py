@@ -3,20 +3,22 @@
 At most one is open per generation. A merge that is dropped loses nothing: its inputs are still served.
 """
 
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from ..catalog.collections import hold_generation
 from ..catalog.engine import Catalog
 from ..catalog.statements import insert_if_absent
 from ..catalog.tables import batches, generations
 from ..catalog.values import storable
 from ..errors import Conflict, NotFound
-from ..grace import COMMIT_WITHIN_S
-from ..ids import BatchId, GenerationId, SegmentId, made_at, new_id
+from ..grace import check_not_collected
+from ..ids import BatchId, GenerationId, new_id
+from ..manifests import Swap
+from ..objects import ObjectStore
 from .claims import Claim, claim_oldest, end
 
 
@@ -41,28 +43,25 @@ def open_merge(
 
 
 def finish_merge(
-    catalog: Catalog,
-    claim: Claim,
-    *,
-    details: Mapping[str, Any],
-    now: float,
-    clock: Callable[[], float] = time.time,
+    catalog: Catalog, objects: ObjectStore, claim: Claim, *, details: Mapping[str, Any], now: float
 ) -> BatchId:
     """End a merge whose segment is written, and make its swap batch; ``details`` says what to swap: ``Swap``.
 
-    From the commit on the batch keeps the segment's files. Until then only their youth does, so ``clock``, that of ids
-    and objects, is read last thing before it.
+    From the commit on the batch keeps the segment's files; until then nothing does.
 
     Raises:
-        Conflict: the claim was lost, or the segment may be collected already; nothing was changed.
+        Conflict: the claim was lost, the generation is gone, or a file was collected; nothing was changed.
     """
     batch_id = BatchId(f"{claim.group_id}-swap")
+    output = Swap.from_details(dict(details)).output
     with catalog.write("finish_merge") as connection:
+        if not hold_generation(connection, claim.generation.id):
+            raise Conflict(f"generation {claim.generation.id} was deleted: drop the merge")
         end(connection, claim, state="done", now=now, error=None)
         values = _batch(batch_id, stage="swap", group_id=claim.group_id, details=details, now=now)
         values |= {"tenant_id": claim.tenant_id, "generation_id": claim.generation.id, "shard": claim.shard}
         connection.execute(sa.insert(batches).values(values))
-        _check_in_time(SegmentId(details["output"]["id"]), now=clock())
+        check_not_collected(objects, [file.name for file in output.all_files])
     return batch_id
 
 
@@ -86,12 +85,6 @@ def drop_merge(catalog: Catalog, claim: Claim, *, error: str, now: float) -> Non
         raise Conflict(f"batch {claim.batch_id} is a {claim.stage} batch: only merges and swaps can be dropped")
     with catalog.write("drop_merge") as connection:
         end(connection, claim, state="dead", now=now, error=storable(error))
-
-
-def _check_in_time(output: SegmentId, *, now: float) -> None:
-    took_s = now - made_at(output)  # an id is made no later than the first file that it names
-    if took_s > COMMIT_WITHIN_S:
-        raise Conflict(f"segment {output} was begun {took_s:.0f} s ago: what was written may be collected already")
 
 
 def _batch(

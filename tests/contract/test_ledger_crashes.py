@@ -12,7 +12,6 @@ from penstock.storage.catalog.collections import delete_collection
 from penstock.storage.catalog.jobs import cancel_job, get_job
 from penstock.storage.catalog.tables import batches, jobs
 from penstock.storage.failpoints import VARIABLE
-from penstock.storage.ids import new_id
 from penstock.storage.objects import LocalObjects
 
 from ..ledger_line import LEASE_S, MAX_ATTEMPTS, TENANT, Line, new_line, rows
@@ -154,7 +153,7 @@ def test_a_merge_killed_at_a_commit_is_open_once_and_ends(line, commit, point):
             if commit == "drop_merge":
                 ledger.drop_merge(line.catalog, claim, error="no", now=line.now)
             else:
-                ledger.finish_merge(line.catalog, claim, details={"output": {"id": new_id("seg")}}, now=line.now)
+                line.finish_merge(claim)
 
     assert killed(f"{commit}.{point}", merge)
     line.now += LEASE_S + 1

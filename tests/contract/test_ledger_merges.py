@@ -1,17 +1,18 @@
 """One merge per generation at a time: built, then swapped in, or dropped without harm."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
 from penstock.storage import ledger
+from penstock.storage.catalog.collections import delete_collection
+from penstock.storage.collecting import collect_generations
 from penstock.storage.errors import Conflict, NotFound
-from penstock.storage.grace import COMMIT_WITHIN_S
-from penstock.storage.ids import GenerationId, made_at, new_id
+from penstock.storage.grace import MIN_AGE_S
+from penstock.storage.ids import GenerationId
 
 from ..ledger_line import LEASE_S, MAX_ATTEMPTS, Line, new_line
-
-BUILT = {"output": {"id": new_id("seg")}}  # as much of a `Swap` as the ledger reads
 
 
 @pytest.fixture
@@ -41,12 +42,12 @@ def test_a_merge_becomes_a_swap_and_then_the_next_may_be_opened(line):
     (batch,) = line.send("merge")
     claim = line.claim(batch)
     assert (claim.batch_id, claim.details, claim.versions) == (merge, {"segments": ["s1", "s2"]}, ())
-    assert ledger.finish_merge(line.catalog, claim, details=BUILT, now=line.now)
+    built = line.finish_merge(claim)
     assert open_merge(line) is None
 
     assert claim_swap(line, shard=1) is None
     swap = claim_swap(line)
-    assert (swap.stage, swap.details) == ("swap", BUILT)
+    assert (swap.stage, swap.details) == ("swap", built)
     assert claim_swap(line, owner="other") is None
     finish_swap(line, swap)
     with pytest.raises(Conflict):
@@ -75,30 +76,46 @@ def test_a_merge_that_cannot_succeed_is_dropped(line):
     ledger.drop_merge(line.catalog, claim, error="its segments are gone", now=line.now)
     assert line.batch_states("merge") == ["dead"]
     with pytest.raises(Conflict):
-        ledger.finish_merge(line.catalog, claim, details=BUILT, now=line.now)
+        line.finish_merge(claim)
     assert open_merge(line)
 
 
-def test_a_merge_that_stalled_after_writing_is_refused_and_can_be_dropped(line):
-    """Nothing held its files while they were nobody's: the collector may have taken them."""
+def test_a_merge_that_stalled_until_its_segment_was_collected_is_refused_and_can_be_dropped(line):
+    """Nothing held its files while they were nobody's."""
     open_merge(line)
     claim = line.claimed("merge")
-    begun_at = made_at(BUILT["output"]["id"])
+    built = line.merged()
+    late = time.time() + 10 * MIN_AGE_S
+    assert collect_generations(line.catalog, line.objects, tenant=line.tenant, now=late).objects == 1
 
-    with pytest.raises(Conflict, match="may be collected"):
-        ledger.finish_merge(
-            line.catalog, claim, details=BUILT, now=line.now, clock=lambda: begun_at + COMMIT_WITHIN_S + 1
-        )
+    with pytest.raises(Conflict, match="was collected before anything named it"):
+        ledger.finish_merge(line.catalog, line.objects, claim, details=built, now=line.now)
     assert (line.batch_states("merge"), line.batch_states("swap")) == (["running"], [])
     ledger.drop_merge(line.catalog, claim, error="too late", now=line.now)
     assert open_merge(line)
 
 
-def test_a_merge_may_take_half_as_long_as_a_file_is_young(line):
+def test_a_merged_segment_stays_as_long_as_it_waits_for_its_swap(line):
+    def collect() -> int:
+        late = time.time() + 10 * MIN_AGE_S
+        return collect_generations(line.catalog, line.objects, tenant=line.tenant, now=late).objects
+
     open_merge(line)
-    last = made_at(BUILT["output"]["id"]) + COMMIT_WITHIN_S
-    ledger.finish_merge(line.catalog, line.claimed("merge"), details=BUILT, now=line.now, clock=lambda: last)
-    assert line.batch_states("swap") == ["ready"]
+    line.finish_merge(line.claimed("merge"))
+    assert collect() == 0
+    swap = claim_swap(line)
+    assert collect() == 0
+    finish_swap(line, swap)
+    assert collect() == 1  # published it would be in a manifest
+
+
+def test_a_merge_of_a_collection_that_was_deleted_is_refused(line):
+    open_merge(line)
+    claim = line.claimed("merge")
+    delete_collection(line.catalog, tenant=line.tenant, name=line.collection.name)
+
+    with pytest.raises(Conflict, match="was deleted"):
+        line.finish_merge(claim)
 
 
 def test_only_merges_and_swaps_can_be_dropped(line):
@@ -121,7 +138,7 @@ def test_a_merge_that_kills_its_workers_is_given_up(line):
 def test_a_swap_whose_writer_died_is_taken_by_the_next(line):
     open_merge(line)
     (batch,) = line.send("merge")
-    ledger.finish_merge(line.catalog, line.claim(batch), details=BUILT, now=line.now)
+    line.finish_merge(line.claim(batch))
     old = claim_swap(line, owner="old")
     line.now += LEASE_S + 1
     new = claim_swap(line, owner="new")

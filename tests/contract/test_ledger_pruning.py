@@ -10,7 +10,6 @@ from penstock.storage.catalog.documents import DocumentInfo, list_documents
 from penstock.storage.catalog.jobs import JobInfo, cancel_job, list_jobs
 from penstock.storage.catalog.tables import batches, versions
 from penstock.storage.collecting import collect_packs
-from penstock.storage.ids import new_id
 from penstock.storage.ledger import pruning
 from penstock.storage.ledger.pruning import KEEP_S
 
@@ -136,7 +135,7 @@ def test_a_version_that_was_overtaken_in_a_group_that_waits_stays_with_it(line):
 
 def test_a_merge_is_forgotten_when_its_swap_is_over(line):
     ledger.open_merge(line.catalog, generation_id=line.collection.generation.id, details={}, now=line.now)
-    ledger.finish_merge(line.catalog, line.claimed("merge"), details={"output": {"id": new_id("seg")}}, now=line.now)
+    line.finish_merge(line.claimed("merge"))
     assert prune(line).batches == 0
 
     swap = ledger.claim_swap(

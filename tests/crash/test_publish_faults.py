@@ -18,7 +18,8 @@ import pytest
 from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
-from penstock.storage.collecting import Retention, collect_generations, collect_scratch
+from penstock.storage.catalog.retention import Retention
+from penstock.storage.collecting import collect_generations, collect_scratch
 from penstock.storage.errors import Conflict, StorageError
 from penstock.storage.failpoints import VARIABLE
 from penstock.storage.manifests import Swap
@@ -36,7 +37,7 @@ from ..storage_samples import (
 )
 
 NEVER = 10_000
-AT_ONCE = Retention(keep_versions=1, keep_s=0.0, min_age_s=-1e12)
+AT_ONCE = {"retention": Retention(keep_versions=1, keep_s=0.0), "min_age_s": -1e12}
 OLD = {"a": ["a1", "a2"], "b": ["b1"], "c": ["c1"], "d": ["d1"]}
 NEW = {"a": ["a3"], "c": ["c1"], "d": ["d1"], "e": ["e1"]}
 
@@ -81,7 +82,7 @@ def check_recovery(store: Store, swap: Swap) -> None:
     successor = Store(store.catalog, LocalObjects(store.objects.root), now=store.now + 1_000, owner="successor")
     change(successor, swap)
     assert texts_of(successor.content()) == NEW
-    collect_generations(store.catalog, successor.objects, tenant=TENANT, now=successor.now, retention=AT_ONCE)
+    collect_generations(store.catalog, successor.objects, tenant=TENANT, now=successor.now, **AT_ONCE)
     collect_scratch(successor.objects, now=successor.now, min_age_s=-1e12)
     manifest = current_manifest(store.catalog, successor.objects)
     named = {file.name for entry in manifest.segments for file in entry.all_files} | {successor.published[-1].name}
