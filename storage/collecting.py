@@ -18,7 +18,7 @@ from .catalog.retention import Retention, expire_versions, retained_manifests
 from .catalog.tables import batches, versions
 from .catalog.tenants import hold_tenant_alone
 from .catalog.values import slices
-from .errors import Damaged, Unsupported
+from .errors import Damaged, Missing, Unsupported
 from .grace import MIN_AGE_S
 from .ids import BatchId, GenerationId, TenantId
 from .manifests import Swap, read_manifest
@@ -165,7 +165,7 @@ def _collect(
 
 def _kept_now(catalog: Catalog, named: NamedFiles, *, tenant: TenantId) -> set[str]:
     for _ in range(_LOOKS_MAX - 1):
-        with suppress(Damaged), catalog.read() as connection:  # it sees one state; the next look sees a later one
+        with suppress(Missing), catalog.read() as connection:  # it sees one state; the next look sees a later one
             return _kept(connection, named, tenant=tenant)
     with catalog.read() as connection:
         return _kept(connection, named, tenant=tenant)
@@ -184,7 +184,7 @@ def _kept(connection: Connection, named: NamedFiles, *, tenant: TenantId) -> set
         try:
             kept = named.of(names)
             break
-        except Damaged:
+        except Missing:
             asked, names = names, retained_manifests(connection, tenant=tenant)
             if names.keys() >= asked.keys():  # else another collector was at work: that version is over by now
                 raise

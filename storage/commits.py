@@ -3,8 +3,6 @@
 It opens no transaction of its own except for reading, and touches no object.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, exists, select, update
 from .catalog.engine import Catalog
 from .catalog.manifests import Origin, record_manifest
 from .catalog.tables import collections, generations, shards
-from .errors import Damaged, Fenced, NotFound
+from .errors import Fenced, NotFound
 from .ids import GenerationId, ManifestVersion
 from .manifests import INT8, Manifest
 
@@ -56,17 +54,12 @@ def read_standing(catalog: Catalog, generation_id: GenerationId, *, shard: int, 
     return Standing(row["manifest"], empty, epoch)
 
 
-@contextmanager
-def blaming_movement(catalog: Catalog, standing: Standing) -> Iterator[None]:
-    """Raise Fenced instead of Damaged when the generation has moved on: files of a version that is over may be gone."""
-    try:
-        yield
-    except Damaged as error:
-        generation_id = standing.empty.generation_id
-        now = read_standing(catalog, generation_id, shard=standing.empty.shard, epoch=standing.epoch)
-        if now.name != standing.name:
-            raise _fenced(generation_id) from error
-        raise
+def check_standing(catalog: Catalog, standing: Standing) -> None:
+    """Return when the generation still stands there. Raises as ``read_standing``, and Fenced: the pointer was moved."""
+    generation_id = standing.empty.generation_id
+    now = read_standing(catalog, generation_id, shard=standing.empty.shard, epoch=standing.epoch)
+    if now.name != standing.name:
+        raise _fenced(generation_id)
 
 
 def advance(

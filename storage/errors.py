@@ -11,6 +11,7 @@ StorageError
 │   ├── Fenced        another writer holds the lease, or time ran out: stop and discard
 │   └── LimitReached  there are as many as may be: delete some, or raise the setting that the message names
 ├── Damaged           a file or row is not what its checksum or format says: never served
+│   └── Missing       a file that something names is not there: perhaps what names it is over by now
 ├── Unsupported       written by a newer program: upgrade this one
 └── Unavailable       a server or a lock did not answer: try again
     └── NotYet        the version asked for cannot be served yet: wait, or ask for less
@@ -59,6 +60,10 @@ class LimitReached(Conflict):
 
 class Damaged(StorageError):
     """Raised when bytes do not match their checksum or format. Nothing is served from them."""
+
+
+class Missing(Damaged):
+    """Raised when a file is gone. A writer or reader that took long looks whether what names it is still current."""
 
 
 class Unsupported(StorageError):

@@ -14,7 +14,7 @@ from hashlib import blake2b, file_digest
 from pathlib import Path
 from typing import Any, Literal
 
-from .errors import Damaged, InvalidName, NotFound, Unsupported
+from .errors import Damaged, InvalidName, Missing, NotFound, Unsupported
 from .ids import CollectionId, GenerationId, ManifestVersion, SegmentId, TenantId
 from .objects import ObjectStore
 from .paths import checked_object_name, tenant_prefix
@@ -159,7 +159,7 @@ def read_manifest(objects: ObjectStore, name: str) -> Manifest:
     try:
         data = objects.get(name)
     except NotFound as error:
-        raise Damaged(f"manifest {name} is missing from the object store; restore it") from error
+        raise Missing(f"manifest {name} is missing from the object store; restore it") from error
     manifest = Manifest.from_json(data, source=name)
     if name_of(manifest, data) != name:
         raise Damaged(f"manifest {name} holds {name_of(manifest, data)}")

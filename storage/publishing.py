@@ -6,7 +6,8 @@ before the commit leaves files that nobody names. It never edits a file, and it 
 """
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -15,8 +16,8 @@ from sqlalchemy import Connection
 
 from .catalog.engine import Catalog
 from .catalog.manifests import Origin
-from .commits import Standing, advance, blaming_movement, read_standing
-from .errors import Damaged
+from .commits import Standing, advance, check_standing, read_standing
+from .errors import Damaged, Fenced, Missing
 from .failpoints import hit
 from .grace import check_not_collected
 from .ids import ChunkId, GenerationId, ManifestVersion
@@ -101,7 +102,7 @@ class Publisher:
         published = PublishedManifest(standing.name, current, ChunkId(current.next_chunk_id), changed=False)
         hit("publish.begun")
         leaving = {*removed_document_ids, *(additions.document_ids if additions is not None else ())}
-        with blaming_movement(self._catalog, standing):
+        with self._looking_again(standing, needed=current.file_names):
             successor = current if swap is None else swap_in(self._objects, current, swap)
             doomed = rows_of_documents(self._objects, successor, document_ids=leaving)
             rewriting = plan_rewriting(
@@ -125,11 +126,25 @@ class Publisher:
                 in_transaction(connection, published)
         return published
 
+    @contextmanager
+    def _looking_again(self, standing: Standing, *, needed: Iterable[str]) -> Iterator[None]:
+        """Raise Fenced instead of Missing, unless one of ``needed`` is: the files of a version that is still current.
+
+        Else this took so long that what it read was no longer kept, or that what it wrote was collected again.
+        """
+        try:
+            yield
+        except Missing as error:
+            check_standing(self._catalog, standing)
+            if self._objects.missing(needed):
+                raise
+            raise Fenced(f"a file was collected before anything named it: {error}") from error
+
     def _current(self, standing: Standing) -> Manifest:
         """Return the current manifest, with the catalog's word for everything but the segments."""
         if standing.name is None:
             return standing.empty
-        with blaming_movement(self._catalog, standing):
+        with self._looking_again(standing, needed=[standing.name]):
             stored, stated = read_manifest(self._objects, standing.name), standing.empty
         for fact in ("generation_id", "version", "next_chunk_id", "dimensions", "metric", "model"):
             if getattr(stored, fact) != getattr(stated, fact):

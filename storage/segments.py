@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from . import paths
 from .codes import CodedRows
 from .document_keys import build_keys, find_rows
-from .errors import Damaged, NotFound
+from .errors import Damaged, Missing, NotFound
 from .fields import FieldIndex, build_index
 from .graph_files import GraphView, check_links, open_graph
 from .ids import GenerationId, SegmentId, TenantId, new_id
@@ -330,8 +330,8 @@ def _mapped(objects: ObjectStore, file: FileEntry, opener: Callable[[Path], _Ope
     raise _missing(file)
 
 
-def _missing(file: FileEntry) -> Damaged:
-    return Damaged(f"{file.name} is missing from the object store; restore or rebuild it")
+def _missing(file: FileEntry) -> Missing:
+    return Missing(f"{file.name} is missing from the object store; restore or rebuild it")
 
 
 def _column(sections: Sections, name: str, dtype: str, *, count: int, width: int | None = None) -> Array:

@@ -6,6 +6,7 @@ Their clocks are off by hours, in both directions, and each may be left standing
 
 import random
 import threading
+import traceback
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -74,6 +75,7 @@ class Turns:
             except Over:
                 pass
             except BaseException as error:  # noqa: BLE001 told by the test
+                traceback.print_exc()
                 self.failures.append(error)
             with self._changed:
                 self._standing.pop(name, None)
