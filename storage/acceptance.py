@@ -110,4 +110,5 @@ def raise_newest(connection: Connection, target: Target, document_ids: Sequence[
     """Count one more version of each of these documents, which the caller holds."""
     for some in slices(document_ids):
         raised = sa.update(documents).where(documents.c.collection_id == target.collection_id)
-        connection.execute(raised.where(documents.c.id.in_(some)).values(newest=documents.c.newest + 1))
+        number = documents.c.highest + 1
+        connection.execute(raised.where(documents.c.id.in_(some)).values(newest=number, highest=number))

@@ -161,7 +161,7 @@ def _version(candidate: Candidate, known: KnownDocument) -> dict[str, Any]:
     submitted = candidate.submitted
     return {
         "document_id": known.id,
-        "number": known.number + 1,
+        "number": known.highest + 1,
         "filename": submitted.filename,
         "media_type": submitted.media_type,
         "title": submitted.title,
@@ -182,7 +182,7 @@ def _accepted(
             source=one.source,
             document_id=known[one.source].id,
             version_id=made.get(one.source),
-            number=known[one.source].number + (one.source in made),
+            number=known[one.source].highest + 1 if one.source in made else known[one.source].number,
             replaces=known[one.source].number > 0 and not known[one.source].is_gone,
         )
         for one in candidates

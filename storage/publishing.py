@@ -25,6 +25,7 @@ from .leases import acquire_lease, release_lease, renew_lease
 from .manifests import Manifest, Swap, check_invariants, name_of, read_manifest
 from .objects import ObjectStore
 from .revisions import Revision, Rewriting, Trim, plan_rewriting
+from .rollbacks import Rollback
 from .rows import Rows
 from .segments import write_segment
 from .successors import bury, rows_of_documents, swap_in, united
@@ -63,7 +64,7 @@ class Publisher:
         self._objects = objects
         self._clock = clock
 
-    def publish(
+    def publish(  # noqa: PLR0913  (whatever a version can be made of)
         self,
         generation_id: GenerationId,
         *,
@@ -75,9 +76,10 @@ class Publisher:
         revisions: Sequence[Revision] = (),
         trims: Sequence[Trim] = (),
         swap: Swap | None = None,
+        rollback: Rollback | None = None,
         in_transaction: InTransaction | None = None,
     ) -> PublishedManifest:
-        """Publish the next version: the merge swapped in, the removed documents gone, the additions there.
+        """Publish the next version: rolled back, the merge swapped in, the removed documents gone, the additions there.
 
         The documents of ``additions`` replace all live chunks they had. Revised documents keep theirs, under other
         ids. With nothing to change no version is made, but ``in_transaction`` still runs, under the same guard.
@@ -103,7 +105,8 @@ class Publisher:
         hit("publish.begun")
         leaving = {*removed_document_ids, *(additions.document_ids if additions is not None else ())}
         with self._looking_again(standing, needed=current.file_names):
-            successor = current if swap is None else swap_in(self._objects, current, swap)
+            base = current if rollback is None else rollback.applied_to(current)
+            successor = base if swap is None else swap_in(self._objects, base, swap)
             doomed = rows_of_documents(self._objects, successor, document_ids=leaving)
             rewriting = plan_rewriting(
                 self._objects,
@@ -111,14 +114,14 @@ class Publisher:
                 revisions=[one for one in revisions if one.document_id not in leaving],
                 trims=[one for one in trims if one.document_id not in leaving],
             )
-            if swap or doomed or rewriting.leaving or additions:
+            if swap or doomed or rewriting.leaving or additions or base.segments != current.segments:
                 successor = bury(self._objects, successor, doomed=united(doomed, rewriting.leaving))
                 successor = self._add(successor, *_together(additions, vectors, rewriting))
                 name, manifest = self._store(successor, standing)
                 published = replace(published, name=name, manifest=manifest, changed=True, trimmed=rewriting.trimmed)
         hit("publish.files_written")
         with self._catalog.write("publish") as connection:
-            origin = Origin("publish" if swap is None else "merge")
+            origin = _origin(generation_id, swap=swap, rollback=rollback)
             advance(connection, standing, name=published.name, manifest=published.manifest, origin=origin)
             if published.changed:
                 check_not_collected(self._objects, _newly_named(published, current))
@@ -183,6 +186,12 @@ class Publisher:
         hit("publish.segments_written")
         self._objects.put(name, [data])
         return name, numbered
+
+
+def _origin(generation_id: GenerationId, *, swap: Swap | None, rollback: Rollback | None) -> Origin:
+    if rollback is not None:
+        return Origin("rollback", generation_id, rollback.version)
+    return Origin("publish" if swap is None else "merge")
 
 
 def _together(

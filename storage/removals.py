@@ -192,7 +192,7 @@ def _hold_documents(
     lock_sources(connection, target.collection_id, sources=sources)
     newest = sa.and_(OF_DOCUMENT, versions.c.number == documents.c.newest)
     told = ("state", "filename", "media_type", "title", "metadata", "event_time", "expires_at", "size_bytes")
-    wanted = sa.select(documents.c.id, documents.c.newest, *(versions.c[name] for name in told))
+    wanted = sa.select(documents.c.id, documents.c.highest, *(versions.c[name] for name in told))
     wanted = wanted.join(versions, newest, isouter=True).where(*mine).order_by(documents.c.id)
     return _Found(connection.execute(wanted).all(), shard)
 
@@ -212,7 +212,7 @@ def _log_deletes(
         {
             **_version(target, row.id, action="delete", state="deleting", job_id=job_id, batch_id=batch_id),
             **{name: getattr(row, name) for name in told},
-            "number": row.newest + 1,
+            "number": row.highest + 1,
         }
         for row in leaving
     ]

@@ -78,7 +78,7 @@ def update_document(
             job_id = record_job(connection, target, None, opened=False, unchanged=1)
             return Updated(job_id, changed=False, number=document.newest)
         job_id = record_job(connection, target, None, opened=True, unchanged=0)
-        row = _version(target, base, described, job_id=job_id, number=document.newest + 1)
+        row = _version(target, base, described, job_id=job_id, number=document.highest + 1)
         if base.action == "put" and base.state in ON_ITS_WAY:
             supersede_queued(connection, target, [document_id])
             row |= {"action": "put", "state": "queued", "chunk_count": None}
@@ -87,7 +87,7 @@ def update_document(
             row["batch_id"] = open_writers_batch(connection, target, shard=shard, document_count=1, chunk_count=chunks)
         raise_newest(connection, target, [document_id])
         connection.execute(sa.insert(versions).values(row))
-    return Updated(job_id, changed=True, number=document.newest + 1)
+    return Updated(job_id, changed=True, number=document.highest + 1)
 
 
 def _hold_document(connection: Connection, target: Target, document_id: DocumentId) -> Row[Any]:

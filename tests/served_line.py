@@ -14,14 +14,15 @@ from penstock.storage.catalog.collections import CollectionInfo, generation_info
 from penstock.storage.catalog.documents import DocumentInfo, list_documents
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.tables import versions
-from penstock.storage.ids import GenerationId
+from penstock.storage.ids import GenerationId, ManifestVersion
 from penstock.storage.intake import SubmittedDocument
 from penstock.storage.objects import LocalObjects
 from penstock.storage.publishing import PublishedManifest, Publisher, acquire_lease
+from penstock.storage.rollbacks import plan_rollback
 from penstock.storage.rows import DocumentRecord, Rows, chunk_identity
 from penstock.storage.versions import open_snapshot
 
-from .ledger_line import Line, new_line
+from .ledger_line import LEASE_S, MAX_ATTEMPTS, Line, new_line
 from .storage_samples import unit_vectors
 
 
@@ -53,6 +54,34 @@ class ServedLine(Line):
         """Submit documents by source, and let every role work on them."""
         self.accept([SubmittedDocument(source, f"{source}.txt", text.encode()) for source, text in texts.items()])
         self.run()
+
+    def ask_rollback(self, version: int) -> ledger.RollbackInfo:
+        generation_id = self.collection.generation.id
+        return ledger.open_rollback(self.catalog, generation_id=generation_id, version=version, now=self.now)
+
+    def claim_rollback(self) -> ledger.Claim | None:
+        return ledger.claim_rollback(
+            self.catalog, shard=0, owner=self.owner, lease_s=LEASE_S, now=self.now, max_attempts=MAX_ATTEMPTS
+        )
+
+    def carry_out(self, claim: ledger.Claim) -> PublishedManifest:
+        """Do what the index role does with a rollback."""
+        generation_id, version = claim.generation.id, ManifestVersion(claim.details["version"])
+        rollback = plan_rollback(self.catalog, self.objects, generation_id, version=version)
+
+        def finish(connection: sa.Connection, published: PublishedManifest) -> None:
+            manifest, now = published.manifest, self.now
+            ledger.finish_rollback(connection, claim, rollback, manifest=manifest, changed=published.changed, now=now)
+
+        return self.publisher.publish(
+            generation_id, epoch=self.lease(), shard=0, rollback=rollback, in_transaction=finish
+        )
+
+    def roll_back(self, version: int) -> PublishedManifest:
+        self.ask_rollback(version)
+        claim = self.claim_rollback()
+        assert claim is not None
+        return self.carry_out(claim)
 
     def publish(self, groups: Sequence[ledger.IndexGroup]) -> None:
         by_generation: dict[GenerationId, list[ledger.IndexGroup]] = {}

@@ -33,7 +33,7 @@ OUTAGE_PAUSE_S = 1.0
 # later than the resend, or batches would count as sent whose messages are gone.
 EXPIRES_LEAST_S = 600.0
 EXPIRES_RESENDS = 4
-SHARD_BATCHES = 1_000  # index, expire and swap batches marked as sent at once; one message per shard covers them all
+SHARD_BATCHES = 1_000  # those batches marked as sent at once; one message per shard covers them all
 TASKS = {"chunk": routes.CHUNK, "embed": routes.EMBED, "merge": routes.MERGE}
 
 
@@ -117,7 +117,7 @@ class Dispatcher:
         due = look(self._catalog, now=self._clock())
         room = self._room(due)
         sent = 0
-        for stage in ("swap", "expire", "index"):
+        for stage in ("rollback", "swap", "expire", "index"):
             sent += self._send(self._shard_messages(stage) if stage in due.stages else [])
         for stage in ("merge", "embed", "chunk"):
             if stage == "chunk" and room["embed"] > 0:  # what cannot be embedded yet need not lie about in chunks

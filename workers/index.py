@@ -84,7 +84,8 @@ class Writer:
 
     def _turn(self, shard: int, epoch: int) -> bool:
         """Publish once what is ready; returns whether anything was."""
-        upkept = self._upkeep.swap(shard, epoch=epoch) | self._upkeep.expire(shard, epoch=epoch)
+        rolled_back = self._upkeep.roll_back(shard, epoch=epoch)
+        upkept = self._upkeep.swap(shard, epoch=epoch) | self._upkeep.expire(shard, epoch=epoch) | rolled_back
         groups = self._claim(shard)
         pending = _by_generation(groups)
         try:

@@ -1,4 +1,4 @@
-"""What the writer of a shard publishes besides documents: merges that are built, and what has expired taken out."""
+"""What the writer of a shard publishes besides documents: rollbacks, built merges, and what expired taken out."""
 
 import logging
 from collections.abc import Iterator
@@ -10,9 +10,11 @@ from sqlalchemy import Connection
 from penstock.settings.logs import failed_at, log_failure
 from penstock.storage import ledger
 from penstock.storage.catalog.engine import Catalog
-from penstock.storage.errors import Conflict, Fenced, Unavailable
+from penstock.storage.errors import Conflict, Fenced, StorageError, Unavailable
+from penstock.storage.ids import ManifestVersion
 from penstock.storage.manifests import Manifest
 from penstock.storage.publishing import PublishedManifest, Publisher, Swap
+from penstock.storage.rollbacks import plan_rollback
 
 from .claims import Claims, ids
 from .components import Components
@@ -36,6 +38,41 @@ class Upkeep:
         self._components = components
         self._claims = claims
         self._publisher = publisher
+
+    def roll_back(self, shard: int, *, epoch: int) -> bool:
+        """Roll one generation back; returns whether somebody asked for it."""
+        with self._claimed(ledger.claim_rollback, shard) as claim:
+            if claim is None:
+                return False
+            try:
+                self._roll_back(claim, epoch=epoch)
+            except (Conflict, Unavailable):
+                raise
+            except StorageError as error:
+                log.warning("A rollback cannot be: %s", error, extra=ids(claim))
+                ledger.fail_rollback(self._components.catalog, claim, error=str(error), now=self._components.clock())
+        return True
+
+    def _roll_back(self, claim: ledger.Claim, *, epoch: int) -> None:
+        components, version = self._components, ManifestVersion(claim.details["version"])
+        rollback = plan_rollback(components.catalog, components.objects, claim.generation.id, version=version)
+
+        def finish(connection: Connection, published: PublishedManifest) -> None:
+            manifest, now = published.manifest, components.clock()
+            ledger.finish_rollback(connection, claim, rollback, manifest=manifest, changed=published.changed, now=now)
+
+        published = self._publisher.publish(
+            claim.generation.id, epoch=epoch, shard=claim.shard, rollback=rollback, in_transaction=finish
+        )
+        if published.changed:
+            announce(components, published.manifest)
+            log.info(
+                "Rolled back to version %d: %d documents differ.",
+                version,
+                len(rollback.changes),
+                extra=ids_of(published.manifest),
+            )
+            plan(components, published.manifest)
 
     def swap(self, shard: int, *, epoch: int) -> bool:
         """Swap one finished merge in; returns whether there was one."""

@@ -116,7 +116,7 @@ def _insert(connection: Connection, copy: Copy, *conditions: sa.ColumnElement[bo
     """Copy the document versions that meet the conditions, with their documents."""
     place = {"collection_id": sa.literal(copy.first.collection_id)}
     found = (OF_DOCUMENT, *conditions)
-    _insert_from(connection, documents, {**place, "newest": versions.c.number}, *found)
+    _insert_from(connection, documents, {**place, "newest": versions.c.number, "highest": versions.c.number}, *found)
     numbered = sa.cast(sa.func.row_number().over(order_by=versions.c.document_id), sa.String)
     values: dict[str, sa.ColumnElement[Any]] = {
         **place,

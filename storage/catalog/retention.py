@@ -2,7 +2,7 @@
 
 A version ends with its row, by `expire_versions`; its manifest, and the files that only it named, are then garbage.
 Whoever makes use of a version that is not the current one (a tag, a fork, a rollback) holds its row until his commit,
-so that it cannot end in between. It touches no object.
+so that it cannot end in between; a rollback that waits for the writer keeps its version. It touches no object.
 """
 
 from collections import defaultdict
@@ -12,7 +12,8 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ..ids import GenerationId, TenantId
-from .tables import generations, manifests, tags
+from .completion import OPEN_BATCH
+from .tables import batches, generations, manifests, tags
 from .values import slices
 
 
@@ -46,6 +47,10 @@ def expire_versions(
     found: dict[GenerationId, list[int]] = defaultdict(list)
     for row in connection.execute(ordered.with_for_update(of=manifests, skip_locked=True)):
         found[row.generation_id].append(row.version)
+    waiting = sa.select(batches.c.generation_id, batches.c.details).where(batches.c.tenant_id == tenant)
+    waiting = waiting.where(batches.c.stage == "rollback", batches.c.state.in_(OPEN_BATCH))
+    for row in connection.execute(waiting):
+        found[row.generation_id] = [n for n in found[row.generation_id] if n != row.details["version"]]
     tagged = sa.exists().where(tags.c.generation_id == manifests.c.generation_id, tags.c.version == manifests.c.version)
     names: list[str] = []
     for generation_id, numbers in found.items():  # asked again: what was tagged before the lock was taken stays

@@ -15,10 +15,14 @@ from .values import slices
 
 @dataclass(frozen=True)
 class KnownDocument:
-    """A document and its newest version; before the first, ``number`` is 0 and the rest None."""
+    """A document and its newest version; before the first, the numbers are 0 and the rest None.
+
+    ``highest``: the highest number it ever had, which is not ``number`` after a rollback.
+    """
 
     id: DocumentId
     number: int
+    highest: int
     state: str | None
     content_hash: bytes | None
     metadata_hash: bytes | None
@@ -40,12 +44,13 @@ def read_sources(
     """Return the documents that exist, by source."""
     newest = sa.and_(OF_DOCUMENT, versions.c.number == documents.c.newest)
     of_version = (versions.c.state, versions.c.content_hash, versions.c.metadata_hash)
-    wanted = sa.select(documents.c.id, documents.c.source, documents.c.newest, *of_version)
+    wanted = sa.select(documents.c.id, documents.c.source, documents.c.newest, documents.c.highest, *of_version)
     wanted = wanted.join(versions, newest, isouter=True).where(documents.c.collection_id == collection_id)
     found: dict[str, KnownDocument] = {}
     for some in slices(sources):
         for row in connection.execute(wanted.where(documents.c.source.in_(some))):
-            found[row.source] = KnownDocument(row.id, row.newest, row.state, row.content_hash, row.metadata_hash)
+            hashes = (row.content_hash, row.metadata_hash)
+            found[row.source] = KnownDocument(row.id, row.newest, row.highest, row.state, *hashes)
     return found
 
 
@@ -71,7 +76,7 @@ def _hold_or_make(
         # In one order whoever submits: a row that another is inserting is waited for.
         insert_absent(connection, documents, sorted(rows, key=lambda row: str(row["source"])))
         new_documents = zip(missing, made, strict=True)
-        known |= {source: KnownDocument(new, 0, None, None, None) for source, new in new_documents}
+        known |= {source: KnownDocument(new, 0, 0, None, None, None) for source, new in new_documents}
     if connection.dialect.name == "sqlite":  # this transaction is the only writer
         return known
     lock_sources(connection, collection_id, sources=sources)

@@ -4,6 +4,8 @@ Times are seconds since 1970 as float, passed in by the caller. Every row below 
 States are checked by the database, so that no program can write a word that another does not know.
 """
 
+from typing import Any
+
 from sqlalchemy import (
     JSON,
     BigInteger,
@@ -25,6 +27,7 @@ from sqlalchemy import (
     literal_column,
     text,
 )
+from sqlalchemy.engine.default import DefaultExecutionContext
 
 metadata = MetaData(
     naming_convention={
@@ -43,11 +46,12 @@ VERSION_FINAL_STATES = ("indexed", "failed", "cancelled", "superseded", "deleted
 VERSION_STATES = ("queued", "chunking", "embedding", "indexing", "deleting", "trimming", *VERSION_FINAL_STATES)
 GONE = ("deleted", "expired")  # states of a newest version after which the document is in its collection no more
 MANIFEST_OPERATIONS = ("publish", "merge", "rollback", "fork", "repair")
-BATCH_STAGES = ("chunk", "embed", "index", "expire", "merge", "swap")
+BATCH_STAGES = ("chunk", "embed", "index", "expire", "rollback", "merge", "swap")
 BATCH_STATES = ("ready", "sent", "running", "done", "dead")
 _ENDED = tuple(word for word in VERSION_FINAL_STATES if word != "indexed")
 _NEVER_SERVED_AGAIN = f"state IN ({', '.join(repr(word) for word in _ENDED)})"
 _MAY_EXPIRE = "state = 'indexed' AND expires_at IS NOT NULL"
+_OPEN_ROLLBACK = "stage = 'rollback' AND state IN ('ready', 'sent', 'running')"
 _OPEN_MERGE = "stage IN ('merge', 'swap') AND state IN ('ready', 'sent', 'running')"
 
 
@@ -171,6 +175,11 @@ jobs = Table(
     _partial("ix_jobs_cache_hits", "cache_hits", where="cache_hits > 0"),  # for their sum
 )
 
+
+def _same_as_newest(context: DefaultExecutionContext) -> Any:
+    return context.get_current_parameters()["newest"]  # type: ignore[no-untyped-call]
+
+
 documents = Table(
     "documents",
     metadata,
@@ -178,7 +187,8 @@ documents = Table(
     Column("tenant_id", ForeignKey("tenants.id"), nullable=False),
     Column("collection_id", ForeignKey("collections.id"), nullable=False),
     Column("source", Text, nullable=False),  # the producer's own name for it: a path, a URL, a key
-    Column("newest", BigInteger, nullable=False),  # highest version number ever accepted
+    Column("newest", BigInteger, nullable=False),  # number of its newest version, those rolled back left out
+    Column("highest", BigInteger, nullable=False, default=_same_as_newest),  # version number ever accepted
     Column("created_at", Double, nullable=False),
     PrimaryKeyConstraint("id", "collection_id"),
     UniqueConstraint("collection_id", "source"),
@@ -273,4 +283,5 @@ batches = Table(
     _partial(
         "uq_batches_one_merge", "generation_id", where=_OPEN_MERGE, unique=True
     ),  # two could take the same segments
+    _partial("uq_batches_one_rollback", "generation_id", where=_OPEN_ROLLBACK, unique=True),
 )

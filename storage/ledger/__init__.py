@@ -14,6 +14,7 @@ from .merges import claim_swap, drop_merge, finish_merge, finish_swap, open_merg
 from .pruning import Pruned, PruningProgress, prune
 from .quarantine import retry_later
 from .reconciliation import Reconciled, reconcile
+from .rollbacks import RollbackInfo, claim_rollback, fail_rollback, finish_rollback, get_rollback, open_rollback
 from .stages import EmbedPart, fail_versions, finish_chunking, finish_embedding
 
 __all__ = [
@@ -27,22 +28,28 @@ __all__ = [
     "PruningProgress",
     "ReadyBatch",
     "Reconciled",
+    "RollbackInfo",
     "VersionRow",
     "claim",
     "claim_expiry",
     "claim_index",
+    "claim_rollback",
     "claim_swap",
     "drop_merge",
+    "fail_rollback",
     "fail_versions",
     "finish_chunking",
     "finish_embedding",
     "finish_expiry",
     "finish_indexing",
     "finish_merge",
+    "finish_rollback",
     "finish_swap",
     "form_chunk_batches",
+    "get_rollback",
     "open_expiries",
     "open_merge",
+    "open_rollback",
     "prune",
     "read_expired",
     "reconcile",

@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection, Row
 from ..catalog.completion import OPEN_BATCH, UNFINISHED
 from ..catalog.engine import Catalog
 from ..catalog.history import History
-from ..catalog.tables import GONE, NEVER_SERVED_AGAIN, OF_DOCUMENT, batches, documents, jobs, versions
+from ..catalog.tables import GONE, NEVER_SERVED_AGAIN, OF_DOCUMENT, batches, documents, jobs, manifests, versions
 
 KEEP_S = 7 * 86_400.0  # time to find out on Monday what went wrong on Friday
 _AT_ONCE = 500  # rows in one transaction, in which nobody else writes on SQLite
@@ -44,9 +44,9 @@ def prune(catalog: Catalog, *, now: float, keep_s: float = KEEP_S, progress: Pru
     """Delete batches that ended longer than ``keep_s`` ago, and document versions that did and were overtaken.
 
     A batch stays while its group has an open one or an unfinished document. A version stays while it is the newest of
-    its document and not the end of it, indexed, or in a batch; what it tells of its job moves to the job's row. A
-    document goes with its last version. Run by several at once, each row is counted once; one that another transaction
-    holds is left to the next run.
+    its document and not the end of it, indexed, in a batch, or served by a version of the index that is kept; what it
+    tells of its job moves to the job's row. A document goes with its last version. Run by several at once, each row is
+    counted once; one that another transaction holds is left to the next run.
 
     Without ``progress`` all that ended is looked at. With it a run ends after some thousands of rows that stay, however
     many there are, and the next goes on behind them, in the end from the front again.
@@ -107,10 +107,13 @@ def _batch_is_over(page: sa.FromClause) -> sa.ColumnElement[bool]:
 
 def _version_is_over(page: sa.FromClause) -> sa.ColumnElement[bool]:
     mine = sa.and_(documents.c.id == page.c.document_id, documents.c.collection_id == page.c.collection_id)
-    overtaken = sa.exists().where(mine, documents.c.newest > page.c.number)
+    overtaken = sa.exists().where(mine, documents.c.newest != page.c.number)  # by an older one after a rollback
     shown_no_more = sa.or_(page.c.state.in_(GONE), page.c.action == "trim")
     in_batch = sa.exists().where(batches.c.group_id == page.c.batch_id)
-    return sa.and_(sa.or_(overtaken, shown_no_more), ~in_batch)
+    # By a version of the index that is kept, and that could be rolled back to: it came before this one ended.
+    ended_later = (manifests.c.version >= page.c.indexed_version, manifests.c.followed_at <= page.c.finished_at)
+    still_served = sa.exists().where(manifests.c.generation_id == page.c.generation_id, *ended_later)
+    return sa.and_(sa.or_(overtaken, shown_no_more), ~in_batch, ~still_served)
 
 
 def _forget_batches(connection: Connection, found: Sequence[Row[Any]]) -> int:

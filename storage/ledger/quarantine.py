@@ -25,6 +25,7 @@ DOING = {
     "index": "publishing this document",
     "expire": "removing what expired",
     "merge": "merging segments",
+    "rollback": "rolling back",
     "swap": "publishing a merge",
 }
 

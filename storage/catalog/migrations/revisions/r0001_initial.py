@@ -153,6 +153,7 @@ def _create_documents() -> None:
         _key("collection_id", "collections"),
         sa.Column("source", sa.Text, nullable=False),
         _count("newest"),
+        _count("highest"),
         _time("created_at"),
         sa.PrimaryKeyConstraint("id", "collection_id"),
         sa.UniqueConstraint("collection_id", "source"),
@@ -222,7 +223,7 @@ def _create_batches() -> None:
         _key("tenant_id", "tenants"),
         _key("generation_id", "generations"),
         sa.Column("shard", sa.Integer, nullable=False),
-        _state("stage", 8, "chunk embed index expire merge swap"),
+        _state("stage", 8, "chunk embed index expire rollback merge swap"),
         _state("state", 8, "ready sent running done dead"),
         sa.Column("group_id", sa.String(64), nullable=False),
         sa.Column("part", sa.Integer, nullable=False),
@@ -247,6 +248,8 @@ def _create_batches() -> None:
     op.create_index("ix_batches_generation_id_stage_state", "batches", ["generation_id", "stage", "state"])
     open_merge = "stage IN ('merge', 'swap') AND state IN ('ready', 'sent', 'running')"
     _create_partial_index("uq_batches_one_merge", "batches", ["generation_id"], open_merge, unique=True)
+    open_rollback = "stage = 'rollback' AND state IN ('ready', 'sent', 'running')"
+    _create_partial_index("uq_batches_one_rollback", "batches", ["generation_id"], open_rollback, unique=True)
 
 
 def _create_partial_index(name: str, table: str, columns: list[str], condition: str, *, unique: bool = False) -> None:
