@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from .errors import Busy, Invalid
 from .snapshots import Snapshots
-from .transport import Transport
+from .transport import LONGEST_POLL_S, Transport
 from .uploads import Upload, form_part
 from .wire import (
     ChunkDeletion,
@@ -47,8 +47,6 @@ from .wire import (
     UploadForm,
     packed_vector,
 )
-
-LONGEST_POLL_S = 30.0  # the server's bound on one long poll
 
 
 @contextmanager

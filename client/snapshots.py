@@ -3,8 +3,11 @@
 A version is named by its number, a tag, ``current``, or a date or time in ISO 8601 at which it was current.
 """
 
-from .transport import Transport
-from .wire import Collection, SnapshotDetails, SnapshotDiff, SnapshotList
+import time
+
+from .errors import Busy
+from .transport import LONGEST_POLL_S, Transport
+from .wire import Collection, Rollback, SnapshotDetails, SnapshotDiff, SnapshotList
 
 
 class Snapshots:
@@ -41,6 +44,31 @@ class Snapshots:
     def untag(self, collection: str, name: str) -> None:
         """Remove a tag; whether its version stays is then up to retention."""
         self._transport.delete(self._snapshot(collection, name, "tags", name))
+
+    def roll_back(self, collection: str, snapshot: int | str) -> Rollback:
+        """Ask for a rollback; ``wait_for_rollback`` waits for it. Twice is harmless."""
+        return self._transport.post(self._snapshot(collection, snapshot, "rollback"), Rollback)
+
+    def rollback(self, collection: str, rollback_id: str, *, wait_s: float = 0) -> Rollback:
+        """Return a rollback as soon as it does not wait any more, at the latest after ``wait_s`` (at most 30)."""
+        wait_s = min(wait_s, LONGEST_POLL_S)
+        path = self._path("collections", collection, "rollbacks", rollback_id)
+        return self._transport.get(path, Rollback, params={"wait": wait_s or None}, wait_s=wait_s)
+
+    def wait_for_rollback(self, collection: str, rollback_id: str, *, timeout_s: float | None = None) -> Rollback:
+        """Wait until a rollback is done or failed.
+
+        Raises:
+            Busy: it still waits after ``timeout_s``.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            left_s = LONGEST_POLL_S if deadline is None else deadline - time.monotonic()
+            found = self.rollback(collection, rollback_id, wait_s=max(0.0, left_s))
+            if found.state != "waiting":
+                return found
+            if deadline is not None and time.monotonic() >= deadline:
+                raise Busy(f"rollback {rollback_id} still waits after {timeout_s:g} s", code="still_running")
 
     def fork(self, collection: str, name: str, *, snapshot: int | str = "current") -> Collection:
         """Make a collection that begins with a version of another one. No file is copied."""

@@ -12,6 +12,7 @@ from .wire import Answer, ErrorAnswer, ErrorBody
 
 AnswerT = TypeVar("AnswerT", bound=Answer)
 
+LONGEST_POLL_S = 30.0  # the server's bound on one long poll
 RETRY_DELAYS_S = (0.1, 0.5)
 # Below the server's own limit: a connection it is just closing is never taken for a new request.
 KEEPALIVE_S = 3.0

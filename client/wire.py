@@ -444,6 +444,19 @@ class SnapshotList(Answer):
     last_version: int | None
 
 
+class Rollback(Answer):
+    """A rollback to ``version``. The writer of the collection carries it out in the order of all that is published."""
+
+    id: str
+    version: int
+    state: Literal["waiting", "done", "failed"]
+    error: str | None
+    published: int | None = Field(description="version that serves it since; null while it waits, or when it failed")
+    created_at: float
+    finished_at: float | None
+    token: str | None = Field(description="`min_token` of a search that must see it")
+
+
 class DocumentChange(Answer):
     """A document that two versions of a collection serve differently."""
 

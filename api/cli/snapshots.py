@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .connection import connect
-from .options import Collection, Json, Key, Limit, Tenant, Url
+from .exits import UsageError
+from .options import Collection, Json, Key, Limit, Tenant, Url, Yes
 from .output import console, count, plain, print_json, size, table, when
 
 if TYPE_CHECKING:
@@ -119,6 +120,43 @@ def untag(
     with connect(url, key, tenant) as client:
         client.untag(collection, name)
     print_json({"removed": name}) if as_json else console().print(f"tag {name!r} is removed")
+
+
+@app.command("rollback")
+def rollback(
+    version: Named,
+    wait: Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until it is done.")] = True,
+    timeout: Annotated[float, typer.Option("--timeout", min=0, help="Longest wait, in seconds.")] = 60.0,
+    yes: Yes = False,
+    collection: Collection = "default",
+    url: Url = None,
+    key: Key = None,
+    tenant: Tenant = "default",
+    as_json: Json = False,
+) -> None:
+    """Serve an old version again, as a new one. What is on its way is indexed on top of it."""
+    if as_json and not yes:
+        raise UsageError("--json asks nobody: add --yes to roll the collection back")
+    with connect(url, key, tenant) as client:
+        if not yes:
+            _confirm(client.diff(collection, "current", version, limit=1), collection)
+        asked = client.roll_back(collection, version)
+        ended = client.wait_for_rollback(collection, asked.id, timeout_s=timeout) if wait else asked
+    if ended.state == "failed":
+        from penstock.client import Conflict
+
+        raise Conflict(f"the rollback to version {ended.version} failed: {ended.error}", code="rollback_failed")
+    if as_json:
+        print_json(ended)
+    elif ended.published is None:
+        console().print(f"rollback {ended.id} to version {ended.version} is asked for")
+    else:
+        console().print(f"collection {collection!r} serves version {ended.version} again, as version {ended.published}")
+
+
+def _confirm(found: "SnapshotDiff", collection: str) -> None:
+    told = f"{found.added:,} documents return, {found.changed:,} change and {found.removed:,} leave"
+    typer.confirm(f"Roll {collection!r} back from version {found.before} to {found.after}: {told}?", abort=True)
 
 
 def _made_by(one: "Snapshot") -> str:

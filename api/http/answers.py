@@ -12,6 +12,7 @@ from penstock.storage.catalog.jobs import JobInfo
 from penstock.storage.catalog.manifests import ManifestInfo
 from penstock.storage.catalog.tenants import TenantInfo
 from penstock.storage.differences import Change
+from penstock.storage.ledger import RollbackInfo
 from penstock.storage.manifests import SegmentEntry
 from penstock.storage.tokens import token_of
 
@@ -101,6 +102,19 @@ def snapshot(info: ManifestInfo) -> dict[str, Any]:
         "size_bytes": info.size_bytes,
         "tags": list(info.tags),
         "token": token_of(info.generation_id, info.version),
+    }
+
+
+def rollback(info: RollbackInfo) -> dict[str, Any]:
+    return {
+        "id": info.id,
+        "version": info.version,
+        "state": info.state,
+        "error": info.error,
+        "published": info.published,
+        "created_at": info.created_at,
+        "finished_at": info.finished_at,
+        "token": None if info.published is None else token_of(info.generation_id, info.published),
     }
 
 

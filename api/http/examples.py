@@ -233,6 +233,16 @@ EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
             "param": "documents[0].sorce",
         }
     },
+    wire.Rollback: {
+        "id": "batch_0192f1c0a5b8d2e3f4a5b6c7d8",
+        "version": 3,
+        "state": "done",
+        "error": None,
+        "published": 5,
+        "created_at": 1767225600.0,
+        "finished_at": 1767225601.0,
+        "token": "gen_0192f1bfe2a0b1c2d3e4f5a6b7:5",
+    },
     wire.Fork: {"name": "handbook-draft"},
     wire.SnapshotList: {"data": [SNAPSHOT], "has_more": False, "last_version": 4},
     wire.SnapshotDetails: SNAPSHOT | {"parts": [SEGMENT]},

@@ -49,11 +49,17 @@ class DiffQuery(Request):
     limit: int = Field(default=1000, ge=1, le=10_000)
 
 
+class RollbackQuery(Request):
+    wait: float = Field(
+        default=0.0, ge=0, le=30, description="answer when it does not wait any more, at most so many seconds later"
+    )
+
+
 class TagQuery(Request):
     move: bool = Field(default=False, description="take the name from another version")
 
 
-QUERIES = (DocumentsQuery, JobsQuery, JobQuery, IndexQuery, SnapshotsQuery, DiffQuery, TagQuery)
+QUERIES = (DocumentsQuery, JobsQuery, JobQuery, IndexQuery, SnapshotsQuery, DiffQuery, TagQuery, RollbackQuery)
 
 
 def refused_parameters(problems: Sequence[Any]) -> Refused:

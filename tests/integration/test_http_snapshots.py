@@ -1,17 +1,23 @@
 """The versions of a collection over HTTP, with the client and on the command line."""
 
 import json
+import threading
 from datetime import UTC, datetime
 
 import pytest
+import sqlalchemy as sa
 from typer.testing import CliRunner
 
 from penstock import client
 from penstock.api.cli.application import app
 from penstock.api.cli.exits import report
 from penstock.client import NewDocument
+from penstock.storage import ledger
 from penstock.storage.catalog.retention import Retention, expire_versions
+from penstock.storage.catalog.tables import batches
 from penstock.storage.ids import TenantId
+from penstock.storage.publishing import Publisher
+from penstock.storage.rollbacks import plan_rollback
 
 from ..http_service import KEY, Service, running_service
 
@@ -282,3 +288,85 @@ def test_the_command_line_forks(books, run):
     assert (made["name"], made["chunks"]) == (f"{name}-cli", 3)
     assert found(penstock.search(made["name"], "trees")) == ["apricots", "beeches", "cedars"]
     assert "exists already" in run("collections", "fork", name, f"{name}-cli", code=1)
+
+
+def carry_out(service: Service) -> None:
+    """Do what the index role does with a rollback."""
+    components = service.components
+    lease = {"shard": 0, "owner": "tests", "lease_s": 60.0, "now": components.clock(), "max_attempts": 3}
+    claim = ledger.claim_rollback(components.catalog, **lease)
+    assert claim is not None
+    version = claim.details["version"]
+    rollback = plan_rollback(components.catalog, components.objects, claim.generation.id, version=version)
+
+    def finish(connection, published):
+        told = {"manifest": published.manifest, "changed": published.changed, "now": components.clock()}
+        ledger.finish_rollback(connection, claim, rollback, **told)
+
+    Publisher(components.catalog, components.objects).publish(
+        claim.generation.id, epoch=service.epoch, shard=0, rollback=rollback, in_transaction=finish
+    )
+
+
+def test_a_rollback_is_accepted_carried_out_by_the_writer_and_waited_for(books, service):
+    penstock, name = books
+    answer = service.http.post(f"/v1/tenants/default/collections/{name}/snapshots/1/rollback")
+    assert answer.status_code == 202
+    asked = penstock.roll_back(name, 1)
+    assert answer.headers["Location"].endswith(f"/rollbacks/{asked.id}")
+    assert (asked.state, asked.version, asked.token) == ("waiting", 1, None)
+    with pytest.raises(client.Conflict, match="a rollback to version 1 is under way"):
+        penstock.roll_back(name, 2)
+    with pytest.raises(client.Busy, match="still waits after 0 s"):
+        penstock.wait_for_rollback(name, asked.id, timeout_s=0)
+    threading.Thread(target=carry_out, args=[service]).start()
+    ended = penstock.wait_for_rollback(name, asked.id, timeout_s=30)
+    assert (ended.state, ended.published) == ("done", 4)
+    result = penstock.search(name, "trees", min_token=ended.token)
+    assert (found(result), result.version) == (["apples", "beeches"], 4)
+    assert {one.source: one.version for one in penstock.documents(name).data} == {"a": 1, "b": 1}
+    newest = penstock.snapshot(name, "current")
+    assert (newest.operation, newest.origin.version) == ("rollback", 1)
+    assert penstock.diff(name, 1).documents == []
+    with pytest.raises(client.NotFound, match="no rollback 'batch_1'"):
+        penstock.rollback(name, "batch_1")
+
+
+def test_a_rollback_to_a_version_that_is_not_kept_is_refused(books):
+    penstock, name = books
+    with pytest.raises(client.NotFound, match="there are versions 1 to 3"):
+        penstock.roll_back(name, 4)
+    with pytest.raises(client.NotFound, match="had no version then"):
+        penstock.roll_back(name, "2001-01-01")
+
+
+def test_the_command_line_rolls_back(books, run, service):
+    penstock, name = books
+    assert "--json asks nobody" in run("snapshots", "rollback", "1", "-c", name, "--json", code=2)
+    asked = json.loads(run("snapshots", "rollback", "1", "-c", name, "--yes", "--no-wait", "--json"))
+    assert asked["state"] == "waiting"
+    assert "still waits" in run("snapshots", "rollback", "1", "-c", name, "--yes", "--timeout", "0", code=5)
+    carry_out(service)
+    assert penstock.rollback(name, asked["id"]).state == "done"
+    threading.Thread(target=_when_asked, args=[service]).start()
+    assert "serves version 3 again, as version 5" in run("snapshots", "rollback", "3", "-c", name, "--yes")
+    assert "rollback to 3" in run("snapshots", "list", "-c", name)
+
+
+def _when_asked(service: Service) -> None:
+    waiting = sa.select(batches.c.id).where(batches.c.stage == "rollback", batches.c.state == "ready")
+    while True:
+        with service.components.catalog.read() as connection:
+            if connection.scalar(waiting):
+                break
+    carry_out(service)
+
+
+def test_a_rollback_that_failed_says_why(books, run, service):
+    penstock, name = books
+    asked = penstock.roll_back(name, 1)
+    lease = {"shard": 0, "owner": "tests", "lease_s": 60.0, "now": service.components.clock(), "max_attempts": 3}
+    claim = ledger.claim_rollback(service.components.catalog, **lease)
+    ledger.fail_rollback(service.components.catalog, claim, error="a file is gone", now=1.0)
+    failed = penstock.wait_for_rollback(name, asked.id)
+    assert (failed.state, failed.error, failed.published) == ("failed", "a file is gone", None)

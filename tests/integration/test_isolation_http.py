@@ -33,6 +33,7 @@ def theirs(service: Service):
             "token": other.collection("shared").token,
             "collection": collection.id,
             "version": "1",
+            "rollback": other.roll_back("shared", 1).id,
             "tag": "mine",
         }
 
@@ -51,6 +52,8 @@ ROUTES = [
     ("PUT", "/collections/theirs/snapshots/{version}/tags/{tag}", "theirs", "nothing"),
     ("DELETE", "/collections/theirs/snapshots/{version}/tags/{tag}", "theirs", "nothing"),
     ("POST", "/collections/theirs/snapshots/{version}/fork", "theirs", "nothing"),
+    ("POST", "/collections/theirs/snapshots/{version}/rollback", "theirs", "nothing"),
+    ("GET", "/collections/shared/rollbacks/{rollback}", "{rollback}", "batch_nothing"),
     ("GET", "/collections/shared/documents/{document}", "{document}", "doc_nothing"),
     ("DELETE", "/collections/shared/documents/{document}", "{document}", "doc_nothing"),
     ("PATCH", "/collections/shared/documents/{document}", "{document}", "doc_nothing"),

@@ -60,6 +60,7 @@ COMMANDS = [
     ["snapshots", "diff"],
     ["snapshots", "tag"],
     ["snapshots", "untag"],
+    ["snapshots", "rollback"],
     ["tenants", "list"],
     ["tenants", "create"],
     ["config", "show"],

@@ -1,6 +1,5 @@
 """Routes: jobs of a tenant."""
 
-import asyncio
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -13,14 +12,12 @@ from penstock.storage.ids import JobId
 
 from .. import answers
 from ..components import components_of
-from ..front import UNTIMED
 from ..lookups import find_tenant
+from ..polling import polled
 from ..queries import JobQuery, JobsQuery
 
 router = APIRouter(tags=["jobs"])
 JOBS = "/v1/tenants/{tenant}/jobs"
-FIRST_LOOK_S = 0.1
-LAST_LOOK_S = 1.0
 
 
 @router.get(JOBS, response_model=wire.JobList, summary="List jobs, newest first")
@@ -30,17 +27,14 @@ async def list_page(request: Request, tenant: str, query: Annotated[JobsQuery, Q
 
 @router.get(JOBS + "/{job_id}", response_model=wire.Job, summary="Show a job, or wait for its end")
 async def show(request: Request, tenant: str, job_id: str, query: Annotated[JobQuery, Query()]) -> Response:
-    components, loop = components_of(request), asyncio.get_running_loop()
-    deadline, pause_s = loop.time() + query.wait, FIRST_LOOK_S
-    if query.wait:
-        request.scope[UNTIMED] = True
-    while True:
-        found = await components.call(_job, tenant, job_id)
-        left_s = deadline - loop.time()
-        if found["state"] != "running" or left_s <= 0:
-            return answers.answer(found)
-        await asyncio.sleep(min(pause_s, left_s))
-        pause_s = min(pause_s * 1.5, LAST_LOOK_S)
+    components = components_of(request)
+
+    async def look() -> dict[str, Any]:
+        return await components.call(_job, tenant, job_id)
+
+    return answers.answer(
+        await polled(request, look, waits=lambda found: found["state"] == "running", wait_s=query.wait)
+    )
 
 
 @router.post(

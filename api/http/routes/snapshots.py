@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from penstock.client import wire
 from penstock.pipeline.references import parse_reference
+from penstock.storage import ledger
 from penstock.storage.catalog.collections import CollectionInfo
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.manifests import ManifestInfo, is_kept, list_manifests
@@ -16,6 +17,7 @@ from penstock.storage.catalog.tags import put_tag, remove_tag
 from penstock.storage.differences import compare
 from penstock.storage.errors import AlreadyExists, Damaged, InvalidName, NotFound, NotKept
 from penstock.storage.forks import fork_collection
+from penstock.storage.ids import BatchId
 from penstock.storage.manifests import Manifest, read_manifest
 
 from ...errors import Refused, refusal
@@ -24,11 +26,13 @@ from ..bodies import read_json
 from ..components import Components, components_of
 from ..docs import json_body
 from ..lookups import find_collection
-from ..queries import DiffQuery, SnapshotsQuery, TagQuery
+from ..polling import polled
+from ..queries import DiffQuery, RollbackQuery, SnapshotsQuery, TagQuery
 
 router = APIRouter(tags=["snapshots"])
 SNAPSHOTS = "/v1/tenants/{tenant}/collections/{collection}/snapshots"
 SNAPSHOT = SNAPSHOTS + "/{snapshot}"
+ROLLBACK = "/v1/tenants/{tenant}/collections/{collection}/rollbacks/{rollback}"
 
 
 @router.get(SNAPSHOTS, response_model=wire.SnapshotList, summary="List the versions that are kept, newest first")
@@ -77,6 +81,37 @@ async def untag(request: Request, tenant: str, collection: str, snapshot: str, t
     components = components_of(request)
     await anyio.to_thread.run_sync(_untag, components, tenant, collection, snapshot, tag, limiter=components.reads)
     return Response(status_code=204)
+
+
+@router.post(
+    SNAPSHOT + "/rollback",
+    response_model=wire.Rollback,
+    status_code=202,
+    summary="Serve an old version again",
+    description="As a new version, with documents to match; what is on its way is indexed on top of it. `Location` is "
+    "the rollback, which the writer carries out. Twice is harmless; 409 while another one waits.",
+)
+async def roll_back(request: Request, tenant: str, collection: str, snapshot: str) -> Response:
+    components = components_of(request)
+    asked = await anyio.to_thread.run_sync(
+        _roll_back, components, tenant, collection, snapshot, limiter=components.reads
+    )
+    location = f"/v1/tenants/{tenant}/collections/{collection}/rollbacks/{asked['id']}"
+    return answers.answer(asked, status=202, headers={"Location": location})
+
+
+@router.get(ROLLBACK, response_model=wire.Rollback, summary="Show a rollback, or wait for its end")
+async def show_rollback(
+    request: Request, tenant: str, collection: str, rollback: str, query: Annotated[RollbackQuery, Query()]
+) -> Response:
+    components = components_of(request)
+
+    async def look() -> dict[str, Any]:
+        return await components.call(_rollback, tenant, collection, rollback)
+
+    return answers.answer(
+        await polled(request, look, waits=lambda found: found["state"] == "waiting", wait_s=query.wait)
+    )
 
 
 @router.post(
@@ -163,6 +198,25 @@ def _untag(components: Components, tenant: str, name: str, snapshot: str, tag: s
         raise NotFound(f"version {info.version} has no tag {tag!r}")
     with components.catalog.write("untag") as connection:
         remove_tag(connection, info.generation_id, name=tag)
+
+
+def _roll_back(components: Components, tenant: str, name: str, snapshot: str) -> dict[str, Any]:
+    collection = find_collection(components.catalog, tenant, name)
+    info = _found(components, collection, snapshot)
+    asked = ledger.open_rollback(
+        components.catalog, generation_id=info.generation_id, version=info.version, now=components.clock()
+    )
+    components.notices.work_ready()
+    return answers.rollback(asked)
+
+
+def _rollback(catalog: Catalog, tenant: str, name: str, rollback: str) -> dict[str, Any]:
+    collection = find_collection(catalog, tenant, name)
+    generation = collection.generation
+    info = ledger.get_rollback(
+        catalog, tenant=generation.tenant_id, generation_id=generation.id, rollback_id=BatchId(rollback)
+    )
+    return answers.rollback(info)
 
 
 def _fork(components: Components, tenant: str, name: str, snapshot: str, copy: str) -> dict[str, Any]:
