@@ -630,3 +630,37 @@ def keep_staged(line: Line, *, count: int) -> None:
 def age(line: Line, name: str) -> None:
     old = time.time() - 2 * MIN_AGE_S
     os.utime(line.objects.local_path(name), (old, old))
+
+
+def test_a_rollback_is_carried_out_before_what_waits_to_be_indexed(line):
+    line.submit(one=WORDS, two=WORDS)
+    line.run()
+    line.submit(one="something else altogether", three=WORDS)
+    line.run()
+    asked = ledger.open_rollback(line.catalog, generation_id=line.collection.generation.id, version=1, now=time.time())
+    line.submit(four=WORDS)
+    line.run()
+
+    assert line.states() == dict.fromkeys(("one", "two", "four"), "indexed")
+    assert set(line.found()) == {"one", "two", "four"}
+    assert line.documents()["one"].number == 1
+    where = {"tenant": ACME, "generation_id": line.collection.generation.id}
+    assert ledger.get_rollback(line.catalog, **where, rollback_id=asked.id).state == "done"
+
+
+def test_a_rollback_that_cannot_be_fails_with_its_reason_and_the_rest_goes_on(line):
+    line.submit(one=WORDS)
+    line.run()
+    line.submit(one="something else altogether")
+    line.run()
+    with line.catalog.write() as connection:
+        connection.execute(sa.delete(versions).where(versions.c.state == "superseded"))
+    asked = ledger.open_rollback(line.catalog, generation_id=line.collection.generation.id, version=1, now=time.time())
+    line.submit(two=WORDS)
+    line.run()
+
+    where = {"tenant": ACME, "generation_id": line.collection.generation.id}
+    failed = ledger.get_rollback(line.catalog, **where, rollback_id=asked.id)
+    assert failed.state == "failed"
+    assert "is not in the catalog any more" in failed.error
+    assert set(line.found()) == {"one", "two"}
