@@ -84,6 +84,12 @@ class Installation:
         assert result.exit_code == code, result.output
         return json.loads(result.stdout)
 
+    def doctor_fails(self, *words: str) -> str:
+        """Run `penstock doctor` where it cannot do what it is asked; return what it says."""
+        result = CliRunner().invoke(app, ["doctor", "--data-dir", str(self.folder), *words])
+        assert result.exit_code == 1
+        return str(result.exception)
+
     def current(self, tenant: str = "default") -> Manifest:
         with self.catalog.read() as connection:
             wanted = sa.select(generations.c.manifest).where(generations.c.tenant_id == tenant)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .exits import ExitCode
+from .exits import ExitCode, UsageError
 from .options import Config, DataDir, Json
 from .output import console, count, plain, print_json, size
 
@@ -27,6 +27,12 @@ if TYPE_CHECKING:
 
 STYLES = {"error": "red", "warning": "yellow", "note": "dim"}
 
+UNKNOWN = (
+    "[dim]Not known any more: tags, jobs, failed documents, documents that were accepted and not indexed yet, "
+    "collections that never published, and the admin key (`penstock up` makes one). `penstock doctor` looks at the "
+    "files next.[/]"
+)
+
 OneTenant = Annotated[str | None, typer.Option("--tenant", help="Look at this tenant only; default: at all.")]
 Rows = Annotated[
     int, typer.Option("--rows", min=0, help="How many rows of each graph to look for by their own vector; 0: all.")
@@ -36,6 +42,10 @@ Rows = Annotated[
 def doctor(
     repair: Annotated[
         bool, typer.Option("--repair", help="Mend what can be mended safely, and say what was done.")
+    ] = False,
+    rebuild_catalog: Annotated[
+        bool,
+        typer.Option("--rebuild-catalog", help="Make an empty catalog again from the objects alone, and do no more."),
     ] = False,
     tenant: OneTenant = None,
     rows: Rows = 1_000,
@@ -52,6 +62,11 @@ def doctor(
     from penstock.settings.sources import load
 
     settings = load(config, {"data_dir": data_dir})
+    if rebuild_catalog:
+        if repair or tenant:
+            raise UsageError("--rebuild-catalog makes the whole catalog: leave out --repair and --tenant")
+        _rebuild(settings, as_json=as_json)
+        return
     with opened_catalog(settings) as catalog, _progress(shown=not as_json) as progress:
         objects = wiring.open_objects(settings)
         found = _examined(catalog, objects, progress, tenant=tenant, rows=rows)
@@ -65,6 +80,30 @@ def doctor(
         _show(found)
         _show_repairs(repairs, left)
     if not left.clean:
+        raise typer.Exit(ExitCode.FINDINGS)
+
+
+def _rebuild(settings: "Settings", *, as_json: bool) -> None:
+    from penstock.settings import wiring
+    from penstock.storage.catalog.migrations import migrate
+    from penstock.storage.inspection.findings import is_clean
+    from penstock.storage.inspection.rebuilding import rebuild_catalog
+
+    catalog = wiring.open_catalog(settings)
+    try:
+        migrate(catalog)
+        made = rebuild_catalog(catalog, wiring.open_objects(settings), now=time.time())
+    finally:
+        catalog.dispose()
+    if as_json:
+        print_json({"rebuilt": made.counts(), "findings": _described(made.findings)})
+    else:
+        for finding in made.findings:
+            _show_finding(finding)
+        counts = (count(number, name.removesuffix("s")) for name, number in made.counts().items())
+        console().print(f"[green]the catalog was made again:[/] {', '.join(counts)}")
+        console().print(UNKNOWN)
+    if not is_clean(made.findings):
         raise typer.Exit(ExitCode.FINDINGS)
 
 

@@ -1,0 +1,84 @@
+"""The versions of generations as the object store alone tells them: which manifests there are, and which follow which.
+
+A manifest that a writer stored and never published looks like one that was published. Of two for one version the one of
+the later writer counts; the others are nobody's.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from .. import paths
+from ..errors import Damaged, Unsupported
+from ..ids import GenerationId, TenantId
+from ..manifests import Manifest, read_manifest
+from ..objects import ObjectStore
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """The newest version whose files are all there, and those before it as far as they are, each with its name.
+
+    ``unreadable``: manifests that are damaged, and newer versions that lack files. ``last_epoch``: of any writer here.
+    """
+
+    generation_id: GenerationId
+    versions: Sequence[tuple[str, Manifest]]
+    unreadable: Sequence[str]
+    first_at: float
+    last_epoch: int
+
+    @property
+    def newest(self) -> Manifest:
+        return self.versions[0][1]
+
+
+def find_tenants(objects: ObjectStore) -> list[TenantId]:
+    """Return the tenants that have objects, by name."""
+    return sorted({TenantId(info.name.split("/")[1]) for info in objects.list("tenants/")})
+
+
+def find_lineages(objects: ObjectStore, tenant: TenantId) -> Iterator[Lineage | Sequence[str]]:
+    """Yield the lineage of each generation of the tenant; where none can be served, the names of its manifests."""
+    sizes = {info.name: info.size_bytes for info in objects.list(paths.generations_prefix(tenant))}
+    names: dict[GenerationId, list[str]] = {}
+    for name in sizes:
+        if paths.manifest_version(name) is not None:
+            names.setdefault(paths.generation_of(name), []).append(name)
+    for generation_id in sorted(names):
+        yield _lineage(objects, generation_id, sorted(names[generation_id]), sizes=sizes) or names[generation_id]
+
+
+def _lineage(
+    objects: ObjectStore, generation_id: GenerationId, names: Sequence[str], *, sizes: dict[str, int]
+) -> Lineage | None:
+    found: dict[str, Manifest] = {}
+    unreadable: list[str] = []
+    for name in names:
+        try:
+            found[name] = read_manifest(objects, name)
+        except (Damaged, Unsupported):
+            unreadable.append(name)
+    ranked = sorted(found, key=lambda name: (found[name].version, found[name].writer_epoch, found[name].created_at))
+    while ranked and not _is_whole(found[ranked[-1]], sizes):
+        unreadable.append(ranked.pop())
+    if not ranked:
+        return None
+    return Lineage(
+        generation_id,
+        versions=list(_chain(found, ranked[-1], sizes)),
+        unreadable=sorted(unreadable),
+        first_at=min(manifest.created_at for manifest in found.values()),
+        last_epoch=max(manifest.writer_epoch for manifest in found.values()),
+    )
+
+
+def _chain(found: dict[str, Manifest], newest: str, sizes: dict[str, int]) -> Iterator[tuple[str, Manifest]]:
+    name: str | None = newest
+    while name is not None and name in found and _is_whole(found[name], sizes):
+        yield name, found[name]
+        name = found[name].parent
+
+
+def _is_whole(manifest: Manifest, sizes: dict[str, int]) -> bool:
+    """Say whether all files are there with their sizes; their bytes are for an examination."""
+    return all(sizes.get(file.name) == file.size_bytes for entry in manifest.segments for file in entry.all_files)
