@@ -18,6 +18,7 @@ from ..catalog.tables import generations, manifests, tags
 from ..commits import advance, read_standing
 from ..errors import Conflict, Fenced, StorageError, Unavailable
 from ..failpoints import hit
+from ..grace import check_not_collected
 from ..ids import GenerationId, ManifestVersion, TenantId
 from ..leases import acquire_lease, release_lease, renew_lease
 from ..manifests import Manifest, check_invariants, name_of
@@ -167,7 +168,7 @@ class Repairer:
         with self._catalog.write("repair") as connection:
             name = name_of(manifest, manifest.to_json())
             advance(connection, standing, name=name, manifest=manifest, origin=Origin("repair"))
-            self._check_not_collected(manifest, name)
+            check_not_collected(self._objects, [name, *sorted(manifest.file_names)])
             restart(connection, restarts, now=self._clock())
         yield self._told(found, _words(manifest, salvaged, mended, restarts))
 
@@ -185,11 +186,6 @@ class Repairer:
         now = self._clock()
         if not renew_lease(self._catalog, shard=shard, owner=self._owner, epoch=epoch, ttl_s=LEASE_S, now=now):
             raise Fenced(f"another writer took shard {shard} over: run the repair again")
-
-    def _check_not_collected(self, manifest: Manifest, name: str) -> None:
-        names = [name, *(file.name for entry in manifest.segments for file in entry.all_files)]
-        if gone := [one for one in names if not self._objects.exists(one)]:
-            raise Fenced(f"{gone[0]} was collected meanwhile: run the repair again")
 
     def _rebuild(self, found: ExaminedGeneration, segment_id: str) -> Repair:
         details = {"segments": [segment_id], "afresh": True}
