@@ -15,3 +15,5 @@ MAX_SOURCE_BYTES = 2_048  # PostgreSQL indexes no more than 2,704 bytes per row
 MAX_FILENAME_CHARACTERS = 4_096  # at least those of a source, from which it may be taken
 MAX_MEDIA_TYPE_CHARACTERS = 255
 MAX_TITLE_CHARACTERS = 4_096
+
+MAX_REMOVED_AT_ONCE = 10_000  # ids or sources that one request names; a filter may accept more

@@ -23,6 +23,7 @@ from penstock.storage.errors import (
     Unavailable,
 )
 from penstock.storage.intake import SubmittedDocument
+from penstock.storage.limits import MAX_REMOVED_AT_ONCE
 
 from .errors import InvalidRequest
 
@@ -110,6 +111,27 @@ class SubmitRequest(Request):
     collection: str
     documents: list[DocumentRequest] = Field(min_length=1)
     job_id: str | None = None
+
+
+class DeleteRequest(Request):
+    """The keyword arguments of `penstock.delete`: exactly one of ``ids``, ``sources`` and ``filter``."""
+
+    tenant: str
+    collection: str
+    ids: list[str] | None = Field(default=None, min_length=1, max_length=MAX_REMOVED_AT_ONCE)
+    sources: list[str] | None = Field(default=None, min_length=1, max_length=MAX_REMOVED_AT_ONCE)
+    filter: Any = None
+    min_token: str | None = None
+    timeout_s: float = Field(default=5.0, ge=0.0, le=30.0)
+    dry_run: bool = False
+
+
+def delete_request(values: dict[str, Any]) -> DeleteRequest:
+    """Raises InvalidRequest, naming the field and quoting no value."""
+    try:
+        return DeleteRequest(**values)
+    except ValidationError as error:
+        raise _worded(error) from error
 
 
 def search_request(values: dict[str, Any]) -> SearchRequest:

@@ -11,6 +11,7 @@ MERGE = "penstock.merge"
 COLLECT = "penstock.collect"
 SEARCH = "penstock.search"
 SUBMIT = "penstock.submit"
+DELETE = "penstock.delete"
 
 MAINTENANCE_QUEUE = "maintenance"
 COLLECT_QUEUE = "collect"  # of its own: only so can beat tell whether a tick waits, whatever merges do
@@ -50,4 +51,5 @@ TASK_QUEUES = {  # penstock.index is missing: its queue depends on the shard
     COLLECT: COLLECT_QUEUE,
     SEARCH: SEARCH_QUEUE,
     SUBMIT: SEARCH_QUEUE,
+    DELETE: SEARCH_QUEUE,
 }

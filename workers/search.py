@@ -1,4 +1,4 @@
-"""The search role: queries and submissions that come over the queue, answered over it. It publishes nothing.
+"""The search role: queries, submissions and deletions that come over the queue, answered over it. It publishes nothing.
 
 The only role whose answers are kept for their askers, for a minute, in Redis. Messages carry text here, so this role
 sends no task events and answers no remote control.
@@ -14,6 +14,7 @@ from typing import Any
 from penstock.pipeline.errors import EmbeddingError
 from penstock.pipeline.filters import parse_filter
 from penstock.pipeline.references import chosen_reference
+from penstock.pipeline.removal import delete_documents
 from penstock.pipeline.retrieval import Retrieval, retrieve
 from penstock.settings import wiring
 from penstock.settings.logs import log_failure
@@ -29,7 +30,15 @@ from . import routes
 from .components import Components
 from .errors import InvalidRequest
 from .liveness import Liveness
-from .requests import SearchRequest, SubmitRequest, refusal, search_request, submit_request
+from .requests import (
+    DeleteRequest,
+    SearchRequest,
+    SubmitRequest,
+    delete_request,
+    refusal,
+    search_request,
+    submit_request,
+)
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +70,7 @@ class Searcher:
         self._components.close()
 
     def tasks(self) -> Mapping[str, Callable[..., Any]]:
-        return {routes.SEARCH: self.search, routes.SUBMIT: self.submit}
+        return {routes.SEARCH: self.search, routes.SUBMIT: self.submit, routes.DELETE: self.delete}
 
     def search(self, **values: Any) -> dict[str, Any]:
         """Return ``hits``, ``version``, ``token`` and ``took_ms``, or ``error``. See `requests.SearchRequest`."""
@@ -73,6 +82,13 @@ class Searcher:
         A message that is delivered twice is harmless: what was accepted before is unchanged then.
         """
         return _answered(lambda: self._submit(submit_request(values)))
+
+    def delete(self, **values: Any) -> dict[str, Any]:
+        """Return what was logged, or ``error``. See `requests.DeleteRequest`.
+
+        A message that is delivered twice is harmless: what leaves already is counted as deleted then.
+        """
+        return _answered(lambda: self._delete(delete_request(values)))
 
     def _search(self, asked: SearchRequest) -> dict[str, Any]:
         began = time.perf_counter()
@@ -118,6 +134,30 @@ class Searcher:
             "accepted": accepted.accepted,
             "replaced": accepted.replaced,
             "unchanged": accepted.unchanged,
+        }
+
+    def _delete(self, asked: DeleteRequest) -> dict[str, Any]:
+        components = self._components
+        collection = self._collection(asked.tenant, asked.collection)
+        done = delete_documents(
+            components.catalog,
+            self._snapshots,
+            collection,
+            document_ids=asked.ids,
+            sources=asked.sources,
+            filter=None if asked.filter is None else parse_filter(asked.filter),
+            min_version=_wanted_version(asked.min_token, collection),
+            timeout_s=asked.timeout_s,
+            dry_run=asked.dry_run,
+            now=components.clock(),
+        )
+        if done.job_id is not None:
+            components.notices.work_ready()
+        return {
+            "job_id": done.job_id,
+            "deleted": done.deleted,
+            "already_deleted": done.already_deleted,
+            "not_found": done.not_found,
         }
 
     def _collection(self, tenant: str, name: str) -> CollectionInfo:

@@ -6,7 +6,21 @@ from typing import Annotated
 
 import typer
 
-from . import collections, config, doctor, documents, index, ingest, jobs, processes, search, snapshots, status, tenants
+from . import (
+    changes,
+    collections,
+    config,
+    doctor,
+    documents,
+    index,
+    ingest,
+    jobs,
+    processes,
+    search,
+    snapshots,
+    status,
+    tenants,
+)
 from .exits import EPILOG
 from .options import Config
 
@@ -47,5 +61,8 @@ app.command("ingest")(ingest.ingest)
 app.command("search")(search.search)
 app.command("status")(status.status)
 app.command("doctor")(doctor.doctor)
+documents.app.command("delete")(changes.delete)
+documents.app.command("update")(changes.update)
+app.add_typer(changes.chunks)
 for group in (collections, documents, index, jobs, snapshots, tenants, config):
     app.add_typer(group.app)

@@ -1,6 +1,7 @@
 """Reads what a person types for a structured value. Says what to write instead, in the words of the option."""
 
 import json
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from .exits import UsageError
@@ -12,8 +13,10 @@ if TYPE_CHECKING:
 Word = TypeVar("Word", bound=str)
 
 
-def parse_metadata(given: list[str]) -> dict[str, Any]:
+def parse_metadata(given: list[str], *, nulls: bool = False) -> dict[str, Any]:
     """Return the fields of ``key=value`` words, whose values are JSON where they can be, and of JSON objects.
+
+    ``nulls``: ``key=null`` means null, which takes a field away, and not the word.
 
     Raises:
         UsageError: a word is neither.
@@ -29,8 +32,39 @@ def parse_metadata(given: list[str]) -> dict[str, Any]:
         key, equals, value = word.partition("=")
         if not equals or not key.strip():
             raise UsageError(f"--metadata {word}: write key=value, or a JSON object")
-        fields[key.strip()] = _value(value)
+        fields[key.strip()] = None if nulls and value == "null" else _value(value)
     return fields
+
+
+def parse_object(option: str, given: str) -> dict[str, Any]:
+    """Return a JSON object. Raises UsageError."""
+    try:
+        value = json.loads(given)
+    except ValueError as error:
+        raise UsageError(f"{option} {given}: not a JSON object: {error}") from error
+    if not isinstance(value, dict):
+        raise UsageError(f'{option} {given}: not a JSON object; write one such as {{"lang": "en"}}')
+    return value
+
+
+def parse_moment(option: str, given: str) -> float:
+    """Return seconds since 1970 of a number, or of a date or time in ISO 8601, which is UTC unless it says otherwise.
+
+    Raises:
+        UsageError: it is neither.
+    """
+    try:
+        return float(given)
+    except ValueError:
+        pass
+    try:
+        moment = datetime.fromisoformat(given)
+    except ValueError as error:
+        raise UsageError(
+            f"{option} {given}: write a date or time in ISO 8601, such as 2026-03-01 or 2026-03-01T12:00:00+01:00, "
+            "or seconds since 1970"
+        ) from error
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def parse_chunking(given: str | None) -> "Chunking | None":

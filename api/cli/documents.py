@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from penstock.client import Penstock
     from penstock.client.wire import Document
 
-app = typer.Typer(name="documents", help="List and show documents.", no_args_is_help=True)
+app = typer.Typer(name="documents", help="List, show, change and delete documents.", no_args_is_help=True)
 
 
 @app.command("list")
@@ -21,7 +21,10 @@ def list_(
     collection: Collection = "default",
     only: Annotated[
         str | None,
-        typer.Option("--state", help="queued, chunking, embedding, indexing, indexed, failed, cancelled, superseded."),
+        typer.Option(
+            "--state",
+            help="queued, chunking, embedding, indexing, indexed, failed, cancelled, deleting; gone: deleted, expired.",
+        ),
     ] = None,
     after: Annotated[str | None, typer.Option("--after", help="Id of the last document of the page before.")] = None,
     limit: Limit = 100,
@@ -66,11 +69,11 @@ def show(
 ) -> None:
     """Show one document."""
     with connect(url, key, tenant) as client:
-        found = _found(client, collection, document)
+        found = found_document(client, collection, document)
     print_json(found) if as_json else _show(found)
 
 
-def _found(client: "Penstock", collection: str, named: str) -> "Document":
+def found_document(client: "Penstock", collection: str, named: str) -> "Document":
     """Return the document of this source; where there is none, of this id."""
     from penstock.client import Invalid, NotFound
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 EVERY_S = 0.4
 LINE_EVERY_S = 5.0
 RATE_WINDOW_S = 30.0  # a batch on a busy machine may take most of it
-FINAL = ("indexed", "failed", "cancelled", "superseded")
+FINAL = ("indexed", "failed", "cancelled", "superseded", "deleted", "trimmed", "expired")
 BEFORE_CHUNKED = ("queued", "chunking")
 
 
@@ -96,6 +96,7 @@ def follow(
     notes: "Console",
     timeout_s: float | None = None,
     on_progress: "Callable[[list[Job]], None]" = lambda _: None,
+    doing: str = "indexing",
 ) -> "list[Job]":
     """Return the jobs once none is running. ``on_progress`` is told how far they are whenever that was asked.
 
@@ -105,7 +106,7 @@ def follow(
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     jobs = {job_id: client.job(job_id) for job_id in job_ids}
     speed = Speed()
-    with _display(notes) as show:
+    with _display(notes, doing) as show:
         while True:
             progress = Progress.of(list(jobs.values()))
             speed.see(progress)
@@ -121,16 +122,16 @@ def follow(
 
 
 @contextmanager
-def _display(notes: "Console") -> Iterator[Callable[[Progress, Speed], None]]:
+def _display(notes: "Console", doing: str) -> Iterator[Callable[[Progress, Speed], None]]:
     if not notes.is_terminal:
-        yield _lines(notes)
+        yield _lines(notes, doing)
         return
     from rich.progress import BarColumn, TextColumn
     from rich.progress import Progress as Bars
 
     columns = (BarColumn(bar_width=20), TextColumn("{task.fields[said]}"))
     with Bars(*columns, console=notes, refresh_per_second=8) as bars:
-        task = bars.add_task("indexing", total=None, said="")
+        task = bars.add_task(doing, total=None, said="")
 
         def show(progress: Progress, speed: Speed) -> None:
             bars.update(task, total=progress.documents or None, completed=progress.finished, said=said(progress, speed))
@@ -138,14 +139,14 @@ def _display(notes: "Console") -> Iterator[Callable[[Progress, Speed], None]]:
         yield show
 
 
-def _lines(notes: "Console") -> Callable[[Progress, Speed], None]:
+def _lines(notes: "Console", doing: str) -> Callable[[Progress, Speed], None]:
     last: list[Any] = [time.monotonic(), ""]
 
     def show(progress: Progress, speed: Speed) -> None:
         finished = progress.finished == progress.documents
         sentence = said(progress, speed)
         if (finished or time.monotonic() - last[0] >= LINE_EVERY_S) and sentence != last[1]:
-            notes.print(f"indexing: {sentence}")
+            notes.print(f"{doing}: {sentence}")
             last[:] = [time.monotonic(), sentence]
 
     return show
@@ -153,6 +154,9 @@ def _lines(notes: "Console") -> Callable[[Progress, Speed], None]:
 
 def said(progress: Progress, speed: Speed) -> str:
     """Return the numbers beside the bar."""
+    if not progress.chunks_total and not progress.unchunked:  # documents that leave have none to count
+        left = f"{progress.finished:,}/{count(progress.documents, 'document')}"
+        return f"{left}  [red]{progress.failed:,} failed[/]" if progress.failed else left
     parts = [
         f"{progress.finished:,}/{count(progress.documents, 'document')}",
         count(progress.chunks_embedded, "chunk"),

@@ -13,7 +13,15 @@ if TYPE_CHECKING:
 
 PIPE_WIDTH = 120  # a pipe has no width of its own
 
-STATE_STYLES = {"indexed": "green", "done": "green", "failed": "red", "cancelled": "yellow", "running": "cyan"}
+STATE_STYLES = {
+    "indexed": "green",
+    "done": "green",
+    "deleted": "green",
+    "trimmed": "green",
+    "failed": "red",
+    "cancelled": "yellow",
+    "running": "cyan",
+}
 
 
 def console(*, stderr: bool = False) -> "Console":

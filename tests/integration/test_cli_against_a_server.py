@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 
 from penstock.api.cli.application import app
 from penstock.api.cli.exits import report
+from penstock.client.wire import Hit
 from penstock.workers.liveness import Liveness
 from penstock.workers.search import Searcher
 
@@ -210,3 +212,109 @@ def test_status_lists_collections_of_every_tenant(penstock, folder):
     assert ("other", "theirs") in {(one["tenant"], one["name"]) for one in status["collections"]}
     assert "theirs" in penstock("status").stdout
     assert "theirs" in penstock("status", "--watch").stdout  # into a pipe: once
+
+
+def indexed_meanwhile(service: Service) -> threading.Thread:
+    """Publish what the next command logs, while it waits."""
+
+    def work() -> None:
+        with service.penstock() as client:
+            while not any(job.state == "running" for job in client.jobs().data):
+                time.sleep(0.01)
+        service.index()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    return thread
+
+
+def searched(service: Service, collection: str, **options) -> list[Hit]:
+    """Search what was published last."""
+    with service.penstock() as client:
+        return client.search(collection, "note", min_token=client.collection(collection).token, **options).hits
+
+
+def test_documents_are_deleted_by_source_id_and_filter(penstock, service, folder):
+    penstock("ingest", str(folder), "-c", "leaving", "-m", "kind=note", "--no-wait")
+    service.index()
+    listed = json.loads(penstock("documents", "list", "-c", "leaving", "--json").stdout)["data"]
+    ids = {one["source"]: one["id"] for one in listed}
+
+    dry = penstock("documents", "delete", "notes/0.txt", "-c", "leaving", "--dry-run")
+    assert "1 document of 'leaving'" in dry.stdout
+    assert ids["notes/0.txt"] in dry.stdout
+    named = ("notes/0.txt", ids["notes/1.txt"], "nothing.txt")
+    thread = indexed_meanwhile(service)
+    ended = penstock("documents", "delete", *named, "-c", "leaving", "--yes", "--wait", code=3)
+    thread.join()
+    assert "1 not found: nothing.txt" in ended.stdout
+    assert "2 documents of 'leaving' deleted" in ended.stdout
+
+    ended = penstock("documents", "delete", "--filter", "kind=note", "-c", "leaving", "--yes", "--json")
+    told = json.loads(ended.stdout)
+    assert (told["deleted"], told["not_found"], told["jobs"][0]["state"]) == (2, 0, "running")
+    service.index()
+    again = penstock("documents", "delete", "notes/0.txt", "-c", "leaving", "--yes")
+    assert "0 documents, 1 deleted already of 'leaving'" in again.stdout
+    assert json.loads(penstock("documents", "list", "-c", "leaving", "--json").stdout)["data"] == []
+    gone = json.loads(penstock("documents", "list", "-c", "leaving", "--state", "deleted", "--json").stdout)["data"]
+    assert len(gone) == 4
+
+
+def test_a_deletion_asks_before_it_does_anything(penstock, service, folder, monkeypatch):
+    penstock("ingest", str(folder), "-c", "asking", "--no-wait")
+    service.index()
+    ended = CliRunner().invoke(app, ["documents", "delete", "notes/0.txt", "-c", "asking"], input="n\n")
+    assert ended.exit_code == 1
+    assert "Delete 1 document of 'asking'?" in ended.output
+    for words, said in (
+        (("delete", "notes/0.txt", "--json"), "add --yes"),
+        (("delete",), "name documents"),
+        (("delete", "a", "--filter", "b=c"), "not both"),
+        (("update", "a"), "nothing to change"),
+        (("update", "a", "--expires-at", "soon"), "ISO 8601"),
+        (("update", "a", "--replace-metadata", "[1]"), "not a JSON object"),
+    ):
+        assert said in penstock("documents", *words, "-c", "asking", code=2).stderr
+    bad = penstock("documents", "delete", "--filter", '{"type": "near"}', "-c", "asking", code=2)
+    assert "unknown operator" in bad.stderr
+    listed = json.loads(penstock("documents", "list", "-c", "asking", "--json").stdout)["data"]
+    assert {one["state"] for one in listed} == {"indexed"}
+
+
+def test_a_document_is_described_anew_and_its_chunks_are_deleted(penstock, service, folder):
+    penstock("ingest", str(folder), "-c", "saying", "--no-wait")
+    service.index()
+    thread = indexed_meanwhile(service)
+    words = (
+        "notes/0.txt",
+        "-c",
+        "saying",
+        "-m",
+        "year=2026",
+        "--title",
+        "Zero",
+        "--expires-at",
+        "2100-01-01",
+        "--wait",
+    )
+    ended = penstock("documents", "update", *words)
+    thread.join()
+    assert "notes/0.txt, version 2, updated" in ended.stdout
+    shown = json.loads(penstock("documents", "show", "notes/0.txt", "-c", "saying", "--json").stdout)
+    assert (shown["title"], shown["metadata"], shown["expires_at"]) == ("Zero", {"year": 2026}, 4102444800.0)
+    (hit,) = searched(service, "saying", filter="year=2026")
+    assert hit.document.source == "notes/0.txt"
+    penstock("documents", "update", "notes/0.txt", "-c", "saying", "-m", "year=null", "--expires-at", "")
+    service.index()
+    shown = json.loads(penstock("documents", "show", "notes/0.txt", "-c", "saying", "--json").stdout)
+    assert (shown["metadata"], shown["expires_at"]) == ({}, None)
+    same = penstock("documents", "update", "notes/0.txt", "-c", "saying", "-m", "x=null")
+    assert "says all that already" in same.stdout
+
+    hit = searched(service, "saying")[0]
+    told = penstock("chunks", "delete", str(hit.chunk_id), "9999", "-c", "saying", "--yes", code=3).stdout
+    assert "1 chunk not found" in told
+    assert "will be deleted; see how far: penstock jobs show job_" in told
+    service.index()
+    assert hit.text not in [one.text for one in searched(service, "saying")]

@@ -66,6 +66,23 @@ def test_what_is_submitted_is_committed_when_the_answer_comes_and_twice_is_harml
     assert get_job(searcher._components.catalog, tenant=ACME, job_id=first["job_id"]).documents == {"queued": 1}
 
 
+def test_what_is_deleted_is_logged_when_the_answer_comes_and_twice_is_harmless(searcher):
+    searcher.submit(**ADDRESS, documents=[{"source": "a", "text": "some text"}])
+    dry = searcher.delete(**ADDRESS, sources=["a", "b"], dry_run=True)
+    assert dry == {"job_id": None, "deleted": 1, "already_deleted": 0, "not_found": 1}
+    first = searcher.delete(**ADDRESS, sources=["a", "b"])
+    second = searcher.delete(**ADDRESS, sources=["a"])
+
+    assert (first["deleted"], first["not_found"]) == (1, 1)
+    assert (second["deleted"], second["already_deleted"]) == (0, 1)
+    assert get_job(searcher._components.catalog, tenant=ACME, job_id=first["job_id"]).documents == {"deleting": 1}
+    assert searcher.delete(**ADDRESS, filter="year=2024")["deleted"] == 0
+    for asked, code in (({}, "invalid_query"), ({"filter": "a"}, "invalid_filter"), ({"ids": []}, "invalid_request")):
+        assert searcher.delete(**ADDRESS, **asked)["error"]["code"] == code
+    others = searcher.delete(tenant="other", collection="docs", sources=["a"])
+    assert others["error"]["code"] == "not_found"
+
+
 def test_a_submission_can_go_on_with_a_job(searcher):
     first = searcher.submit(**ADDRESS, documents=[{"source": "a", "text": "some text"}])
     second = searcher.submit(**ADDRESS, documents=[{"source": "b", "text": "more"}], job_id=first["job_id"])

@@ -43,6 +43,7 @@ OF_THE_CODE = {
     "one document, seconds of parsing": int(SETTINGS.limits.parse_timeout_s),
     "one submission, bytes": SETTINGS.limits.max_submission_bytes,
     "one submission, documents": SETTINGS.limits.max_documents_per_submission,
+    "documents or chunks that one deletion names (a filter may accept more)": limits.MAX_REMOVED_AT_ONCE,
     "one request that is no submission, bytes": bodies.SMALL_BODY_BYTES,
 }
 
@@ -76,6 +77,9 @@ def test_the_wire_refuses_what_storage_would_refuse():
     assert most(wire.DocumentFields, "filename") == limits.MAX_FILENAME_CHARACTERS
     assert most(wire.DocumentFields, "title") == limits.MAX_TITLE_CHARACTERS
     assert most(wire.DocumentFields, "media_type") == limits.MAX_MEDIA_TYPE_CHARACTERS
+    assert most(wire.DocumentUpdate, "title") == limits.MAX_TITLE_CHARACTERS
+    assert most(wire.ChunkDeletion, "chunk_ids") == wire.MAX_REMOVED_AT_ONCE == limits.MAX_REMOVED_AT_ONCE
+    assert most(wire.Deletion, "ids") == most(wire.Deletion, "sources") == limits.MAX_REMOVED_AT_ONCE
     assert most(wire.SearchQuery, "query") == limits.MAX_QUERY_CHARACTERS
     assert next(rule.le for rule in wire.SearchQuery.model_fields["ef"].metadata if hasattr(rule, "le")) == (
         limits.MAX_EF

@@ -1,0 +1,240 @@
+"""`penstock documents delete` and `update`, `penstock chunks delete`: what leaves, and what says something else now."""
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .connection import connect
+from .exits import ExitCode, UsageError
+from .options import Collection, Json, Key, Tenant, Url, Yes
+from .output import console, count, plain, print_json, table
+
+if TYPE_CHECKING:
+    from penstock.client import Penstock
+    from penstock.client.wire import Deleted, Job
+
+DOCUMENT_ID = re.compile(r"doc_[0-9a-f]{26}")
+Wait = Annotated[bool, typer.Option("--wait", help="Wait until searches have heard of it, with a progress bar.")]
+Timeout = Annotated[float | None, typer.Option("--timeout", min=0.0, help="Seconds to wait at most; then exit 5.")]
+
+chunks = typer.Typer(name="chunks", help="Delete chunks.", no_args_is_help=True)
+
+
+def delete(
+    documents: Annotated[
+        list[str] | None,
+        typer.Argument(help="Ids or sources, as `penstock documents list` shows them.", show_default=False),
+    ] = None,
+    chosen: Annotated[
+        str | None,
+        typer.Option("--filter", help="Delete the documents that it accepts now: 'year<2020,lang=en', or JSON."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
+    yes: Yes = False,
+    wait: Wait = False,
+    timeout: Timeout = None,
+    collection: Collection = "default",
+    url: Url = None,
+    key: Key = None,
+    tenant: Tenant = "default",
+    as_json: Json = False,
+) -> None:
+    """Delete documents. What arrives after a filter was read is not deleted by it."""
+    if (chosen is None) == (not documents):
+        raise UsageError("name documents by id or source, or choose them with --filter, and not both")
+    if as_json and not (yes or dry_run):
+        raise UsageError("--json asks nobody: add --yes to delete the documents, or --dry-run to see which")
+    with connect(url, key, tenant) as client:
+        ways = _ways(client, collection, documents or [], chosen)
+        found = _asked(client, collection, ways, dry_run=True)
+        if not as_json:
+            _show_found(found, collection)
+        if not dry_run and found["deleted"]:
+            if not yes:
+                typer.confirm(f"Delete {count(found['deleted'], 'document')} of {collection!r}?", abort=True)
+            found |= _asked(client, collection, ways, dry_run=False)
+            found["jobs"] = _followed(client, found["jobs"], wait=wait, timeout_s=timeout, doing="deleting")
+    if as_json:
+        print_json(_as_plain(found))
+    elif not dry_run and found["deleted"]:
+        _show_done(found["jobs"], f"{count(found['deleted'], 'document')} of {collection!r}", wait=wait)
+    _leave(found["jobs"], not_found=found["not_found"])
+
+
+def update(
+    document: Annotated[
+        str,
+        typer.Argument(help="Id or source, as `penstock documents list` shows them.", show_default=False),
+    ],
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metadata", "-m", help="key=value or a JSON object, merged; null takes a field away. Repeatable."
+        ),
+    ] = None,
+    replace: Annotated[
+        str | None, typer.Option("--replace-metadata", help="JSON object that replaces all metadata.")
+    ] = None,
+    title: Annotated[str | None, typer.Option("--title", help="New title; '' for none.")] = None,
+    event_time: Annotated[
+        str | None, typer.Option("--event-time", help="ISO 8601 or seconds since 1970; '' for none.")
+    ] = None,
+    expires_at: Annotated[
+        str | None, typer.Option("--expires-at", help="ISO 8601 or seconds since 1970; '' for never.")
+    ] = None,
+    wait: Wait = False,
+    timeout: Timeout = None,
+    collection: Collection = "default",
+    url: Url = None,
+    key: Key = None,
+    tenant: Tenant = "default",
+    as_json: Json = False,
+) -> None:
+    """Change what a document says, but not its text. Nothing is embedded again; its chunks get new ids."""
+    from .arguments import parse_metadata, parse_moment, parse_object
+    from .documents import found_document
+
+    changes: dict[str, Any] = {}
+    if metadata:
+        changes["metadata"] = parse_metadata(metadata, nulls=True)
+    if replace is not None:
+        changes["replace_metadata"] = parse_object("--replace-metadata", replace)
+    if title is not None:
+        changes["title"] = title or None
+    for name, option, given in (
+        ("event_time", "--event-time", event_time),
+        ("expires_at", "--expires-at", expires_at),
+    ):
+        if given is not None:
+            changes[name] = parse_moment(option, given) if given else None
+    if not changes:
+        raise UsageError(
+            "nothing to change: give --metadata, --replace-metadata, --title, --event-time or --expires-at"
+        )
+    with connect(url, key, tenant) as client:
+        one = found_document(client, collection, document)
+        done = client.update_document(collection, one.id, **changes)
+        (job,) = _followed(client, [done.job], wait=wait and done.changed, timeout_s=timeout, doing="updating")
+    if as_json:
+        print_json(done.model_dump(mode="json") | {"job": job.model_dump(mode="json")})
+    elif not done.changed:
+        console().print(f"nothing to do: {plain(one.source)} says all that already")
+    else:
+        _show_done([job], f"{plain(one.source)}, version {done.version},", wait=wait, doing="updated")
+    _leave([job])
+
+
+@chunks.command("delete")
+def delete_chunks(
+    chunk_ids: Annotated[list[int], typer.Argument(help="Ids, as `penstock search --json` shows them.", min=0)],
+    yes: Yes = False,
+    wait: Wait = False,
+    timeout: Timeout = None,
+    collection: Collection = "default",
+    url: Url = None,
+    key: Key = None,
+    tenant: Tenant = "default",
+    as_json: Json = False,
+) -> None:
+    """Delete chunks; their documents stay. A new version of a document brings all its chunks again."""
+    if as_json and not yes:
+        raise UsageError("--json asks nobody: add --yes to delete the chunks")
+    with connect(url, key, tenant) as client:
+        if not yes:
+            typer.confirm(f"Delete {count(len(set(chunk_ids)), 'chunk')} of {collection!r}?", abort=True)
+        done = client.delete_chunks(collection, chunk_ids)
+        (job,) = _followed(client, [done.job], wait=wait, timeout_s=timeout, doing="deleting")
+    if as_json:
+        print_json(done.model_dump(mode="json") | {"job": job.model_dump(mode="json")})
+    else:
+        if done.not_found:
+            console().print(f"[yellow]{count(done.not_found, 'chunk')} not found[/]")
+        if done.deleted:
+            _show_done([job], f"{count(done.deleted, 'chunk')} of {collection!r}", wait=wait)
+    _leave([job], not_found=done.not_found)
+
+
+def _ways(client: "Penstock", collection: str, names: Sequence[str], chosen: str | None) -> list[dict[str, Any]]:
+    """Return the requests that say which documents: a name is a source, or an id where no source is called so."""
+    if chosen is not None:
+        return [{"filter": chosen}]
+    ids = [name for name in dict.fromkeys(names) if DOCUMENT_ID.fullmatch(name)]
+    if ids:
+        ids = [name for name in ids if not client.documents(collection, source=name, limit=1).data]
+    sources = [name for name in dict.fromkeys(names) if name not in set(ids)]
+    return [{way: some} for way, some in (("sources", sources), ("ids", ids)) if some]
+
+
+def _asked(client: "Penstock", collection: str, ways: Sequence[dict[str, Any]], *, dry_run: bool) -> dict[str, Any]:
+    answers: list[Deleted] = [client.delete_documents(collection, dry_run=dry_run, **way) for way in ways]
+    return {
+        "deleted": sum(one.deleted for one in answers),
+        "already_deleted": sum(one.already_deleted for one in answers),
+        "not_found": sum(one.not_found for one in answers),
+        "sample": [name for one in answers for name in one.sample],
+        "missing": [name for one in answers for name in one.missing],
+        "jobs": [one.job for one in answers if one.job is not None],
+    }
+
+
+def _followed(
+    client: "Penstock", jobs: "Sequence[Job]", *, wait: bool, timeout_s: float | None, doing: str
+) -> "list[Job]":
+    from penstock.client import Busy
+
+    from .following import follow
+    from .stopping import stopped_waiting
+
+    if not wait or not jobs:
+        return list(jobs)
+    seen = list(jobs)
+
+    def note(now: "list[Job]") -> None:
+        seen[:] = now
+
+    try:
+        notes = console(stderr=True)
+        return follow(client, [job.id for job in jobs], notes=notes, timeout_s=timeout_s, on_progress=note, doing=doing)
+    except (KeyboardInterrupt, Busy) as error:
+        raise stopped_waiting(next((job for job in seen if job.state == "running"), seen[0]), error) from error
+
+
+def _show_found(found: dict[str, Any], collection: str) -> None:
+    out = console()
+    if found["sample"]:
+        rows = table("document", "source")
+        for one in found["sample"]:
+            rows.add_row(one.id, plain(one.source))
+        out.print(rows)
+    parts = [count(found["deleted"], "document")]
+    if more := found["deleted"] - len(found["sample"]):
+        parts = [f"and {more:,} more: {parts[0]}"]
+    if found["already_deleted"]:
+        parts.append(f"{found['already_deleted']:,} deleted already")
+    out.print(f"{', '.join(parts)} of {collection!r}")
+    if found["missing"]:
+        names = ", ".join(plain(name) for name in found["missing"])
+        out.print(f"[yellow]{found['not_found']:,} not found[/]: {names}")
+
+
+def _show_done(jobs: "Sequence[Job]", what: str, *, wait: bool, doing: str = "deleted") -> None:
+    if wait:
+        failed = sum(job.failed for job in jobs)
+        told = f", [red]{failed:,} failed[/]" if failed else ""
+        console().print(f"{what} {doing}{told}")
+        return
+    for job in jobs:
+        console().print(f"{what} will be {doing}; see how far: penstock jobs show {job.id}")
+
+
+def _as_plain(found: dict[str, Any]) -> dict[str, Any]:
+    lists = {key: [one.model_dump(mode="json") for one in found[key]] for key in ("sample", "jobs")}
+    return {**found, **lists}
+
+
+def _leave(jobs: "Sequence[Job]", *, not_found: int = 0) -> None:
+    """Exit with 3 when something that was named is not there, or failed or was cancelled."""
+    if not_found or any(job.failed or job.state == "cancelled" for job in jobs):
+        raise typer.Exit(ExitCode.DOCUMENTS_FAILED)
