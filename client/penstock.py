@@ -2,17 +2,16 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import quote
 
 import httpx
-from pydantic import ValidationError
 
 from .errors import Busy, Invalid
 from .snapshots import Snapshots
-from .transport import LONGEST_POLL_S, Transport
+from .transport import LONGEST_POLL_S, Transport, worded
 from .uploads import Upload, form_part
 from .wire import (
     ChunkDeletion,
@@ -47,17 +46,6 @@ from .wire import (
     UploadForm,
     packed_vector,
 )
-
-
-@contextmanager
-def _worded() -> Iterator[None]:
-    """Refuse a request that the server would refuse, in the same words and before it is sent."""
-    try:
-        yield
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise Invalid(f"field {field!r}: {first['msg'].lower()}", code="invalid_request", param=field) from error
 
 
 class Penstock(Snapshots):
@@ -103,7 +91,7 @@ class Penstock(Snapshots):
 
     def create_tenant(self, name: str) -> Tenant:
         """Make a tenant, or return the one of that name."""
-        with _worded():
+        with worded():
             new = NewTenant(name=name)
         return self._transport.post("/v1/tenants", Tenant, body=new.model_dump())
 
@@ -123,7 +111,7 @@ class Penstock(Snapshots):
         quantization: Quantization | None = None,
     ) -> Collection:
         """Make a collection, or return the one of that name when it is configured so; else ``Conflict``."""
-        with _worded():
+        with worded():
             new = NewCollection(name=name, model=model, chunking=chunking, metric=metric, quantization=quantization)
         return self._transport.post(self._path("collections"), Collection, body=new.model_dump(exclude_none=True))
 
@@ -134,14 +122,14 @@ class Penstock(Snapshots):
 
     def submit(self, collection: str, documents: Sequence[NewDocument], *, job_id: str | None = None) -> Submitted:
         """Submit documents with their content in the request. All are accepted or none."""
-        with _worded():
+        with worded():
             submission = Submission(documents=list(documents), job_id=job_id)
         body = submission.model_dump(exclude_defaults=True)
         return self._transport.post(self._path("collections", collection, "documents"), Submitted, body=body)
 
     def upload(self, collection: str, files: Sequence[Upload], *, job_id: str | None = None) -> Submitted:
         """Submit files, read while they are sent. All are accepted or none."""
-        with _worded():
+        with worded():
             described = UploadForm(documents=[file.fields() for file in files])
         form = {"documents": described.model_dump_json(include={"documents"})}
         if job_id is not None:
@@ -153,7 +141,7 @@ class Penstock(Snapshots):
 
     def known(self, collection: str, hashes: Mapping[str, str]) -> set[str]:
         """Return the sources whose newest version has this ``content_hash``, is or will be indexed."""
-        with _worded():
+        with worded():
             asked = KnownQuery(documents=[SourceHash(source=s, content_hash=h) for s, h in hashes.items()])
         path = self._path("collections", collection, "documents:known")
         return set(self._transport.ask(path, Known, body=asked.model_dump()).known)
@@ -201,7 +189,7 @@ class Penstock(Snapshots):
 
         A filter is resolved when it is asked: what arrives later stays. ``dry_run`` only says what would be deleted.
         """
-        with _worded():
+        with worded():
             asked = Deletion(
                 ids=None if ids is None else list(ids),
                 sources=None if sources is None else list(sources),
@@ -214,7 +202,7 @@ class Penstock(Snapshots):
 
     def update_document(self, collection: str, document_id: str, **changes: Any) -> Updated:
         """Change what a document says, without embedding its text again: see `wire.DocumentUpdate` for ``changes``."""
-        with _worded():
+        with worded():
             asked = DocumentUpdate(**changes)
         path = self._path("collections", collection, "documents", document_id)
         return self._transport.change("PATCH", path, Updated, body=asked.model_dump(exclude_unset=True))
@@ -223,7 +211,7 @@ class Penstock(Snapshots):
         self, collection: str, chunk_ids: Sequence[int], *, min_token: str | None = None
     ) -> ChunksDeleted:
         """Delete chunks by the ids that searches give them; their documents stay."""
-        with _worded():
+        with worded():
             asked = ChunkDeletion(chunk_ids=list(chunk_ids), min_token=min_token)
         path = self._path("collections", collection, "chunks:delete")
         return self._transport.post(path, ChunksDeleted, body=asked.model_dump(exclude_defaults=True))
@@ -288,7 +276,7 @@ class Penstock(Snapshots):
         By default the newest version is searched; ``version``, ``tag`` or ``as_of`` (seconds since 1970 or ISO 8601)
         choose another, and are refused with ``NotFound`` when that is not kept any more.
         """
-        with _worded():
+        with worded():
             asked = SearchQuery(
                 query=query,
                 vector=None if vector is None else packed_vector(vector),

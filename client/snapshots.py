@@ -6,8 +6,8 @@ A version is named by its number, a tag, ``current``, or a date or time in ISO 8
 import time
 
 from .errors import Busy
-from .transport import LONGEST_POLL_S, Transport
-from .wire import Collection, Rollback, SnapshotDetails, SnapshotDiff, SnapshotList
+from .transport import LONGEST_POLL_S, Transport, worded
+from .wire import Collection, CollectionChange, Rollback, SnapshotDetails, SnapshotDiff, SnapshotList
 
 
 class Snapshots:
@@ -69,6 +69,13 @@ class Snapshots:
                 return found
             if deadline is not None and time.monotonic() >= deadline:
                 raise Busy(f"rollback {rollback_id} still waits after {timeout_s:g} s", code="still_running")
+
+    def change_retention(self, collection: str, **values: float | None) -> Collection:
+        """Set ``keep_versions`` or ``keep_s`` of a collection; None: as the server has it for all collections."""
+        with worded():
+            asked = CollectionChange.model_validate(values)
+        body = asked.model_dump(include=asked.model_fields_set)
+        return self._transport.patch(self._path("collections", collection), Collection, body=body)
 
     def fork(self, collection: str, name: str, *, snapshot: int | str = "current") -> Collection:
         """Make a collection that begins with a version of another one. No file is copied."""

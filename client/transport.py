@@ -1,7 +1,8 @@
 """Sends requests and turns every failure into one of this folder's errors. Knows no route."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import httpx
@@ -29,6 +30,17 @@ BY_STATUS: dict[int, type[ClientError]] = {
     422: Invalid,
 }
 BUSY = (429, 502, 503, 504)
+
+
+@contextmanager
+def worded() -> Iterator[None]:
+    """Refuse a request that the server would refuse, in the same words and before it is sent."""
+    try:
+        yield
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise Invalid(f"field {field!r}: {first['msg'].lower()}", code="invalid_request", param=field) from error
 
 
 class Transport:
@@ -66,6 +78,9 @@ class Transport:
 
     def post(self, path: str, kind: type[AnswerT], *, body: dict[str, Any] | None = None) -> AnswerT:
         return _read(self._send("POST", path, json=body), kind)
+
+    def patch(self, path: str, kind: type[AnswerT], *, body: dict[str, Any]) -> AnswerT:
+        return _read(self._send("PATCH", path, json=body), kind)
 
     def put(self, path: str, kind: type[AnswerT], *, params: Mapping[str, Any] | None = None) -> AnswerT:
         """Do what is harmless twice: asked again like a GET."""

@@ -85,6 +85,13 @@ class NewCollection(Request):
     quantization: Quantization | None = None
 
 
+class CollectionChange(Request):
+    """What is given is changed. Null: as the server has it for all collections."""
+
+    keep_versions: int | None = Field(default=None, ge=1, le=1_000_000, description="newest versions that are kept")
+    keep_s: float | None = Field(default=None, ge=0, description="how long others are kept after they were followed")
+
+
 class Fork(Request):
     """The collection to make of a version."""
 
@@ -105,6 +112,8 @@ class Collection(Answer):
     chunks: int
     documents: dict[str, int] = Field(description="documents by the state of their newest version")
     token: str = Field(description="`min_token` of a search that must see the published snapshot")
+    keep_versions: int | None = Field(default=None, description="newest versions kept; null: the server's own number")
+    keep_s: float | None = Field(default=None, description="how long others are kept; null: the server's own time")
 
 
 # Submitting

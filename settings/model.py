@@ -243,6 +243,15 @@ class Search(Group):
     )
 
 
+class Snapshots(Group):
+    """How long past versions of a collection are kept; a collection may have values of its own, and tags keep more."""
+
+    keep_versions: Count = Field(10, description="Versions that are kept whatever their age, the current one included")
+    keep_s: Annotated[float, Field(ge=0)] = Field(
+        3_600.0, description="How long a version is kept at least after it was followed by the next"
+    )
+
+
 class Workers(Group):
     """How many of what runs, and when work counts as lost."""
 
@@ -326,6 +335,7 @@ class Settings(BaseSettings):
     api: Api = Api()
     flower: Flower = Flower()
     search: Search = Search()
+    snapshots: Snapshots = Snapshots()
     workers: Workers = Workers()
     embedded: Embedded = Embedded()
     log: Log = Log()

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from penstock.storage import ledger, paths
 from penstock.storage.catalog.completion import OPEN_BATCH
 from penstock.storage.catalog.engine import Catalog
+from penstock.storage.catalog.retention import Retention
 from penstock.storage.catalog.tables import batches
 from penstock.storage.catalog.tenants import list_tenants
 from penstock.storage.catalog.values import slices
@@ -30,16 +31,20 @@ log = logging.getLogger(__name__)
 def collect_all(components: Components, *, pruning: ledger.PruningProgress) -> Collected:
     """Delete what nobody needs any more and return what that was. Moves ``pruning`` on. Raises Unavailable."""
     catalog, objects, now = components.catalog, components.objects, components.clock()
-    pruned = ledger.prune(catalog, now=now, progress=pruning)  # first: it makes packs garbage
+    kept = components.settings.snapshots
+    retention = Retention(keep_versions=kept.keep_versions, keep_s=kept.keep_s)
+    tenants = [info.id for info in list_tenants(catalog)]
+    collected = collect_scratch(objects, now=now)
+    for tenant in tenants:  # first, for document versions stay as long as a version of the index serves them
+        collected += collect_generations(catalog, objects, tenant=tenant, now=now, retention=retention)
+    pruned = ledger.prune(catalog, now=now, progress=pruning)  # then, for it makes packs garbage
     if pruned.batches or pruned.versions:
         log.info("Forgot %d batches and %d document versions of long ago.", pruned.batches, pruned.versions)
-    collected = collect_scratch(objects, now=now)
-    for tenant in [info.id for info in list_tenants(catalog)]:
+    for tenant in tenants:
         old = {info.name for info in objects.list(paths.staging_prefix(tenant)) if now - info.modified_at >= MIN_AGE_S}
         over = finished(catalog, sorted({paths.batch_of(name) for name in old}))
         collected += collect_staging(objects, tenant=tenant, batch_ids=over)
         collected += collect_lost_staging(catalog, objects, tenant=tenant, now=now)
-        collected += collect_generations(catalog, objects, tenant=tenant, now=now)
         collected += collect_packs(catalog, objects, tenant=tenant, now=now)
     return collected
 

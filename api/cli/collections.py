@@ -7,7 +7,7 @@ import typer
 from .connection import connect
 from .exits import UsageError
 from .options import Json, Key, Tenant, Url, Yes
-from .output import by_state, console, plain, print_json, table, when
+from .output import by_state, console, count, duration, plain, print_json, table, when
 
 if TYPE_CHECKING:
     from penstock.client.wire import Collection
@@ -66,6 +66,29 @@ def show(name: Name, url: Url = None, key: Key = None, tenant: Tenant = "default
     print_json(found) if as_json else _show(found)
 
 
+@app.command("keep")
+def keep(
+    name: Name,
+    versions: Annotated[int | None, typer.Option("--versions", min=1, help="Newest versions to keep.")] = None,
+    seconds: Annotated[
+        float | None, typer.Option("--seconds", min=0, help="How long to keep others after they were followed.")
+    ] = None,
+    default: Annotated[bool, typer.Option("--default", help="Keep what the server keeps of all collections.")] = False,
+    url: Url = None,
+    key: Key = None,
+    tenant: Tenant = "default",
+    as_json: Json = False,
+) -> None:
+    """Change how long past versions of a collection are kept. Tags keep theirs in any case."""
+    given = {"keep_versions": versions, "keep_s": seconds}
+    values = given if default else {word: value for word, value in given.items() if value is not None}
+    if not values or (default and (versions is not None or seconds is not None)):
+        raise UsageError("give --versions or --seconds, or --default alone")
+    with connect(url, key, tenant) as client:
+        changed = client.change_retention(name, **values)
+    print_json(changed) if as_json else _show(changed)
+
+
 @app.command("fork")
 def fork(
     name: Name,
@@ -117,6 +140,14 @@ def _show(one: "Collection") -> None:
         ("documents", by_state(one.documents)),
         ("chunks", f"{one.chunks:,}"),
         ("version", f"{one.version}, published {when(one.published_at)}"),
+        ("kept", _kept(one)),
     ):
         rows.add_row(f"[dim]{label}[/]", value)
     console().print(rows)
+
+
+def _kept(one: "Collection") -> str:
+    if one.keep_versions is None and one.keep_s is None:
+        return "as long as of all collections"
+    versions = "as many versions as of all" if one.keep_versions is None else count(one.keep_versions, "version")
+    return f"{versions}, others for {'as long as of all' if one.keep_s is None else duration(one.keep_s)}"

@@ -44,6 +44,8 @@ def collection(info: CollectionInfo) -> dict[str, Any]:
         "chunks": generation.live_chunks,
         "documents": dict(info.documents),
         "token": token_of(generation.id, generation.version),
+        "keep_versions": info.keep_versions,
+        "keep_s": info.keep_s,
     }
 
 

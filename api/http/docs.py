@@ -19,6 +19,7 @@ REFERENCE = "#/components/schemas/{model}"
 UNSEEN: tuple[type[BaseModel], ...] = (  # by the framework: routes read their bodies themselves
     wire.NewTenant,
     wire.NewCollection,
+    wire.CollectionChange,
     wire.Fork,
     wire.Submission,
     wire.UploadForm,

@@ -243,6 +243,7 @@ EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
         "finished_at": 1767225601.0,
         "token": "gen_0192f1bfe2a0b1c2d3e4f5a6b7:5",
     },
+    wire.CollectionChange: {"keep_versions": 100, "keep_s": 2592000.0},
     wire.Fork: {"name": "handbook-draft"},
     wire.SnapshotList: {"data": [SNAPSHOT], "has_more": False, "last_version": 4},
     wire.SnapshotDetails: SNAPSHOT | {"parts": [SEGMENT]},

@@ -54,6 +54,8 @@ class CollectionInfo:
     created_at: float
     generation: GenerationInfo
     documents: Mapping[str, int]
+    keep_versions: int | None = None  # retention of its own; None: that of the installation
+    keep_s: float | None = None
 
 
 def shard_of(tenant: TenantId, *, shards: int) -> int:
@@ -153,6 +155,18 @@ def list_collections(catalog: Catalog, *, tenant: TenantId, counted: bool = True
         return _counted(connection, found) if counted else found
 
 
+def change_retention(
+    catalog: Catalog, *, tenant: TenantId, name: str, values: Mapping[str, float | None]
+) -> CollectionInfo:
+    """Set ``keep_versions`` or ``keep_s`` of a collection; None: as the installation has it. Raises NotFound."""
+    assert values.keys() <= {"keep_versions", "keep_s"}
+    mine = (collections.c.tenant_id == tenant, collections.c.name == name)
+    if values:
+        with catalog.write("change_retention") as connection:
+            connection.execute(sa.update(collections).where(*mine).values(dict(values)))
+    return get_collection(catalog, tenant=tenant, name=name)
+
+
 def delete_collection(catalog: Catalog, *, tenant: TenantId, name: str) -> None:
     """Forget a collection and everything in it; its objects become garbage. Raises NotFound.
 
@@ -225,7 +239,8 @@ def pointers(catalog: Catalog, ids: Iterable[str]) -> dict[GenerationId, tuple[s
 
 
 def _collection_rows(tenant: TenantId) -> sa.Select[Any]:
-    columns = (collections.c.id, collections.c.name, collections.c.created_at, *_generation_columns())
+    own = ("id", "name", "created_at", "keep_versions", "keep_s")
+    columns = (*(collections.c[name] for name in own), *_generation_columns())
     active = sa.and_(generations.c.collection_id == collections.c.id, generations.c.state == "active")
     return sa.select(*columns).join(generations, active).where(collections.c.tenant_id == tenant)
 
@@ -250,6 +265,8 @@ def _collection(row: Row[Any]) -> CollectionInfo:
         created_at=row.created_at,
         generation=_generation(row),
         documents={},
+        keep_versions=row.keep_versions,
+        keep_s=row.keep_s,
     )
 
 

@@ -13,13 +13,13 @@ from sqlalchemy.engine import Connection
 
 from ..ids import GenerationId, TenantId
 from .completion import OPEN_BATCH
-from .tables import batches, generations, manifests, tags
+from .tables import batches, collections, generations, manifests, tags
 from .values import slices
 
 
 @dataclass(frozen=True)
 class Retention:
-    """A version is kept while one of these holds, or while a tag names it.
+    """A version is kept while one of these holds, or while a tag names it. A collection may have values of its own.
 
     ``keep_s`` counts from when it was followed by the next.
     """
@@ -37,11 +37,14 @@ def expire_versions(
     """
     old = sa.select(manifests.c.generation_id, manifests.c.version)
     old = old.join(generations, generations.c.id == manifests.c.generation_id)
+    old = old.join(collections, collections.c.id == generations.c.collection_id)
+    keep_versions = sa.func.coalesce(collections.c.keep_versions, retention.keep_versions)
+    keep_s = sa.func.coalesce(collections.c.keep_s, retention.keep_s)
     old = old.where(
         manifests.c.tenant_id == tenant,
-        manifests.c.version <= generations.c.version - retention.keep_versions,
+        manifests.c.version <= generations.c.version - keep_versions,
         manifests.c.version < generations.c.version,
-        manifests.c.followed_at <= now - retention.keep_s,
+        manifests.c.followed_at <= now - keep_s,
     )
     ordered = old.order_by(manifests.c.generation_id, manifests.c.version)
     found: dict[GenerationId, list[int]] = defaultdict(list)

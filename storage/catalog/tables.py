@@ -87,6 +87,8 @@ collections = Table(
     Column("tenant_id", ForeignKey("tenants.id"), nullable=False),
     Column("name", String(64), nullable=False),
     Column("created_at", Double, nullable=False),
+    Column("keep_versions", Integer),  # retention of its own; NULL: that of the installation
+    Column("keep_s", Double),
     UniqueConstraint("tenant_id", "name"),
 )
 

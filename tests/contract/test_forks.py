@@ -9,8 +9,10 @@ from penstock.storage.catalog.collections import delete_collection, generation_i
 from penstock.storage.catalog.jobs import list_jobs
 from penstock.storage.catalog.manifests import list_manifests
 from penstock.storage.catalog.references import CURRENT, Reference
+from penstock.storage.catalog.retention import Retention
 from penstock.storage.catalog.tables import collections, documents, versions
 from penstock.storage.catalog.tenants import create_tenant
+from penstock.storage.collecting import collect_generations
 from penstock.storage.errors import AlreadyExists, InvalidName, LimitReached, NotFound, NotKept
 from penstock.storage.forks import fork_collection
 from penstock.storage.manifests import read_manifest
@@ -124,6 +126,26 @@ def test_a_fork_lives_on_when_its_parent_is_deleted_and_the_other_way_round(line
     with line.catalog.read() as connection:
         assert connection.scalar(sa.select(sa.func.count()).select_from(versions)) == 0
         assert connection.scalar(sa.select(sa.func.count()).select_from(documents)) == 0
+
+
+def test_the_files_of_a_deleted_parent_stay_as_long_as_a_fork_names_them(line):
+    line.put(a="apples", b="beeches")
+    line.put(a="apricots")
+    copy = fork(line, reference=Reference(version=1))
+    delete_collection(line.catalog, tenant=line.tenant, name="papers")
+    assert collect(line) > 0  # the manifests of the parent, and the second segment
+    assert copy.served() == {"a": ["apples"], "b": ["beeches"]}
+    copy.put(a="avocados", b="birches")
+    collect(line)
+    assert copy.served() == {"a": ["avocados"], "b": ["birches"]}
+    delete_collection(line.catalog, tenant=line.tenant, name="copy")
+    collect(line)
+    assert list(line.objects.list("tenants/default/generations/")) == []
+
+
+def collect(line: ServedLine) -> int:
+    at_once = {"retention": Retention(1, 0.0), "min_age_s": -1e12}
+    return collect_generations(line.catalog, line.objects, tenant=line.tenant, now=line.now, **at_once).objects
 
 
 def test_what_is_on_its_way_into_the_parent_stays_there(line):

@@ -5,7 +5,7 @@ import threading
 import pytest
 import sqlalchemy as sa
 
-from penstock.storage.catalog.collections import CollectionInfo, create_collection, delete_collection
+from penstock.storage.catalog.collections import CollectionInfo, change_retention, create_collection, delete_collection
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.manifests import Origin, hold_manifest, list_manifests, record_manifest
 from penstock.storage.catalog.retention import Retention, expire_versions, retained_manifests
@@ -102,6 +102,22 @@ def test_the_newest_versions_are_kept_whatever_their_age_and_older_ones_until_th
     assert expire(catalog, now=1e9) == ["papers-3"]
     assert expire(catalog, now=1e9) == []
     assert kept(catalog, collection) == [5, 4]
+
+
+def test_a_collection_may_keep_more_or_less_than_the_others(catalog, collection):
+    other = made(catalog, name="other")
+    for one in (collection, other):
+        for version in range(1, 6):
+            publish(catalog, one, version=version, at=10.0 * version)
+    change_retention(catalog, tenant=TENANT, name="other", values={"keep_versions": 4})
+    assert expire(catalog, now=1e9) == ["papers-1", "papers-2", "papers-3", "other-1"]
+    change_retention(catalog, tenant=TENANT, name="other", values={"keep_versions": 1, "keep_s": 10.0})
+    assert expire(catalog, now=50.0) == ["other-2", "other-3"]
+    info = change_retention(catalog, tenant=TENANT, name="other", values={"keep_versions": None, "keep_s": None})
+    assert (info.keep_versions, info.keep_s) == (None, None)
+    assert expire(catalog, now=1e9) == []
+    with pytest.raises(NotFound):
+        change_retention(catalog, tenant=TENANT, name="nothing", values={"keep_s": 1.0})
 
 
 def test_the_current_version_is_kept_under_the_strictest_retention(catalog, collection):

@@ -370,3 +370,22 @@ def test_a_rollback_that_failed_says_why(books, run, service):
     ledger.fail_rollback(service.components.catalog, claim, error="a file is gone", now=1.0)
     failed = penstock.wait_for_rollback(name, asked.id)
     assert (failed.state, failed.error, failed.published) == ("failed", "a file is gone", None)
+
+
+def test_a_collection_keeps_versions_as_its_owner_says(books, service, run):
+    penstock, name = books
+    assert (penstock.collection(name).keep_versions, penstock.collection(name).keep_s) == (None, None)
+    assert penstock.change_retention(name, keep_versions=2).keep_versions == 2
+    expire(service)
+    assert [one.version for one in penstock.snapshots(name).data] == [3, 2]
+    changed = penstock.change_retention(name, keep_s=60)
+    assert (changed.keep_versions, changed.keep_s) == (2, 60.0)
+    with pytest.raises(client.Invalid, match="keep_versions"):
+        penstock.change_retention(name, keep_versions=0)
+    answer = service.http.patch(f"/v1/tenants/default/collections/{name}", json={"keep": 1})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "keep")
+    assert json.loads(run("collections", "keep", name, "--versions", "5", "--json"))["keep_versions"] == 5
+    assert "5 versions, others for 1 min" in run("collections", "show", name)
+    assert "give --versions or --seconds" in run("collections", "keep", name, code=2)
+    kept = json.loads(run("collections", "keep", name, "--default", "--json"))
+    assert (kept["keep_versions"], kept["keep_s"]) == (None, None)

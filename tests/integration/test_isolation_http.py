@@ -41,6 +41,7 @@ def theirs(service: Service):
 ROUTES = [
     ("GET", "/collections/theirs", "theirs", "nothing"),
     ("DELETE", "/collections/theirs", "theirs", "nothing"),
+    ("PATCH", "/collections/theirs", "theirs", "nothing"),
     ("GET", "/collections/theirs/documents", "theirs", "nothing"),
     ("POST", "/collections/theirs/documents", "theirs", "nothing"),
     ("POST", "/collections/theirs/documents:known", "theirs", "nothing"),
@@ -68,6 +69,7 @@ BODIES = {
     "documents:known": {"documents": []},
     "search": {"query": SECRET},
     "fork": {"name": "copy"},
+    "theirs": {"keep_versions": 3},
     "documents:delete": {"sources": ["secret.txt"]},
     "chunks:delete": {"chunk_ids": [1]},
     "{document}": {"title": "taken over"},

@@ -19,10 +19,10 @@ from penstock.settings import wiring
 from penstock.settings.model import Embedding as EmbeddingSettings
 from penstock.settings.model import Limits, Settings, Workers
 from penstock.storage import ledger, paths
-from penstock.storage.catalog.collections import CollectionInfo, create_collection, generation_info
+from penstock.storage.catalog.collections import CollectionInfo, change_retention, create_collection, generation_info
 from penstock.storage.catalog.documents import DocumentInfo, list_documents
 from penstock.storage.catalog.migrations import migrate
-from penstock.storage.catalog.tables import batches, generations, shards, versions
+from penstock.storage.catalog.tables import batches, generations, manifests, shards, versions
 from penstock.storage.catalog.tenants import create_tenant
 from penstock.storage.errors import Damaged
 from penstock.storage.grace import MIN_AGE_S
@@ -602,10 +602,13 @@ def test_documents_that_are_sent_anew_every_week_take_no_more_room_than_the_firs
         with line.catalog.write() as connection:
             for table in (batches, versions):
                 connection.execute(sa.update(table).values(finished_at=table.c.finished_at - KEEP_S - 1))
+            passed = {name: manifests.c[name] - KEEP_S - 1 for name in ("created_at", "followed_at")}
+            connection.execute(sa.update(manifests).values(passed))
         for info in line.objects.list(paths.packs_prefix(ACME)):
             age(line, info.name)
         line.tick()
 
+    change_retention(line.catalog, tenant=ACME, name="docs", values={"keep_versions": 1})
     sizes = []
     for week in range(3):
         line.submit(one=f"{WORDS} {week}", two=f"{WORDS} two {week}")
@@ -615,6 +618,13 @@ def test_documents_that_are_sent_anew_every_week_take_no_more_room_than_the_firs
 
     assert sizes == [(0, 2, 1)] * 3
     assert set(line.found()) == {"one", "two"}
+
+    change_retention(line.catalog, tenant=ACME, name="docs", values={"keep_versions": 2})
+    for week in range(2):  # what a version that is kept serves stays whole, with the bytes it was made of
+        line.submit(one=f"{WORDS} again {week}", two=f"{WORDS} two again {week}")
+        line.run()
+        pass_a_week()
+        assert size() == (0, 4, 2)
 
 
 def keep_staged(line: Line, *, count: int) -> None:

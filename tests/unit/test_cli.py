@@ -48,6 +48,7 @@ COMMANDS = [
     ["collections", "create"],
     ["collections", "show"],
     ["collections", "fork"],
+    ["collections", "keep"],
     ["collections", "delete"],
     ["documents", "list"],
     ["documents", "show"],

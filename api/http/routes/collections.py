@@ -11,6 +11,7 @@ from penstock.storage.catalog.collections import (
     CollectionInfo,
     Metric,
     Quantization,
+    change_retention,
     create_collection,
     delete_collection,
     list_collections,
@@ -60,6 +61,18 @@ async def create(request: Request, tenant: str) -> Response:
 async def show(request: Request, tenant: str, collection: str) -> Response:
     info = await components_of(request).call(find_collection, tenant, collection, counted=True)
     return answers.answer(answers.collection(info))
+
+
+@router.patch(
+    COLLECTIONS + "/{collection}",
+    response_model=wire.Collection,
+    summary="Change how long past versions of a collection are kept",
+    openapi_extra=json_body(wire.CollectionChange),
+)
+async def change(request: Request, tenant: str, collection: str) -> Response:
+    components, asked = components_of(request), await read_json(request, wire.CollectionChange)
+    values = asked.model_dump(include=asked.model_fields_set)
+    return answers.answer(answers.collection(await components.call(_change, tenant, collection, values)))
 
 
 @router.delete(
@@ -121,6 +134,11 @@ def _require_same(info: CollectionInfo, chosen: Configuration) -> None:
             code="other_configuration",
             param="name",
         )
+
+
+def _change(catalog: Catalog, tenant: str, name: str, values: dict[str, float | None]) -> CollectionInfo:
+    found = find_collection(catalog, tenant, name)
+    return change_retention(catalog, tenant=found.tenant_id, name=found.name, values=values)
 
 
 def _delete(catalog: Catalog, tenant: str, name: str) -> None:

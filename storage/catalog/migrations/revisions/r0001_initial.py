@@ -66,6 +66,8 @@ def _create_collections() -> None:
         _key("tenant_id", "tenants"),
         sa.Column("name", sa.String(64), nullable=False),
         _time("created_at"),
+        sa.Column("keep_versions", sa.Integer),
+        _time("keep_s", nullable=True),
         sa.UniqueConstraint("tenant_id", "name"),
     )
 
