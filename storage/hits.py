@@ -3,10 +3,11 @@
 It does not search; it only decodes the rows that made it into the list.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .ids import ChunkId
 from .readers import Found
@@ -65,21 +66,33 @@ def best_hits(found: Sequence[tuple[OpenSegment, Found]], *, k: int) -> list[Hit
     chunk_ids = np.concatenate([segment.chunk_ids[each.rows] for segment, each in found])
     owners = np.repeat(np.arange(len(found)), [len(each.rows) for _, each in found])
     best = np.lexsort((chunk_ids, -scores))[:k]
-    chosen = zip(owners[best].tolist(), rows[best].tolist(), scores[best].tolist(), strict=True)
-    return [_hit(found[owner][0], row=row, score=score) for owner, row, score in chosen]
+    hits: list[Hit | None] = [None] * len(best)
+    owners, rows, scores = owners[best], rows[best], scores[best]
+    for owner in np.unique(owners).tolist():
+        places = np.flatnonzero(owners == owner)
+        for place, hit in zip(
+            places.tolist(), _hits(found[owner][0], rows=rows[places], scores=scores[places].tolist()), strict=True
+        ):
+            hits[place] = hit
+    return [hit for hit in hits if hit is not None]
 
 
-def _hit(segment: OpenSegment, *, row: int, score: float) -> Hit:
-    rows = segment.rows
-    page: int = rows.page.item(row)
-    return Hit(
-        chunk_id=ChunkId(segment.chunk_ids.item(row)),
-        score=score,
-        document=rows.documents[rows.document.item(row)],
-        ordinal=rows.ordinal.item(row),
-        start=rows.start.item(row),
-        end=rows.end.item(row),
-        page=None if page < 0 else page,
-        heading=rows.heading(row),
-        text=rows.text(row),
-    )
+def _hits(segment: OpenSegment, *, rows: NDArray[np.int64], scores: list[float]) -> Iterator[Hit]:
+    """Decode rows of one segment: a few gathers for all of them, then only Python's own numbers."""
+    stored = segment.rows
+    columns = (segment.chunk_ids, stored.document, stored.ordinal, stored.start, stored.end, stored.page)
+    gathered = zip(*(column[rows].tolist() for column in columns), strict=True)
+    texts, headings = stored.texts_of(rows), stored.headings_of(rows)
+    for score, text, heading, numbers in zip(scores, texts, headings, gathered, strict=True):
+        chunk_id, document, ordinal, start, end, page = numbers
+        yield Hit(
+            chunk_id=ChunkId(chunk_id),
+            score=score,
+            document=stored.documents[document],
+            ordinal=ordinal,
+            start=start,
+            end=end,
+            page=None if page < 0 else page,
+            heading=heading or None,
+            text=text,
+        )

@@ -281,13 +281,20 @@ class Rows:
         )
 
     def text(self, index: int) -> str:
-        return self._string(self.text_bytes, self.text_offsets, index)
+        return self.texts_of(np.array([index]))[0]
 
     def heading(self, index: int) -> str | None:
-        return self._string(self.heading_bytes, self.heading_offsets, index) or None
+        return self.headings_of(np.array([index]))[0] or None
 
     def texts(self) -> list[str]:
-        return [self.text(index) for index in range(len(self))]
+        return self.texts_of(np.arange(len(self)))
+
+    def texts_of(self, rows: NDArray[Any]) -> list[str]:
+        return _strings(self.text_bytes, self.text_offsets, rows)
+
+    def headings_of(self, rows: NDArray[Any]) -> list[str]:
+        """Return the headings of these rows; an empty one means none."""
+        return _strings(self.heading_bytes, self.heading_offsets, rows)
 
     @cached_property
     def document_ids(self) -> list[str]:
@@ -296,16 +303,6 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.document)
-
-    @staticmethod
-    def _string(data: NDArray[np.uint8], offsets: NDArray[np.uint64], index: int) -> str:
-        raw = data[int(offsets[index]) : int(offsets[index + 1])].tobytes()
-        try:
-            return raw.decode()
-        except UnicodeDecodeError as error:
-            raise Damaged(
-                "the text of a chunk is not UTF-8: its segment was overwritten; restore or rebuild it"
-            ) from error
 
     def _check(self, error: type[Exception], *, source: str) -> None:
         """Check what a reader relies on to stay inside the arrays: one pass over each small column."""
@@ -328,6 +325,15 @@ def chunk_identity(text: str, *, chunking: Mapping[str, Any]) -> bytes:
     """Return 16 bytes that are equal for equal text cut by equal chunking settings (blake2b-128)."""
     settings = json.dumps(chunking, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
     return blake2b(settings + b"\0" + _encoded(text), digest_size=IDENTITY_BYTES).digest()
+
+
+def _strings(data: NDArray[np.uint8], offsets: NDArray[np.uint64], rows: NDArray[Any]) -> list[str]:
+    view = data.data
+    starts, ends = offsets[rows].tolist(), offsets[rows + 1].tolist()
+    try:
+        return [str(view[start:end], "utf-8") for start, end in zip(starts, ends, strict=True)]
+    except UnicodeDecodeError as error:
+        raise Damaged("the text of a chunk is not UTF-8: its segment was overwritten; restore or rebuild it") from error
 
 
 def _encoded(text: str) -> bytes:

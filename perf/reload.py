@@ -1,0 +1,175 @@
+"""Do searches notice that their index is merged, swapped and published into?
+
+One thread searches a generation of a million rows through the reader's cache, as a query process does. First nothing
+else happens; then another process publishes a little, ten times a second at most, and a third merges the large graph
+with what came, until it is swapped in.
+
+Doubts: a merge reads and writes gigabytes, so this measures the disk and the memory bus too; with two cores the
+searching thread and everything else have one each. At rest nothing else runs, so a p99 of a few hundred microseconds
+is compared.
+"""
+
+import multiprocessing
+import os
+import tempfile
+import threading
+import time
+from dataclasses import dataclass, field
+from multiprocessing.synchronize import Event
+from pathlib import Path
+
+import indexes
+import numpy as np
+import publish
+import report
+import vectors as made_up
+
+from penstock.storage import planner
+from penstock.storage.catalog.collections import generation_info
+from penstock.storage.catalog.engine import Catalog
+from penstock.storage.ids import GenerationId
+from penstock.storage.manifests import read_manifest
+from penstock.storage.merging import Swap, build_merge
+from penstock.storage.objects import LocalObjects
+from penstock.storage.snapshots import SnapshotCache
+from penstock.storage.versions import open_snapshot
+
+K, EF = 10, 64
+CHUNKS = 50
+EVERY_S = 0.1
+REST_S = 15.0
+TIMEOUT_S = 600.0
+
+
+@dataclass
+class Searches:
+    """Milliseconds of each search, how many failed, and the versions that were seen."""
+
+    ms: list[float] = field(default_factory=list)
+    failed: int = 0
+    versions: set[int] = field(default_factory=set)
+
+    def p99(self) -> float:
+        return float(np.quantile(self.ms, 0.99))
+
+
+def main() -> None:
+    flags = report.parser("Do searches notice that their index is merged, swapped and published into?")
+    flags.add_argument("--vectors", type=int, default=1_000_000, help="rows of the index")
+    given = flags.parse_args()
+    count = min(given.vectors, 100_000) if given.quick else given.vectors
+    costs = planner.prepare()
+    indexes.built(count)
+    with tempfile.TemporaryDirectory(dir=indexes.CACHE) as folder:
+        writer = publish.copied(Path(folder), count)
+        open_ms = _open_ms(writer, costs)
+        cache = SnapshotCache(writer.catalog, writer.objects, poll_s=0.2, capacity_bytes=16 << 30)
+        cache.prepare()
+        search_for(cache, writer.generation_id, for_s=3.0)
+        rest = search_for(cache, writer.generation_id, for_s=3.0 if given.quick else REST_S)
+        busy, swapped = _while_merging(cache, Path(folder), writer.generation_id)
+        cache.close()
+    answer = report.Report("reload", {**report.conditions(["hnswlib"]), "vectors": count, "k": K, "ef": EF})
+    figures = {
+        "p99_ratio": (busy.p99() / rest.p99(), "merging / at rest", "at most 1.5"),
+        "open_ms": (open_ms, "ms, warm", "under 50"),
+        "p99_ms_at_rest": (rest.p99(), "ms", None),
+        "p99_ms_merging": (busy.p99(), "ms", None),
+        "p50_ratio": (float(np.median(busy.ms) / np.median(rest.ms)), "merging / at rest", None),
+        "slowest_ms_merging": (max(busy.ms), "ms", None),
+        "failed": (busy.failed, "searches", "0"),
+        "searches": (len(busy.ms), "while merging", None),
+        "versions": (len(busy.versions), "served while merging", None),
+        "swapped": (swapped, "merges", "at least 1"),
+    }
+    answer.figures = {name: report.Figure(*figure) for name, figure in figures.items()}
+    report.show(answer, as_json=given.json)
+
+
+def search_for(
+    cache: SnapshotCache, generation_id: GenerationId, *, for_s: float, until: Event | None = None
+) -> Searches:
+    """Search without a pause for so long, or until the event."""
+    queries = made_up.queries(1_000, dimensions=indexes.DIMENSIONS)
+    made, ends_at = Searches(), time.perf_counter() + for_s
+    while time.perf_counter() < ends_at and not (until is not None and until.is_set()):
+        query = queries[len(made.ms) % len(queries)]
+        began = time.perf_counter()
+        try:
+            with cache.get(indexes.TENANT, generation_id) as snapshot:
+                snapshot.search(query, k=K, ef=EF, now=2_000.0)
+                made.versions.add(snapshot.version)
+        except Exception as error:  # noqa: BLE001  counted, whatever it is
+            report.errors.print(f"a search failed: {error}")
+            made.failed += 1
+        made.ms.append(1e3 * (time.perf_counter() - began))
+    return made
+
+
+def _open_ms(writer: publish.Writer, costs: planner.Costs) -> float:
+    times = []
+    for _ in range(7):
+        began = time.perf_counter()
+        open_snapshot(writer.objects, generation_info(writer.catalog, writer.generation_id), costs=costs)
+        times.append(1e3 * (time.perf_counter() - began))
+    return float(np.median(times))
+
+
+def _while_merging(cache: SnapshotCache, folder: Path, generation_id: GenerationId) -> tuple[Searches, int]:
+    context = multiprocessing.get_context("spawn")
+    merged, done = context.Event(), context.Event()
+    swapped = context.Value("i", 0)
+    writing = context.Process(target=_write, args=[folder, generation_id, merged, done, swapped])
+    writing.start()
+    try:
+        return search_for(cache, generation_id, for_s=TIMEOUT_S, until=done), swapped.value
+    finally:
+        done.set()
+        writing.join()
+
+
+def _write(folder: Path, generation_id: GenerationId, merged: Event, done: Event, swapped: object) -> None:
+    """Publish now and then, swap the merge in when it is built, publish on for a while."""
+    catalog, objects = Catalog.open(f"sqlite:///{folder / 'catalog.db'}"), LocalObjects(folder / "objects")
+    writer = publish.Writer(catalog, objects, generation_id, dimensions=indexes.DIMENSIONS)
+    results: list[Swap] = []
+    writer.publish(CHUNKS)
+    building = threading.Thread(target=_build_apart, args=[folder, generation_id, results, merged])
+    building.start()
+    ends_at = None
+    while not done.is_set() and (ends_at is None or time.perf_counter() < ends_at):
+        began = time.perf_counter()
+        writer.publish(CHUNKS)
+        if ends_at is None and merged.is_set():
+            writer.swap(results[0])
+            swapped.value += 1  # type: ignore[attr-defined]
+            ends_at = time.perf_counter() + 3.0
+        time.sleep(max(0.0, EVERY_S - (time.perf_counter() - began)))
+    done.set()
+    building.join()
+
+
+def _build_apart(folder: Path, generation_id: GenerationId, results: list[Swap], merged: Event) -> None:
+    context = multiprocessing.get_context("spawn")
+    receiving, sending = context.Pipe(duplex=False)
+    process = context.Process(target=_build, args=[folder, generation_id, sending])
+    process.start()
+    results.append(Swap.from_details(receiving.recv()))
+    process.join()
+    merged.set()
+
+
+def _build(folder: Path, generation_id: GenerationId, sending: object) -> None:
+    """Merge the graph with what came after it, as the maintenance role does: nicely, in a process of its own."""
+    os.nice(10)
+    catalog, objects = Catalog.open(f"sqlite:///{folder / 'catalog.db'}"), LocalObjects(folder / "objects")
+    name = generation_info(catalog, generation_id).manifest
+    assert name is not None
+    manifest = read_manifest(objects, name)
+    output = build_merge(objects, manifest, manifest.segments, threads=1)
+    swap = Swap([entry.id for entry in manifest.segments], output)
+    sending.send(swap.to_details())  # type: ignore[attr-defined]
+
+
+if __name__ == "__main__":
+    main()
