@@ -4,7 +4,7 @@ Filters that are independent of the vectors, and two kinds that go with them: ro
 nearest to one passage. hnswlib's own filter is a Python function that it calls for every record it meets.
 
 Doubts: made-up vectors (see vectors.py); every filter is evaluated anew for every search, as nothing is remembered
-between them; the first search of each filter is left out.
+between them; every search is timed the second time, when its pages are mapped.
 """
 
 import time
@@ -23,7 +23,7 @@ from penstock.storage.versions import Snapshot
 
 K, EF = 10, 64
 NOW = 2_000.0
-SHARES = (0.9, 0.5, 0.3, 0.1, 0.03, 0.01, 0.001)
+SHARES = (0.9, 0.5, 0.3, 0.2, 0.1, 0.03, 0.01, 0.001)
 FEW_ROWS = 10
 
 
@@ -42,7 +42,7 @@ def main() -> None:
     flags.add_argument("--vectors", type=int, default=1_000_000, help="rows of the index")
     flags.add_argument("--queries", type=int, default=200)
     given = flags.parse_args()
-    count = min(given.vectors, 100_000) if given.quick else given.vectors
+    count = min(given.vectors, indexes.QUICK_ROWS) if given.quick else given.vectors
     costs = planner.prepare()
     index = indexes.built(count)
     snapshot = index.open(costs=costs)
@@ -104,7 +104,8 @@ def _values(snapshot: Snapshot, field: str) -> NDArray[np.float64]:
 def _timed(
     snapshot: Snapshot, queries: NDArray[np.float32], condition: Filter | None
 ) -> tuple[NDArray[np.float64], list[list[int]], set[str]]:
-    snapshot.search(queries[0], k=K, ef=EF, filter=condition, now=NOW)
+    for query in queries:  # the first time, records are met whose pages nobody has touched
+        snapshot.search(query, k=K, ef=EF, filter=condition, now=NOW)
     ms, found, methods = [], [], set()
     for query in queries:
         began = time.perf_counter()

@@ -35,6 +35,7 @@ FORMAT = 1
 DIMENSIONS = 384
 TENANT = TenantId("perf")
 PUBLISHED_ROWS = 50_000
+QUICK_ROWS = 50_000  # of a run with --quick
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def main() -> None:
     flags = report.parser("How much memory does a vector take, and how much a further process?")
     flags.add_argument("--vectors", type=int, default=1_000_000, help="rows of the index")
     given = flags.parse_args()
-    count = min(given.vectors, 100_000) if given.quick else given.vectors
+    count = min(given.vectors, indexes.QUICK_ROWS) if given.quick else given.vectors
     searches = SEARCHES // 5 if given.quick else SEARCHES
     taken = {kind: _measure(count, kind, searches=searches, processes=1) for kind in ("none", "int8")}
     alone, both = taken["none"].total_pss, _measure(count, "none", searches=searches, processes=2).total_pss

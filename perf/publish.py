@@ -89,9 +89,9 @@ def main() -> None:
     flags = report.parser("What does a small publish cost, and how often is a vector inserted?")
     flags.add_argument("--vectors", type=int, default=1_000_000, help="rows of the large index, and of the grown one")
     given = flags.parse_args()
-    count = min(given.vectors, 100_000) if given.quick else given.vectors
+    count = min(given.vectors, indexes.QUICK_ROWS) if given.quick else given.vectors
     large_s, small_s = _small_publishes(count)
-    grown = min(count, 50_000) if given.quick else count
+    grown = count
     insertions, segments, took_s = _grow(grown, quiet=given.json)
     conditions = {
         **report.conditions(["hnswlib"]),

@@ -57,7 +57,7 @@ def main() -> None:
     flags = report.parser("Do searches notice that their index is merged, swapped and published into?")
     flags.add_argument("--vectors", type=int, default=1_000_000, help="rows of the index")
     given = flags.parse_args()
-    count = min(given.vectors, 100_000) if given.quick else given.vectors
+    count = min(given.vectors, indexes.QUICK_ROWS) if given.quick else given.vectors
     costs = planner.prepare()
     indexes.built(count)
     with tempfile.TemporaryDirectory(dir=indexes.CACHE) as folder:

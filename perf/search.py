@@ -50,7 +50,7 @@ def main() -> None:
     flags.add_argument("--vectors", type=int, default=1_000_000, help="rows of the index")
     flags.add_argument("--queries", type=int, default=1_000)
     given = flags.parse_args()
-    count = min(given.vectors, 100_000) if given.quick else given.vectors
+    count = min(given.vectors, indexes.QUICK_ROWS) if given.quick else given.vectors
     costs = planner.prepare()
     index = indexes.built(count)
     queries = made_up.queries(given.queries, dimensions=indexes.DIMENSIONS)
@@ -109,12 +109,15 @@ def _theirs(index: indexes.Index) -> Search:
 
 
 def _in_turns(ways: dict[str, Search], queries: NDArray[np.float32]) -> dict[str, Timed]:
-    """Ask every query of every way, several times; the first round only warms up."""
+    """Ask every query of every way, another one first each time; the first round only warms up."""
+    names = list(ways)
     ms: dict[str, list[float]] = {name: [] for name in ways}
     found: dict[str, list[list[int]]] = {name: [] for name in ways}
     for turn in range(ROUNDS):
-        for query in queries:
-            for name, search in ways.items():
+        for number, query in enumerate(queries):
+            first = (number + turn) % len(names)
+            for name in names[first:] + names[:first]:
+                search = ways[name]
                 began = time.perf_counter()
                 rows = search(query)
                 took = time.perf_counter() - began

@@ -34,7 +34,7 @@ def main() -> None:
     flags = report.parser("What do a thousand tenants cost, and how long is the first search of a cold one?")
     flags.add_argument("--tenants", type=int, default=1_000)
     given = flags.parse_args()
-    count = min(given.tenants, 100) if given.quick else given.tenants
+    count = min(given.tenants, 50) if given.quick else given.tenants
     planner.prepare()
     catalog, objects, tenants = _tenants(count)
     large = indexes.built(count * ROWS)

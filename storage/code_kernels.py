@@ -21,7 +21,7 @@ Codes = NDArray[np.uint64]  # (n, words + 1): the signs, then two float32: the f
 
 QUERY_BITS = 4
 ROUNDS = 4
-CODES_AHEAD = 16  # codes to ask for in advance; where rows lie apart the hardware does not
+CODES_AHEAD = 32  # codes to ask for in advance; where rows lie apart the hardware does not
 
 
 def _popcount(_context: Any, word: Any) -> Any:  # noqa: ARG001  numba looks at the name
@@ -118,7 +118,9 @@ def estimate(
     weight, one, total = numbers[0], numbers[1], numbers[2]
     for position in range(count):
         if position + CODES_AHEAD < count:
-            prefetch(factors, rows[position + CODES_AHEAD] * (2 * words + 2))
+            ahead = rows[position + CODES_AHEAD] * (2 * words + 2)
+            prefetch(factors, ahead)
+            prefetch(factors, ahead + 2 * words + 1)  # most codes lie on two lines
         row = rows[position]
         code = codes[row]
         weighted, ones = np.uint64(0), np.uint64(0)

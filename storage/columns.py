@@ -15,6 +15,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from . import kernels
 from .errors import Damaged
 from .metadata import Scalar
 
@@ -115,7 +116,8 @@ class FieldIndex:
         return spans.get(op, (below, upto))
 
     def _mark(self, mask: Bools, first: int, end: int) -> None:
-        mask[self.postings[self.offsets[first] : self.offsets[end]]] = True
+        if not kernels.mark(mask, self.postings[self.offsets[first] : self.offsets[end]]):
+            raise IndexError("a posting names a document that is not there")
 
     def _columns(self, path: str, *, below: bool) -> list[int]:
         exact = encoded(path)

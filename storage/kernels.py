@@ -344,6 +344,38 @@ def walk_accepted(
 
 
 @compiled()
+def mark(mask: Bools, ordinals: Words) -> bool:
+    """Set ``mask`` at these places; returns False, having set only some, when one lies outside."""
+    for i in range(len(ordinals)):
+        if ordinals[i] >= len(mask):
+            return False
+        mask[ordinals[i]] = True
+    return True
+
+
+@compiled()
+def spread(documents: Bools, owners: Words, mask: Bools) -> None:
+    """Write to ``mask`` bool[n] what ``documents`` says of the owner u32[n] of each row; owners were checked."""
+    for i in range(len(owners)):
+        mask[i] = documents[owners[i]]
+
+
+@compiled()
+def list_set(mask: Bools, places: Longs) -> None:
+    """Write to ``places`` i64[one more than are set] where ``mask`` is set, ascending; the last place is scratch."""
+    size, whole = 0, len(mask) // 8
+    eights = mask[: 8 * whole].view(np.uint64)
+    for group in range(whole):
+        if eights[group]:
+            for i in range(8 * group, 8 * group + 8):
+                places[size] = i
+                size += mask[i]
+    for i in range(8 * whole, len(mask)):
+        places[size] = i
+        size += mask[i]
+
+
+@compiled()
 def reach(words: Words, stride: int, max_m0: int, start: int, seen: Bools, queue: Longs) -> int:
     """Mark in ``seen`` bool[count] every record that links lead to from ``start``, and return how many are new.
 
@@ -410,8 +442,12 @@ def warm() -> None:
         array.flags.writeable = False
     graph = (words, floats, words.view(np.int8), words, rows, np.array([1, 6, 1, 0, 0, 0, 0], np.int64))
     visited, best, costs = np.zeros(1, np.uint16), np.empty(1, np.int64), np.empty(1, np.float32)
+    mask = np.ones(1, np.bool_)
+    mark(mask, rows)
+    spread(mask, rows, mask)
+    list_set(mask, np.empty(2, np.int64))
     scan(floats, places, query, False, best, costs)
     compare(-1, places, query, False, costs)
     for asked in (query, (np.ones(1, np.int8), np.float32(1))):
         walk(graph, asked, False, visited, np.uint16(1), best, costs)
-        walk_accepted(graph, asked, False, visited, np.uint16(2), rows, np.ones(1, np.bool_), 1, best, costs)
+        walk_accepted(graph, asked, False, visited, np.uint16(2), rows, mask, 1, best, costs)

@@ -12,6 +12,7 @@ There are three ways, and none of them is ever wrong about which rows count:
 What each costs depends on the machine: ``calibrate`` measures it once, before the first search.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,8 +25,10 @@ from .codes import WORD
 
 Method = Literal["none", "scan", "walk", "codes", "walk, then codes"]
 
-VISITS_PER_EF = 16  # records a walk visits per place of `ef`, where all rows are accepted
-WALKED_SHARE = 0.3  # of rows accepted; below it a walk misses rows where the filter goes with the geometry
+VISITS_PER_EF = 12  # records a walk visits per place of `ef`; by the root of the share that is accepted, more
+WALKED_SHARE = 0.15  # of rows accepted; below it a walk misses rows where the filter goes with the geometry
+WIDENED = 2.0  # times `ef`, where a quarter of the rows or more is refused
+BUDGET_SHARE = 0.5  # of what the codes would cost: then a walk is given up
 RESCORED = 200  # candidates of the codes to compare by their vectors, for ten hits
 RESCORED_PER_HIT = 5  # for more
 
@@ -56,9 +59,10 @@ TYPICAL = Costs()
 
 @dataclass(frozen=True)
 class Choice:
-    """``budget``: visits after which the walk is given up for the codes."""
+    """A walk keeps ``ef`` rows; after ``budget`` visits it is given up for the codes."""
 
     method: Literal["scan", "walk", "codes"]
+    ef: int = 0
     budget: int = 0
 
 
@@ -73,9 +77,13 @@ def choose(costs: Costs, *, accepted: int, count: int, dimensions: int, k: int, 
     codes_ns = costs.codes_ns(accepted, dimensions=dimensions, hits=k)
     cheapest = min(scan_ns, codes_ns)
     visit_ns = costs.scan_ns(1, dimensions=dimensions)
-    visits = VISITS_PER_EF * ef * count / accepted
-    if accepted >= WALKED_SHARE * count and visits * visit_ns < cheapest:
-        return Choice("walk", budget=int(cheapest / visit_ns))
+    share = accepted / count
+    wide = int(ef * min(WIDENED, 1 + (WIDENED - 1) * 4 * (1 - share)))
+    visits = VISITS_PER_EF * wide / math.sqrt(share)
+    if share == 1.0 and visits < count:
+        return Choice("walk", ef=ef, budget=count)
+    if share >= WALKED_SHARE and visits * visit_ns < cheapest:
+        return Choice("walk", ef=wide, budget=int(max(2 * visits, BUDGET_SHARE * cheapest / visit_ns)))
     return Choice("scan" if scan_ns <= codes_ns else "codes")
 
 

@@ -70,7 +70,11 @@ class Accepted:
 
     def rows(self) -> Longs | None:
         """Return the rows that count, ascending, or None for all."""
-        return self.listed if self.mask is None else np.flatnonzero(self.mask)
+        if self.mask is None:
+            return self.listed
+        rows = np.empty(self.count + 1, np.int64)
+        kernels.list_set(self.mask, rows)  # three times as fast as flatnonzero
+        return rows[:-1]
 
     def as_mask(self, count: int) -> Bools | None:
         """Return bool[count], or None for all rows."""
@@ -174,6 +178,15 @@ class SearchableSegment:
         rows: Longs = np.repeat(first - np.concatenate(([0], np.cumsum(counts)[:-1])), counts) + np.arange(counts.sum())
         return rows
 
+    def rows_accepted(self, documents: Bools) -> Bools:
+        """Return bool[n], what ``documents`` says of the owner of each row; it may be ``documents`` itself."""
+        owners = self.segment.rows.document
+        if self.in_order and len(documents) == len(owners):
+            return documents  # each row is a document of its own
+        mask = np.empty(len(owners), np.bool_)
+        kernels.spread(documents, owners, mask)
+        return mask
+
     @cached_property
     def in_order(self) -> bool:
         return bool(self.segment.sections.meta.get("documents_in_order"))
@@ -221,7 +234,7 @@ class SegmentReader:
             for mask in (self._live, unexpired):
                 rows = rows if mask is None else rows[mask[rows]]
             return Accepted(len(rows), listed=rows)
-        mask = documents.take(self.segment.rows.document)  # 2.5 times as fast as [ ]
+        mask = self.shared.rows_accepted(documents)
         for other in (self._live, unexpired):
             mask = mask if other is None else np.logical_and(mask, other, out=mask)
         return self._masked(mask)
@@ -255,7 +268,7 @@ class SegmentReader:
             return self._scan(query, accepted, k=k)
         if choice.method == "codes":
             return self._scan_codes(query, accepted, k=k)
-        found = self._walk(query, accepted, k=k, ef=ef, budget=choice.budget)
+        found = self._walk(query, accepted, k=k, ef=choice.ef, budget=choice.budget)
         if len(found.rows) >= min(k, accepted.count):
             return found
         return self._scan_codes(query, accepted, k=k, after=found)

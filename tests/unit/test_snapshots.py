@@ -184,9 +184,9 @@ def grown(store: Store, *, graph: bool, count: int = 90) -> None:
 
 WAYS = {
     "scan": planner.Choice("scan"),
-    "walk": planner.Choice("walk", budget=10**9),
+    "walk": planner.Choice("walk", ef=400, budget=10**9),
     "codes": planner.Choice("codes"),
-    "walk, then codes": planner.Choice("walk", budget=0),
+    "walk, then codes": planner.Choice("walk", ef=400, budget=0),
 }
 
 
@@ -268,7 +268,7 @@ def test_looking_at_kinds_costs_microseconds(store):
 
 
 def test_a_search_never_finds_fewer_than_there_are(tmp_path, monkeypatch):
-    monkeypatch.setattr(planner, "choose", lambda _costs, **_options: planner.Choice("walk", budget=50))
+    monkeypatch.setattr(planner, "choose", lambda _costs, **_options: planner.Choice("walk", ef=20, budget=50))
     store = new_store(tmp_path)
     grown(store, graph=True)
     snapshot = snapshot_of(store)
