@@ -181,4 +181,13 @@ def _record(version: Any) -> DocumentRecord:
         expires_at=version.expires_at,
         ingested_at=version.created_at,
         media_type=version.media_type or "text/plain",
+        original={
+            "filename": version.filename,
+            "media_type": version.media_type,
+            "pack": version.pack,
+            "pack_offset": version.pack_offset,
+            "size_bytes": version.size_bytes,
+            "content_hash": version.content_hash.hex(),
+            "metadata_hash": version.metadata_hash.hex(),
+        },
     )

@@ -4,12 +4,13 @@ It changes nothing, and remembers what a repair has to know.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..catalog.engine import Catalog
-from ..errors import Damaged, Unsupported
+from ..errors import Damaged, Missing, Unsupported
 from ..graph_files import check_links
 from ..ids import DocumentId, SegmentId
 from ..manifests import FileEntry, Manifest, SegmentEntry, read_manifest
@@ -17,12 +18,13 @@ from ..objects import ObjectStore
 from ..paths import manifest_version
 from ..segments import open_segment, read_deletes
 from .checksums import CheckedFiles
-from .contents import Contents, Difference, read_indexed
+from .contents import Contents, Difference, Indexed, read_indexed
 from .findings import Check, Finding, Severity
 from .reachability import Reached, look_for_rows
 from .statements import StatedGeneration, StatedVersion, read_stated_generation
 
 REACHED_MISSED_MAX = 0.005  # share of the rows of a graph that may be missed, as when it was built
+_LOOKS = 5
 REPAIR = "`penstock doctor --repair` mends it"
 SegmentKey = tuple[SegmentId, str]  # a segment, and the file of its tombstones or ""
 FACTS = ("tenant_id", "collection_id", "model", "dimensions", "metric", "shard")
@@ -97,8 +99,9 @@ class GenerationExaminer:
         if current is not None:
             for entry in current.segments:
                 if graphs and entry.kind == "graph" and not found.is_broken(entry):
-                    self._check_graph(found, entry, manifest=current)
-            self._check_contents(found, current)
+                    with suppress(Missing):  # it was there a moment ago: it was replaced and collected
+                        self._check_graph(found, entry, manifest=current)
+            self._check_contents(found)
 
     def _report_manifest(self, found: ExaminedGeneration, name: str, problem: str) -> None:
         what = f"version {manifest_version(name)} of collection {found.stated.collection!r}"
@@ -142,13 +145,23 @@ class GenerationExaminer:
             "nothing" if few else f"the graph must be built anew: {REPAIR}",
         )
 
-    def _check_contents(self, found: ExaminedGeneration, current: Manifest) -> None:
-        """Compare the current version with the ledger of the same moment: a publish may have come since."""
-        with self._catalog.read() as connection:
-            now = read_stated_generation(connection, found.stated.info.id)
-            indexed = read_indexed(connection, found.stated.info.id)
-        if now.info.manifest not in {found.stated.info.manifest, None}:
-            current = read_manifest(self._objects, str(now.info.manifest))
+    def _check_contents(self, found: ExaminedGeneration) -> None:
+        """Compare the current version with the ledger of the same moment; publishes may come all the time."""
+        for _ in range(_LOOKS):
+            with self._catalog.read() as connection:
+                pointer = read_stated_generation(connection, found.stated.info.id).info.manifest
+                indexed = read_indexed(connection, found.stated.info.id)
+            try:
+                self._compare_contents(found, str(pointer), indexed)
+            except Damaged as error:
+                with self._catalog.read() as connection:
+                    if read_stated_generation(connection, found.stated.info.id).info.manifest != pointer:
+                        continue  # it was replaced and collected while it was read
+                found.report("error", "contents", str(pointer), str(error), _mend())
+            return
+
+    def _compare_contents(self, found: ExaminedGeneration, pointer: str, indexed: Indexed) -> None:
+        current = found.manifests.get(pointer) or read_manifest(self._objects, pointer)
         held, broken = Contents(), False
         for entry in current.segments:
             if found.is_broken(entry):

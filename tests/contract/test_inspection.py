@@ -1,0 +1,249 @@
+"""Examining, mending and rebuilding, on every catalog there is; the command's own tests damage every kind of file."""
+
+from functools import partial
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from penstock.storage.catalog.collections import get_collection
+from penstock.storage.catalog.engine import Catalog
+from penstock.storage.catalog.migrations import migrate
+from penstock.storage.catalog.references import CURRENT
+from penstock.storage.catalog.retention import Retention
+from penstock.storage.catalog.tables import documents, generations, versions
+from penstock.storage.collecting import collect_generations, collect_packs
+from penstock.storage.errors import Conflict
+from penstock.storage.forks import fork_collection
+from penstock.storage.inspection.examination import Examination, examine
+from penstock.storage.inspection.findings import Finding
+from penstock.storage.inspection.rebuilding import rebuild_catalog
+from penstock.storage.inspection.repairs import Repairer
+from penstock.storage.leases import release_lease
+from penstock.storage.manifests import Manifest, Swap, read_manifest
+from penstock.storage.merging import build_merge
+from penstock.storage.publishing import Trim
+
+from ..served_line import ServedLine, collection_of, new_served_line
+
+
+class Unseen:
+    def begin(self, total_bytes: int) -> None: ...
+    def advance(self, size_bytes: int) -> None: ...
+
+
+@pytest.fixture
+def line(catalog, tmp_path) -> ServedLine:
+    return new_served_line(catalog, tmp_path)
+
+
+def examined(line: ServedLine) -> Examination:
+    return examine(line.catalog, line.objects, now=line.clock(), progress=Unseen())
+
+
+def problems(line: ServedLine) -> list[Finding]:
+    return [finding for finding in examined(line).findings if finding.severity != "note"]
+
+
+def repair(line: ServedLine) -> list[str]:
+    """Mend, as a process beside the line whose writer is idle; the writer then takes the lease again."""
+    if line.epoch is not None:
+        release_lease(line.catalog, shard=0, owner=line.owner, epoch=line.epoch)
+        line.epoch = None
+    done = list(
+        Repairer(line.catalog, line.objects, owner="doctor", wait_s=0.0, clock=line.clock).repair(examined(line))
+    )
+    assert all(one.done for one in done), done
+    return [one.told for one in done]
+
+
+def current(line: ServedLine) -> Manifest:
+    with line.catalog.read() as connection:
+        mine = generations.c.id == line.collection.generation.id
+        return read_manifest(line.objects, connection.scalars(sa.select(generations.c.manifest).where(mine)).one())
+
+
+def flip(line: ServedLine, name: str) -> None:
+    path = line.objects.local_path(name)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.unlink()
+    path.write_bytes(bytes(data))
+
+
+def fork(line: ServedLine, name: str) -> ServedLine:
+    parent = collection_of(line)
+    fork_collection(
+        line.catalog, line.objects, parent=parent, reference=CURRENT, name=name, clock=line.clock
+    )  # fmt: skip
+    return line.of(name)
+
+
+def test_a_line_that_works_is_clean_with_forks_replacements_and_deletes(line):
+    line.put(a="apples", b="beeches")
+    line.put(a="apricots", c="cedars")
+    copy = fork(line, "copy")
+    copy.put(d="dates")
+    assert problems(line) == []
+    assert examined(line).checked()["documents"] == 3 + 4
+
+
+def test_what_is_published_and_collected_all_the_time_is_never_a_finding(line):
+    """Retention keeps nothing but the current version here, and every file goes at once."""
+    line.put(a="apples", b="beeches")
+    line.put(c="cedars")
+
+    class Busy:
+        """Between any two looks at files, versions come and go."""
+
+        turns = 0
+
+        def begin(self, total_bytes: int) -> None:
+            self.advance(total_bytes)
+
+        def advance(self, size_bytes: int) -> None:
+            self.turns += 1
+            if self.turns > 12:
+                return
+            line.put(**{f"d{self.turns % 3}": f"dates {self.turns}", f"e{self.turns}": "elders"})
+            retention = Retention(keep_versions=1, keep_s=0.0)
+            collect_generations(
+                line.catalog, line.objects, tenant=line.tenant, now=line.clock(), retention=retention, min_age_s=-1e12
+            )
+            collect_packs(line.catalog, line.objects, tenant=line.tenant, now=line.clock(), min_age_s=-1e12)
+
+    busy = Busy()
+    for _ in range(3):
+        busy.turns = 0
+        result = examine(line.catalog, line.objects, now=line.clock(), progress=busy)
+        assert [one for one in result.findings if one.severity != "note"] == []
+        assert busy.turns > 3
+    assert problems(line) == []
+
+
+def test_what_a_damaged_segment_held_goes_through_the_line_again(line):
+    line.put(a="apples", b="beeches")
+    line.put(c="cedars")
+    before = line.served()
+    flip(line, current(line).segments[0].files[0].name)
+    checks = [(one.severity, one.check) for one in problems(line)]
+    assert checks == [("error", "files"), ("error", "contents")]
+    assert any("2 documents are indexed again" in told for told in repair(line))
+    assert problems(line) == []
+    assert line.served() == {"c": ["cedars"]}
+    assert {source: info.state for source, info in line.listed().items()} == {
+        "a": "queued",
+        "b": "queued",
+        "c": "indexed",
+    }
+    line.run()
+    assert line.served() == before
+    assert problems(line) == []
+
+
+def test_a_newer_version_that_is_on_its_way_wins_over_one_that_starts_again(line):
+    line.put(a="apples", b="beeches")
+    line.submit("a", text="newer")
+    flip(line, current(line).segments[0].files[0].name)
+    repair(line)
+    line.run()
+    assert line.served() == {"a": ["newer of a"], "b": ["beeches"]}
+    assert line.listed()["a"].number == 2
+    assert problems(line) == []
+
+
+def test_a_fork_is_mended_without_its_parent_s_help_and_the_other_way_round(line):
+    line.put(a="apples", b="beeches")
+    copy = fork(line, "copy")
+    copy.put(c="cedars")
+    shared = current(copy).segments[0].files[0].name
+    assert shared == current(line).segments[0].files[0].name
+    flip(line, shared)
+    repair(line)
+    copy.epoch = None
+    copy.run()
+    assert line.served() == {"a": ["apples"], "b": ["beeches"]}
+    assert copy.served() == {"a": ["apples"], "b": ["beeches"], "c": ["cedars"]}
+    assert problems(line) == []
+
+
+def test_chunks_deleted_one_by_one_do_not_come_back_with_the_segments_a_merge_was_made_of(line):
+    line.put(a="apples\nmore apples", b="beeches")
+    _count(line, "a", chunks=2)
+    former = current(line).segments
+    merged = build_merge(line.objects, current(line), former)
+    publish = partial(line.publisher.publish, current(line).generation_id, epoch=line.lease(), shard=0)
+    publish(swap=Swap([entry.id for entry in former], merged))
+    row = _row(line, "a")
+    publish(trims=[Trim("ver_trim", row["document_id"], text_version_id=row["id"], ordinals=[1])])
+    details = {"text_version": row["id"], "ordinals": [1]}
+    trimmed = {**row, "id": "ver_trim", "action": "trim", "number": None, "state": "trimmed", "details": details}
+    with line.catalog.write() as connection:
+        connection.execute(sa.insert(versions).values(trimmed))
+    _count(line, "a", chunks=1)
+    assert problems(line) == []
+    assert line.served() == {"a": ["apples"], "b": ["beeches"]}
+    flip(line, merged.files[0].name)
+    assert any("1 segments came back from past versions; 1 chunks were taken out" in told for told in repair(line))
+    assert line.served() == {"a": ["apples"], "b": ["beeches"]}
+    assert problems(line) == []
+
+
+def test_a_repair_whose_documents_were_changed_meanwhile_changes_nothing(line, monkeypatch):
+    line.put(a="apples", b="beeches")
+    flip(line, current(line).segments[0].files[0].name)
+    before = current(line).version
+    release_lease(line.catalog, shard=0, owner=line.owner, epoch=line.epoch)
+    repairer = Repairer(line.catalog, line.objects, owner="doctor", wait_s=0.0, clock=line.clock)
+
+    def change(_where: str) -> None:
+        with line.catalog.write() as connection:
+            mine = sa.select(documents.c.id).where(documents.c.source == "a").scalar_subquery()
+            connection.execute(sa.update(versions).where(versions.c.document_id == mine).values(state="superseded"))
+
+    monkeypatch.setattr("penstock.storage.inspection.repairs.hit", change)
+    (told,) = repairer.repair(examined(line))
+    assert not told.done
+    assert "changed while the index was being mended" in told.told
+    assert current(line).version == before
+
+
+def test_a_catalog_is_made_again_with_its_forks_and_the_line_goes_on(line, empty_url):
+    line.put(a="apples", b="beeches")
+    line.put(a="apricots", c="cedars")
+    copy = fork(line, "copy")
+    copy.put(d="dates")
+    before = [(one.served(), {source: info.number for source, info in one.listed().items()}) for one in (line, copy)]
+    catalog = Catalog.open(empty_url)
+    migrate(catalog)
+    made = rebuild_catalog(catalog, line.objects, now=line.clock())
+    assert made.counts() == {"tenants": 1, "collections": 2, "versions": 4, "documents": 7}
+    again = [_over(catalog, line, name) for name in (line.collection.name, "copy")]
+    assert [(one.served(), {source: info.number for source, info in one.listed().items()}) for one in again] == before
+    assert problems(again[0]) == []
+    again[0].put(b="birches")
+    assert again[0].served()["b"] == ["birches"]
+    assert again[1].served()["b"] == ["beeches"]
+    assert problems(again[0]) == []
+    with pytest.raises(Conflict, match="not empty"):
+        rebuild_catalog(catalog, line.objects, now=line.clock())
+    catalog.dispose()
+
+
+def _row(line: ServedLine, source: str) -> dict[str, Any]:
+    wanted = sa.select(versions).join(documents, documents.c.id == versions.c.document_id)
+    with line.catalog.read() as connection:
+        return dict(connection.execute(wanted.where(documents.c.source == source)).mappings().one())
+
+
+def _count(line: ServedLine, source: str, *, chunks: int) -> None:
+    """The line's own chunking counts one chunk for each document."""
+    mine = sa.select(documents.c.id).where(documents.c.source == source).scalar_subquery()
+    indexed = versions.c.document_id == mine, versions.c.state == "indexed"
+    with line.catalog.write() as connection:
+        connection.execute(sa.update(versions).where(*indexed).values(chunk_count=chunks))
+
+
+def _over(catalog: Catalog, line: ServedLine, name: str) -> ServedLine:
+    collection = get_collection(catalog, tenant=line.tenant, name=name)
+    return ServedLine(catalog, collection, tenant=line.tenant, objects=line.objects, now=line.now)
