@@ -1,6 +1,7 @@
 """Whatever fails, tears or dies while a version is published: readers see the old or the new one, whole.
 
-The script replaces a document, removes one, adds one and swaps a merge in, so that every kind of file is written.
+The script replaces a document, removes one, adds one, describes one anew, takes a chunk out of one and swaps a merge
+in, so that every kind of file is written.
 After each fault a new writer takes over, publishes the same, and the collector leaves exactly what is current.
 """
 
@@ -25,6 +26,7 @@ from penstock.storage.failpoints import VARIABLE
 from penstock.storage.manifests import Swap
 from penstock.storage.merging import build_merge
 from penstock.storage.objects import LocalObjects
+from penstock.storage.publishing import Revision, Trim
 
 from ..storage_samples import (
     TENANT,
@@ -38,8 +40,14 @@ from ..storage_samples import (
 
 NEVER = 10_000
 AT_ONCE = {"retention": Retention(keep_versions=1, keep_s=0.0), "min_age_s": -1e12}
-OLD = {"a": ["a1", "a2"], "b": ["b1"], "c": ["c1"], "d": ["d1"]}
-NEW = {"a": ["a3"], "c": ["c1"], "d": ["d1"], "e": ["e1"]}
+OLD = {"a": ["a1", "a2"], "b": ["b1"], "c": ["c1"], "d": ["d1", "d2"]}
+NEW = {"a": ["a3"], "c": ["c1"], "d": ["d2"], "e": ["e1"]}
+REVISION = Revision("c", "c-v2", 2, None, {"topic": "new"}, event_time=None, expires_at=None, metadata_hash=b"")
+CHANGES = {
+    "removed_document_ids": ["b"],
+    "revisions": [REVISION],
+    "trims": [Trim("t", "d", text_version_id="d-v1", ordinals=[0])],
+}
 
 
 class PulledPlug(Exception):
@@ -64,11 +72,11 @@ def prepared(folder: Path) -> tuple[Store, Swap]:
 def change(store: Store, swap: Swap) -> None:
     """Bring the store to the new content; a second time changes how it is stored, not what it is."""
     try:
-        store.add({"a": NEW["a"], "e": NEW["e"]}, removed_document_ids=["b"], swap=swap)
+        store.add({"a": NEW["a"], "e": NEW["e"]}, **CHANGES, swap=swap)
     except Conflict as error:
         if "gone" not in str(error):
             raise
-        store.add({"a": NEW["a"], "e": NEW["e"]}, removed_document_ids=["b"])
+        store.add({"a": NEW["a"], "e": NEW["e"]}, **CHANGES)
 
 
 def check_old_or_new(content: Content) -> bool:
