@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.exc import NoResultFound
 
 from penstock.storage import ledger
 from penstock.storage.catalog.jobs import cancel_job, get_job
-from penstock.storage.catalog.tables import batches, documents, versions
-from penstock.storage.errors import Conflict
+from penstock.storage.catalog.tables import OF_DOCUMENT, batches, documents, versions
+from penstock.storage.errors import Conflict, NotFound
 from penstock.storage.ids import BatchId, JobId
 
-from ..ledger_line import LEASE_S, TENANT, Line, new_line
+from ..ledger_line import LEASE_S, TENANT, Line, document, new_line
 
 STEPS = int(os.environ.get("PENSTOCK_TEST_STEPS", "120"))
 SOURCES = [f"s{number}" for number in range(8)]
@@ -31,16 +32,54 @@ class Clumsy:
     claims: list[ledger.Claim] = field(default_factory=list)
     groups: list[list[ledger.IndexGroup]] = field(default_factory=list)
     served: dict[str, int] = field(default_factory=dict)  # the model: source -> number of the version searches see
+    newest: dict[str, int] = field(default_factory=dict)  # document -> number of the newest version that was published
 
     def step(self) -> None:
         often = [self.submit, self.send, self.claim, self.work, self.publish]
-        seldom = [self.cancel, self.form, self.take_groups, self.wait, self.forget, self.prune]
+        seldom = [
+            self.remove,
+            self.update,
+            self.trim,
+            self.expire,
+            self.cancel,
+            self.form,
+            self.take_groups,
+            self.wait,
+            self.forget,
+            self.prune,
+        ]
         self.random.choice([*often, *often, self.work, *seldom])()
 
     def submit(self) -> None:
         chosen = self.random.sample(SOURCES, self.random.randint(1, len(SOURCES)))
-        accepted = self.line.submit(*chosen, text=f"text {self.random.randint(0, 3)}")
+        text, ends_at = f"text {self.random.randint(0, 3)}", self.random.choice([None, None, self.line.now + LEASE_S])
+        accepted = self.line.accept([document(source, text, expires_at=ends_at) for source in chosen])
         self.jobs[accepted.job_id] = accepted.accepted
+
+    def remove(self) -> None:
+        removed = self.line.remove(*self.random.sample(SOURCES, 2))
+        self.jobs[removed.job_id] = removed.deleted
+
+    def update(self) -> None:
+        values = {"expires_at": self.random.choice([None, self.line.now + LEASE_S])}
+        with suppress(NotFound, NoResultFound, Conflict):  # it is not there, was deleted, or failed
+            updated = self.line.update(self.random.choice(SOURCES), values=values, patch={"n": self.random.random()})
+            self.jobs[updated.job_id] = int(updated.changed)
+
+    def trim(self) -> None:
+        if self.served:
+            self.jobs[self.line.trim(self.random.choice(sorted(self.served)), 0)] = 1
+
+    def expire(self) -> None:
+        before = set(self.indexed())
+        self.line.expire()
+        for source in before - set(self.indexed()):
+            assert self.served.pop(source, None), f"{source} expired twice, or was never served"
+
+    def indexed(self) -> dict[str, int]:
+        found = sa.select(documents.c.source, versions.c.number).join(versions, OF_DOCUMENT)
+        with self.line.catalog.read() as connection:
+            return {row.source: row.number for row in connection.execute(found.where(versions.c.state == "indexed"))}
 
     def cancel(self) -> None:
         if self.jobs and self.random.random() < 0.5:
@@ -94,8 +133,15 @@ class Clumsy:
         except Conflict:
             return
         for version in (version for group in groups for version in group.versions):
-            assert version.number > self.served.get(version.source, 0), "an older version replaced a newer one"
-            self.served[version.source] = version.number
+            if version.action == "trim":
+                continue
+            newest = self.newest.get(version.document_id, 0)
+            assert version.number > newest, "an older version was published after a newer one"
+            self.newest[version.document_id] = version.number
+            if version.action == "delete":
+                self.served.pop(version.source, None)
+            else:
+                self.served[version.source] = version.number
 
     def wait(self) -> None:
         self.line.now += self.random.choice([0.1, 1.0, LEASE_S + 1])
@@ -142,14 +188,16 @@ def check(clumsy: Clumsy) -> None:
     line.reconcile()
     with line.catalog.read() as connection:
         found = sa.select(documents.c.source, documents.c.newest, versions.c.number, versions.c.state)
-        rows = connection.execute(found.join(versions, versions.c.document_id == documents.c.id)).all()
+        rows = connection.execute(found.join(versions, OF_DOCUMENT).where(versions.c.action != "trim")).all()
         still_open = sa.select(batches.c.id).where(batches.c.state.in_(("ready", "sent", "running")))
         assert connection.scalars(still_open).all() == []
     indexed = {row.source: row.number for row in rows if row.state == "indexed"}
     assert indexed == clumsy.served
     for row in rows:
-        if row.number == row.newest and row.state not in {"failed", "cancelled"}:
+        if row.number == row.newest and row.state not in {"failed", "cancelled", "deleted", "expired"}:
             assert indexed[row.source] == row.newest
+        if row.state in {"deleted", "expired"}:
+            assert indexed.get(row.source, row.number + 1) > row.number
         if row.state == "superseded":
             assert row.number < row.newest
     for job_id, accepted in clumsy.jobs.items():
