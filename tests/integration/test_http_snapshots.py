@@ -18,6 +18,8 @@ from penstock.storage.catalog.tables import batches
 from penstock.storage.ids import TenantId
 from penstock.storage.publishing import Publisher
 from penstock.storage.rollbacks import plan_rollback
+from penstock.workers.liveness import Liveness
+from penstock.workers.search import Searcher
 
 from ..http_service import KEY, Service, running_service
 
@@ -124,6 +126,22 @@ def test_past_versions_are_searched_by_number_tag_and_time(books, service):
     before = penstock.search(name, "trees", as_of="2001-01-01")
     assert (found(before), before.version) == ([], 0)
     assert penstock.search(name, "trees", version=0).version == 0
+
+
+def test_past_versions_are_searched_over_the_queue(books, service):
+    penstock, name = books
+    penstock.tag(name, 1, "first")
+    searcher = Searcher(service.settings, liveness=Liveness())
+    searcher.open()
+    try:
+        ask = {"tenant": "default", "collection": name, "query": "trees"}
+        for wanted in ({"version": 1}, {"tag": "first"}, {"as_of": penstock.snapshot(name, 1).created_at}):
+            answer = searcher.search(**ask, **wanted)
+            assert sorted(hit["text"] for hit in answer["hits"]) == ["apples", "beeches"]
+        assert searcher.search(**ask, version=9)["error"]["code"] == "version_not_kept"
+        assert searcher.search(**ask, version=1, tag="first")["error"]["code"] == "invalid_query"
+    finally:
+        searcher.close()
 
 
 def test_as_of_finds_what_was_not_expired_then(service):
