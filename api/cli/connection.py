@@ -1,4 +1,4 @@
-"""Finds the server, the key and the tenant, and opens the client. No command talks to the catalog itself."""
+"""Finds the server, the key and the tenant, and opens the client. Only `doctor` opens the catalog itself."""
 
 from typing import TYPE_CHECKING
 
