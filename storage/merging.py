@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import paths
+from .blocks import block_digests
 from .codes import CodedRows, encode_rows
 from .columns import FieldIndex, merge
 from .errors import Conflict
@@ -235,6 +236,7 @@ def _store_graph(objects: ObjectStore, manifest: Manifest, path: Path, *, name: 
     arrays = {"graph_record_rows": record_rows, "graph_upper_at": upper_at, **_coded(view, l2=l2).to_arrays()}
     if INT8 in manifest.flags:
         arrays |= round_records(view, l2=l2)
+    arrays["graph_blocks"] = block_digests(np.memmap(path, "|u1", "r").data)  # last: the repair has written to it
     staged = StagedGraph(file=describe_file(name, path), arrays=arrays, insertions=insertions)
     objects.adopt(name, path)
     return staged

@@ -5,16 +5,19 @@ vectors of a graph segment live in its ``.hnsw`` file only. Tombstones are no pa
 segment serves every version that names it. It searches nothing and publishes nothing.
 """
 
+import mmap
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import wraps
 from pathlib import Path
-from typing import TypeVar
+from typing import Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import paths
+from .blocks import blocks_match
 from .codes import CodedRows
 from .document_keys import build_keys, find_rows
 from .errors import Damaged, Missing, NotFound
@@ -22,6 +25,7 @@ from .fields import FieldIndex, build_index
 from .graph_files import GraphView, check_links, open_graph
 from .ids import GenerationId, SegmentId, TenantId, new_id
 from .manifests import FileEntry, SegmentEntry, describe_file, file_entry
+from .mapped_files import open_to_map
 from .objects import ObjectStore
 from .rounded import RoundedGraph
 from .rows import DocumentRecord, Documents, Rows
@@ -29,8 +33,31 @@ from .sections import Array, Sections, open_sections, write_sections
 
 SEGMENT_KIND = "segment"
 DELETES_KIND = "deletes"
+VERIFIED_BYTES = 4 << 20  # a file up to this size is compared with all its checksums when it is opened to be served
+_SAMPLED_BLOCKS = 1  # of each section
+_SAMPLED_GRAPH_BLOCKS = 4
 _OPENINGS_MAX = 3
+_P = ParamSpec("_P")
 _Opened = TypeVar("_Opened")
+
+
+def mending(
+    read: Callable[Concatenate[ObjectStore, SegmentEntry, _P], _Opened],
+) -> Callable[Concatenate[ObjectStore, SegmentEntry, _P], _Opened]:
+    """Let ``read`` try once more when it found damage in a local copy, which is then downloaded again."""
+
+    @wraps(read)
+    def reading(objects: ObjectStore, entry: SegmentEntry, /, *args: _P.args, **kwargs: _P.kwargs) -> _Opened:
+        try:
+            return read(objects, entry, *args, **kwargs)
+        except Damaged:
+            # Every file is looked at: the first one that is damaged need not be the only one.
+            dropped = [objects.drop_damaged_copy(file.name, blake2b=file.blake2b) for file in entry.all_files]
+            if not any(dropped):
+                raise
+            return read(objects, entry, *args, **kwargs)
+
+    return reading
 
 
 @dataclass(frozen=True)
@@ -120,6 +147,7 @@ def write_segment(
     )
 
 
+@mending
 def open_segment(objects: ObjectStore, entry: SegmentEntry, *, dimensions: int) -> OpenSegment:
     """Map a segment and check its structure: sizes, shapes, offsets, the header's checksum. Vectors are not read.
 
@@ -153,6 +181,36 @@ def open_segment(objects: ObjectStore, entry: SegmentEntry, *, dimensions: int) 
     )
 
 
+def sample_segment(objects: ObjectStore, entry: SegmentEntry, segment: OpenSegment) -> None:
+    """Compare a small segment with its checksums, of a large one a few blocks of each file: a few milliseconds' work.
+
+    Raises:
+        Damaged: naming the file and the part of it that is not what was written.
+    """
+    if segment.sections.size_bytes <= VERIFIED_BYTES:
+        segment.sections.verify()
+    else:
+        segment.sections.verify_sample(_SAMPLED_BLOCKS)
+    if segment.graph is not None:
+        digests, path = _graph_blocks(segment.sections), local_file(objects, entry.files[1])
+        with (
+            open_to_map(path) as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+            memoryview(mapped) as data,
+        ):
+            intact = blocks_match(data, digests, sample=_SAMPLED_GRAPH_BLOCKS)
+        if not intact:
+            raise Damaged(f"{path.name} does not match the checksums of its blocks; restore or rebuild the segment")
+
+
+def _graph_blocks(sections: Sections) -> NDArray[np.uint8]:
+    blocks = sections.arrays.get("graph_blocks")
+    if blocks is None:
+        raise Damaged(f"{sections.source} has no checksums of its graph's blocks; rebuild the segment")
+    return blocks
+
+
+@mending
 def read_chunk_ids(objects: ObjectStore, entry: SegmentEntry) -> NDArray[np.uint64]:
     """Return the ascending chunk ids u64[n] of a segment; reads nothing else. Raises as ``open_segment``."""
     sections = _open_container(objects, entry.files[0], kind=SEGMENT_KIND)
@@ -168,6 +226,7 @@ class Chunks:
     documents: Documents
 
 
+@mending
 def read_chunks(objects: ObjectStore, entry: SegmentEntry) -> Chunks:
     """Read which chunks are live and whose they are; reads nothing else. Raises as ``open_segment``."""
     sections = _open_container(objects, entry.files[0], kind=SEGMENT_KIND)
@@ -180,6 +239,7 @@ def read_chunks(objects: ObjectStore, entry: SegmentEntry) -> Chunks:
     return Chunks(chunk_ids, document, documents)
 
 
+@mending
 def read_document_rows(objects: ObjectStore, entry: SegmentEntry, *, document_ids: Iterable[str]) -> NDArray[np.uint32]:
     """Return the ascending live rows u32 of these documents; reads a few places of the file only.
 
@@ -189,6 +249,7 @@ def read_document_rows(objects: ObjectStore, entry: SegmentEntry, *, document_id
     return _live_rows_of(objects, entry, _open_container(objects, entry.files[0], kind=SEGMENT_KIND), document_ids)
 
 
+@mending
 def read_documents(
     objects: ObjectStore, entry: SegmentEntry, *, document_ids: Iterable[str]
 ) -> list[tuple[DocumentRecord, int]]:
@@ -217,6 +278,7 @@ def _live_rows_of(
     return np.setdiff1d(rows, read_deletes(objects, entry), assume_unique=True) if len(rows) else rows
 
 
+@mending
 def verify_segment(objects: ObjectStore, entry: SegmentEntry, *, dimensions: int) -> None:
     """Read every file of a segment and compare it with the manifest's checksums; check the links of a graph.
 
@@ -276,6 +338,7 @@ def with_deletes(
     return replace(entry, deletes=file, deleted_count=len(rows))
 
 
+@mending
 def read_deletes(objects: ObjectStore, entry: SegmentEntry) -> NDArray[np.uint32]:
     """Return the ascending tombstoned rows u32[deleted_count] of a segment, empty when it has none.
 
@@ -325,7 +388,7 @@ def _open_container(objects: ObjectStore, file: FileEntry, *, kind: str) -> Sect
 
 def _mapped(objects: ObjectStore, file: FileEntry, opener: Callable[[Path], _Opened]) -> _Opened:
     for _ in range(_OPENINGS_MAX):  # a cache may drop its copy between the two calls
-        with suppress(NotFound):
+        with suppress(NotFound, FileNotFoundError):
             return opener(local_file(objects, file))
     raise _missing(file)
 

@@ -21,9 +21,7 @@ from .mismatches import check_kinds
 from .objects import ObjectStore
 from .planner import TYPICAL, Costs
 from .readers import Found, SearchableSegment, SegmentReader
-from .segments import open_segment, read_deletes
-
-VERIFIED_BYTES = 4 << 20  # a file up to this size is compared with all its checksums when it is opened
+from .segments import OpenSegment, mending, open_segment, read_deletes, sample_segment
 
 
 @dataclass(frozen=True)
@@ -172,7 +170,8 @@ def open_snapshot(
     ``opened`` holds segments that other snapshots have opened, by the name of their first file. They are shared too,
     and those opened here are added.
 
-    Sizes and structure of every file are checked, the whole content of small ones and of all tombstones.
+    Sizes and structure of every file are checked, the whole content of small ones and of all tombstones, and a few
+    blocks of large ones, drawn at random. A file that has to be downloaded is compared with its checksum once.
 
     Raises:
         Damaged: naming the file that is missing or not what was written.
@@ -209,11 +208,16 @@ def _open_reader(
         return former
     shared = former.shared if former is not None else opened.get(entry.files[0].name)
     if shared is None or shared.segment.entry.files != entry.files:
-        segment = open_segment(objects, entry, dimensions=manifest.dimensions)
-        if segment.sections.size_bytes <= VERIFIED_BYTES:
-            segment.sections.verify()
+        segment = _sampled(objects, entry, dimensions=manifest.dimensions)
         shared = opened[entry.files[0].name] = SearchableSegment(segment, costs=costs)
     return SegmentReader(shared, entry, deleted=read_deletes(objects, entry), l2=manifest.metric == "l2")
+
+
+@mending
+def _sampled(objects: ObjectStore, entry: SegmentEntry, *, dimensions: int) -> OpenSegment:
+    segment = open_segment(objects, entry, dimensions=dimensions)
+    sample_segment(objects, entry, segment)
+    return segment
 
 
 def _segments(manifest: Manifest | None) -> list[SegmentEntry]:

@@ -7,6 +7,7 @@ After each fault a new writer takes over, publishes the same, and the collector 
 
 import json
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -21,13 +22,16 @@ from sqlalchemy.exc import OperationalError
 
 from penstock.storage.catalog.retention import Retention
 from penstock.storage.collecting import collect_generations, collect_scratch
-from penstock.storage.errors import Conflict, StorageError
+from penstock.storage.errors import Conflict, StorageError, Unavailable
 from penstock.storage.failpoints import VARIABLE
 from penstock.storage.manifests import Swap
 from penstock.storage.merging import build_merge
-from penstock.storage.objects import LocalObjects
+from penstock.storage.objects import LocalObjects, ObjectStore
 from penstock.storage.publishing import Revision, Trim
 
+from ..faulty_proxy import FaultyProxy
+from ..memory_objects import MemoryObjects
+from ..s3_server import S3Server, open_objects
 from ..storage_samples import (
     TENANT,
     Content,
@@ -54,12 +58,27 @@ class PulledPlug(Exception):
     """The fault that a test injects."""
 
 
-def prepared(folder: Path) -> tuple[Store, Swap]:
+@pytest.fixture(params=["local", "memory", "s3"])
+def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Path], ObjectStore]:
+    """What opens a new object store of one kind."""
+    prefix = f"test-{secrets.token_hex(6)}"
+    makers: dict[str, Callable[[Path], ObjectStore]] = {
+        "local": lambda folder: LocalObjects(folder / "objects"),
+        "memory": lambda _folder: MemoryObjects(),
+        "s3": lambda folder: open_objects(
+            request.getfixturevalue("s3_server").endpoint, folder / "cache", prefix=f"{prefix}/{folder.name}"
+        ),
+    }
+    return makers[request.param]
+
+
+def prepared(folder: Path, objects: ObjectStore | None = None) -> tuple[Store, Swap]:
     """A store at the old content, and a merge of its first two segments that waits for its swap.
 
     A document was deleted since the merge, so that the swap has a delete to apply again.
     """
     store = new_store(folder)
+    store.objects = objects or store.objects
     store.add({"a": OLD["a"], "b": OLD["b"], "gone": ["g1"]})
     store.add({"c": OLD["c"]})
     manifest = store.add({"d": OLD["d"]}).manifest
@@ -87,7 +106,7 @@ def check_old_or_new(content: Content) -> bool:
 
 def check_recovery(store: Store, swap: Swap) -> None:
     """A new writer goes on, and afterwards nothing is left that the current version does not name."""
-    successor = Store(store.catalog, LocalObjects(store.objects.root), now=store.now + 1_000, owner="successor")
+    successor = Store(store.catalog, store.objects, now=store.now + 1_000, owner="successor")
     change(successor, swap)
     assert texts_of(successor.content()) == NEW
     collect_generations(store.catalog, successor.objects, tenant=TENANT, now=successor.now, **AT_ONCE)
@@ -133,9 +152,9 @@ def faulty(store: Store, fault: Callable, at: int) -> tuple[Store, InterceptedOb
 
 
 @pytest.mark.parametrize("fault", [fail_before, fail_after, tear])
-def test_a_fault_in_any_operation_of_the_store_leaves_the_old_version(tmp_path, fault):
+def test_a_fault_in_any_operation_of_the_store_leaves_the_old_version(tmp_path, opened, fault):
     for at in range(1, NEVER):
-        store, swap = prepared(tmp_path / str(at))
+        store, swap = prepared(tmp_path / str(at), opened(tmp_path / str(at)))
         writer, objects = faulty(store, fault, at)
         try:
             change(writer, swap)
@@ -150,16 +169,61 @@ def test_a_fault_in_any_operation_of_the_store_leaves_the_old_version(tmp_path, 
     print(f"{at - 1} operations")
 
 
-def test_a_store_that_repeats_any_write_changes_nothing(tmp_path):
+def test_a_store_that_repeats_any_write_changes_nothing(tmp_path, opened):
     """A delivery twice: the first answer was lost on the way."""
     for at in range(1, NEVER):
-        store, swap = prepared(tmp_path / str(at))
+        store, swap = prepared(tmp_path / str(at), opened(tmp_path / str(at)))
         writer, objects = faulty(store, fail_once_and_repeat, at)
         change(writer, swap)
         assert check_old_or_new(store.content())
         store.catalog.dispose()
         if objects.count < at:
             return
+
+
+@pytest.mark.parametrize("fault", ["lose", "lose answer", "tear", "repeat", "busy"])
+def test_a_fault_of_any_request_to_a_bucket_is_outlived(tmp_path, s3_server, fault):
+    for at in range(1, NEVER):
+        store, swap, proxy = behind_proxy(tmp_path / str(at), s3_server, lambda n, at=at: fault if n == at else None)
+        with proxy:
+            change(store, swap)
+        store.objects = store.direct
+        assert texts_of(store.content()) == NEW
+        store.catalog.dispose()
+        if len(proxy.seen) < at:
+            break
+    assert at > 15
+
+
+def test_a_bucket_that_is_gone_from_any_request_on_leaves_the_old_version(tmp_path, s3_server):
+    for at in range(1, NEVER, 2):
+        store, swap, proxy = behind_proxy(tmp_path / str(at), s3_server, lambda n, at=at: "lose" if n >= at else None)
+        with proxy:
+            try:
+                change(store, swap)
+            except Unavailable:
+                failed = True
+            else:
+                failed = False
+        store.objects = store.direct
+        assert check_old_or_new(store.content()) != failed
+        if not failed:
+            break
+        check_recovery(store, swap)
+        store.catalog.dispose()
+    assert at > 15
+
+
+def behind_proxy(folder: Path, server: S3Server, decide: Callable) -> tuple[Store, Swap, FaultyProxy]:
+    """A prepared store in a bucket, whose every further request passes a proxy; ``direct`` is the way around it."""
+    prefix = f"test-{secrets.token_hex(6)}"
+    direct = open_objects(server.endpoint, folder / "direct", prefix=prefix)
+    store, swap = prepared(folder, direct)
+    store.direct = direct
+    proxy = FaultyProxy(server.endpoint, lambda request: decide(request.number))
+    store.objects = open_objects(proxy.endpoint, folder / "cache", prefix=prefix)
+    store.objects._calls = replace(store.objects._calls, sleep=lambda _: None)
+    return store, swap, proxy
 
 
 @contextmanager
@@ -292,7 +356,7 @@ sys.path.insert(0, sys.argv[3])
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.errors import Fenced
 from penstock.storage.manifests import Swap
-from penstock.storage.objects import LocalObjects
+from penstock.storage.objects import LocalObjects, ObjectStore
 from tests.crash.test_publish_faults import change
 from tests.storage_samples import InterceptedObjects, Store
 

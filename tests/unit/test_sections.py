@@ -8,6 +8,7 @@ from hashlib import blake2b
 import numpy as np
 import pytest
 
+from penstock.storage import blocks
 from penstock.storage.errors import Damaged, NotFound, Unsupported
 from penstock.storage.sections import ALIGNMENT, FORMAT, open_sections, write_sections
 
@@ -119,3 +120,41 @@ def test_every_flipped_bit_is_damaged_or_in_a_padding():
         assert all(np.array_equal(sections.arrays[name], array) for name, array in ARRAYS.items())
     padding = sum(-array.nbytes % ALIGNMENT for array in ARRAYS.values()) + ALIGNMENT
     assert harmless <= 2_000 * padding / len(data) * 1.5 + 10
+
+
+def test_a_sample_notices_damage_that_spreads_and_costs_a_few_blocks_only(tmp_path, monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 64)
+    arrays = {"one": np.arange(1_000, dtype="<u4"), "two": np.arange(7, dtype="<u1"), "none": np.zeros(0, "<f4")}
+    data = b"".join(write_sections("sample", meta={}, arrays=arrays))
+    path = tmp_path / "sample"
+    path.write_bytes(data)
+    sections = open_sections(path, kind="sample")
+    sections.verify()
+    for _ in range(20):
+        sections.verify_sample(1)
+
+    at = data.index(arrays["one"].tobytes())
+    path.write_bytes(data[:at] + bytes(4_000) + data[at + 4_000 :])
+    with pytest.raises(Damaged, match="'one' does not match its checksum"):
+        open_sections(path, kind="sample").verify_sample(2)
+
+    hashed: list[int] = []
+    monkeypatch.setattr(blocks, "_digest", lambda block: hashed.append(block.nbytes) or b"")
+    with pytest.raises(Damaged):
+        sections.verify_sample(1)
+    assert sum(hashed) <= 64
+
+
+def test_every_block_has_a_checksum_of_its_own(monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 100)
+    data = memoryview(bytes(range(250)))
+    digests = blocks.block_digests(data)
+    assert digests.shape == (3, 16)
+    assert blocks.blocks_match(data, digests)
+    for at in (0, 99, 100, 249):
+        altered = bytearray(data)
+        altered[at] ^= 1
+        assert not blocks.blocks_match(memoryview(altered), digests)
+    assert not blocks.blocks_match(data[:200], digests)
+    assert not blocks.blocks_match(data, digests[:2])
+    assert blocks.blocks_match(data[:0], digests[:0])

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from sqlalchemy import update
 
-from penstock.storage import planner, readers
+from penstock.storage import blocks, planner, readers, segments
 from penstock.storage.catalog.collections import delete_collection, generation_info
 from penstock.storage.catalog.tables import generations
 from penstock.storage.errors import Damaged, FilterMismatch, NotFound, NotYet, Unavailable
@@ -446,6 +446,33 @@ def test_a_wrong_bit_in_a_vector_of_a_small_segment_is_noticed_before_it_is_serv
     path.write_bytes(data)
     with pytest.raises(Damaged, match="'vectors' does not match its checksum"):
         snapshot_of(store)
+
+
+@pytest.mark.parametrize("file", [0, 1])
+def test_a_large_file_that_was_written_over_is_noticed_when_it_is_opened(store, monkeypatch, file):
+    """Neither its size nor its structure tells; a sample of its blocks does."""
+    monkeypatch.setattr(segments, "VERIFIED_BYTES", 0)
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 1 << 10)
+    store.publish(additions=documents(40), vectors=unit_vectors(120))
+    manifest = current_manifest(store.catalog, store.objects)
+    output = build_merge(store.objects, manifest, manifest.segments, graph_rows=50)
+    store.publish(swap=Swap([manifest.segments[0].id], output))
+    assert snapshot_of(store).chunk_count == 120
+    path = store.objects.local_path(output.files[file].name)
+    data = path.read_bytes()
+    # The text of the one; of the other a vector, which no structure tells from others.
+    view = snapshot_of(store).readers[output.id].segment
+    part = view.sections.arrays["text_bytes"].tobytes() if file == 0 else view.graph.vectors[60].tobytes()
+    at = data.index(part)
+    path.write_bytes(data[:at] + bytes(len(part)) + data[at + len(part) :])
+    refusals = []
+    for _ in range(200):
+        try:
+            snapshot_of(store)
+        except Damaged as error:
+            refusals.append(str(error))
+    assert refusals
+    assert all("does not match" in refusal for refusal in refusals)
 
 
 def test_a_field_index_that_rotted_while_it_was_mapped_is_named_as_damaged(store):
