@@ -9,7 +9,7 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
-BLOCK_BYTES = 256 << 10
+BLOCK_BYTES = 128 << 10
 DIGEST_BYTES = 16
 
 
