@@ -192,7 +192,7 @@ def test_a_fault_of_any_request_to_a_bucket_is_outlived(tmp_path, s3_server, fau
         store.catalog.dispose()
         if len(proxy.seen) < at:
             break
-    assert at > 15
+    assert at > 10
 
 
 def test_a_bucket_that_is_gone_from_any_request_on_leaves_the_old_version(tmp_path, s3_server):
@@ -211,7 +211,7 @@ def test_a_bucket_that_is_gone_from_any_request_on_leaves_the_old_version(tmp_pa
             break
         check_recovery(store, swap)
         store.catalog.dispose()
-    assert at > 15
+    assert at > 10
 
 
 def behind_proxy(folder: Path, server: S3Server, decide: Callable) -> tuple[Store, Swap, FaultyProxy]:
