@@ -154,7 +154,7 @@ def test_an_object_in_a_bucket_is_looked_at_and_not_the_copy_in_the_cache(line, 
     data[-1] ^= 1
     line.objects.delete(file.name)
     line.objects.put(file.name, [bytes(data)])
-    assert [(one.check, one.object) for one in problems(line)][0] == ("files", file.name)
+    assert next((one.check, one.object) for one in problems(line)) == ("files", file.name)
     repair(line)
     assert problems(line) == []
     line.run()
