@@ -46,7 +46,7 @@ def hold_collection(connection: Connection, target: Target) -> int:
 def hold_job(connection: Connection, target: Target, job_id: JobId) -> None:
     """Keep the job as it is until the commit. Raises NotFound, or Conflict when nothing can be added to it."""
     wanted = sa.select(jobs.c.state, jobs.c.collection_id).where(jobs.c.id == job_id, jobs.c.tenant_id == target.tenant)
-    row = connection.execute(wanted.with_for_update()).first()
+    row = connection.execute(wanted.with_for_update(key_share=True)).first()
     if row is None:
         raise NotFound(f"there is no job {job_id!r}")
     if row.collection_id != target.collection_id:

@@ -83,7 +83,7 @@ def cancel_job(catalog: Catalog, *, tenant: TenantId, job_id: JobId, now: float)
     """
     with catalog.write("cancel_job") as connection:
         wanted = sa.select(jobs.c.state).where(jobs.c.id == job_id, jobs.c.tenant_id == tenant)
-        state = connection.scalar(wanted.with_for_update())
+        state = connection.scalar(wanted.with_for_update(key_share=True))  # versions of it may be touched meanwhile
         if state is None:
             raise _not_found(job_id)
         if state != "cancelled" and not _cancel_versions(connection, job_id, now=now):

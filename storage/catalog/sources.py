@@ -92,4 +92,5 @@ def lock_sources(connection: Connection, collection_id: CollectionId, *, sources
         held = held.where(documents.c.source.in_(some)).order_by(
             sa.collate(documents.c.source, "C")
         )  # as sorted() does
-        connection.execute(held.with_for_update()).all()
+        # Not FOR UPDATE: that would stop those who add a row below a document, or touch one twice, and look for it.
+        connection.execute(held.with_for_update(key_share=True)).all()

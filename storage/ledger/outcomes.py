@@ -3,6 +3,7 @@
 Part of the publish transaction: the caller holds the rows, and has ended the versions before.
 """
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -40,14 +41,20 @@ def mark_published(
     for row in published:
         by_action.setdefault(row.action, []).append(row)
     ended = {"indexed_version": version, "finished_at": now}
-    indexed = [*by_action.get("put", ()), *by_action.get("update", ())]
-    _end(connection, indexed, {**ended, "state": "indexed"})
-    _inherit(connection, by_action.get("update", ()), bases)
+    taken: Counter[Key] = Counter()
+    for row in by_action.get("trim", ()):
+        taken[key_of(row)] += trimmed.get(row.id, 0)
+    _end(connection, by_action.get("put", ()), {**ended, "state": "indexed"})
+    _end_updates(connection, by_action.get("update", ()), {**ended, "state": "indexed"}, bases=bases, taken=taken)
     # What it said goes with the document; which source it was stays until the row is pruned.
     forgotten: dict[str, Any] = {"title": None, "metadata": {}, "event_time": None, "expires_at": None, "size_bytes": 0}
     _end(connection, by_action.get("delete", ()), {**ended, **forgotten, "state": "deleted"})
-    _end(connection, by_action.get("trim", ()), {**ended, "state": "trimmed"})
-    _count_trimmed(connection, by_action.get("trim", ()), trimmed)
+    _end_trims(connection, by_action.get("trim", ()), {**ended, "state": "trimmed"}, trimmed=trimmed)
+    touched = {key_of(row) for row in published if row.action != "trim"}
+    _count_taken(connection, {key: count for key, count in taken.items() if count and key not in touched})
+
+
+# No row is updated twice here: PostgreSQL would look for its document and its job once more, which others may hold.
 
 
 def _end(connection: Connection, rows: Sequence[VersionRow], values: Mapping[str, Any]) -> None:
@@ -55,34 +62,50 @@ def _end(connection: Connection, rows: Sequence[VersionRow], values: Mapping[str
         connection.execute(sa.update(versions).where(versions.c.id.in_(some)).values(values))
 
 
-def _inherit(connection: Connection, updates: Sequence[VersionRow], bases: Mapping[Key, Row[Any]]) -> None:
-    """Give each update the content of the version that was indexed, which its text now is."""
-    changed = sa.update(versions).where(versions.c.id == sa.bindparam("version"))
-    changed = changed.values({column.name: sa.bindparam(f"base_{column.name}") for column in CONTENT})
-    rows = [
-        {"version": row.id} | {f"base_{column.name}": getattr(bases[key_of(row)], column.name) for column in CONTENT}
-        for row in updates
-        if key_of(row) in bases
-    ]
+def _end_updates(
+    connection: Connection,
+    updates: Sequence[VersionRow],
+    values: Mapping[str, Any],
+    *,
+    bases: Mapping[Key, Row[Any]],
+    taken: Mapping[Key, int],
+) -> None:
+    """End updates with the content of the version that was indexed, which their text now is."""
+    ended = sa.update(versions).where(versions.c.id == sa.bindparam("version"))
+    ended = ended.values({**values, **{column.name: sa.bindparam(f"base_{column.name}") for column in CONTENT}})
+    rows = []
+    for row in updates:
+        base = bases.get(key_of(row))
+        content = {column.name: getattr(base, column.name) for column in CONTENT} if base else _own(row)
+        content["chunk_count"] = (content["chunk_count"] or 0) - taken.get(key_of(row), 0)
+        rows.append({"version": row.id} | {f"base_{name}": value for name, value in content.items()})
     if rows:
-        connection.execute(changed, rows)
+        connection.execute(ended, rows)
 
 
-def _count_trimmed(connection: Connection, trims: Sequence[VersionRow], trimmed: Mapping[str, int]) -> None:
-    """Record how many chunks each trim took, and take them off the count of the version that had them."""
-    counts = [
-        {"trim": row.id, "generation": row.generation_id, "document": row.document_id, "taken": trimmed.get(row.id, 0)}
-        for row in trims
-    ]
-    if not counts:
-        return
-    mine = sa.update(versions).where(versions.c.id == sa.bindparam("trim"))
-    connection.execute(mine.values(chunk_count=sa.bindparam("taken")), [_only(one, "trim", "taken") for one in counts])
+def _own(row: VersionRow) -> dict[str, Any]:
+    """Return the content of an update of which nothing was indexed any more."""
+    named = {column.name: getattr(row, column.name) for column in CONTENT if column.name != "chunk_count"}
+    return {**named, "chunk_count": 0}
+
+
+def _end_trims(
+    connection: Connection, trims: Sequence[VersionRow], values: Mapping[str, Any], *, trimmed: Mapping[str, int]
+) -> None:
+    """End trims with the number of chunks that each took."""
+    ended = sa.update(versions).where(versions.c.id == sa.bindparam("trim"))
+    rows = [{"trim": row.id, "took": trimmed.get(row.id, 0)} for row in trims]
+    if rows:
+        connection.execute(ended.values({**values, "chunk_count": sa.bindparam("took")}), rows)
+
+
+def _count_taken(connection: Connection, taken: Mapping[Key, int]) -> None:
+    """Take chunks off the count of the versions that had them."""
     served = sa.update(versions).where(versions.c.generation_id == sa.bindparam("generation"))
     served = served.where(versions.c.document_id == sa.bindparam("document"), IS_INDEXED)
-    served = served.values(chunk_count=versions.c.chunk_count - sa.bindparam("taken"))
-    connection.execute(served, [_only(one, "generation", "document", "taken") for one in counts])
-
-
-def _only(values: Mapping[str, Any], *names: str) -> dict[str, Any]:
-    return {name: values[name] for name in names}
+    rows = [
+        {"generation": generation, "document": document, "taken": count}
+        for (generation, document), count in taken.items()
+    ]
+    if rows:
+        connection.execute(served.values(chunk_count=versions.c.chunk_count - sa.bindparam("taken")), rows)

@@ -1,5 +1,11 @@
 """Removals and updates are accepted like documents, ordered like versions, and nothing of them is lost or repeated."""
 
+import os
+import random
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
 import pytest
 import sqlalchemy as sa
 
@@ -7,7 +13,7 @@ from penstock.storage import ledger
 from penstock.storage.catalog.collections import get_collection
 from penstock.storage.catalog.documents import get_document, known, list_documents
 from penstock.storage.catalog.jobs import cancel_job, get_job
-from penstock.storage.catalog.tables import batches, documents, versions
+from penstock.storage.catalog.tables import OF_DOCUMENT, batches, documents, jobs, versions
 from penstock.storage.collecting import collect_packs
 from penstock.storage.errors import Conflict, InvalidMetadata, NotFound
 from penstock.storage.ids import CollectionId, DocumentId, JobId
@@ -485,3 +491,59 @@ def test_a_generation_is_looked_at_once_a_minute_and_by_one_batch(line):
     with line.catalog.read() as connection:
         found = connection.execute(sa.select(batches.c.state).where(batches.c.stage == "expire")).all()
     assert found == [("done",)]
+
+
+# At the same time
+
+
+def test_rivals_and_the_writer_on_the_same_documents_never_wait_in_a_ring_nor_count_twice(postgres_catalog):
+    seed = int(os.environ.get("PENSTOCK_TEST_SEED", random.SystemRandom().randrange(2**32)))
+    print(f"PENSTOCK_TEST_SEED={seed}")
+    line = new_line(postgres_catalog)
+    serve(line, *"abcde")
+    stop = threading.Event()
+
+    def rival(number: int) -> None:
+        dice = random.Random(seed + number)
+        for _ in range(25):
+            some = dice.sample("abcde", 2)
+            with suppress(NotFound, Conflict):  # deleted, or without text
+                match dice.choice(["submit", "remove", "update", "trim"]):
+                    case "submit":
+                        ends_at = dice.choice([None, line.now - 1])
+                        line.accept([document(source, str(dice.random()), expires_at=ends_at) for source in some])
+                    case "remove":
+                        line.remove(*some)
+                    case "update":
+                        line.update(some[0], patch={"n": dice.random()}, values={"expires_at": None})
+                    case "trim":
+                        line.trim(some[0], 0)
+
+    def work() -> None:
+        while not stop.is_set():
+            with suppress(Conflict):
+                line.chunk()
+                line.embed()
+                line.index()
+                line.expire()
+
+    with ThreadPoolExecutor(5) as pool:
+        worker = pool.submit(work)
+        rivals = [pool.submit(rival, number) for number in range(4)]
+        try:
+            for one in rivals:
+                one.result()
+        finally:
+            stop.set()
+        worker.result()
+    line.run()
+    line.reconcile()
+
+    with postgres_catalog.read() as connection:
+        numbered = sa.select(documents.c.source, documents.c.newest, sa.func.max(versions.c.number), sa.func.count())
+        numbered = numbered.join(versions, OF_DOCUMENT).where(versions.c.action != "trim")
+        rows_found = connection.execute(numbered.group_by(documents.c.source, documents.c.newest)).all()
+        still_open = connection.scalars(sa.select(jobs.c.id).where(jobs.c.state == "running")).all()
+    assert [(newest, newest) for _, newest, _, _ in rows_found] == [(most, count) for _, _, most, count in rows_found]
+    assert still_open == []
+    assert line.batch_states("index").count("done") == len(line.batch_states("index"))

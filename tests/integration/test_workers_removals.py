@@ -1,5 +1,8 @@
 """Deletes, updates and expiry through real role processes: in both orders, over kills, and reclaimed by a merge."""
 
+import json
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -162,3 +165,25 @@ def test_what_expires_leaves_the_index_and_a_merge_takes_its_bytes(plant):
     assert sum(entry.row_count for entry in manifest.segments) == manifest.live_chunks
     assert plant.job(collection, job).documents == {"expired": 39, "indexed": 1}
     assert document(plant, collection, "d1", state="expired").state == "expired"
+
+
+def test_after_all_this_the_doctor_finds_nothing(plant):
+    collection = plant.collection("examined")
+    plant.wait(collection, plant.submit(collection, texts(4, sentences=30)))
+    everything = list(range(document(plant, collection, "d0").chunk_count or 0))
+    for job in (
+        trim(plant, collection, "d0", ordinals=everything),
+        trim(plant, collection, "d1", ordinals=[0]),
+        update(plant, collection, "d1", patch={"lang": "fr"}),
+        update(plant, collection, "d2", values={"title": "Two"}),
+        remove(plant, collection, "d3"),
+    ):
+        plant.wait(collection, job)
+    assert (document(plant, collection, "d0").chunk_count, counts(plant, collection)) == (0, {"indexed": 3})
+
+    command = [sys.executable, "-m", "penstock.api.cli", "doctor", "--json"]
+    ended = subprocess.run(
+        command, env=plant.environment, capture_output=True, text=True, cwd=plant.folder, check=False
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert json.loads(ended.stdout)["clean"]
