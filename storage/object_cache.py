@@ -91,6 +91,9 @@ class ObjectCache:
             ) from error
         return target
 
+    def has_checked(self, name: str) -> bool:
+        return self._target(name, checked=True).is_file()
+
     def drop_damaged(self, name: str, *, blake2b: str) -> bool:
         """Drop the copy if it is not what the checksum says. Returns whether it was dropped."""
         target = self._target(name, checked=True)

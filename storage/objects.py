@@ -68,6 +68,9 @@ class ObjectStore(Protocol):
             Damaged: what arrived does not match.
         """
 
+    def is_local(self, name: str) -> bool:
+        """Return whether ``local_path`` with a checksum need not download this object."""
+
     def drop_damaged_copy(self, name: str, *, blake2b: str) -> bool:
         """Compare a downloaded copy with its checksum, and drop it when it differs, so that it is downloaded again.
 
@@ -135,6 +138,9 @@ class LocalObjects:
         if not path.is_file():
             raise _not_found(name)
         return path
+
+    def is_local(self, name: str) -> bool:  # noqa: ARG002
+        return True
 
     def drop_damaged_copy(self, name: str, *, blake2b: str) -> bool:  # noqa: ARG002
         return False

@@ -129,6 +129,9 @@ class RemoteObjects:
         look = partial(self._look, checked_object_name(name))
         return self._cache.local_path(name, blake2b=blake2b, look=look)
 
+    def is_local(self, name: str) -> bool:
+        return self._cache.has_checked(checked_object_name(name))
+
     def drop_damaged_copy(self, name: str, *, blake2b: str) -> bool:
         return self._cache.drop_damaged(checked_object_name(name), blake2b=blake2b)
 

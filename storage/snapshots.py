@@ -10,8 +10,9 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import partial
 from weakref import WeakValueDictionary
 
 from .catalog.collections import GenerationInfo, generation_info, pointers
@@ -22,6 +23,7 @@ from .hits import Hit
 from .ids import GenerationId, TenantId
 from .objects import ObjectStore
 from .planner import TYPICAL, prepare
+from .reader_leases import ReaderLeases
 from .shelf import Shelf
 from .versions import SegmentPlan, Snapshot, open_snapshot
 
@@ -60,6 +62,7 @@ class SnapshotCache:
     Args:
         poll_s: how often the versions of all cached generations are looked up, in one query.
         capacity_bytes: sum of the file sizes of the snapshots kept; those that searches hold live on until released.
+        leases: of this process, closed with the cache; by default its own.
         clock: monotonic seconds.
     """
 
@@ -70,10 +73,12 @@ class SnapshotCache:
         *,
         poll_s: float = 1.0,
         capacity_bytes: int = 4 << 30,
+        leases: ReaderLeases | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._catalog = catalog
         self._objects = objects
+        self._leases = leases or ReaderLeases(catalog)
         self._poll_s = poll_s
         self._clock = clock
         self._shelf = Shelf(capacity_bytes=capacity_bytes)
@@ -122,11 +127,13 @@ class SnapshotCache:
             Damaged, Unsupported: it cannot be served.
             Unavailable: the catalog or the object store did not answer.
         """
-        snapshot = self._held_past(generation, deadline=self._clock() + timeout_s)
-        try:
-            yield snapshot
-        finally:
-            snapshot.release()
+        deadline = self._clock() + timeout_s
+        with self._leases.using((generation.id, generation.version)) if generation.manifest else nullcontext():
+            snapshot = self._held_past(generation, deadline=deadline)
+            try:
+                yield snapshot
+            finally:
+                snapshot.release()
 
     def refresh(self, generation_id: GenerationId) -> None:
         """Look soon for a new version, if the generation is in use here; returns at once."""
@@ -148,6 +155,7 @@ class SnapshotCache:
             self._shelf.clear()
         if self._poller is not None:
             self._poller.join()
+        self._leases.close()
 
     def _held(self, tenant: TenantId, generation_id: GenerationId, *, min_version: int, timeout_s: float) -> Snapshot:
         deadline = self._clock() + timeout_s
@@ -197,7 +205,8 @@ class SnapshotCache:
         with self._changed:
             newest = self._shelf.newest(generation.id)
         try:
-            snapshot = self._open(generation, former=newest)
+            with self._leases.using((generation.id, generation.version), opening=True):
+                snapshot = self._open(generation, former=newest)
         except (Damaged, Unsupported) as error:
             if is_kept(self._catalog, generation.id, generation.version):
                 raise
@@ -248,6 +257,8 @@ class SnapshotCache:
         if refusal is None or refusal.manifest != generation.manifest or refusal.until <= self._clock():
             try:
                 return self._swap(self._open(generation, former=former))
+            except NotKept as error:
+                raise _Moved from error
             except (Damaged, Unsupported) as error:
                 refusal = self._refuse(generation, error)
             except OSError as error:
@@ -257,7 +268,10 @@ class SnapshotCache:
         return former
 
     def _open(self, generation: GenerationInfo, *, former: Snapshot | None) -> Snapshot:
-        return open_snapshot(self._objects, generation, former=former, opened=self._shelf.segments, costs=self._costs)
+        leased = partial(self._leases.using, (generation.id, generation.version), opening=True)
+        return open_snapshot(
+            self._objects, generation, former=former, opened=self._shelf.segments, costs=self._costs, leased=leased
+        )
 
     def _swap(self, snapshot: Snapshot) -> Snapshot:
         with self._changed:

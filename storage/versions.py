@@ -5,7 +5,8 @@ the catalog anything: which version is current is the business of snapshots.py.
 """
 
 import threading
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +23,8 @@ from .objects import ObjectStore
 from .planner import TYPICAL, Costs
 from .readers import Found, SearchableSegment, SegmentReader
 from .segments import OpenSegment, mending, open_segment, read_deletes, sample_segment
+
+LEASED_BYTES = 64 << 20  # a download of more may take longer than a version is kept
 
 
 @dataclass(frozen=True)
@@ -164,11 +167,14 @@ def open_snapshot(
     former: Snapshot | None = None,
     opened: MutableMapping[str, SearchableSegment] | None = None,
     costs: Costs = TYPICAL,
+    leased: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Snapshot:
     """Open the version that the generation points to; segments that ``former`` has opened are shared with it.
 
     ``opened`` holds segments that other snapshots have opened, by the name of their first file. They are shared too,
     and those opened here are added.
+
+    ``leased`` keeps the version for the time of its block; it is asked for when much has to be downloaded.
 
     Sizes and structure of every file are checked, the whole content of small ones and of all tombstones, and a few
     blocks of large ones, drawn at random. A file that has to be downloaded is compared with its checksum once.
@@ -186,13 +192,19 @@ def open_snapshot(
         raise Damaged(f"manifest {generation.manifest} is not that of version {generation.version} of {generation.id}")
     known = former.readers if former else {}
     shared = {} if opened is None else opened
-    readers = {
-        entry.id: _open_reader(
-            objects, entry, manifest=manifest, former=known.get(entry.id), opened=shared, costs=costs
-        )
-        for entry in manifest.segments
-    }
+    with leased() if _download_bytes(objects, manifest) > LEASED_BYTES else nullcontext():
+        readers = {
+            entry.id: _open_reader(
+                objects, entry, manifest=manifest, former=known.get(entry.id), opened=shared, costs=costs
+            )
+            for entry in manifest.segments
+        }
     return Snapshot(generation, manifest=manifest, readers=readers)
+
+
+def _download_bytes(objects: ObjectStore, manifest: Manifest) -> int:
+    files = [file for entry in manifest.segments for file in entry.all_files]
+    return sum(file.size_bytes for file in files if not objects.is_local(file.name))
 
 
 def _open_reader(

@@ -52,6 +52,9 @@ class MemoryObjects:
             temporary.replace(path)
         return path
 
+    def is_local(self, name: str) -> bool:
+        return True
+
     def drop_damaged_copy(self, name: str, *, blake2b: str) -> bool:
         return False
 

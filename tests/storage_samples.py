@@ -240,6 +240,9 @@ class InterceptedObjects:
     def local_path(self, name: str, *, blake2b: str | None = None) -> Path:
         return self._do("local_path", name, blake2b=blake2b)
 
+    def is_local(self, name: str) -> bool:
+        return self.inner.is_local(name)
+
     def drop_damaged_copy(self, name: str, *, blake2b: str) -> bool:
         return self._do("drop_damaged_copy", name, blake2b=blake2b)
 

@@ -22,19 +22,25 @@ from penstock.storage.collecting import (
 )
 from penstock.storage.grace import MIN_AGE_S
 from penstock.storage.ids import BatchId
+from penstock.storage.reader_leases import LeaseWatch
 
 from .components import Components
 
 log = logging.getLogger(__name__)
 
 
-def collect_all(components: Components, *, pruning: ledger.PruningProgress) -> Collected:
-    """Delete what nobody needs any more and return what that was. Moves ``pruning`` on. Raises Unavailable."""
+def collect_all(components: Components, *, pruning: ledger.PruningProgress, readers: LeaseWatch) -> Collected:
+    """Delete what nobody needs any more and return what that was. Moves ``pruning`` on. Raises Unavailable.
+
+    ``readers``: the same at each call, so that it learns which readers are alive.
+    """
     catalog, objects, now = components.catalog, components.objects, components.clock()
     kept = components.settings.snapshots
     retention = Retention(keep_versions=kept.keep_versions, keep_s=kept.keep_s)
     tenants = [info.id for info in list_tenants(catalog)]
     collected = collect_scratch(objects, now=now)
+    if lapsed := readers.end_lapsed(catalog):
+        log.info("Ended %d leases of readers that are gone.", lapsed)
     for tenant in tenants:  # first, for document versions stay as long as a version of the index serves them
         collected += collect_generations(catalog, objects, tenant=tenant, now=now, retention=retention)
     pruned = ledger.prune(catalog, now=now, progress=pruning)  # then, for it makes packs garbage

@@ -16,6 +16,7 @@ from penstock.storage.errors import Conflict
 from penstock.storage.ids import BatchId
 from penstock.storage.manifests import Manifest, SegmentEntry, Swap, read_manifest
 from penstock.storage.merging import build_merge
+from penstock.storage.reader_leases import LeaseWatch
 
 from . import routes
 from .app import COLLECT_EVERY_S
@@ -44,6 +45,7 @@ class Maintenance:
         self._next_tick_at = 0.0
         self._planned_to = ""
         self._pruning = ledger.PruningProgress()
+        self._readers = LeaseWatch()
 
     def close(self) -> None:
         self._claims.close()
@@ -81,7 +83,7 @@ class Maintenance:
         opened, self._planned_to = plan_missed(self._components, after=self._planned_to)
         if opened:
             log.info("Planned %d merges that were missed.", opened)
-        collected = collect_all(self._components, pruning=self._pruning)
+        collected = collect_all(self._components, pruning=self._pruning, readers=self._readers)
         if collected.objects:
             log.info("Deleted %d unused objects of %d bytes.", collected.objects, collected.size_bytes)
         self._next_tick_at = time.monotonic() + COLLECT_EVERY_S / 2

@@ -13,7 +13,19 @@ from ..ids import CollectionId, GenerationId, ManifestVersion, TenantId, checked
 from ..limits import MAX_COLLECTIONS_PER_TENANT
 from .engine import Catalog
 from .statements import insert_if_absent
-from .tables import GONE, OF_DOCUMENT, batches, collections, documents, generations, jobs, manifests, tags, versions
+from .tables import (
+    GONE,
+    OF_DOCUMENT,
+    batches,
+    collections,
+    documents,
+    generations,
+    jobs,
+    manifests,
+    reader_leases,
+    tags,
+    versions,
+)
 from .tenants import hold_collection_count, require_tenant
 from .values import slices
 
@@ -180,7 +192,7 @@ def delete_collection(catalog: Catalog, *, tenant: TenantId, name: str) -> None:
         its_jobs = sa.select(jobs.c.id).where(jobs.c.collection_id == collection_id).order_by(jobs.c.id)
         connection.execute(its_jobs.with_for_update()).all()  # before batches and versions, as everywhere
         mine = sa.select(generations.c.id).where(generations.c.collection_id == collection_id)
-        for table in (batches, tags, manifests):
+        for table in (batches, tags, reader_leases, manifests):
             connection.execute(sa.delete(table).where(table.c.generation_id.in_(mine)))
         for table in (versions, documents, jobs, generations):
             connection.execute(sa.delete(table).where(table.c.collection_id == collection_id))

@@ -13,13 +13,15 @@ from sqlalchemy.engine import Connection
 
 from ..ids import GenerationId, TenantId
 from .completion import OPEN_BATCH
-from .tables import batches, collections, generations, manifests, tags
+from .tables import batches, collections, generations, manifests, reader_leases, tags
 from .values import slices
 
 
 @dataclass(frozen=True)
 class Retention:
-    """A version is kept while one of these holds, or while a tag names it. A collection may have values of its own.
+    """A version is kept while one of these holds, while a tag names it, or a live reader uses it.
+
+    A collection may have values of its own.
 
     ``keep_s`` counts from when it was followed by the next.
     """
@@ -31,7 +33,7 @@ class Retention:
 def expire_versions(
     connection: Connection, *, tenant: TenantId, now: float, retention: Retention = Retention()
 ) -> list[str]:
-    """Forget the tenant's versions past retention that no tag names; returns the names of their manifests.
+    """Forget the tenant's versions past retention that no tag or lease names; returns the names of their manifests.
 
     From the commit on nobody can open, tag, fork or roll back to them. One that is just being held stays this time.
     """
@@ -54,12 +56,20 @@ def expire_versions(
     waiting = waiting.where(batches.c.stage == "rollback", batches.c.state.in_(OPEN_BATCH))
     for row in connection.execute(waiting):
         found[row.generation_id] = [n for n in found[row.generation_id] if n != row.details["version"]]
-    tagged = sa.exists().where(tags.c.generation_id == manifests.c.generation_id, tags.c.version == manifests.c.version)
+    tagged, leased = (
+        sa.exists().where(by.c.generation_id == manifests.c.generation_id, by.c.version == manifests.c.version)
+        for by in (tags, reader_leases)
+    )
     names: list[str] = []
-    for generation_id, numbers in found.items():  # asked again: what was tagged before the lock was taken stays
+    for (
+        generation_id,
+        numbers,
+    ) in found.items():  # asked again: what was tagged or leased before the lock was taken stays
         for some in slices(numbers):
             mine = (manifests.c.generation_id == generation_id, manifests.c.version.in_(some))
-            names += connection.scalars(sa.delete(manifests).where(*mine, ~tagged).returning(manifests.c.name)).all()
+            names += connection.scalars(
+                sa.delete(manifests).where(*mine, ~tagged, ~leased).returning(manifests.c.name)
+            ).all()
     return names
 
 

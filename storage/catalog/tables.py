@@ -151,6 +151,17 @@ tags = Table(  # names that keep a version for as long as they exist
     Index(None, "generation_id", "version"),
 )
 
+reader_leases = Table(  # versions that live readers use; for the collector, which ends those whose beat stands still
+    "reader_leases",
+    metadata,
+    Column("reader", String(128), nullable=False),  # a process; never used twice
+    Column("generation_id", String(64), nullable=False),
+    Column("version", BigInteger, nullable=False),
+    Column("beat", BigInteger, nullable=False),  # begins anywhere; raised by the reader every minute or so
+    PrimaryKeyConstraint("reader", "generation_id", "version"),
+    Index(None, "generation_id", "version"),
+)
+
 shards = Table(  # the writer's lease
     "shards",
     metadata,

@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from sqlalchemy import update
 
-from penstock.storage import blocks, planner, readers, segments
+from penstock.storage import blocks, planner, readers, segments, versions
 from penstock.storage.catalog.collections import delete_collection, generation_info
+from penstock.storage.catalog.retention import Retention, expire_versions
 from penstock.storage.catalog.tables import generations
-from penstock.storage.errors import Damaged, FilterMismatch, NotFound, NotYet, Unavailable
+from penstock.storage.errors import Damaged, FilterMismatch, NotFound, NotKept, NotYet, Unavailable
 from penstock.storage.fields import And, Compare, Exists, Member, Or
 from penstock.storage.ids import GenerationId, TenantId
 from penstock.storage.merging import build_merge
@@ -733,3 +734,49 @@ def eventually(holds, *, within_s: float = 20.0) -> None:
     while not holds():
         assert time.monotonic() < deadline, "it never held"
         time.sleep(0.002)
+
+
+def test_a_past_version_that_is_being_searched_is_kept_and_one_that_is_over_is_refused(store, cache):
+    for number in range(3):
+        store.add({f"d{number}": [f"text {number}"]})
+    first, second = (kept_version(store, version) for version in (1, 2))
+    with cache.get_past(first) as snapshot:
+        assert expire_all(store) == [second.manifest]
+        assert snapshot.version == 1
+    with pytest.raises(NotKept), cache.get_past(second):
+        raise AssertionError
+    cache._leases.renew()
+    cache._leases.renew()
+    assert expire_all(store) == [first.manifest]
+
+
+def test_a_long_download_keeps_its_version(store, monkeypatch):
+    """Retention may be shorter than the download of gigabytes."""
+    store.add({"a": ["one"]})
+    monkeypatch.setattr(versions, "LEASED_BYTES", 0)
+    monkeypatch.setattr(store.objects, "is_local", lambda _name: False)
+    other = SnapshotCache(store.catalog, store.objects)
+    read, ended = store.objects.local_path, []
+
+    def slowly(name, **options):
+        monkeypatch.setattr(store.objects, "local_path", read)
+        store.add({"b": ["two"]})
+        ended.append(expire_all(store))
+        return read(name, **options)
+
+    monkeypatch.setattr(store.objects, "local_path", slowly)
+    with other.get(TENANT, GENERATION) as snapshot:
+        assert (snapshot.version, ended) == (1, [[]])
+    other.close()
+    assert len(expire_all(store)) == 1
+
+
+def kept_version(store: Store, version: int):
+    generation = generation_info(store.catalog, GENERATION)
+    return replace(generation, version=version, manifest=store.published[version - 1].name)
+
+
+def expire_all(store: Store) -> list[str]:
+    """End all versions but the current one that nothing keeps."""
+    with store.catalog.write() as connection:
+        return expire_versions(connection, tenant=TENANT, now=1e12, retention=Retention(1, 0.0))

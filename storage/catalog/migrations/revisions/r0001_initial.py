@@ -127,6 +127,15 @@ def _create_manifests() -> None:
         sa.ForeignKeyConstraint(["generation_id", "version"], ["manifests.generation_id", "manifests.version"]),
     )
     op.create_index("ix_tags_generation_id_version", "tags", ["generation_id", "version"])
+    op.create_table(
+        "reader_leases",
+        sa.Column("reader", sa.String(128), nullable=False),
+        sa.Column("generation_id", sa.String(64), nullable=False),
+        _count("version"),
+        _count("beat"),
+        sa.PrimaryKeyConstraint("reader", "generation_id", "version"),
+    )
+    op.create_index("ix_reader_leases_generation_id_version", "reader_leases", ["generation_id", "version"])
 
 
 def _create_jobs() -> None:
