@@ -80,15 +80,15 @@ def best_hits(found: Sequence[tuple[OpenSegment, Found]], *, k: int) -> list[Hit
 def _hits(segment: OpenSegment, *, rows: NDArray[np.int64], scores: list[float]) -> Iterator[Hit]:
     """Decode rows of one segment: a few gathers for all of them, then only Python's own numbers."""
     stored = segment.rows
-    columns = (segment.chunk_ids, stored.document, stored.ordinal, stored.start, stored.end, stored.page)
+    columns = (segment.chunk_ids, stored.ordinal, stored.start, stored.end, stored.page)
     gathered = zip(*(column[rows].tolist() for column in columns), strict=True)
-    texts, headings = stored.texts_of(rows), stored.headings_of(rows)
-    for score, text, heading, numbers in zip(scores, texts, headings, gathered, strict=True):
-        chunk_id, document, ordinal, start, end, page = numbers
+    records = segment.records(stored.document[rows].tolist())
+    told = zip(scores, records, segment.texts(rows), segment.headings(rows), gathered, strict=True)
+    for score, record, text, heading, (chunk_id, ordinal, start, end, page) in told:
         yield Hit(
             chunk_id=ChunkId(chunk_id),
             score=score,
-            document=stored.documents[document],
+            document=record,
             ordinal=ordinal,
             start=start,
             end=end,

@@ -431,6 +431,17 @@ def compare(descriptor: int, offsets: Longs, query: Floats, l2: bool, costs: Flo
     return 0
 
 
+@compiled()
+def read_spans(descriptor: int, offsets: Longs, sizes: Longs, buffer: NDArray[np.uint8]) -> int:
+    """Read spans of a file, one after the other, into ``buffer`` u8[sum of sizes]; returns 0, or BROKEN at its end."""
+    at = 0
+    for i in range(len(offsets)):
+        if _pread(np.int32(descriptor), buffer.ctypes.data + at, sizes[i], offsets[i]) != sizes[i]:
+            return BROKEN
+        at += sizes[i]
+    return 0
+
+
 def warm() -> None:
     """Compile every kernel, or load what was compiled before, with the types that mapped segments have.
 
@@ -448,6 +459,7 @@ def warm() -> None:
     list_set(mask, np.empty(2, np.int64))
     scan(floats, places, query, False, best, costs)
     compare(-1, places, query, False, costs)
+    read_spans(-1, places, places, np.empty(1, np.uint8))
     for asked in (query, (np.ones(1, np.int8), np.float32(1))):
         walk(graph, asked, False, visited, np.uint16(1), best, costs)
         walk_accepted(graph, asked, False, visited, np.uint16(2), rows, mask, 1, best, costs)

@@ -14,8 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import kernels
-from .errors import Damaged, NotFound
+from .errors import Damaged
 from .graph_files import HEADER_BYTES, GraphView
+from .payloads import open_for_reading
 from .sections import Array
 
 SECTION = "int8_records"
@@ -33,7 +34,7 @@ class RoundedGraph:
 
     def __init__(self, records: NDArray[np.uint32], *, view: GraphView, path: Path) -> None:
         self._view = view
-        self._descriptor = _opened(path)
+        self._descriptor = open_for_reading(path)
         weakref.finalize(self, os.close, self._descriptor)
         words = records.reshape(-1)
         shape = np.array(
@@ -93,13 +94,6 @@ def round_records(view: GraphView, *, l2: bool) -> dict[str, Array]:
             records[part, links + 1] = np.einsum("ij,ij->i", vectors, vectors).view(np.uint32)
         records[part].view(np.int8)[:, 4 * (links + 2) : 4 * (links + 2) + view.dimensions] = codes
     return {SECTION: records}
-
-
-def _opened(path: Path) -> int:
-    try:
-        return os.open(path, os.O_RDONLY)
-    except FileNotFoundError as error:
-        raise NotFound(f"{path.name} does not exist") from error
 
 
 def _stride(max_m0: int, dimensions: int) -> int:

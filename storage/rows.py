@@ -4,7 +4,7 @@ It holds no vectors and no chunk ids, and it does no I/O.
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from hashlib import blake2b
@@ -134,6 +134,18 @@ class Documents(Sequence[DocumentRecord]):
                 self._decoded.clear()
             record = self._decoded[position] = _record(self.line(position))
         return record
+
+    def records(
+        self, indexes: Sequence[int], *, read_lines: Callable[[NDArray[np.int64]], list[bytes]]
+    ) -> list[DocumentRecord]:
+        """Return these records; ``read_lines`` gives the lines of those that are not remembered."""
+        missing = [index for index in dict.fromkeys(indexes) if index not in self._decoded]
+        made = dict(zip(missing, map(_record, read_lines(np.array(missing, np.int64))), strict=True)) if missing else {}
+        found = [made[index] if index in made else self._decoded[index] for index in indexes]
+        if len(self._decoded) + len(made) > _REMEMBERED_MAX:
+            self._decoded.clear()
+        self._decoded.update(made)
+        return found
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)
@@ -281,20 +293,14 @@ class Rows:
         )
 
     def text(self, index: int) -> str:
-        return self.texts_of(np.array([index]))[0]
+        return decoded(self.text_bytes[int(self.text_offsets[index]) : int(self.text_offsets[index + 1])].tobytes())
 
     def heading(self, index: int) -> str | None:
-        return self.headings_of(np.array([index]))[0] or None
+        start, end = int(self.heading_offsets[index]), int(self.heading_offsets[index + 1])
+        return decoded(self.heading_bytes[start:end].tobytes()) or None
 
     def texts(self) -> list[str]:
-        return self.texts_of(np.arange(len(self)))
-
-    def texts_of(self, rows: NDArray[Any]) -> list[str]:
-        return _strings(self.text_bytes, self.text_offsets, rows)
-
-    def headings_of(self, rows: NDArray[Any]) -> list[str]:
-        """Return the headings of these rows; an empty one means none."""
-        return _strings(self.heading_bytes, self.heading_offsets, rows)
+        return [self.text(index) for index in range(len(self))]
 
     @cached_property
     def document_ids(self) -> list[str]:
@@ -327,11 +333,10 @@ def chunk_identity(text: str, *, chunking: Mapping[str, Any]) -> bytes:
     return blake2b(settings + b"\0" + _encoded(text), digest_size=IDENTITY_BYTES).digest()
 
 
-def _strings(data: NDArray[np.uint8], offsets: NDArray[np.uint64], rows: NDArray[Any]) -> list[str]:
-    view = data.data
-    starts, ends = offsets[rows].tolist(), offsets[rows + 1].tolist()
+def decoded(text: bytes) -> str:
+    """Return the text of a chunk or heading. Raises Damaged."""
     try:
-        return [str(view[start:end], "utf-8") for start, end in zip(starts, ends, strict=True)]
+        return text.decode()
     except UnicodeDecodeError as error:
         raise Damaged("the text of a chunk is not UTF-8: its segment was overwritten; restore or rebuild it") from error
 

@@ -49,6 +49,7 @@ class Sections:
     size_bytes: int
     source: str
     checksums: dict[str, NDArray[np.uint8]] = field(repr=False)  # of the blocks of each section
+    places: dict[str, int] = field(repr=False)  # of each section: bytes from the start of the file
 
     def verify(self) -> None:
         """Compare every section with its checksum; reads the whole file.
@@ -148,9 +149,14 @@ def _parse(buffer: mmap.mmap, *, kind: str, source: str) -> Sections:
         expected += entry["size_bytes"] + -entry["size_bytes"] % ALIGNMENT
     if len(buffer) != expected:
         raise Damaged(f"{source} has {len(buffer)} bytes where its header says {expected}: truncated or overwritten")
-    checksums = {entry["name"]: _digests(entry["blake2b"]) for entry in header["sections"]}
     return Sections(
-        kind=kind, meta=header["meta"], arrays=arrays, size_bytes=expected, source=source, checksums=checksums
+        kind=kind,
+        meta=header["meta"],
+        arrays=arrays,
+        size_bytes=expected,
+        source=source,
+        checksums={entry["name"]: _digests(entry["blake2b"]) for entry in header["sections"]},
+        places={entry["name"]: data_at + entry["offset"] for entry in header["sections"]},
     )
 
 

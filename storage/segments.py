@@ -6,7 +6,7 @@ segment serves every version that names it. It searches nothing and publishes no
 """
 
 import mmap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import wraps
@@ -27,8 +27,9 @@ from .ids import GenerationId, SegmentId, TenantId, new_id
 from .manifests import FileEntry, SegmentEntry, describe_file, file_entry
 from .mapped_files import open_to_map
 from .objects import ObjectStore
+from .payloads import Payload
 from .rounded import RoundedGraph
-from .rows import DocumentRecord, Documents, Rows
+from .rows import DocumentRecord, Documents, Rows, decoded
 from .sections import Array, Sections, open_sections, write_sections
 
 SEGMENT_KIND = "segment"
@@ -36,6 +37,7 @@ DELETES_KIND = "deletes"
 VERIFIED_BYTES = 4 << 20  # a file up to this size is compared with all its checksums when it is opened to be served
 _SAMPLED_BLOCKS = 1  # of each section
 _SAMPLED_GRAPH_BLOCKS = 4
+MAPPED_BYTES = 32 << 20  # payload of a larger segment is read, not mapped
 _OPENINGS_MAX = 3
 _P = ParamSpec("_P")
 _Opened = TypeVar("_Opened")
@@ -84,10 +86,29 @@ class OpenSegment:
     codes: CodedRows | None
     rounded: RoundedGraph | None  # where the generation is walked by int8
     sections: Sections  # everything in the .segment file, the field index included
+    payload: Payload | None  # of a large segment: what texts and records are read from
 
     @property
     def documents(self) -> Documents:
         return self.rows.documents
+
+    def texts(self, rows: NDArray[np.int64]) -> list[str]:
+        return [decoded(text) for text in self._items("text", rows)]
+
+    def headings(self, rows: NDArray[np.int64]) -> list[str]:
+        """Return the headings of these rows; an empty one means none."""
+        return [decoded(heading) for heading in self._items("heading", rows)]
+
+    def records(self, documents: Sequence[int]) -> list[DocumentRecord]:
+        return self.documents.records(documents, read_lines=lambda missing: self._items("document", missing))
+
+    def _items(self, name: str, which: NDArray[np.int64]) -> list[bytes]:
+        offsets = self.sections.arrays[f"{name}_offsets"]
+        starts, ends = offsets[which].astype(np.int64), offsets[which + 1].astype(np.int64)
+        if self.payload is not None:
+            return self.payload.read(f"{name}_bytes", starts=starts, ends=ends)
+        data = self.sections.arrays[f"{name}_bytes"].data
+        return [bytes(data[start:end]) for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
 
     def row_vectors(self, rows: NDArray[np.uint32]) -> NDArray[np.float32]:
         """Return a copy f32[len(rows), d] of the vectors of these rows."""
@@ -155,7 +176,7 @@ def open_segment(objects: ObjectStore, entry: SegmentEntry, *, dimensions: int) 
         Damaged: naming the file that is missing, truncated, or not what the manifest says.
         Unsupported: written by a newer program.
     """
-    sections = _open_container(objects, entry.files[0], kind=SEGMENT_KIND)
+    sections, payload = _mapped(objects, entry.files[0], _open_rows)
     rows = Rows.from_sections(sections)
     if sections.meta.get("segment_id") != entry.id or len(rows) != entry.row_count:
         raise Damaged(f"{sections.source} is not segment {entry.id} of {entry.row_count} rows")
@@ -178,6 +199,7 @@ def open_segment(objects: ObjectStore, entry: SegmentEntry, *, dimensions: int) 
         codes=codes,
         rounded=rounded,
         sections=sections,
+        payload=payload,
     )
 
 
@@ -380,6 +402,11 @@ def _open_graph(
         return view, RoundedGraph.from_arrays(sections.arrays, view=view, path=path)
 
     return _mapped(objects, entry.files[1], opened)
+
+
+def _open_rows(path: Path) -> tuple[Sections, Payload | None]:
+    sections = open_sections(path, kind=SEGMENT_KIND)
+    return sections, Payload(path, places=sections.places) if sections.size_bytes > MAPPED_BYTES else None
 
 
 def _open_container(objects: ObjectStore, file: FileEntry, *, kind: str) -> Sections:

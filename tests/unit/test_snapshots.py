@@ -780,3 +780,24 @@ def expire_all(store: Store) -> list[str]:
     """End all versions but the current one that nothing keeps."""
     with store.catalog.write() as connection:
         return expire_versions(connection, tenant=TENANT, now=1e12, retention=Retention(1, 0.0))
+
+
+def test_what_is_read_from_a_large_segment_is_what_small_ones_map(store, monkeypatch):
+    store.publish(additions=documents(40), vectors=unit_vectors(120))
+    asked = {"k": 30, "now": NOW}
+    mapped = snapshot_of(store).search(unit_vectors(1)[0], **asked)
+    monkeypatch.setattr(segments, "MAPPED_BYTES", 0)
+    read = snapshot_of(store)
+
+    assert next(iter(read.readers.values())).segment.payload is not None
+    assert read.search(unit_vectors(1)[0], **asked) == mapped
+    assert read.search(unit_vectors(1)[0], **asked) == mapped, "records are remembered"
+
+
+def test_a_large_segment_that_lost_its_end_while_it_was_open_is_named_as_damaged(store, monkeypatch):
+    store.publish(additions=documents(40), vectors=unit_vectors(120))
+    monkeypatch.setattr(segments, "MAPPED_BYTES", 0)
+    snapshot = snapshot_of(store)
+    segment = next(iter(snapshot.readers.values())).segment
+    with pytest.raises(Damaged, match="shorter"):
+        segment.payload.read("text_bytes", starts=np.array([0]), ends=np.array([segment.sections.size_bytes]))
