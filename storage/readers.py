@@ -20,6 +20,7 @@ from .errors import Damaged
 from .fields import FieldIndex, Filter, evaluate
 from .manifests import SegmentEntry
 from .segments import OpenSegment
+from .warming import touch
 
 Bools = NDArray[np.bool_]
 Longs = NDArray[np.int64]
@@ -168,6 +169,16 @@ class SearchableSegment:
         numbers = (view.count, view.stride, view.vector_at, view.max_m0, view.max_m, view.max_level, view.entry_point)
         shape = np.array(numbers, np.int64)
         return view.words, view.floats, view.words.view(np.int8), view.upper, view.upper_at, shape
+
+    def warm(self) -> None:
+        """Map what a search walks, and compute what it needs, before one comes. Takes a while for a large graph."""
+        _ = self.places
+        if self.segment.graph is None:
+            touch(self.floats)
+            return
+        graph = self.segment.rounded.graph if self.segment.rounded else self.graph
+        for array in (graph[0], graph[3], self.coded.codes):
+            touch(array)
 
     def rows_of(self, documents: Longs) -> Longs:
         """Return the rows of documents, both ascending, where the rows of each stand together; see `in_order`."""

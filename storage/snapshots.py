@@ -256,7 +256,10 @@ class SnapshotCache:
         refusal = self._refusals.get(generation_id)
         if refusal is None or refusal.manifest != generation.manifest or refusal.until <= self._clock():
             try:
-                return self._swap(self._open(generation, former=former))
+                snapshot = self._open(generation, former=former)
+                if former is not None:  # or a search waits for it
+                    snapshot.warm(former=former)
+                return self._swap(snapshot)
             except NotKept as error:
                 raise _Moved from error
             except (Damaged, Unsupported) as error:

@@ -121,6 +121,13 @@ class Snapshot:
         found = [(reader.segment, reader.exactly(query, k=k, now=now)) for reader in self.readers.values()]
         return best_hits([(segment, each) for segment, each in found if len(each.rows)], k=k)
 
+    def warm(self, *, former: "Snapshot") -> None:
+        """Prepare the segments that ``former`` has not: it serves meanwhile."""
+        known = {id(reader.shared) for reader in former.readers.values()}
+        for reader in self.readers.values():
+            if id(reader.shared) not in known:
+                reader.shared.warm()
+
     def hold(self) -> bool:
         """Keep the snapshot open until `release`; False when it is closed already."""
         with self._lock:

@@ -26,6 +26,7 @@ from penstock.storage.mismatches import check_kinds
 from penstock.storage.publishing import Publisher, Swap
 from penstock.storage.rows import Rows, chunk_identity
 from penstock.storage.snapshots import SnapshotCache, open_snapshot
+from penstock.storage.warming import touch
 
 from ..storage_samples import (
     DIMENSIONS,
@@ -801,3 +802,35 @@ def test_a_large_segment_that_lost_its_end_while_it_was_open_is_named_as_damaged
     segment = next(iter(snapshot.readers.values())).segment
     with pytest.raises(Damaged, match="shorter"):
         segment.payload.read("text_bytes", starts=np.array([0]), ends=np.array([segment.sections.size_bytes]))
+
+
+def test_a_new_version_is_warmed_before_it_takes_over_but_never_the_first(store, monkeypatch):
+    warmed: list[tuple[int, int]] = []
+    store.publish(additions=documents(3), vectors=unit_vectors(9))
+    with_cache = SnapshotCache(store.catalog, store.objects, poll_s=60)
+    warm = readers.SearchableSegment.warm
+
+    def watched(shared):
+        warmed.append((shared.segment.entry.row_count, version_of_served(with_cache)))
+        warm(shared)
+
+    monkeypatch.setattr(readers.SearchableSegment, "warm", watched)
+    assert version_of(with_cache) == 1
+    store.publish(additions=documents(1, first=3), vectors=unit_vectors(3, seed=1))
+    with_cache.refresh(GENERATION)
+    eventually(lambda: version_of(with_cache) == 2)
+    with_cache.close()
+
+    assert warmed == [(3, 1)], "only the new segment, while the first version served"
+
+
+def version_of_served(cache: SnapshotCache) -> int:
+    newest = cache._shelf.newest(GENERATION)
+    assert newest is not None
+    return newest.version
+
+
+def test_touching_maps_the_pages_of_an_array():
+    mapped = np.frombuffer(np.zeros(3 << 20, np.uint8), np.uint8)
+    assert touch(mapped) in (True, False)
+    assert touch(mapped[:0]) is False
