@@ -9,7 +9,7 @@ from typing import Protocol
 
 from ..catalog.engine import Catalog
 from ..catalog.tenants import list_tenants
-from ..errors import NotFound
+from ..errors import NotFound, Unavailable
 from ..ids import TenantId
 from ..objects import ObjectStore
 from .checksums import CheckedFiles
@@ -77,7 +77,7 @@ def examine(
 
     Raises:
         NotFound: there is no such tenant.
-        Unavailable: the catalog or the object store does not answer.
+        Unavailable: the catalog or the object store does not answer, or is not the one that the catalog speaks of.
     """
     known = [info.id for info in list_tenants(catalog)]
     if tenant is not None and tenant not in known:
@@ -87,6 +87,7 @@ def examine(
     result = Examination([tenant] if tenant else known, examiner)
     for one in result.tenants:
         result.generations += [examiner.read(stated) for stated in read_stated(catalog, one)]
+    _refuse_another_store(catalog, objects, result)
     progress.begin(_total_bytes(catalog, objects, result))
     for generation in result.generations:
         examiner.examine(generation)
@@ -121,6 +122,20 @@ def _finish(
     manifests = [manifest for generation in mine for manifest in generation.manifests.values()]
     if all(name in generation.manifests for generation in mine for name in generation.stated.names):
         result.findings += find_orphans(catalog, objects, tenant=tenant, manifests=manifests, now=now)
+
+
+def _refuse_another_store(catalog: Catalog, objects: ObjectStore, result: Examination) -> None:
+    """Tell an object store that is not there, or another one, from one whose objects are all lost.
+
+    Only the first is likely; and a repair would take it for the second.
+    """
+    named = [name for generation in result.generations for name in generation.stated.names]
+    named += [pack.name for tenant in result.tenants for pack in read_needed_packs(catalog, tenant)]
+    if named and not any(objects.exists(name) for name in named):
+        raise Unavailable(
+            f"the object store has none of the {len(named):,} manifests and packs that the catalog names, such as "
+            f"{named[0]}: is it the right one, and mounted? Nothing was looked at, and nothing changed"
+        )
 
 
 def _total_bytes(catalog: Catalog, objects: ObjectStore, result: Examination) -> int:

@@ -16,6 +16,7 @@ from ..ids import DocumentId, SegmentId
 from ..manifests import FileEntry, Manifest, SegmentEntry, read_manifest
 from ..objects import ObjectStore
 from ..paths import manifest_version
+from ..readers import SearchableSegment
 from ..segments import open_segment, read_deletes
 from .checksums import CheckedFiles
 from .contents import Contents, Difference, Indexed, read_indexed
@@ -118,6 +119,7 @@ class GenerationExaminer:
             return
         try:
             segment = open_segment(self._objects, entry, dimensions=found.manifests[name].dimensions)
+            SearchableSegment(segment)  # checks the structure of the field index
             read_deletes(self._objects, entry)
             if segment.graph is not None:
                 check_links(segment.graph, source=entry.files[1].name)

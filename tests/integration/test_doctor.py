@@ -287,6 +287,20 @@ def test_where_there_is_no_catalog_it_says_so_and_makes_none(tmp_path):
     assert not (tmp_path / "empty" / "catalog.sqlite3").exists()
 
 
+def test_an_object_store_that_is_not_there_is_told_apart_from_one_that_lost_everything(installation):
+    """A disk that is not mounted must not be taken for damage: a repair would give everything up."""
+    objects = installation.folder / "objects"
+    objects.rename(installation.folder / "unmounted")
+    objects.mkdir()
+    for words in ((), ("--repair",)):
+        told = installation.doctor_fails(*words)
+        assert "none of the" in told
+        assert "is it the right one, and mounted?" in told
+    objects.rmdir()
+    (installation.folder / "unmounted").rename(objects)
+    assert installation.doctor(code=0)["clean"]
+
+
 def test_what_is_collected_while_it_looks_is_no_finding(installation):
     """A version that retention drops, and whose files go, between the look at the catalog and the look at the files."""
     with installation.catalog.read() as connection:
