@@ -284,7 +284,7 @@ def _let_go(*versions: StatedVersion) -> str:
     tags = [tag for version in versions for tag in version.tags]
     if tags:
         return f"restore the file from a backup, or remove the tag {tags[0]!r}, which keeps this version"
-    return f"nothing, if nobody needs this version: it goes in time, or at once: {REPAIR}"
+    return "nothing, if nobody needs this version: it goes in time, or at once with `penstock doctor --repair`"
 
 
 def _shown(words: Sequence[str | DocumentId]) -> str:

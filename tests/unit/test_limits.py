@@ -18,6 +18,12 @@ from penstock.storage import ids, limits, metadata
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "limits.md"
 SETTINGS = Settings()
 
+
+def longest(model: type, field: str) -> int:
+    """Return the most characters or elements that a field of the wire takes."""
+    return next(rule.max_length for rule in model.model_fields[field].metadata if hasattr(rule, "max_length"))
+
+
 OF_THE_CODE = {
     "dimensions of a vector, least": limits.MIN_DIMENSIONS,
     "dimensions of a vector, most": limits.MAX_DIMENSIONS,
@@ -44,6 +50,8 @@ OF_THE_CODE = {
     "one submission, bytes": SETTINGS.limits.max_submission_bytes,
     "one submission, documents": SETTINGS.limits.max_documents_per_submission,
     "documents or chunks that one deletion names (a filter may accept more)": limits.MAX_REMOVED_AT_ONCE,
+    "one question which sources are known, sources": longest(wire.KnownQuery, "documents"),
+    "name of a tag, characters": longest(wire.SearchQuery, "tag"),
     "one request that is no submission, bytes": bodies.SMALL_BODY_BYTES,
 }
 
@@ -69,18 +77,14 @@ def test_every_setting_beside_a_limit_has_that_default_and_every_limit_of_the_se
 
 def test_the_wire_refuses_what_storage_would_refuse():
     """The client cannot import the limits: it stands alone."""
-
-    def most(model: type, field: str) -> int:
-        return next(rule.max_length for rule in model.model_fields[field].metadata if hasattr(rule, "max_length"))
-
-    assert most(wire.DocumentFields, "source") == wire.LONGEST_SOURCE == limits.MAX_SOURCE_BYTES
-    assert most(wire.DocumentFields, "filename") == limits.MAX_FILENAME_CHARACTERS
-    assert most(wire.DocumentFields, "title") == limits.MAX_TITLE_CHARACTERS
-    assert most(wire.DocumentFields, "media_type") == limits.MAX_MEDIA_TYPE_CHARACTERS
-    assert most(wire.DocumentUpdate, "title") == limits.MAX_TITLE_CHARACTERS
-    assert most(wire.ChunkDeletion, "chunk_ids") == wire.MAX_REMOVED_AT_ONCE == limits.MAX_REMOVED_AT_ONCE
-    assert most(wire.Deletion, "ids") == most(wire.Deletion, "sources") == limits.MAX_REMOVED_AT_ONCE
-    assert most(wire.SearchQuery, "query") == limits.MAX_QUERY_CHARACTERS
+    assert longest(wire.DocumentFields, "source") == wire.LONGEST_SOURCE == limits.MAX_SOURCE_BYTES
+    assert longest(wire.DocumentFields, "filename") == limits.MAX_FILENAME_CHARACTERS
+    assert longest(wire.DocumentFields, "title") == limits.MAX_TITLE_CHARACTERS
+    assert longest(wire.DocumentFields, "media_type") == limits.MAX_MEDIA_TYPE_CHARACTERS
+    assert longest(wire.DocumentUpdate, "title") == limits.MAX_TITLE_CHARACTERS
+    assert longest(wire.ChunkDeletion, "chunk_ids") == wire.MAX_REMOVED_AT_ONCE == limits.MAX_REMOVED_AT_ONCE
+    assert longest(wire.Deletion, "ids") == longest(wire.Deletion, "sources") == limits.MAX_REMOVED_AT_ONCE
+    assert longest(wire.SearchQuery, "query") == limits.MAX_QUERY_CHARACTERS
     assert next(rule.le for rule in wire.SearchQuery.model_fields["ef"].metadata if hasattr(rule, "le")) == (
         limits.MAX_EF
     )
