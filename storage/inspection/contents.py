@@ -69,6 +69,14 @@ class Contents:
         stray = sorted(document_id for document_id, count in strays.items() if count)
         return Difference(sorted(lost), stray, sum(strays.values()))
 
+    def excess(self, indexed: Indexed) -> set[DocumentId]:
+        """Return the documents of which this holds more chunks of the indexed version than the ledger counts."""
+        return {
+            document_id
+            for document_id, said in indexed.items()
+            if said.chunk_count is not None and self.held.get(document_id, {}).get(said.number, 0) > said.chunk_count
+        }
+
     def _is_whole(self, document_id: DocumentId, said: IndexedDocument) -> bool:
         count = self.held.get(document_id, {}).get(said.number, 0)
         return count > 0 if said.chunk_count is None else count == said.chunk_count

@@ -41,7 +41,10 @@ def reconcile(objects: ObjectStore, manifest: Manifest, *, indexed: Indexed, tri
         Damaged: a segment is not what was written.
     """
     before = manifest.live_chunks
-    leaving = plan_rewriting(objects, manifest, revisions=(), trims=trims).leaving
+    excess = read_contents(objects, manifest.segments).excess(indexed)
+    # A rollback may have brought trimmed chunks back on purpose; then the ledger counts them.
+    needed = [trim for trim in trims if trim.document_id in excess]
+    leaving = plan_rewriting(objects, manifest, revisions=(), trims=needed).leaving
     manifest = bury(objects, manifest, doomed=leaving)
     lost = read_contents(objects, manifest.segments).difference(indexed).lost
     said = {document_id: found.number for document_id, found in indexed.items() if document_id not in {*lost}}

@@ -11,7 +11,7 @@ from penstock.storage.catalog.collections import get_collection
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.migrations import migrate
 from penstock.storage.catalog.references import CURRENT
-from penstock.storage.catalog.retention import Retention
+from penstock.storage.catalog.retention import Retention, expire_versions
 from penstock.storage.catalog.tables import documents, generations, versions
 from penstock.storage.collecting import collect_generations, collect_packs
 from penstock.storage.errors import Conflict
@@ -88,6 +88,23 @@ def test_a_line_that_works_is_clean_with_forks_replacements_and_deletes(line):
     copy.put(d="dates")
     assert problems(line) == []
     assert examined(line).checked()["documents"] == 3 + 4
+
+
+def test_a_line_that_was_rolled_back_is_clean_and_can_be_mended(line):
+    line.put(a="apples", b="beeches")
+    line.put(a="apricots", c="cedars")
+    line.remove("b")
+    line.run()
+    line.roll_back(1)
+    assert problems(line) == []
+    assert line.served() == {"a": ["apples"], "b": ["beeches"]}
+    with line.catalog.write() as connection:
+        expire_versions(connection, tenant=line.tenant, now=1e12, retention=Retention(1, 0.0))
+    flip(line, current(line).segments[0].files[0].name)
+    repair(line)
+    line.run()
+    assert line.served() == {"a": ["apples"], "b": ["beeches"]}
+    assert problems(line) == []
 
 
 def test_what_is_published_and_collected_all_the_time_is_never_a_finding(line):
