@@ -110,6 +110,11 @@ class Documents(Sequence[DocumentRecord]):
             raise Damaged("a document record does not begin with its id: its segment was overwritten; restore it")
         return line[len(_ID_OPENS) : end]
 
+    def id_of(self, index: int) -> str:
+        """Return the document's id, without decoding the rest of its line. Raises Damaged."""
+        decoded: str = json.loads(b'"' + self.raw_id(index) + b'"')
+        return decoded
+
     @staticmethod
     def encoded_id(document_id: str) -> bytes:
         """Return what ``raw_id`` returns for this id."""

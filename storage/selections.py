@@ -13,7 +13,7 @@ from .ids import ManifestVersion
 from .mismatches import check_kinds
 from .readers import SegmentReader
 from .removals import SAMPLE, LocatedChunk
-from .rows import DocumentRecord
+from .rows import DocumentRecord, Documents
 from .versions import Snapshot
 
 _ALWAYS = float("-inf")  # a moment at which nothing has expired yet
@@ -21,7 +21,7 @@ _ALWAYS = float("-inf")  # a moment at which nothing has expired yet
 
 @dataclass(frozen=True)
 class Selection:
-    """The documents that a filter accepts in one version. ``sample``: a few of them, by source."""
+    """The documents that a filter accepts in one version, by id. ``sample``: the first few of them."""
 
     version: ManifestVersion
     document_ids: list[str]
@@ -36,14 +36,15 @@ def select_documents(snapshot: Snapshot, filter: Filter, *, now: float) -> Selec
         Damaged: a segment is not what was written.
     """
     check_kinds(filter, snapshot.readers.values())
-    found: dict[str, DocumentRecord] = {}
+    places: dict[str, tuple[Documents, int]] = {}
     for reader in snapshot.readers.values():
         rows = reader.accepted(filter, now=now).rows()
         owners = reader.segment.rows.document if rows is None else reader.segment.rows.document[rows]
         documents = reader.segment.documents
-        found |= {record.document_id: record for record in (documents[i] for i in np.unique(owners).tolist())}
-    sample = sorted(found.values(), key=lambda record: record.source)[:SAMPLE]
-    return Selection(snapshot.version, sorted(found), sample)
+        places |= {documents.id_of(ordinal): (documents, ordinal) for ordinal in np.unique(owners).tolist()}
+    ids = sorted(places)
+    sample = [documents[ordinal] for documents, ordinal in (places[document_id] for document_id in ids[:SAMPLE])]
+    return Selection(snapshot.version, ids, sample)
 
 
 def locate_chunks(snapshot: Snapshot, chunk_ids: Collection[int]) -> list[LocatedChunk]:
