@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 
-from sqlalchemy import Column, Connection, select
+from sqlalchemy import Connection, select
 
 from . import paths
 from .catalog.collections import hold_generation_alone
@@ -103,10 +103,28 @@ def collect_staging(objects: ObjectStore, *, tenant: TenantId, batch_ids: Iterab
 def collect_lost_staging(
     catalog: Catalog, objects: ObjectStore, *, tenant: TenantId, now: float, min_age_s: float = MIN_AGE_S
 ) -> Collected:
-    """Delete what was staged for batches that the ledger does not have: of deleted collections, or never committed."""
+    """Delete what was staged for batches that the ledger does not have: of deleted collections, or never committed.
+
+    Chunkers of this tenant wait while a few objects are looked at and deleted; on SQLite, every other writer.
+    """
     old = [info for info in objects.list(paths.staging_prefix(tenant)) if now - info.modified_at >= min_age_s]
-    known = _named(catalog, batches.c.id, batches.c.state, among=sorted({paths.batch_of(info.name) for info in old}))
-    return _delete(objects, (info for info in old if paths.batch_of(info.name) not in known))
+    with catalog.read() as connection:
+        known = _known_batches(connection, old)
+    lost = [info for info in old if paths.batch_of(info.name) not in known]
+    collected = Collected()
+    for some in slices(lost, _FILES_PER_TRANSACTION):
+        with catalog.write("collect_staging") as connection:
+            hold_tenant_alone(connection, tenant)  # who commits a batch holds the tenant, and looks for what is staged
+            known = _known_batches(connection, some)
+            collected += _delete(objects, (info for info in some if paths.batch_of(info.name) not in known))
+    return collected
+
+
+def _known_batches(connection: Connection, infos: Iterable[ObjectInfo]) -> set[str]:
+    found: set[str] = set()
+    for some in slices(sorted({paths.batch_of(info.name) for info in infos})):
+        found.update(connection.scalars(select(batches.c.id).where(batches.c.id.in_(some))))
+    return found
 
 
 def collect_packs(
@@ -118,19 +136,26 @@ def collect_packs(
     SQLite, for every other writer.
     """
     old = [info for info in objects.list(paths.packs_prefix(tenant)) if now - info.modified_at >= min_age_s]
-    used = _named(catalog, versions.c.pack, versions.c.pack, among=[info.name for info in old])
+    with catalog.read() as connection:
+        used = _used_packs(connection, old)
     unused = [info for info in old if info.name not in used]
     collected = Collected()
     for some in slices(unused, _PACKS_PER_TRANSACTION):
         with catalog.write("collect_packs") as connection:
             # Every accept holds its tenant from its first statement on: none is between its look and its commit.
             hold_tenant_alone(connection, tenant)
-            still = versions.c.pack.in_([info.name for info in some])
-            names = set(connection.scalars(select(versions.c.pack).where(still).distinct()))
+            used = _used_packs(connection, some)
             # Looked at again: the same bytes may have been submitted since, which makes the pack young.
-            found = (objects.find(info.name) for info in some if info.name not in names)
+            found = (objects.find(info.name) for info in some if info.name not in used)
             collected += _delete(objects, (info for info in found if info and now - info.modified_at >= min_age_s))
     return collected
+
+
+def _used_packs(connection: Connection, infos: Iterable[ObjectInfo]) -> set[str]:
+    found: set[str] = set()
+    for some in slices([info.name for info in infos]):
+        found.update(connection.scalars(select(versions.c.pack).where(versions.c.pack.in_(some)).distinct()))
+    return found
 
 
 def collect_scratch(objects: ObjectStore, *, now: float, min_age_s: float = MIN_AGE_S) -> Collected:
@@ -189,14 +214,6 @@ def _kept(connection: Connection, named: NamedFiles, *, tenant: TenantId) -> set
             if names.keys() >= asked.keys():  # else another collector was at work: that version is over by now
                 raise
     return kept | {file.name for output in outputs for file in output.all_files}
-
-
-def _named(catalog: Catalog, key: Column[str], value: Column[str], *, among: list[str]) -> dict[str, str | None]:
-    found: dict[str, str | None] = {}
-    with catalog.read() as connection:
-        for some in slices(among):
-            found.update((row[0], row[1]) for row in connection.execute(select(key, value).where(key.in_(some))))
-    return found
 
 
 def _delete(objects: ObjectStore, infos: Iterable[ObjectInfo]) -> Collected:

@@ -11,7 +11,7 @@ swapped out, its machine asleep. Clocks of machines differ. So no time decides w
   transaction too, and asks then, with ``check_not_collected``, whether they are still there. If so, nobody can delete
   them before the commit, and nobody will after it.
 * Files of generations without a row, which were deleted or are about to be made, are guarded by the tenant's row in the
-  same way, and so are packs.
+  same way, and so are packs, and what is staged for batches that are about to be made.
 
 What is left to time is courtesy: collectors leave young files alone, so that they rarely make a writer do its work
 again. A clock that is wrong by hours costs work, never a file.

@@ -135,6 +135,8 @@ class Line:
         """Cut the claimed documents into parts of one group; every document has one chunk in every part."""
         group = BatchId(new_id("batch"))
         ids = [version.id for version in claim.versions]
+        for part in range(self.parts):
+            self.objects.put(f"staging/{group}/{part}", [b"chunks"])
         return [
             ledger.EmbedPart(
                 batch_id=BatchId(new_id("batch")),
@@ -158,7 +160,7 @@ class Line:
         failed: Sequence[ledger.FailedDocument] = (),
     ) -> None:
         cut = self.cut(claim) if parts is None else parts
-        ledger.finish_chunking(self.catalog, claim, parts=cut, failed=failed, now=self.now)
+        ledger.finish_chunking(self.catalog, self.objects, claim, parts=cut, failed=failed, now=self.now)
 
     def finish_embedding(self, claim: ledger.Claim, *, cache_hits: int = 0) -> bool:
         output = f"vectors-{claim.batch_id}-{claim.attempt}"

@@ -111,7 +111,8 @@ class Chunker:
         groups = pack([len(document.chunks) for document in done], limit=limit)
         parts = [part for group in groups for part in self._stage(claim, group, done)]
         now = self._components.clock()
-        ledger.finish_chunking(self._components.catalog, claim, parts=parts, failed=failed, now=now)
+        catalog, objects = self._components.catalog, self._components.objects
+        ledger.finish_chunking(catalog, objects, claim, parts=parts, failed=failed, now=now)
         self._components.notices.work_ready()
 
     def _stage(self, claim: ledger.Claim, group: Group, done: list[ChunkedDocument]) -> list[ledger.EmbedPart]:

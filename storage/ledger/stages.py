@@ -14,8 +14,11 @@ from sqlalchemy.engine import Connection
 from ..catalog.completion import UNFINISHED, close_empty_batches, finish_jobs
 from ..catalog.engine import Catalog
 from ..catalog.tables import batches, jobs, versions
+from ..catalog.tenants import hold_tenant
 from ..catalog.values import slices, storable
+from ..grace import check_not_collected
 from ..ids import BatchId, JobId, VersionId
+from ..objects import ObjectStore
 from .claims import Claim, end
 from .contents import FailedDocument, hold_versions, mark_failed
 from .joins import join_groups
@@ -41,19 +44,26 @@ class EmbedPart:
 
 
 def finish_chunking(
-    catalog: Catalog, claim: Claim, *, parts: Sequence[EmbedPart], failed: Sequence[FailedDocument], now: float
+    catalog: Catalog,
+    objects: ObjectStore,
+    claim: Claim,
+    *,
+    parts: Sequence[EmbedPart],
+    failed: Sequence[FailedDocument],
+    now: float,
 ) -> None:
     """End a chunk batch: its parts become embed batches, their documents move on, the failed ones fail.
 
     Documents cancelled or superseded meanwhile are left as they are; a part with no other documents is dropped.
 
     Raises:
-        Conflict: the claim was lost; nothing was changed.
+        Conflict: the claim was lost, or what was staged was collected; nothing was changed.
         ValueError: a document that is still wanted is neither in a part nor failed, or in two groups.
     """
     group_of = _group_of(parts)
     failures = {failure.version_id: failure for failure in failed}
     with catalog.write("finish_chunking") as connection:
+        hold_tenant(connection, claim.tenant_id)  # before all others, as everywhere; collectors wait for it
         end(connection, claim, state="done", now=now)
         live = hold_versions(connection, versions.c.batch_id == claim.batch_id, versions.c.state == "chunking")
         forgotten = [version for version in live if version not in group_of and version not in failures]
@@ -61,7 +71,9 @@ def finish_chunking(
             raise ValueError(f"batch {claim.batch_id} ended without saying what became of {len(forgotten)} documents")
         mark_failed(connection, [failures[version] for version in live if version in failures], stage="chunk", now=now)
         moving = {version: group_of[version] for version in live if version not in failures}
-        _insert_parts(connection, claim, [part for part in parts if _is_wanted(part, moving)], moving, now=now)
+        wanted = [part for part in parts if _is_wanted(part, moving)]
+        check_not_collected(objects, [part.input for part in wanted])
+        _insert_parts(connection, claim, wanted, moving, now=now)
         _move_to_embedding(connection, parts, moving)
         finish_jobs(connection, now=now, job_ids={job for version, job in live.items() if version in failures})
 

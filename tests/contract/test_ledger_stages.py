@@ -1,15 +1,18 @@
 """Documents move from stage to stage whole, each in the one transaction that ends its batch."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
 
-from penstock.storage import ledger
+from penstock.storage import ledger, paths
 from penstock.storage.catalog.jobs import cancel_job, get_job
 from penstock.storage.catalog.tables import batches
+from penstock.storage.collecting import collect_lost_staging
 from penstock.storage.errors import Conflict
+from penstock.storage.grace import MIN_AGE_S
 from penstock.storage.ids import BatchId, VersionId
 
 from ..ledger_line import Line, document, new_line, rows
@@ -196,3 +199,23 @@ def test_a_part_whose_own_documents_are_gone_does_not_hold_up_its_group(line):
     assert line.claim(batch_of_second) is None
     line.index()
     assert line.states() == {"goes": ["cancelled"], "stays": ["indexed"]}
+
+
+def test_chunks_that_were_collected_before_their_batch_was_committed_are_cut_again(line):
+    """The chunker stood still for hours, or a collector's clock was ahead by as many."""
+    line.submit("a")
+    claim = line.claimed("chunk")
+    parts = [replace(part, input=paths.staged_chunks(line.tenant, part.batch_id)) for part in line.cut(claim)]
+    for part in parts:
+        line.objects.put(part.input, [b"chunks"])
+    late = time.time() + 10 * MIN_AGE_S
+    assert collect_lost_staging(line.catalog, line.objects, tenant=line.tenant, now=late).objects == 1
+
+    with pytest.raises(Conflict, match="was collected before anything named it"):
+        line.finish_chunking(claim, parts=parts)
+    assert line.states() == {"a": ["chunking"]}
+
+    line.objects.put(parts[0].input, [b"chunks"])
+    line.finish_chunking(claim, parts=parts)
+    assert collect_lost_staging(line.catalog, line.objects, tenant=line.tenant, now=late).objects == 0
+    assert line.states() == {"a": ["embedding"]}

@@ -131,7 +131,8 @@ class Bench:
             )
             for version in claim.versions
         ]
-        ledger.finish_chunking(self.catalog, claim, parts=parts, failed=[], now=self.now)
+        self.objects.put("chunks", [b"chunks"])
+        ledger.finish_chunking(self.catalog, self.objects, claim, parts=parts, failed=[], now=self.now)
 
     def finish_embed(self, batch_id: str) -> None:
         ledger.finish_embedding(self.catalog, self.claim(batch_id), output="vectors", cache_hits=0, now=self.now)
