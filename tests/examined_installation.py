@@ -18,6 +18,7 @@ from penstock.storage.manifests import Manifest, read_manifest
 from penstock.storage.merging import build_merge
 from penstock.storage.objects import LocalObjects
 from penstock.storage.publishing import Publisher, Swap, release_lease
+from penstock.storage.sections import open_sections
 
 from .http_service import Service, running_service
 
@@ -108,6 +109,13 @@ class Installation:
         data = bytearray(self.path(name).read_bytes())
         data[len(data) // 2 if at is None else at] ^= 1
         self.rewrite(name, bytes(data))
+
+    def flip_section(self, name: str, section: str) -> None:
+        """Flip a bit in one section of a segment."""
+        array = open_sections(self.path(name), kind="segment").arrays[section]
+        at = self.path(name).read_bytes().find(array.tobytes())
+        assert at > 0
+        self.flip(name, at=at)
 
     def execute(self, statement: sa.Executable) -> None:
         with self.catalog.write() as connection:

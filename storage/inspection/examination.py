@@ -13,8 +13,9 @@ from ..errors import NotFound, Unavailable
 from ..ids import TenantId
 from ..objects import ObjectStore
 from .checksums import CheckedFiles
+from .examined import ExaminedGeneration
 from .findings import Finding, is_clean
-from .generations import ExaminedGeneration, GenerationExaminer
+from .generations import GenerationExaminer
 from .orphans import find_orphans, find_stale_scratch, find_unknown_tenants
 from .packs import check_packs, read_needed_packs
 from .statements import kept_names, read_stated
@@ -77,6 +78,7 @@ def examine(
 
     Raises:
         NotFound: there is no such tenant.
+        Unsupported: something was written by a newer program: nothing is wrong with it.
         Unavailable: the catalog or the object store does not answer, or is not the one that the catalog speaks of.
     """
     known = [info.id for info in list_tenants(catalog)]

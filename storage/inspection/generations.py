@@ -3,68 +3,29 @@
 It changes nothing, and remembers what a repair has to know.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..catalog.engine import Catalog
-from ..errors import Damaged, Missing, Unsupported
+from ..errors import Damaged, Missing
 from ..graph_files import check_links
-from ..ids import DocumentId, SegmentId
-from ..manifests import FileEntry, Manifest, SegmentEntry, read_manifest
+from ..ids import DocumentId
+from ..manifests import Manifest, SegmentEntry, read_manifest
 from ..objects import ObjectStore
 from ..paths import manifest_version
 from ..readers import SearchableSegment
 from ..segments import open_segment, read_deletes
 from .checksums import CheckedFiles
-from .contents import Contents, Difference, Indexed, read_indexed
-from .findings import Check, Finding, Severity
-from .reachability import Reached, look_for_rows
+from .contents import Contents, Indexed, read_indexed
+from .examined import ExaminedGeneration, NamedFile, counts_of, is_lossy, key_of, named_files, segments_of
+from .reachability import look_for_rows
 from .statements import StatedGeneration, StatedVersion, read_stated_generation
 
-REACHED_MISSED_MAX = 0.005  # share of the rows of a graph that may be missed, as when it was built
 _LOOKS = 5
 REPAIR = "`penstock doctor --repair` mends it"
-SegmentKey = tuple[SegmentId, str]  # a segment, and the file of its tombstones or ""
 FACTS = ("tenant_id", "collection_id", "model", "dimensions", "metric", "shard")
-
-
-@dataclass
-class ExaminedGeneration:
-    """What is known of a generation. ``manifests`` holds the kept versions that can be read, by object name."""
-
-    stated: StatedGeneration
-    manifests: dict[str, Manifest] = field(default_factory=dict)
-    broken: set[SegmentKey] = field(default_factory=set)  # what cannot be trusted
-    lost_rows: dict[SegmentId, Reached] = field(default_factory=dict)
-    difference: Difference = field(default_factory=Difference)
-    contradicts: bool = False  # the catalog states other facts than the current manifest: not of one moment
-    documents: int = 0
-    findings: list[Finding] = field(default_factory=list)
-
-    @property
-    def current(self) -> Manifest | None:
-        """The current version, where it can be read."""
-        return self.manifests.get(self.stated.info.manifest or "")
-
-    def is_broken(self, entry: SegmentEntry) -> bool:
-        return key_of(entry) in self.broken
-
-    @property
-    def lost_graphs(self) -> list[SegmentEntry]:
-        """The graphs of the current version that miss more rows than a graph may."""
-        entries = self.current.segments if self.current else []
-        return [entry for entry in entries if entry.id in self.lost_rows and _is_lossy(self.lost_rows[entry.id])]
-
-    @property
-    def is_served(self) -> bool:
-        return self.stated.info.state in {"active", "building"}
-
-    def report(self, severity: Severity, check: Check, name: str, problem: str, advice: str) -> None:
-        info = self.stated.info
-        self.findings.append(Finding(severity, check, name, problem, advice, info.tenant_id, info.id))
 
 
 class GenerationExaminer:
@@ -84,17 +45,17 @@ class GenerationExaminer:
         for name in stated.names:
             try:
                 found.manifests[name] = read_manifest(self._objects, name)
-            except (Damaged, Unsupported) as error:
+            except Damaged as error:
                 self._report_manifest(found, name, str(error))
         _check_statements(found)
         return found
 
     def examine(self, found: ExaminedGeneration, *, graphs: bool = True) -> None:
         """Check every file, the structure of every segment, the graphs and the contents of the current version."""
-        for named in _named_files(found):
+        for named in named_files(found):
             if problem := self.checked.problem_of(named.file):
                 _report_file(found, named, problem)
-        for entry, name in _segments_of(found):
+        for entry, name in segments_of(found):
             self._check_structure(found, entry, name)
         current = found.current
         if current is not None:
@@ -123,9 +84,9 @@ class GenerationExaminer:
             read_deletes(self._objects, entry)
             if segment.graph is not None:
                 check_links(segment.graph, source=entry.files[1].name)
-        except (Damaged, Unsupported) as error:
+        except Damaged as error:
             found.broken.add(key_of(entry))
-            _report_file(found, _NamedFile(entry.files[0], entry, [name]), str(error))
+            _report_file(found, NamedFile(entry.files[0], entry, [name]), str(error))
 
     def _check_graph(self, found: ExaminedGeneration, entry: SegmentEntry, *, manifest: Manifest) -> None:
         live = np.setdiff1d(np.arange(entry.row_count), read_deletes(self._objects, entry), assume_unique=True)
@@ -135,7 +96,7 @@ class GenerationExaminer:
         missed = len(reached.missed)
         if not missed:
             return
-        few = not _is_lossy(reached)
+        few = not is_lossy(reached)
         told = f"{missed:,} of {reached.asked:,} rows that were looked for are not found by their own vector"
         if few:
             told += ": as few as that are within what a graph may miss"
@@ -186,10 +147,6 @@ class GenerationExaminer:
             found.report("error", "contents", name, told, f"they must not be found: {REPAIR}")
 
 
-def _is_lossy(reached: Reached) -> bool:
-    return len(reached.missed) > REACHED_MISSED_MAX * reached.asked
-
-
 def _check_statements(found: ExaminedGeneration) -> None:
     """Compare what the manifests state with what the catalog does."""
     stated = found.stated
@@ -225,22 +182,7 @@ def _check_statements(found: ExaminedGeneration) -> None:
             found.report("warning", "manifests", version.name, told, REPAIR)
 
 
-def counts_of(manifest: Manifest) -> tuple[int, int, int]:
-    """Return what the row of a version says of it: segments, live chunks, bytes of all files."""
-    size_bytes = sum(file.size_bytes for entry in manifest.segments for file in entry.all_files)
-    return len(manifest.segments), manifest.live_chunks, size_bytes
-
-
-@dataclass(frozen=True)
-class _NamedFile:
-    """A file, a segment that it belongs to, and the kept versions that name it."""
-
-    file: FileEntry
-    entry: SegmentEntry
-    names: list[str]
-
-
-def _report_file(found: ExaminedGeneration, named: _NamedFile, problem: str) -> None:
+def _report_file(found: ExaminedGeneration, named: NamedFile, problem: str) -> None:
     entry, collection = named.entry, found.stated.collection
     of = f"{entry.kind} segment {entry.id} with {entry.live_count:,} live chunks"
     if found.stated.info.manifest in named.names and found.is_served:
@@ -251,29 +193,6 @@ def _report_file(found: ExaminedGeneration, named: _NamedFile, problem: str) -> 
     numbers = ", ".join(str(version.version) for version in versions)
     told = f"{problem}: {of} is damaged, and version {numbers} of collection {collection!r} cannot be opened"
     found.report("warning", "files", named.file.name, told, _let_go(*versions))
-
-
-def _named_files(found: ExaminedGeneration) -> list[_NamedFile]:
-    files: dict[str, _NamedFile] = {}
-    for name, manifest in found.manifests.items():
-        for entry in manifest.segments:
-            for file in entry.all_files:
-                files.setdefault(file.name, _NamedFile(file, entry, [])).names.append(name)
-    return list(files.values())
-
-
-def _segments_of(found: ExaminedGeneration) -> Iterator[tuple[SegmentEntry, str]]:
-    """Yield each segment with each of its tombstones, and a version that names it so, the newest first."""
-    seen: set[SegmentKey] = set()
-    for name, manifest in found.manifests.items():
-        for entry in manifest.segments:
-            if key_of(entry) not in seen:
-                seen.add(key_of(entry))
-                yield entry, name
-
-
-def key_of(entry: SegmentEntry) -> SegmentKey:
-    return entry.id, entry.deletes.name if entry.deletes else ""
 
 
 def _mend() -> str:

@@ -8,17 +8,22 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from .. import paths
-from ..errors import Damaged, Unsupported
+from ..errors import Damaged
 from ..ids import GenerationId, TenantId
 from ..manifests import Manifest, read_manifest
 from ..objects import ObjectStore
+from ..sections import open_sections
+from ..segments import SEGMENT_KIND, local_file, read_deletes
+
+DOCUMENT_SECTIONS = ("chunk_id", "document", "document_bytes", "document_offsets")
 
 
 @dataclass(frozen=True)
 class Lineage:
     """The newest version whose files are all there, and those before it as far as they are, each with its name.
 
-    ``unreadable``: manifests that are damaged, and newer versions that lack files. ``last_epoch``: of any writer here.
+    ``unreadable``: manifests that are damaged, and newer versions that lack files or do not tell their documents.
+    ``last_epoch``: of any writer here.
     """
 
     generation_id: GenerationId
@@ -38,7 +43,11 @@ def find_tenants(objects: ObjectStore) -> list[TenantId]:
 
 
 def find_lineages(objects: ObjectStore, tenant: TenantId) -> Iterator[Lineage | Sequence[str]]:
-    """Yield the lineage of each generation of the tenant; where none can be served, the names of its manifests."""
+    """Yield the lineage of each generation of the tenant; where none can be served, the names of its manifests.
+
+    Raises:
+        Unsupported: a manifest was written by a newer program.
+    """
     sizes = {info.name: info.size_bytes for info in objects.list(paths.generations_prefix(tenant))}
     names: dict[GenerationId, list[str]] = {}
     for name in sizes:
@@ -56,10 +65,10 @@ def _lineage(
     for name in names:
         try:
             found[name] = read_manifest(objects, name)
-        except (Damaged, Unsupported):
+        except Damaged:
             unreadable.append(name)
     ranked = sorted(found, key=lambda name: (found[name].version, found[name].writer_epoch, found[name].created_at))
-    while ranked and not _is_whole(found[ranked[-1]], sizes):
+    while ranked and not (_is_whole(found[ranked[-1]], sizes) and _tells_its_documents(objects, found[ranked[-1]])):
         unreadable.append(ranked.pop())
     if not ranked:
         return None
@@ -77,6 +86,19 @@ def _chain(found: dict[str, Manifest], newest: str, sizes: dict[str, int]) -> It
     while name is not None and name in found and _is_whole(found[name], sizes):
         yield name, found[name]
         name = found[name].parent
+
+
+def _tells_its_documents(objects: ObjectStore, manifest: Manifest) -> bool:
+    """Say whether all that the catalog's rows are made of is what was written. Other damage is for a repair."""
+    try:
+        for entry in manifest.segments:
+            sections = open_sections(local_file(objects, entry.files[0]), kind=SEGMENT_KIND)
+            if not all(sections.is_intact(name) for name in DOCUMENT_SECTIONS):
+                return False
+            read_deletes(objects, entry)
+    except Damaged:
+        return False
+    return True
 
 
 def _is_whole(manifest: Manifest, sizes: dict[str, int]) -> bool:

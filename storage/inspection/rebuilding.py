@@ -15,7 +15,6 @@ import numpy as np
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from .. import paths
 from ..catalog.engine import Catalog
 from ..catalog.manifests import Origin, record_manifest
 from ..catalog.statements import insert_absent, insert_if_absent
@@ -30,6 +29,7 @@ from ..rows import DocumentRecord
 from ..segments import read_chunks
 from .findings import Finding
 from .lineages import Lineage, find_lineages, find_tenants
+from .losses import superseded, unreadable, unserved, unused_packs
 
 MUST_BE_EMPTY = (collections, generations, manifests, documents, versions, jobs, batches)
 _ROWS_AT_ONCE = 1_000
@@ -55,6 +55,7 @@ def rebuild_catalog(catalog: Catalog, objects: ObjectStore, *, now: float) -> Re
     Raises:
         Conflict: the catalog is not empty: nothing was changed.
         Damaged: a segment of a version that looked whole is not what was written; nothing was changed.
+        Unsupported: something was written by a newer program; nothing was changed.
     """
     result = Rebuilt()
     with catalog.write("rebuild_catalog") as connection:
@@ -82,15 +83,15 @@ def _rebuild_tenant(
     for found in find_lineages(objects, tenant):
         if isinstance(found, Lineage):
             lineages[found.newest.collection_id].append(found)
-            result.findings += [_unreadable(name, tenant=tenant) for name in found.unreadable]
+            result.findings += [unreadable(name, tenant=tenant) for name in found.unreadable]
         else:
-            result.findings += [_unserved(found, tenant=tenant)]
+            result.findings += [unserved(found, tenant=tenant)]
     used: set[str] = set()
     for mine in _by_name(lineages, result, tenant=tenant):
         writer = _CollectionWriter(connection, objects, result, now=now)
         writer.write(mine)
         used |= writer.packs
-    result.findings += _unused_packs(objects, used, tenant=tenant)
+    result.findings += unused_packs(objects, used, tenant=tenant)
 
 
 def _by_name(
@@ -102,7 +103,7 @@ def _by_name(
     for mine in sorted(ordered, key=lambda mine: _published_at(mine[0]), reverse=True):
         name = mine[0].newest.collection_name
         if name in taken:
-            result.findings.append(_superseded(mine[0], tenant=tenant))
+            result.findings.append(superseded(mine[0], tenant=tenant))
             continue
         taken.add(name)
         yield mine
@@ -224,57 +225,3 @@ class _CollectionWriter:
 
     def _insert(self, table: sa.Table, rows: Sequence[dict[str, Any]]) -> None:
         self._connection.execute(sa.insert(table), list(rows))
-
-
-def _unused_packs(objects: ObjectStore, used: set[str], *, tenant: TenantId) -> Iterator[Finding]:
-    unused = [info for info in objects.list(paths.packs_prefix(tenant)) if info.name not in used]
-    if unused:
-        yield Finding(
-            severity="warning",
-            check="packs",
-            object=min(unused, key=lambda info: -info.modified_at).name,
-            problem=f"{len(unused):,} packs of {sum(info.size_bytes for info in unused):,} bytes, of which this is the "
-            "newest, hold documents that the index does not: replaced, deleted or failed ones, and those that were "
-            "accepted and not indexed yet, whose sources and metadata only the lost catalog knew",
-            advice="submit the latest documents again. The maintenance role deletes these packs: copy them away before "
-            "it is started if their producers cannot",
-            tenant=tenant,
-        )
-
-
-def _unreadable(name: str, *, tenant: TenantId) -> Finding:
-    return Finding(
-        severity="warning",
-        check="manifests",
-        object=name,
-        problem=f"version {paths.manifest_version(name)} is damaged or lacks files: it was left out",
-        advice="restore its files from a backup and rebuild again, if it is newer than what is served now",
-        tenant=tenant,
-        generation=paths.generation_of(name),
-    )
-
-
-def _unserved(names: Sequence[str], *, tenant: TenantId) -> Finding:
-    return Finding(
-        severity="error",
-        check="manifests",
-        object=max(names),
-        problem="no version of this generation is whole: nothing of it came back",
-        advice="restore its files from a backup and rebuild again, or submit its documents again",
-        tenant=tenant,
-        generation=paths.generation_of(names[0]),
-    )
-
-
-def _superseded(lineage: Lineage, *, tenant: TenantId) -> Finding:
-    newest = lineage.newest
-    return Finding(
-        severity="warning",
-        check="manifests",
-        object=lineage.versions[0][0],
-        problem=f"another collection {newest.collection_name!r} was published later: this one was deleted before, or "
-        "the other was, and only the later came back",
-        advice="nothing, if it was deleted; its files are garbage now",
-        tenant=tenant,
-        generation=lineage.generation_id,
-    )

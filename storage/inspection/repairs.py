@@ -25,7 +25,8 @@ from ..manifests import Manifest, check_invariants, name_of
 from ..objects import ObjectStore
 from .contents import read_indexed
 from .examination import Examination
-from .generations import ExaminedGeneration, GenerationExaminer, counts_of
+from .examined import ExaminedGeneration, counts_of
+from .generations import GenerationExaminer
 from .reconciling import Reconciled, read_trims, reconcile
 from .restarts import Restart, plan_restarts, restart
 from .salvage import Salvaged, salvage

@@ -19,7 +19,7 @@ from ..rows import Rows
 from ..sections import Sections, open_sections
 from ..segments import SEGMENT_KIND, local_file, read_deletes, write_segment
 from .checksums import CheckedFiles
-from .generations import ExaminedGeneration
+from .examined import ExaminedGeneration
 
 ESSENTIAL = (
     "chunk_id",

@@ -5,6 +5,7 @@ import os
 import random
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,10 +13,10 @@ import sqlalchemy as sa
 from typer.testing import CliRunner
 
 from penstock.api.cli.application import app
-from penstock.storage.catalog.tables import documents, generations, manifests, tags, versions
+from penstock.storage.catalog.tables import documents, generations, manifests, metadata, tags, versions
 from penstock.storage.inspection.examination import examine
 from penstock.storage.inspection.orphans import LEFT_ALONE_S
-from penstock.storage.manifests import SegmentEntry, read_manifest
+from penstock.storage.manifests import SegmentEntry, name_of, read_manifest
 
 from ..examined_installation import Installation, copied, make_installation
 
@@ -299,6 +300,21 @@ def test_an_object_store_that_is_not_there_is_told_apart_from_one_that_lost_ever
     objects.rmdir()
     (installation.folder / "unmounted").rename(objects)
     assert installation.doctor(code=0)["clean"]
+
+
+@pytest.mark.parametrize("words", [(), ("--repair",), ("--rebuild-catalog",)])
+def test_what_a_newer_program_wrote_is_not_taken_for_damage(installation, words):
+    """Whoever looks with an older program must not give up what only a newer one can read."""
+    manifest = installation.current()
+    newer = replace(manifest, flags=[*manifest.flags, "of-tomorrow"])
+    data = newer.to_json()
+    installation.objects.put(name_of(newer, data), [data])
+    values = {"manifest": name_of(newer, data)}
+    installation.execute(sa.update(generations).where(generations.c.tenant_id == "default").values(values))
+    if words == ("--rebuild-catalog",):
+        for table in reversed(metadata.sorted_tables):
+            installation.execute(sa.delete(table))
+    assert "of-tomorrow, which this program does not know: upgrade it" in installation.doctor_fails(*words)
 
 
 def test_what_is_collected_while_it_looks_is_no_finding(installation):

@@ -167,6 +167,27 @@ def test_a_newest_version_that_is_not_whole_is_left_out_for_the_one_before(insta
     assert installation.doctor(code=0)["clean"]
 
 
+def test_damage_that_the_rows_are_not_made_of_is_left_to_a_repair(installation):
+    manifest = installation.current()
+    flat = next(entry for entry in manifest.segments if entry.kind == "flat")
+    installation.flip_section(flat.files[0].name, "vectors")
+    lose_catalog(installation)
+    installation.doctor("--rebuild-catalog", code=0)
+    assert installation.current().version == manifest.version
+    assert installation.doctor("--repair", code=0)["clean"]
+
+
+def test_a_version_that_does_not_tell_its_documents_is_left_out(installation):
+    manifest = installation.current()
+    flat = next(entry for entry in manifest.segments if entry.kind == "flat")
+    installation.flip_section(flat.files[0].name, "document_bytes")
+    lose_catalog(installation)
+    told = installation.doctor("--rebuild-catalog", code=3)
+    assert any("does not tell its documents" in one["problem"] for one in told["findings"])
+    assert installation.current().version < manifest.version
+    assert installation.doctor("--repair", code=0)["clean"]
+
+
 def test_of_two_collections_of_one_name_the_one_published_last_comes_back(installation):
     with running_service(installation.folder, made=True) as service:
         with service.penstock() as penstock:

@@ -20,7 +20,6 @@ from penstock.storage.inspection.repairs import Repairer
 from penstock.storage.leases import acquire_lease
 from penstock.storage.manifests import Manifest, describe_file, name_of
 from penstock.storage.merging import build_merge
-from penstock.storage.sections import open_sections
 from penstock.storage.segments import open_segment, read_deletes
 
 from ..examined_installation import Installation, copied, make_installation, texts
@@ -129,7 +128,7 @@ def test_a_damaged_merge_is_replaced_by_the_segments_it_was_made_of(installation
 def test_a_segment_whose_computed_parts_are_damaged_is_written_anew_from_its_rows(installation, section):
     _forget_past_versions(installation)
     entry = next(entry for entry in installation.current().segments if entry.kind == "graph")
-    _flip_section(installation, entry.files[0].name, section)
+    installation.flip_section(entry.files[0].name, section)
     assert any("1 segments were written anew" in told for told in repaired(installation))
     assert assert_nothing_is_lost(installation) == set()
 
@@ -138,7 +137,7 @@ def test_a_segment_whose_computed_parts_are_damaged_is_written_anew_from_its_row
 def test_a_segment_whose_rows_are_damaged_is_given_up_and_its_documents_start_again(installation, section):
     _forget_past_versions(installation)
     entry = next(entry for entry in installation.current().segments if entry.kind == "graph")
-    _flip_section(installation, entry.files[0].name, section)
+    installation.flip_section(entry.files[0].name, section)
     told = repaired(installation)
     assert any("110 documents are indexed again from their packs" in one for one in told)
     again = assert_nothing_is_lost(installation)
@@ -335,15 +334,6 @@ def _forget_past_versions(installation: Installation) -> None:
     """As retention would: then nothing but the current version can be restored from."""
     others = manifests.c.tenant_id == "default", manifests.c.name != _pointer(installation)
     installation.execute(sa.delete(manifests).where(*others))
-
-
-def _flip_section(installation: Installation, name: str, section: str) -> None:
-    opened = open_sections(installation.path(name), kind="segment")
-    array = opened.arrays[section]
-    data = installation.path(name).read_bytes()
-    at = data.find(array.tobytes())
-    assert at > 0
-    installation.flip(name, at=at)
 
 
 def _unlinked(installation: Installation, name: str, *, records: range) -> str:

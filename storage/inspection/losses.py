@@ -1,0 +1,64 @@
+"""What a rebuilt catalog lacks, and what to do about it. In words only, but for the packs, which are counted."""
+
+from collections.abc import Iterator, Sequence
+
+from .. import paths
+from ..ids import TenantId
+from ..objects import ObjectStore
+from .findings import Finding
+from .lineages import Lineage
+
+
+def unused_packs(objects: ObjectStore, used: set[str], *, tenant: TenantId) -> Iterator[Finding]:
+    unused = [info for info in objects.list(paths.packs_prefix(tenant)) if info.name not in used]
+    if unused:
+        yield Finding(
+            severity="warning",
+            check="packs",
+            object=min(unused, key=lambda info: -info.modified_at).name,
+            problem=f"{len(unused):,} packs of {sum(info.size_bytes for info in unused):,} bytes, of which this is the "
+            "newest, hold documents that the index does not: replaced, deleted or failed ones, and those that were "
+            "accepted and not indexed yet, whose sources and metadata only the lost catalog knew",
+            advice="submit the latest documents again. The maintenance role deletes these packs: copy them away before "
+            "it is started if their producers cannot",
+            tenant=tenant,
+        )
+
+
+def unreadable(name: str, *, tenant: TenantId) -> Finding:
+    return Finding(
+        severity="warning",
+        check="manifests",
+        object=name,
+        problem=f"version {paths.manifest_version(name)} is damaged, lacks files or does not tell its documents: "
+        "it was left out",
+        advice="restore its files from a backup and rebuild again, if it is newer than what is served now",
+        tenant=tenant,
+        generation=paths.generation_of(name),
+    )
+
+
+def unserved(names: Sequence[str], *, tenant: TenantId) -> Finding:
+    return Finding(
+        severity="error",
+        check="manifests",
+        object=max(names),
+        problem="no version of this generation is whole: nothing of it came back",
+        advice="restore its files from a backup and rebuild again, or submit its documents again",
+        tenant=tenant,
+        generation=paths.generation_of(names[0]),
+    )
+
+
+def superseded(lineage: Lineage, *, tenant: TenantId) -> Finding:
+    newest = lineage.newest
+    return Finding(
+        severity="warning",
+        check="manifests",
+        object=lineage.versions[0][0],
+        problem=f"another collection {newest.collection_name!r} was published later: this one was deleted before, or "
+        "the other was, and only the later came back",
+        advice="nothing, if it was deleted; its files are garbage now",
+        tenant=tenant,
+        generation=lineage.generation_id,
+    )
