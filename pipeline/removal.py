@@ -7,8 +7,9 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from penstock.storage.removals import remove_chunks, remove_documents, survey_documents
+from penstock.storage.removals import remove_documents, survey_documents
 from penstock.storage.selections import locate_chunks, select_documents
+from penstock.storage.trims import remove_chunks
 
 from .errors import InvalidQuery
 

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Row
 
 from .catalog.completion import finish_jobs
-from .catalog.tables import batches, collections, documents, generations, jobs, versions
+from .catalog.sources import lock_sources
+from .catalog.tables import OF_DOCUMENT, batches, collections, documents, generations, jobs, versions
 from .catalog.values import slices
 from .errors import Conflict, NotFound
-from .ids import BatchId, CollectionId, GenerationId, JobId, TenantId, new_id
+from .ids import BatchId, CollectionId, GenerationId, JobId, TenantId, VersionId, new_id
 
 
 @dataclass(frozen=True)
@@ -112,3 +113,60 @@ def raise_newest(connection: Connection, target: Target, document_ids: Sequence[
         raised = sa.update(documents).where(documents.c.collection_id == target.collection_id)
         number = documents.c.highest + 1
         connection.execute(raised.where(documents.c.id.in_(some)).values(newest=number, highest=number))
+
+
+@dataclass(frozen=True)
+class HeldDocuments:
+    """Documents that exist, with the newest version of each, and the shard whose writer publishes them."""
+
+    rows: Sequence[Row[Any]]
+    shard: int
+
+
+def hold_documents(
+    connection: Connection, target: Target, chosen: sa.ColumnElement[bool], *, job_id: JobId | None
+) -> HeldDocuments:
+    """Find the documents, and keep others from numbering versions of them until the commit."""
+    shard = hold_collection(connection, target)
+    if job_id is not None:
+        hold_job(connection, target, job_id)
+    mine = (documents.c.collection_id == target.collection_id, documents.c.tenant_id == target.tenant, chosen)
+    sources = connection.scalars(sa.select(documents.c.source).where(*mine)).all()
+    lock_sources(connection, target.collection_id, sources=sources)
+    newest = sa.and_(OF_DOCUMENT, versions.c.number == documents.c.newest)
+    told = ("state", "filename", "media_type", "title", "metadata", "event_time", "expires_at", "size_bytes")
+    wanted = sa.select(documents.c.id, documents.c.highest, *(versions.c[name] for name in told))
+    wanted = wanted.join(versions, newest, isouter=True).where(*mine).order_by(documents.c.id)
+    return HeldDocuments(connection.execute(wanted).all(), shard)
+
+
+def empty_version(
+    target: Target, document_id: str, *, action: str, state: str, job_id: JobId, batch_id: str
+) -> dict[str, Any]:
+    """Return the row of a version that holds nothing."""
+    return {
+        "tenant_id": target.tenant,
+        "collection_id": target.collection_id,
+        "generation_id": target.generation_id,
+        "document_id": document_id,
+        "job_id": job_id,
+        "batch_id": batch_id,
+        "action": action,
+        "number": None,
+        "state": state,
+        "filename": "",
+        "metadata": {},
+        "details": None,
+        "content_hash": b"",
+        "metadata_hash": b"",
+        "pack": "",
+        "pack_offset": 0,
+        "size_bytes": 0,
+        "created_at": target.now,
+    }
+
+
+def insert_versions(connection: Connection, rows: Sequence[dict[str, Any]]) -> None:
+    """Insert these versions, their ids in this order."""
+    made = sorted(VersionId(new_id("ver")) for _ in rows)
+    connection.execute(sa.insert(versions), [{"id": new, **row} for new, row in zip(made, rows, strict=True)])

@@ -12,8 +12,9 @@ from .fields import Filter
 from .ids import ManifestVersion
 from .mismatches import check_kinds
 from .readers import SegmentReader
-from .removals import SAMPLE, LocatedChunk
+from .removals import SAMPLE
 from .rows import DocumentRecord, Documents
+from .trims import LocatedChunk
 from .versions import Snapshot
 
 _ALWAYS = float("-inf")  # a moment at which nothing has expired yet

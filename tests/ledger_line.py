@@ -14,7 +14,8 @@ from penstock.storage.ids import BatchId, DocumentId, JobId, ManifestVersion, Se
 from penstock.storage.intake import Accepted, SubmittedDocument, accept
 from penstock.storage.manifests import SegmentEntry, Swap, file_entry
 from penstock.storage.objects import ObjectStore
-from penstock.storage.removals import LocatedChunk, Removed, remove_chunks, remove_documents
+from penstock.storage.removals import Removed, remove_documents
+from penstock.storage.trims import LocatedChunk, remove_chunks
 from penstock.storage.updates import DocumentChange, Updated, update_document
 
 from .memory_objects import MemoryObjects

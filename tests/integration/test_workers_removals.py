@@ -15,8 +15,9 @@ from penstock.storage.fields import Compare
 from penstock.storage.ids import JobId
 from penstock.storage.intake import SubmittedDocument, accept
 from penstock.storage.manifests import Manifest, read_manifest
-from penstock.storage.removals import LocatedChunk, remove_chunks, remove_documents
+from penstock.storage.removals import remove_documents
 from penstock.storage.selections import select_documents
+from penstock.storage.trims import LocatedChunk, remove_chunks
 from penstock.storage.updates import DocumentChange, update_document
 
 from ..role_processes import Plant, texts

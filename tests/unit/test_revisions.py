@@ -14,8 +14,8 @@ from penstock.storage.manifests import Swap
 from penstock.storage.merging import build_merge
 from penstock.storage.mismatches import FilterMismatch
 from penstock.storage.publishing import Revision, Trim
-from penstock.storage.removals import LocatedChunk
 from penstock.storage.selections import locate_chunks, select_documents
+from penstock.storage.trims import LocatedChunk
 from penstock.storage.versions import Snapshot, open_snapshot
 
 from ..storage_samples import GENERATION, Store, current_manifest, new_store, record, rows_of, texts_of, unit_vectors
