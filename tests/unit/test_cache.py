@@ -15,8 +15,8 @@ from penstock.storage.cache import PAUSE_S, EmbeddingCache, text_digest
 from penstock.storage.ids import TenantId
 
 ACME, OTHER = TenantId("acme"), TenantId("other")
-DIMENSIONS = 16
-MODEL = "hash-16"
+DIMENSIONS = 256
+MODEL = "hash-256"
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_nothing_is_asked_for_nothing(client):
 
 
 @pytest.mark.parametrize(
-    "other", [(OTHER, MODEL, DIMENSIONS), (ACME, "hash-17", DIMENSIONS), (TenantId("shared"), MODEL, DIMENSIONS)]
+    "other", [(OTHER, MODEL, DIMENSIONS), (ACME, "hash-257", DIMENSIONS), (TenantId("shared"), MODEL, DIMENSIONS)]
 )
 def test_vectors_of_another_tenant_or_model_are_not_found(client, other):
     cache = EmbeddingCache(client, ttl_s=60)
