@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection
 from .. import ledger
 from ..catalog.engine import Catalog
 from ..catalog.manifests import Origin, record_manifest
-from ..catalog.tables import generations, manifests, tags
+from ..catalog.tables import generations, manifests, reader_leases, tags
 from ..commits import advance, read_standing
 from ..errors import Conflict, Fenced, StorageError, Unavailable
 from ..failpoints import hit
@@ -198,7 +198,7 @@ class Repairer:
         return self._told(found, f"graph {segment_id} is built anew by the maintenance role, as batch {opened}")
 
     def _forget_damaged(self, found: ExaminedGeneration) -> Iterator[Repair]:
-        """Let go of past versions that cannot be opened and that no tag keeps: retention would, a little later."""
+        """Let go of past versions that cannot be opened and that nobody keeps: retention would, a little later."""
         with self._catalog.read() as connection:
             pointer = read_stated_generation(connection, found.stated.info.id).info.manifest
         for version in found.stated.versions:
@@ -227,9 +227,16 @@ def _needs_a_version(found: ExaminedGeneration) -> bool:
 
 
 def _forget(connection: Connection, generation_id: GenerationId, version: int) -> bool:
-    tagged = sa.exists().where(tags.c.generation_id == manifests.c.generation_id, tags.c.version == manifests.c.version)
+    """Let go of a version, as retention does: whoever tags, leases or forks it holds its row meanwhile."""
     mine = (manifests.c.generation_id == generation_id, manifests.c.version == version)
-    return connection.execute(sa.delete(manifests).where(*mine, ~tagged)).rowcount == 1
+    held = sa.select(manifests.c.version).where(*mine).with_for_update(skip_locked=True)
+    if connection.execute(held).first() is None:
+        return False
+    needed = [
+        sa.exists().where(by.c.generation_id == manifests.c.generation_id, by.c.version == manifests.c.version)
+        for by in (tags, reader_leases)
+    ]
+    return connection.execute(sa.delete(manifests).where(*mine, ~sa.or_(*needed))).rowcount == 1
 
 
 def _words(manifest: Manifest, salvaged: Salvaged, mended: Reconciled, restarts: list[Restart]) -> str:

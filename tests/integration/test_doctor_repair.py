@@ -12,7 +12,16 @@ import sqlalchemy as sa
 
 from penstock.storage import paths
 from penstock.storage.catalog.manifests import Origin
-from penstock.storage.catalog.tables import batches, documents, generations, jobs, manifests, tags, versions
+from penstock.storage.catalog.tables import (
+    batches,
+    documents,
+    generations,
+    jobs,
+    manifests,
+    reader_leases,
+    tags,
+    versions,
+)
 from penstock.storage.commits import advance, read_standing
 from penstock.storage.graph_files import HEADER_BYTES, graph_shape
 from penstock.storage.inspection.examination import Examination, examine
@@ -250,6 +259,18 @@ def test_damaged_past_versions_go_unless_a_tag_keeps_them(installation):
     (left,) = installation.doctor(code=3)["findings"]
     assert left["object"] == rows[0].name
     assert "tag 'kept'" in left["advice"]
+
+
+def test_a_damaged_past_version_that_a_live_reader_has_open_stays_until_he_lets_go(installation):
+    with installation.catalog.read() as connection:
+        mine = manifests.c.tenant_id == "default"
+        oldest = connection.execute(sa.select(manifests).where(mine).order_by(manifests.c.version)).first()
+    installation.path(oldest.name).unlink()
+    lease = {"reader": "api", "generation_id": oldest.generation_id, "version": oldest.version, "beat": 1}
+    installation.execute(sa.insert(reader_leases).values(lease))
+    assert repaired(installation, code=3) == []
+    installation.execute(sa.delete(reader_leases))
+    assert repaired(installation) == [f"version {oldest.version}, which could not be opened, is not kept any more"]
 
 
 def test_a_repair_that_dies_before_its_commit_changed_nothing_and_the_next_one_mends(installation, monkeypatch):
