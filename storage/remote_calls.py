@@ -62,8 +62,13 @@ class RemoteCalls:
                 if not may_pass(error) or attempt == self.attempts or time.monotonic() >= give_up_at:
                     raise self._failed(error) from error
                 log.debug("Attempt %d on %s at %s failed: %s", attempt, name, self.address, reason_of(error))
-            self.sleep(random.uniform(0.0, min(self.longest_delay_s, self.first_delay_s * 2**attempt)))  # noqa: S311
+            self.wait(attempt)
         raise AssertionError("the last attempt returns or raises")
+
+    def wait(self, attempt: int) -> None:
+        """Wait after failed attempt number ``attempt``, from 1."""
+        longest = min(self.longest_delay_s, self.first_delay_s * 2**attempt)
+        self.sleep(random.uniform(0.0, longest))  # noqa: S311 spreads load, guards nothing
 
     def _absent(self, name: str, error: Exception) -> StorageError:
         if "NoSuchBucket" in str(error):

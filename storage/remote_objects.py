@@ -181,12 +181,13 @@ class RemoteObjects:
         return self._call(name, lambda path: obstore.head(self._store, path))
 
     def _put_once(self, name: str, data: bytes) -> None:
-        for _ in range(_RACES_MAX):
+        for attempt in range(1, _RACES_MAX + 1):
             try:
                 self._put(name, data, mode="create")
             except AlreadyExistsError:
                 if self._confirm(name, data):
                     return
+                self._calls.wait(attempt)  # a rival's write is under way (409), or what was found is gone again
             else:
                 return
         raise Unavailable(f"object {name} appears and disappears while it is being written. Try again.")
