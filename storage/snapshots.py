@@ -205,7 +205,8 @@ class SnapshotCache:
         with self._changed:
             newest = self._shelf.newest(generation.id)
         try:
-            with self._leases.using((generation.id, generation.version), opening=True):
+            leased = self._leases.using((generation.id, generation.version), opening=True)
+            with nullcontext() if generation.manifest is None else leased:  # what was before the first has no files
                 snapshot = self._open(generation, former=newest)
         except (Damaged, Unsupported) as error:
             if is_kept(self._catalog, generation.id, generation.version):
