@@ -142,9 +142,11 @@ def opened_catalog(settings: "Settings") -> "Iterator[Catalog]":
     """Give the catalog for the time of the block.
 
     Raises:
-        MissingComponent: there is none yet.
+        MissingComponent: there is none yet, or it is damaged itself.
         Unsupported, Unavailable: its schema is another program's, or it does not answer.
     """
+    from sqlalchemy.exc import DatabaseError
+
     from penstock.settings import wiring
     from penstock.settings.errors import MissingComponent
     from penstock.storage.catalog.migrations import check_schema
@@ -159,6 +161,11 @@ def opened_catalog(settings: "Settings") -> "Iterator[Catalog]":
     try:
         check_schema(catalog)
         yield catalog
+    except DatabaseError as error:  # what may pass by itself was translated already
+        raise MissingComponent(
+            f"the catalog cannot be read: {error.orig or error}; restore it, or move it away and make it again from "
+            "the objects with --rebuild-catalog"
+        ) from error
     finally:
         catalog.dispose()
 

@@ -281,6 +281,22 @@ def test_only_the_tenant_that_was_asked_for_is_looked_at(installation):
     assert missing.exit_code == 1
 
 
+@pytest.mark.parametrize("damage", ["header", "pages"])
+def test_a_catalog_that_is_damaged_itself_is_told_with_the_way_out(installation, damage):
+    installation.execute(sa.text("SELECT 1"))
+    installation.close()
+    path = installation.folder / "catalog.sqlite3"
+    for log in installation.folder.glob("catalog.sqlite3-*"):
+        log.unlink()
+    data = bytearray(path.read_bytes())
+    first = 0 if damage == "header" else 4_096
+    data[first : first + 200_000] = b"\xa5" * len(data[first : first + 200_000])
+    path.write_bytes(bytes(data))
+    told = installation.doctor_fails()
+    assert "the catalog cannot be read" in told
+    assert "--rebuild-catalog" in told
+
+
 def test_where_there_is_no_catalog_it_says_so_and_makes_none(tmp_path):
     result = CliRunner().invoke(app, ["doctor", "--data-dir", str(tmp_path / "empty")])
     assert result.exit_code == 1
