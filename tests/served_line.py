@@ -8,6 +8,7 @@ from zlib import crc32
 
 import numpy as np
 import sqlalchemy as sa
+from numpy.typing import NDArray
 
 from penstock.storage import ledger
 from penstock.storage.catalog.collections import CollectionInfo, generation_info, get_collection
@@ -21,6 +22,7 @@ from penstock.storage.publishing import PublishedManifest, Publisher, acquire_le
 from penstock.storage.rollbacks import plan_rollback
 from penstock.storage.rows import DocumentRecord, Rows, chunk_identity
 from penstock.storage.versions import open_snapshot
+from penstock.workers.changes import changes_of
 
 from .ledger_line import LEASE_S, MAX_ATTEMPTS, Line, new_line
 from .storage_samples import unit_vectors
@@ -91,25 +93,42 @@ class ServedLine(Line):
             self._publish(generation_id, some)
 
     def _publish(self, generation_id: GenerationId, groups: Sequence[ledger.IndexGroup]) -> None:
-        wanted = [version for group in groups for version in group.versions]
-        put = [version for version in wanted if getattr(version, "action", "put") == "put"]
-        gone = [version.document_id for version in wanted if getattr(version, "action", "put") == "delete"]
-        rows = self._rows(put)
+        changes = changes_of(groups)
+        rows = self._rows([one for group in groups for one in group.versions if one.id in changes.put])
 
         def finish(connection: sa.Connection, published: PublishedManifest) -> None:
-            ledger.finish_indexing(connection, groups, version=published.manifest.version, now=self.now)
+            version, trimmed = published.manifest.version, published.trimmed
+            ledger.finish_indexing(connection, groups, version=version, now=self.now, trimmed=trimmed)
 
         self.publisher.publish(
             generation_id,
             epoch=self.lease(),
             shard=0,
             additions=rows,
-            vectors=np.concatenate([unit_vectors(1, seed=crc32(text.encode())) for text in rows.texts()])
-            if rows
-            else None,
-            removed_document_ids=gone,
+            vectors=np.concatenate([vector_of(text)[None] for text in rows.texts()]) if rows else None,
+            removed_document_ids=changes.removed,
+            revisions=changes.revisions,
+            trims=changes.trims,
             in_transaction=finish,
         )
+
+    def expire(self) -> int:
+        """Take out what has expired in one generation, as the writer does; returns how many documents that were."""
+        ledger.open_expiries(self.catalog, now=self.now, every_s=0.0)
+        options = {"owner": self.owner, "lease_s": LEASE_S, "now": self.now, "max_attempts": MAX_ATTEMPTS}
+        claim = ledger.claim_expiry(self.catalog, shard=0, **options)
+        if claim is None:
+            return 0
+        expired = ledger.read_expired(self.catalog, claim, now=self.now)
+
+        def finish(connection: sa.Connection, _published: PublishedManifest) -> None:
+            ledger.finish_expiry(connection, claim, expired, now=self.now)
+
+        gone = [one.document_id for one in expired]
+        self.publisher.publish(
+            claim.generation.id, epoch=self.lease(), shard=0, removed_document_ids=gone, in_transaction=finish
+        )
+        return len(expired)
 
     def _rows(self, put: Sequence[Any]) -> Rows:
         texts = [
@@ -158,6 +177,11 @@ class ServedLine(Line):
         snapshot = open_snapshot(self.objects, generation)
         hits = snapshot.search(np.ones(8, np.float32), k=1_000, now=0.0)
         return {hit.document.document_id: hit.document.number for hit in hits}
+
+
+def vector_of(text: str) -> NDArray[np.float32]:
+    """Return the vector f32[8] of a chunk of this text, of unit length."""
+    return unit_vectors(1, seed=crc32(text.encode()))[0]
 
 
 def new_served_line(catalog: Catalog, folder: Path, **options: Any) -> ServedLine:
