@@ -12,13 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from obstore.exceptions import (
-    AlreadyExistsError,
-    BaseError,
-    PermissionDeniedError,
-    PreconditionError,
-    UnauthenticatedError,
-)
+from obstore.exceptions import BaseError, PermissionDeniedError, UnauthenticatedError
 
 from .errors import NotFound, StorageError, Unavailable
 
@@ -27,7 +21,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 _STATUS = re.compile(r"status code: (\d{3})")
 _CODE = re.compile(r"<Code>([A-Za-z]{1,64})</Code>")
-_TRY_AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
+_TRY_AGAIN = frozenset({408, 409, 425, 429, 500, 502, 503, 504})
 NO_SUCH_RANGE = 416
 
 
@@ -42,19 +36,20 @@ class RemoteCalls:
     longest_delay_s: float = 5.0
     sleep: Callable[[float], None] = field(default=time.sleep, repr=False)
 
-    def call(self, name: str, function: Callable[[], T]) -> T:
+    def call(self, name: str, function: Callable[[], T], *, expected: tuple[type[BaseError], ...] = ()) -> T:
         """Return what ``function`` returns. It must be harmless when run again, also after it succeeded unseen.
+
+        ``expected``: errors of the library that only the caller can understand; they are passed on.
 
         Raises:
             NotFound: there is no object ``name``.
-            AlreadyExistsError, PreconditionError: as the library raised them: only the caller knows what they mean.
             Unavailable: the store did not answer, refused the credentials, or has no such bucket.
         """
         give_up_at = time.monotonic() + self.patience_s
         for attempt in range(1, self.attempts + 1):
             try:
                 return function()
-            except (AlreadyExistsError, PreconditionError):
+            except expected:
                 raise
             except FileNotFoundError as error:
                 raise self._absent(name, error) from error

@@ -36,7 +36,8 @@ _PARTS_MAX = 10_000
 _PARALLEL = 4
 RENEWED_AFTER_S = 60.0
 _RACES_MAX = 8
-_REQUEST_S, _CONNECT_S = 30.0, 5.0
+_SILENCE_S, _CONNECT_S = 30.0, 5.0
+_REQUEST_PER_SILENCE = 6  # a request may take so many times as long in all
 _PAGE = 1_000
 _QUESTIONS = 8  # at once
 _DIGEST_BYTES = 32
@@ -60,10 +61,10 @@ class Bucket:
         return f"s3://{self.bucket}{f'/{self.prefix}' if self.prefix else ''}{at}"
 
 
-def open_bucket(bucket: Bucket, *, cache: ObjectCache, request_s: float = _REQUEST_S) -> "RemoteObjects":
+def open_bucket(bucket: Bucket, *, cache: ObjectCache, silence_s: float = _SILENCE_S) -> "RemoteObjects":
     """Return the store in ``bucket``. Nothing is connected until the first use.
 
-    ``request_s``: the longest wait for one request, the transfer of a part included.
+    ``silence_s``: the longest wait for the next bytes of an answer, and for a part of an upload to be acknowledged.
 
     Raises:
         Unavailable: the library refuses the address or the credentials as they are written.
@@ -82,11 +83,12 @@ def open_bucket(bucket: Bucket, *, cache: ObjectCache, request_s: float = _REQUE
             prefix=bucket.prefix,
             client_options={
                 "allow_http": bool(bucket.endpoint and bucket.endpoint.startswith("http://")),
-                "timeout": timedelta(seconds=request_s),
-                "connect_timeout": timedelta(seconds=min(_CONNECT_S, request_s)),
+                "timeout": timedelta(seconds=_REQUEST_PER_SILENCE * silence_s),
+                "read_timeout": timedelta(seconds=silence_s),
+                "connect_timeout": timedelta(seconds=min(_CONNECT_S, silence_s)),
             },
             # Calls are tried again here, where what a second attempt finds is understood.
-            retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=request_s)},
+            retry_config={"max_retries": 0, "retry_timeout": timedelta(seconds=silence_s)},
             **{key: value for key, value in given.items() if value is not None},  # type: ignore[arg-type]
         )
     except (BaseError, ValueError) as error:
@@ -173,9 +175,9 @@ class RemoteObjects:
         pages = self._calls.call(prefix, lambda: list(obstore.list(self._store, folder, chunk_size=_PAGE)))
         return (_info(found) for page in pages for found in page if found["path"].startswith(prefix))
 
-    def _call(self, name: str, function: Callable[[str], T]) -> T:
+    def _call(self, name: str, function: Callable[[str], T], *, expected: tuple[type[BaseError], ...] = ()) -> T:
         checked_object_name(name)
-        return self._calls.call(name, lambda: function(name))
+        return self._calls.call(name, lambda: function(name), expected=expected)
 
     def _head(self, name: str) -> "ObjectMeta":
         return self._call(name, lambda path: obstore.head(self._store, path))
@@ -215,7 +217,9 @@ class RemoteObjects:
             self._put(name, bytes(found.bytes()), mode={"e_tag": found.meta["e_tag"]})
 
     def _put(self, name: str, data: bytes, *, mode: "PutMode") -> None:
-        self._call(name, lambda path: obstore.put(self._store, path, data, mode=mode, use_multipart=False))
+        put = partial(obstore.put, mode=mode, use_multipart=False)
+        expected = (AlreadyExistsError, PreconditionError) if mode != "overwrite" else ()
+        self._call(name, lambda path: put(self._store, path, data), expected=expected)
 
     def _put_in_parts(
         self, name: str, content: Callable[[], "Path | Iterable[memoryview]"], *, size_bytes: int, always: bool
@@ -243,7 +247,8 @@ class RemoteObjects:
 
     def _read_exactly(self, name: str, e_tag: str, offset: int, size_bytes: int) -> bytes:
         try:
-            return self._call(name, partial(_read_part, self._store, e_tag=e_tag, offset=offset, size_bytes=size_bytes))
+            read = partial(_read_part, self._store, e_tag=e_tag, offset=offset, size_bytes=size_bytes)
+            return self._call(name, read, expected=(PreconditionError,))
         except PreconditionError as error:
             raise Unavailable(f"object {name} was written anew while it was being downloaded. Try again.") from error
 

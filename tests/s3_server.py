@@ -123,7 +123,7 @@ def open_objects(
     *,
     prefix: str,
     capacity_bytes: int = 1 << 30,
-    request_s: float = 10.0,
+    silence_s: float = 10.0,
     secret: str = SECRET_ACCESS_KEY,
 ) -> RemoteObjects:
     """Return a store below ``prefix`` of the server's bucket, its copies in ``folder``."""
@@ -135,4 +135,4 @@ def open_objects(
         access_key_id=ACCESS_KEY_ID,
         secret_access_key=secret,
     )
-    return open_bucket(bucket, cache=ObjectCache(folder, capacity_bytes=capacity_bytes), request_s=request_s)
+    return open_bucket(bucket, cache=ObjectCache(folder, capacity_bytes=capacity_bytes), silence_s=silence_s)

@@ -1,5 +1,6 @@
 """What a store in a bucket promises besides: whatever happens on the way, and to the copies that are mapped."""
 
+import json
 import logging
 import os
 import secrets
@@ -65,10 +66,10 @@ def small_parts(monkeypatch):
 
 
 @contextmanager
-def through_proxy(server: S3Server, folder: Path, prefix: str, decide: Callable, *, request_s: float = 10.0):
+def through_proxy(server: S3Server, folder: Path, prefix: str, decide: Callable, *, silence_s: float = 10.0):
     """A store behind a proxy with faults, which never sleeps between attempts."""
     with FaultyProxy(server.endpoint, decide) as proxy:
-        store = open_objects(proxy.endpoint, folder, prefix=prefix, request_s=request_s)
+        store = open_objects(proxy.endpoint, folder, prefix=prefix, silence_s=silence_s)
         store._calls = replace(store._calls, sleep=lambda _: None)
         yield store, proxy
 
@@ -158,7 +159,7 @@ def test_a_request_that_hangs_is_given_up(s3_server, tmp_path, objects, prefix):
     objects.put(NAME, [b"here"])
 
     with through_proxy(
-        s3_server, tmp_path, prefix, lambda request: "hang" if request.number == 1 else None, request_s=0.5
+        s3_server, tmp_path, prefix, lambda request: "hang" if request.number == 1 else None, silence_s=0.5
     ) as (store, _):
         assert store.get(NAME) == b"here"
 
@@ -441,3 +442,56 @@ def test_the_check_of_the_settings_tries_the_bucket_and_says_what_is_wrong(s3_se
     assert not wrong.ok
     assert "refuses the credentials" in wrong.found
     assert "a-wrong-secret" not in f"{wrong}"
+
+
+def test_processes_that_share_a_cache_that_is_too_small_read_nothing_wrong(s3_server, tmp_path, objects):
+    """Each maps what it reads for a while, as the others download and drop."""
+    digests = {}
+    for i in range(20):
+        data = write_sections("test", meta={"number": i}, arrays={"x": np.full(5_000, i, "<u4")})
+        objects.put(f"a/{i}", data)
+        digests[f"a/{i}"] = digest(b"".join(data))
+    command = [
+        sys.executable,
+        "-c",
+        SHARER,
+        str(Path(__file__).parents[2]),
+        s3_server.endpoint,
+        str(tmp_path / "other"),
+    ]
+    command += [objects._store.prefix, json.dumps(digests)]
+    sharers = [
+        subprocess.Popen([*command, str(seed)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for seed in range(3)
+    ]
+    told = [sharer.communicate(timeout=120)[0] for sharer in sharers]
+    assert [sharer.returncode for sharer in sharers] == [0, 0, 0], told
+    left = [path for path in (tmp_path / "other").rglob("*") if path.is_file() and path.stat().st_size > 10_000]
+    assert len(left) < 15  # of 20: it was dropped from; nothing is mapped any more
+
+
+SHARER = """
+import json, random, sys
+from collections import deque
+from pathlib import Path
+sys.path.insert(0, sys.argv[1])
+from penstock.storage.errors import NotFound
+from penstock.storage.sections import open_sections
+from tests.s3_server import open_objects
+
+endpoint, folder, prefix, digests, seed = sys.argv[2:]
+digests, chance, mapped = json.loads(digests), random.Random(int(seed)), deque(maxlen=3)
+objects = open_objects(endpoint, Path(folder), prefix=prefix, capacity_bytes=150_000)  # seven of twenty
+for _ in range(150):
+    name = chance.choice(sorted(digests))
+    while True:
+        try:
+            sections = open_sections(objects.local_path(name, blake2b=digests[name]), kind="test")
+            break
+        except NotFound:  # dropped between the two calls
+            continue
+    mapped.append((name, sections))
+    for name, sections in mapped:
+        sections.verify()
+        assert name == f"a/{sections.meta['number']}" == f"a/{sections.arrays['x'][-1]}"
+"""
