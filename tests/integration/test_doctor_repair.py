@@ -1,5 +1,6 @@
 """`penstock doctor --repair`: the next look finds nothing, and no document is lost that what is left can tell."""
 
+import json
 import random
 import time
 from collections.abc import Iterator
@@ -9,7 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import sqlalchemy as sa
+from typer.testing import CliRunner
 
+from penstock.api.cli.application import app
 from penstock.storage import paths
 from penstock.storage.catalog.manifests import Origin
 from penstock.storage.catalog.tables import (
@@ -191,6 +194,38 @@ def test_a_damaged_current_manifest_is_replaced_by_the_best_of_the_past(installa
     installation.flip(name) if harm == "flipped" else installation.path(name).unlink()
     repaired(installation)
     assert_nothing_is_lost(installation)
+
+
+@pytest.mark.parametrize("_round", range(12))
+def test_whatever_is_damaged_at_once_nothing_wrong_is_served_and_nothing_is_lost_but_what_is_gone(
+    installation, rng, _round
+):
+    """Up to five objects of any kind; a document fails only where its chunks and its pack are both gone."""
+    with installation.catalog.read() as connection:
+        of = sa.select(documents.c.source, versions.c.pack).join(documents, documents.c.id == versions.c.document_id)
+        packs = {row.source: row.pack for row in connection.execute(of.where(versions.c.state == "indexed"))}
+    names = sorted(info.name for info in installation.objects.list("tenants/default/"))
+    damaged = rng.sample(names, rng.randint(1, 5))
+    print(damaged)
+    for name in damaged:
+        data = installation.path(name).read_bytes()
+        match rng.choice(["flipped", "truncated", "missing"]):
+            case "flipped":
+                installation.flip(name, at=rng.randrange(len(data)))
+            case "truncated":
+                installation.rewrite(name, data[: rng.randrange(len(data))])
+            case "missing":
+                installation.path(name).unlink()
+    told = CliRunner().invoke(app, ["doctor", "--repair", "--json", "--data-dir", str(installation.folder)])
+    assert told.exit_code in {0, 3}, told.output
+    left = json.loads(told.stdout).get("left", [])
+    assert {one["check"] for one in left} <= {"packs"}
+    assert {one["object"] for one in left} <= set(damaged)
+    live, state = served(installation), states(installation)
+    assert live == {source: text for source, text in EXPECTED.items() if state[source] == "indexed"}
+    failed = {source for source, word in state.items() if word == "failed"}
+    assert {packs[source] for source in failed} <= set(damaged)
+    assert set(state.values()) <= {"indexed", "queued", "failed"}
 
 
 def test_what_the_ledger_does_not_index_is_taken_out(installation):
