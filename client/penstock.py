@@ -47,6 +47,8 @@ from .wire import (
     packed_vector,
 )
 
+LONGEST_DELETION_S = 600.0  # a filter may accept a million documents, each of which is logged before the answer
+
 
 class Penstock(Snapshots):
     """One tenant of one Penstock server.
@@ -188,6 +190,7 @@ class Penstock(Snapshots):
         """Delete the documents with these ids, or these sources, or that a filter accepts now, as one job.
 
         A filter is resolved when it is asked: what arrives later stays. ``dry_run`` only says what would be deleted.
+        When no answer comes, ask again: what was logged by then counts as deleted already.
         """
         with worded():
             asked = Deletion(
@@ -198,7 +201,8 @@ class Penstock(Snapshots):
                 dry_run=dry_run,
             )
         path = self._path("collections", collection, "documents:delete")
-        return self._transport.post(path, Deleted, body=asked.model_dump(exclude_defaults=True))
+        body = asked.model_dump(exclude_defaults=True)
+        return self._transport.post(path, Deleted, body=body, wait_s=LONGEST_DELETION_S)
 
     def update_document(self, collection: str, document_id: str, **changes: Any) -> Updated:
         """Change what a document says, without embedding its text again: see `wire.DocumentUpdate` for ``changes``."""

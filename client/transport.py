@@ -76,8 +76,10 @@ class Transport:
         """POST what changes nothing: asked again like a GET."""
         return _read(self._ask("POST", path, json=body), kind)
 
-    def post(self, path: str, kind: type[AnswerT], *, body: dict[str, Any] | None = None) -> AnswerT:
-        return _read(self._send("POST", path, json=body), kind)
+    def post(self, path: str, kind: type[AnswerT], *, body: dict[str, Any] | None = None, wait_s: float = 0) -> AnswerT:
+        """Do something. ``wait_s``: how much longer than usual it may take."""
+        timeout = httpx.USE_CLIENT_DEFAULT if not wait_s else self._patient(wait_s)
+        return _read(self._send("POST", path, json=body, timeout=timeout), kind)
 
     def patch(self, path: str, kind: type[AnswerT], *, body: dict[str, Any]) -> AnswerT:
         return _read(self._send("PATCH", path, json=body), kind)
