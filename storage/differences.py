@@ -24,6 +24,11 @@ class Served:
     document: DocumentRecord
     chunks: int
 
+    def is_of(self, content_hash: bytes) -> bool:
+        """Say whether it was made of these bytes, as far as the segment tells."""
+        told = self.document.original
+        return told is None or told["content_hash"] == content_hash.hex()
+
 
 @dataclass(frozen=True)
 class Change:

@@ -102,8 +102,9 @@ def _copy_versions(connection: Connection, copy: Copy) -> None:
         wanted = [(one.document.document_id, one.document.number) for one in few]
         pairs = sa.tuple_(versions.c.document_id, versions.c.number).in_(wanted)
         _insert(connection, copy, source, pairs)
-        copied = sa.select(sa.func.count()).where(mine, pairs)
-        if connection.scalars(copied).one() != len(few):
+        copied = connection.execute(sa.select(versions.c.document_id, versions.c.content_hash).where(mine, pairs))
+        hashes = {row.document_id: row.content_hash for row in copied}
+        if not all(one.is_of(hashes.get(one.document.document_id, b"")) for one in few) or len(hashes) != len(few):
             lacking = f"the catalog lacks documents of version {copy.kept.version}"
             raise Damaged(f"{lacking}: restore catalog and objects from one backup")
     counted = sa.update(versions).where(mine, versions.c.document_id == sa.bindparam("document"))

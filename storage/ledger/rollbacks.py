@@ -5,7 +5,7 @@ it, in which the documents become what the old version serves. A document versio
 is superseded where another one of its document is, and deleted where none is; what is on its way stays on its way.
 """
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -141,7 +141,8 @@ def _bring_back(connection: Connection, claim: Claim, changes: Sequence[Change],
     generation = claim.generation
     ids = [one.document.document_id for one in changes]
     mine = (versions.c.generation_id == generation.id, versions.c.document_id.in_(ids))
-    held = sa.select(versions.c.id, versions.c.document_id, versions.c.number, versions.c.state)
+    told = ("id", "document_id", "number", "state", "content_hash")
+    held: sa.Select[Any] = sa.select(*(versions.c[name] for name in told))
     rows = connection.execute(held.where(*mine, versions.c.number.is_not(None)).with_for_update()).all()
     by_number = {(row.document_id, row.number): row for row in rows}
     indexed = {row.document_id: row for row in rows if row.state == "indexed"}
@@ -196,15 +197,18 @@ def _read_newest(connection: Connection, claim: Claim, ids: Sequence[str]) -> di
     return {row.id: row.state for row in connection.execute(wanted.where(*mine))}
 
 
-def _check(changes: Sequence[Change], *, indexed: Mapping[str, Any], known: Container[tuple[str, int]]) -> None:
+def _check(changes: Sequence[Change], *, indexed: Mapping[str, Any], known: Mapping[tuple[str, int], Any]) -> None:
     """Check that the catalog knows what both versions serve. Raises Damaged."""
     for one in changes:
         document = one.document.document_id
         served = indexed[document].number if document in indexed else None
         if served != (one.before.document.number if one.before else None):
             raise Damaged(f"document {document} is not served as the catalog says: run penstock doctor")
-        if one.after is not None and (document, one.after.document.number) not in known:
-            raise Damaged(f"version {one.after.document.number} of document {document} is not in the catalog any more")
+        if one.after is not None:
+            row = known.get((document, one.after.document.number))
+            if row is None or not one.after.is_of(row.content_hash):  # its number was given anew after a rebuild
+                number = one.after.document.number
+                raise Damaged(f"version {number} of document {document} is not in the catalog any more")
 
 
 def _info(row: Row[Any]) -> RollbackInfo:

@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from penstock.storage import ledger
 from penstock.storage.catalog.collections import delete_collection, generation_info
 from penstock.storage.catalog.manifests import list_manifests
+from penstock.storage.catalog.references import Reference
 from penstock.storage.catalog.retention import Retention, expire_versions
 from penstock.storage.catalog.tables import batches, documents, versions
 from penstock.storage.errors import Conflict, Damaged, Fenced, NotFound, NotKept
@@ -16,6 +17,7 @@ from penstock.storage.leases import acquire_lease
 from penstock.storage.manifests import read_manifest
 
 from ..served_line import ServedLine, new_served_line
+from .test_forks import fork
 
 WEEK_S = 7 * 86_400.0
 
@@ -236,6 +238,21 @@ def test_a_catalog_that_lacks_a_document_version_refuses_and_changes_nothing(lin
     assert line.batch_states("rollback") == ["dead"]
 
 
+def test_a_number_that_was_given_anew_is_not_taken_for_what_it_was(line):
+    """A catalog that was made again from the objects begins to count at what is served."""
+    line.put(a="apples")
+    line.put(a="apricots")
+    with line.catalog.write() as connection:
+        connection.execute(sa.update(versions).where(versions.c.number == 1).values(content_hash=b"of other bytes"))
+    line.ask_rollback(1)
+    with pytest.raises(Damaged, match="not in the catalog any more"):
+        line.carry_out(line.claim_rollback())
+    with pytest.raises(Damaged, match="the catalog lacks documents of version 1"):
+        fork(line, reference=Reference(version=1))
+    assert line.served() == {"a": ["apricots"]}
+    check(line)
+
+
 def test_a_collection_that_is_deleted_takes_its_rollback_along(line):
     line.put(a="apples")
     line.ask_rollback(1)
@@ -246,8 +263,6 @@ def test_a_collection_that_is_deleted_takes_its_rollback_along(line):
 
 
 def test_a_fork_is_rolled_back_without_its_parent(line):
-    from ..contract.test_forks import fork  # noqa: PLC0415
-
     line.put(a="apples")
     copy = fork(line)
     copy.put(a="apricots", b="beeches")
