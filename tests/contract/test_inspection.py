@@ -90,6 +90,33 @@ def test_a_line_that_works_is_clean_with_forks_replacements_and_deletes(line):
     assert examined(line).checked()["documents"] == 3 + 4
 
 
+def test_what_a_document_was_described_as_since_survives_a_repair_and_a_rebuild(line, empty_url):
+    line.put(a="apples", b="beeches")
+    line.update("a", metadata={"month": 9}, values={"title": "Apples"})
+    line.run()
+    assert problems(line) == []
+    assert (line.listed()["a"].number, line.listed()["a"].title) == (2, "Apples")
+    catalog = Catalog.open(empty_url)
+    migrate(catalog)
+    rebuild_catalog(catalog, line.objects, now=line.clock())
+    again = _over(catalog, line, line.collection.name)
+    assert problems(again) == []
+    rebuilt, was = again.listed()["a"], line.listed()["a"]
+    assert (rebuilt.number, rebuilt.title, rebuilt.metadata) == (was.number, was.title, was.metadata)
+    assert _row(again, "a")["metadata_hash"] == _indexed_row(line, "a")["metadata_hash"]
+    catalog.dispose()
+    for entry in current(line).segments:
+        flip(line, entry.files[0].name)
+    with line.catalog.write() as connection:
+        expire_versions(connection, tenant=line.tenant, now=1e12, retention=Retention(1, 0.0))
+    repair(line)
+    line.run()
+    assert line.served() == {"a": ["apples"], "b": ["beeches"]}
+    shown = line.listed()["a"]
+    assert (shown.number, shown.title, shown.metadata, shown.state) == (2, "Apples", {"month": 9}, "indexed")
+    assert problems(line) == []
+
+
 def test_a_line_that_was_rolled_back_is_clean_and_can_be_mended(line):
     line.put(a="apples", b="beeches")
     line.put(a="apricots", c="cedars")
@@ -271,6 +298,13 @@ def _row(line: ServedLine, source: str) -> dict[str, Any]:
     wanted = sa.select(versions).join(documents, documents.c.id == versions.c.document_id)
     with line.catalog.read() as connection:
         return dict(connection.execute(wanted.where(documents.c.source == source)).mappings().one())
+
+
+def _indexed_row(line: ServedLine, source: str) -> dict[str, Any]:
+    wanted = sa.select(versions).join(documents, documents.c.id == versions.c.document_id)
+    wanted = wanted.where(documents.c.source == source, versions.c.state == "indexed")
+    with line.catalog.read() as connection:
+        return dict(connection.execute(wanted).mappings().one())
 
 
 def _count(line: ServedLine, source: str, *, chunks: int) -> None:
