@@ -67,22 +67,27 @@ class RemoteCalls:
 
     def _absent(self, name: str, error: Exception) -> StorageError:
         if "NoSuchBucket" in str(error):
-            return Unavailable(f"{self.address} does not exist: make the bucket, or correct objects.url")
+            return self._told("its bucket does not exist: make it, or correct objects.url")
         return NotFound(f"there is no object {name}")
 
     def _failed(self, error: BaseError) -> Unavailable:
         reason = reason_of(error)
         if isinstance(error, PermissionDeniedError | UnauthenticatedError) or status_of(error) in {401, 403}:
-            return Unavailable(
-                f"{self.address} refuses the credentials ({reason}): check objects.access_key_id and "
-                "objects.secret_access_key, and what they may do"
+            return self._told(
+                f"it refuses the credentials ({reason}): check objects.access_key_id and objects.secret_access_key, "
+                "and what they may do"
             )
         if "NoSuchBucket" in str(error):
-            return Unavailable(f"{self.address} does not exist: make the bucket, or correct objects.url")
-        return Unavailable(
-            f"{self.address} did not answer as an S3 store ({reason}). Try again; if it stays so, check objects.url, "
+            return self._told("its bucket does not exist: make it, or correct objects.url")
+        return self._told(
+            f"it did not answer as an S3 service ({reason}). Try again; if it stays so, check objects.url, "
             "objects.endpoint and objects.region"
         )
+
+    def _told(self, problem: str) -> Unavailable:
+        """Tell the operator where; a tenant, whom the error may reach, has no business with the address."""
+        log.warning("The object store %s: %s", self.address, problem, extra={"action": "objects_unavailable"})
+        return Unavailable(f"the object store is not available: {problem}")
 
 
 def status_of(error: BaseException) -> int | None:

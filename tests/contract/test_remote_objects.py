@@ -177,6 +177,8 @@ def test_nobody_listening_and_wrong_keys_are_told_apart_and_no_key_is_shown(s3_s
     with pytest.raises(Unavailable, match="refuses the credentials"):
         list(stranger.list("tenants/"))
 
+    assert "127.0.0.1" not in f"{unreached.value} {refused.value}"  # for a tenant
+    assert f"{s3_server.endpoint}: it refuses the credentials" in caplog.text  # for who runs it
     told = f"{unreached.value} {refused.value} {stranger!r} {vars(stranger)} {caplog.text}"
     assert "a-wrong-secret" not in told
     assert SECRET_ACCESS_KEY not in told
