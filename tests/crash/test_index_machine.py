@@ -257,6 +257,13 @@ class Engine(RuleBasedStateMachine):
             except Conflict as error:
                 assert "gone" in str(error)  # noqa: PT017  rolled back, emptied or collected since
 
+    @rule(number=OWNERS, forced=st.booleans(), name=st.sampled_from(NAMES), other=st.sampled_from(NAMES))
+    def merge_while_something_is_written(self, number, forced, name, other) -> None:
+        self.build(number=number, forced=forced)
+        self.delete(number=number, names=[name])
+        self.put(number=number, names=[other], chunks=2, metadata={"tags": []}, expires_in=None, gone=None)
+        self.swap(number=number)
+
     @rule(number=OWNERS, back=st.integers(1, 4))
     def roll_back(self, number, back) -> None:
         owner = self.owners[number]
@@ -409,7 +416,7 @@ def small_thresholds(monkeypatch):
 
 TestEngine = Engine.TestCase
 TestEngine.settings = settings(
-    max_examples=20,
+    max_examples=30,
     stateful_step_count=25,
     deadline=None,
     print_blob=True,
