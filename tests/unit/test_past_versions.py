@@ -118,10 +118,14 @@ def test_a_version_that_ended_while_it_was_opened_is_not_found_and_one_that_is_d
     with cache_of(store) as cache:
         with pytest.raises(Damaged, match="missing"), cache.get_past(first):
             pass
-        with store.catalog.write() as connection:
-            expire_versions(connection, tenant=TENANT, now=1e12, retention=Retention(1, 0.0))
-        with pytest.raises(NotKept, match="version 1 is not kept any more"), cache.get_past(first):
-            pass
+    with store.catalog.write() as connection:  # the reader above is gone, and keeps nothing any more
+        expire_versions(connection, tenant=TENANT, now=1e12, retention=Retention(1, 0.0))
+    with (
+        cache_of(store) as cache,
+        pytest.raises(NotKept, match="version 1 is not kept any more"),
+        cache.get_past(first),
+    ):
+        pass
 
 
 def test_two_searches_for_one_past_version_open_it_once(store):
