@@ -115,9 +115,8 @@ def test_the_newest_is_followed_while_a_past_version_of_it_is_open(store):
 def test_a_version_that_ended_while_it_was_opened_is_not_found_and_one_that_is_damaged_is(store):
     first = at(store, 1)
     store.objects.delete(store.published[0].manifest.segments[0].files[0].name)
-    with cache_of(store) as cache:
-        with pytest.raises(Damaged, match="missing"), cache.get_past(first):
-            pass
+    with cache_of(store) as cache, pytest.raises(Damaged, match="missing"), cache.get_past(first):
+        pass
     with store.catalog.write() as connection:  # the reader above is gone, and keeps nothing any more
         expire_versions(connection, tenant=TENANT, now=1e12, retention=Retention(1, 0.0))
     with (
