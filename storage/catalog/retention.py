@@ -61,11 +61,8 @@ def expire_versions(
         for by in (tags, reader_leases)
     )
     names: list[str] = []
-    for (
-        generation_id,
-        numbers,
-    ) in found.items():  # asked again: what was tagged or leased before the lock was taken stays
-        for some in slices(numbers):
+    for generation_id, numbers in found.items():
+        for some in slices(numbers):  # asked again: what was tagged or leased before the lock was taken stays
             mine = (manifests.c.generation_id == generation_id, manifests.c.version.in_(some))
             names += connection.scalars(
                 sa.delete(manifests).where(*mine, ~tagged, ~leased).returning(manifests.c.name)
