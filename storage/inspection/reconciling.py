@@ -17,9 +17,10 @@ from ..ids import DocumentId, GenerationId
 from ..manifests import Manifest, SegmentEntry
 from ..objects import ObjectStore
 from ..revisions import Trim, plan_rewriting
+from ..rows import DocumentRecord
 from ..segments import open_segment, read_deletes
 from ..successors import bury
-from .contents import Indexed, read_contents
+from .contents import Indexed, Text, read_contents
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ def reconcile(objects: ObjectStore, manifest: Manifest, *, indexed: Indexed, tri
     leaving = plan_rewriting(objects, manifest, revisions=(), trims=needed).leaving
     manifest = bury(objects, manifest, doomed=leaving)
     lost = read_contents(objects, manifest.segments).difference(indexed).lost
-    said = {document_id: found.number for document_id, found in indexed.items() if document_id not in {*lost}}
+    gone = set(lost)
+    said = {document_id: found for document_id, found in indexed.items() if document_id not in gone}
     doomed = {
         entry.id: rows
         for entry in manifest.segments
@@ -77,13 +79,14 @@ def read_trims(connection: Connection, generation_id: GenerationId, documents: C
     return found
 
 
-def _rows_to_bury(
-    objects: ObjectStore, entry: SegmentEntry, *, said: dict[DocumentId, int], dimensions: int
-) -> NDArray[np.uint32]:
+def _rows_to_bury(objects: ObjectStore, entry: SegmentEntry, *, said: Indexed, dimensions: int) -> NDArray[np.uint32]:
     """Return the live rows of a segment whose document version is not among those ``said``."""
     segment = open_segment(objects, entry, dimensions=dimensions)
-    stray = np.array(
-        [said.get(DocumentId(record.document_id)) != record.number for record in segment.documents], np.bool_
-    )
+    stray = np.array([not _is_said(said, record) for record in segment.documents], np.bool_)
     rows = np.flatnonzero(stray[segment.rows.document]).astype("<u4")
     return np.setdiff1d(rows, read_deletes(objects, entry), assume_unique=True)
+
+
+def _is_said(said: Indexed, record: DocumentRecord) -> bool:
+    found = said.get(DocumentId(record.document_id))
+    return found is not None and found.is_told_by(Text.of(record))

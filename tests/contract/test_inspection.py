@@ -117,6 +117,21 @@ def test_what_a_document_was_described_as_since_survives_a_repair_and_a_rebuild(
     assert problems(line) == []
 
 
+def test_another_text_under_the_number_that_the_ledger_indexes_is_not_taken_for_it(line):
+    """A rebuilt catalog may give a number anew that past versions know for something else."""
+    line.put(a="apples", b="beeches")
+    with line.catalog.write() as connection:
+        mine = sa.select(documents.c.id).where(documents.c.source == "a").scalar_subquery()
+        other = sa.update(versions).where(versions.c.document_id == mine)
+        connection.execute(other.values(content_hash=b"\1" * 32))
+    told = [one.problem for one in problems(line)]
+    assert len(told) == 2
+    assert told[0].endswith("though no file is damaged: a")
+    assert told[1].startswith("1 live chunks of 1 documents")
+    repair(line)
+    assert line.served() == {"b": ["beeches"]}
+
+
 def test_a_line_that_was_rolled_back_is_clean_and_can_be_mended(line):
     line.put(a="apples", b="beeches")
     line.put(a="apricots", c="cedars")
