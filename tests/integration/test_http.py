@@ -247,7 +247,9 @@ def test_making_a_collection_twice_is_harmless_unless_it_differs(service):
 def test_a_collection_keeps_the_configuration_it_was_made_with(service):
     with service.penstock() as penstock:
         chunking = Chunking(strategy="tokens", size_tokens=64, overlap_tokens=8)
-        made = penstock.create_collection("configured", model="hash-512", chunking=chunking, metric="dot")
+        made = penstock.create_collection(
+            "configured", model="hash-512", chunking=chunking, metric="dot", quantization="int8"
+        )
         assert (made.model, made.dimensions, made.metric) == ("hash-512", 512, "dot")
         assert made.chunking == {"strategy": "tokens", "size_tokens": 64, "overlap_tokens": 8}
         assert penstock.collection("configured") == made
