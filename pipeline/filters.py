@@ -37,8 +37,13 @@ OPERATORS = (*COMPARE_OPS, *MEMBER_OPS, "exists", "contains", "and", "or")
 EXAMPLE = '{"type": "eq", "key": "lang", "value": "en"}'
 SYMBOLS: dict[str, CompareOp] = {"=": "eq", "==": "eq", "!=": "ne", ">": "gt", ">=": "gte", "<": "lt", "<=": "lte"}
 
-# A condition of the command line: a key, a symbol, and a value that is quoted or has no comma.
-CONDITION = re.compile(r'\s*([^\s=!<>,"]+)\s*(==|!=|>=|<=|=|>|<)\s*("(?:[^"\\]|\\.)*"|[^,"]*?)\s*(?:,|\s+AND\s+|$)')
+# A condition of the command line: a key, a symbol, and a value that is quoted or has no comma. Nothing in it is ever
+# tried twice (possessive quantifiers), or a long text that fits nowhere would hold up the process.
+CONDITION = re.compile(
+    r'\s*+([^\s=!<>,"]++)\s*+(==|!=|>=|<=|=|>|<)\s*+'
+    r'("(?:[^"\\]|\\.)*+"|(?:[^\s,"]++(?:\s++(?!AND\s)[^\s,"]++)*+)?+)'
+    r"(?:\s*+,|\s++AND\s++|\s*+$)"
+)
 
 
 def parse_filter(value: Any) -> Filter:
@@ -157,9 +162,10 @@ def _check_properties(value: Mapping[str, Any], *, allowed: set[str], about: str
 def _parse_text(text: str, *, depth: int) -> Filter:
     if text.lstrip().startswith(("{", "[")):
         try:
-            return _parse(json.loads(text), depth=depth + 1)
-        except (json.JSONDecodeError, RecursionError) as error:
+            value = json.loads(text)
+        except (ValueError, RecursionError) as error:  # ValueError: of a number of thousands of digits, too
             raise InvalidFilter(f"the filter {_shown(text)} is not valid JSON: {error}") from error
+        return _parse(value, depth=depth + 1)
     conditions, position = list[Filter](), 0
     while position < len(text) or not conditions:
         match = CONDITION.match(text, position)
@@ -179,7 +185,7 @@ def _written(key: str, operator: CompareOp, literal: str) -> Filter:
         _refuse(key, 'the value is missing; write "" for empty text')
     try:
         value = json.loads(literal)
-    except json.JSONDecodeError:
+    except ValueError:  # no JSON, or a number of thousands of digits
         value = literal
     if not isinstance(value, str | bool | int | float) or (isinstance(value, float) and not math.isfinite(value)):
         value = literal

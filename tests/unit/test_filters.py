@@ -49,6 +49,10 @@ def test_the_json_grammar_is_read(written: Any, meant: Filter) -> None:
         ("name=Ada Lovelace", Compare("eq", "name", "Ada Lovelace")),
         ("v=NaN", Compare("eq", "v", "NaN")),
         ("v=1e999", Compare("eq", "v", "1e999")),
+        ("v=" + "1" * 5_000, Compare("eq", "v", "1" * 5_000)),
+        ("a = x  y AND b=ANDY", And((Compare("eq", "a", "x  y"), Compare("eq", "b", "ANDY")))),
+        ("a = AND", Compare("eq", "a", "AND")),
+        ("a=x AND ", Compare("eq", "a", "x")),
         ('{"type": "eq", "key": "a", "value": 1}', Compare("eq", "a", 1)),
         (["a=x", "b=y"], And((Compare("eq", "a", "x"), Compare("eq", "b", "y")))),
     ],
@@ -92,6 +96,11 @@ def test_the_command_line_grammar_is_read(written: Any, meant: Filter) -> None:
         ("a>true", "'a': booleans have no order"),
         ("{a=1}", "not valid JSON"),
         ("[" * 100_000, "not valid JSON"),
+        ('{"type": "eq", "key": "a", "value": ' + "1" * 5_000 + "}", "not valid JSON"),
+        ("a=" + " " * 60_000 + '"', "cannot read the filter"),
+        ("a=b" + " " * 60_000 + '"', "cannot read the filter"),
+        ("a=" + "b " * 30_000 + '"', "cannot read the filter"),
+        ("a" * 60_000, "cannot read the filter"),
     ],
 )
 def test_a_filter_that_is_not_well_formed_is_refused_by_name(written: Any, says: str) -> None:
