@@ -92,7 +92,8 @@ def _copy_versions(connection: Connection, copy: Copy) -> None:
     source = versions.c.generation_id == copy.kept.generation_id
     _insert(connection, copy, source, versions.c.state == "indexed")
     mine = versions.c.generation_id == copy.first.generation_id
-    for some in slices([one.before.document.document_id for one in copy.changes if one.before]):
+    # Without regard to what the current version serves of them: it is nothing where all chunks were deleted.
+    for some in slices([one.document.document_id for one in copy.changes]):
         connection.execute(sa.delete(versions).where(mine, versions.c.document_id.in_(some)))
         connection.execute(
             sa.delete(documents).where(documents.c.collection_id == copy.first.collection_id, documents.c.id.in_(some))

@@ -141,7 +141,7 @@ def _bring_back(connection: Connection, claim: Claim, changes: Sequence[Change],
     generation = claim.generation
     ids = [one.document.document_id for one in changes]
     mine = (versions.c.generation_id == generation.id, versions.c.document_id.in_(ids))
-    told = ("id", "document_id", "number", "state", "content_hash")
+    told = ("id", "document_id", "number", "state", "content_hash", "chunk_count")
     held: sa.Select[Any] = sa.select(*(versions.c[name] for name in told))
     rows = connection.execute(held.where(*mine, versions.c.number.is_not(None)).with_for_update()).all()
     by_number = {(row.document_id, row.number): row for row in rows}
@@ -154,8 +154,9 @@ def _bring_back(connection: Connection, claim: Claim, changes: Sequence[Change],
     shown: list[dict[str, Any]] = []
     for one in changes:
         document, after = one.document.document_id, one.after
-        if one.before is not None and (after is None or after.document.number != one.before.document.number):
-            ended["superseded" if after else "deleted"].append({"row": indexed[document].id})
+        current = indexed.get(document)
+        if current is not None and (after is None or after.document.number != current.number):
+            ended["superseded" if after else "deleted"].append({"row": current.id})
         if after is not None:
             back = by_number[document, after.document.number]
             returned.append({"row": back.id, "chunks": after.chunks})
@@ -201,7 +202,8 @@ def _check(changes: Sequence[Change], *, indexed: Mapping[str, Any], known: Mapp
     """Check that the catalog knows what both versions serve. Raises Damaged."""
     for one in changes:
         document = one.document.document_id
-        served = indexed[document].number if document in indexed else None
+        current = indexed.get(document)
+        served = current.number if current is not None and current.chunk_count else None  # it may have lost all chunks
         if served != (one.before.document.number if one.before else None):
             raise Damaged(f"document {document} is not served as the catalog says: run penstock doctor")
         if one.after is not None:

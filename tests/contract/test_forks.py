@@ -74,6 +74,16 @@ def test_a_fork_of_an_old_version_has_the_documents_of_then(line):
     assert {source: info.number for source, info in between.listed().items()} == {"a": 2, "b": 1, "c": 1, "d": 1}
 
 
+def test_a_fork_of_an_old_version_has_the_chunks_that_were_deleted_since(line):
+    line.put(a="apples", b="beeches")
+    line.trim("a", 0)
+    line.run()
+    copy = fork(line, reference=Reference(version=1))
+    assert copy.served() == {"a": ["apples"], "b": ["beeches"]}
+    assert {source: info.chunk_count for source, info in copy.listed().items()} == {"a": 1, "b": 1}
+    assert line.served() == {"b": ["beeches"]}
+
+
 def test_what_happens_to_one_does_not_happen_to_the_other(line):
     line.put(a="apples", b="beeches")
     copy = fork(line)

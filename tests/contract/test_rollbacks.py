@@ -96,6 +96,26 @@ def test_what_was_rolled_back_can_be_submitted_again_and_gets_a_number_of_its_ow
     check(line)
 
 
+@pytest.mark.parametrize("described_anew", [False, True])
+def test_a_document_that_lost_all_its_chunks_gets_them_back(line, described_anew):
+    line.put(a="apples", b="beeches")
+    line.trim("a", 0)
+    line.run()
+    if described_anew:
+        line.update("a", values={"title": "Apples"})
+        line.run()
+    assert line.served() == {"b": ["beeches"]}
+    assert line.listed()["a"].chunk_count == 0
+    line.roll_back(1)
+    assert line.served() == {"a": ["apples"], "b": ["beeches"]}
+    assert {source: info.number for source, info in line.listed().items()} == {"a": 1, "b": 1}
+    check(line)
+    line.roll_back(2)  # as when it had no chunks: it leaves
+    assert line.served() == {"b": ["beeches"]}
+    assert line.listed().keys() == {"b"}
+    check(line)
+
+
 def test_what_is_on_its_way_is_indexed_on_top(line):
     line.put(a="apples", b="beeches")
     line.put(a="apricots")
