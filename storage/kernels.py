@@ -38,6 +38,7 @@ PREFETCHED = (
 )
 # Sums may be reassociated; NaN must stay NaN, so that a rotten vector ends no loop.
 OPTIONS: Any = {"fastmath": {"reassoc", "nsz", "contract"}, "boundscheck": False, "error_model": "numpy"}
+ASTRAY = 8  # times fewer accepted records than expected
 AHEAD = 8  # vectors of a scan to ask for in advance
 
 
@@ -294,6 +295,7 @@ def walk_accepted(
     rows: Words,
     accepted: Bools,
     budget: int,
+    share: float,
     best: Longs,
     costs: Floats,
 ) -> tuple[Any, Any]:
@@ -303,7 +305,8 @@ def walk_accepted(
 
     Args:
         rows: u32[count], the row of each record; accepted: bool[count], by row.
-        budget: visits after which an exact scan is cheaper.
+        budget: visits after which another way is cheaper. After an eighth of them a walk is given up that has met far
+            fewer accepted records than ``share``, of all, lets expect: it is not where they are.
 
     Returns:
         How many were found, or BROKEN or SPENT, and how many records were visited.
@@ -325,7 +328,8 @@ def walk_accepted(
         waiting -= 1
         found = _unvisited(graph, record, visited, epoch, fresh)
         visits += found
-        if found == BROKEN or visits > budget:
+        astray = size < ef and 8 * visits > budget and ASTRAY * size < share * visits
+        if found == BROKEN or visits > budget or astray:
             return np.int64(BROKEN if found == BROKEN else SPENT), np.int64(visits)
         for j in range(found):
             record = fresh[j]
@@ -462,4 +466,4 @@ def warm() -> None:
     read_spans(-1, places, places, np.empty(1, np.uint8))
     for asked in (query, (np.ones(1, np.int8), np.float32(1))):
         walk(graph, asked, False, visited, np.uint16(1), best, costs)
-        walk_accepted(graph, asked, False, visited, np.uint16(2), rows, mask, 1, best, costs)
+        walk_accepted(graph, asked, False, visited, np.uint16(2), rows, mask, 1, 1.0, best, costs)

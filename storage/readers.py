@@ -345,12 +345,12 @@ class SegmentReader:
         rounded, record_rows = self.segment.rounded, self.segment.graph.record_rows
         graph = rounded.graph if rounded else self.shared.graph
         asked = rounded.query(query, l2=self._l2) if rounded else query
-        mask = accepted.as_mask(len(record_rows))
+        mask, share = accepted.as_mask(len(record_rows)), accepted.count / len(record_rows)
         if mask is None:
             size, visits = kernels.walk(graph, asked, self._l2, marks, epoch, best, costs)
         else:
             size, visits = kernels.walk_accepted(
-                graph, asked, self._l2, marks, epoch, record_rows, mask, budget, best, costs
+                graph, asked, self._l2, marks, epoch, record_rows, mask, budget, share, best, costs
             )
         if size == kernels.BROKEN:
             raise Damaged(f"{self.segment.entry.files[1].name}: a link leads nowhere; restore or rebuild the segment")

@@ -34,11 +34,11 @@ class Built:
         size, visits = kernels.walk(self.graph, query, self.l2, marks, np.uint16(1), best, costs)
         return self.rows[best[:size]].tolist(), costs[:size], int(visits)
 
-    def walk_accepted(self, query, *, ef, accepted, budget=10**9):
+    def walk_accepted(self, query, *, ef, accepted, budget=10**9, share=0.0):
         best, costs = np.empty(ef, np.int64), np.empty(ef, np.float32)
         marks = np.zeros(len(self.rows), np.uint16)
         size, visits = kernels.walk_accepted(
-            self.graph, query, self.l2, marks, np.uint16(1), self.rows, accepted, budget, best, costs
+            self.graph, query, self.l2, marks, np.uint16(1), self.rows, accepted, budget, share, best, costs
         )
         return (self.rows[best[: max(size, 0)]].tolist() if size >= 0 else size), costs[: max(size, 0)], int(visits)
 
@@ -142,6 +142,18 @@ def test_a_scan_prefers_the_first_of_equal_vectors():
     places = np.arange(50) * DIMENSIONS
     assert kernels.scan(frozen(vectors.reshape(-1)), places, frozen(vectors[0].copy()), False, best, costs) == 10
     assert best.tolist() == list(range(10))
+
+
+def test_a_walk_that_is_not_where_the_accepted_records_are_is_given_up_early(built):
+    query = frozen(vectors_of("random", 1, seed=6)[0])
+    costs = -(built.vectors @ query)
+    accepted = np.zeros(COUNT, np.bool_)
+    accepted[np.argsort(costs)[-COUNT // 10 :]] = True  # the farthest tenth
+    found, _, patient = built.walk_accepted(query, ef=20, accepted=accepted, budget=2 * COUNT)
+    spent, _, visits = built.walk_accepted(query, ef=20, accepted=accepted, budget=2 * COUNT, share=0.1)
+    assert len(found) == 20
+    assert spent == kernels.SPENT
+    assert visits < patient / 2
 
 
 def test_links_that_lead_nowhere_end_the_walk_wherever_they_are(built):
