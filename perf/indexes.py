@@ -31,7 +31,7 @@ from penstock.storage.rows import DocumentRecord, Rows
 from penstock.storage.versions import Snapshot, open_snapshot
 
 CACHE = Path(__file__).parent / ".cache"
-FORMAT = 2
+FORMAT = 3
 DIMENSIONS = 384
 TENANT = TenantId("perf")
 PUBLISHED_ROWS = 50_000

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from .kernels import Floats, Longs, compiled, prefetch
 
-Codes = NDArray[np.uint64]  # (n, words + 1): the signs, then two float32: the factor, and what is added
+Codes = NDArray[np.uint64]  # (n, words + 1): signs, then two float32
 
 QUERY_BITS = 4
 ROUNDS = 4
@@ -72,17 +72,23 @@ def rotate(vectors: Floats, signs: Floats) -> None:
 
 
 @compiled()
-def encode(rotated: Floats, centre: Floats, l2: bool, codes: Codes) -> None:
-    """Encode rotated vectors f32[n, d], less the rotated centre f32[d], as ``codes`` u64[n, d / 64 + 1], out.
+def encode(rotated: Floats, centre: Floats, l2: bool, heads: Codes, tails: Codes) -> None:
+    """Encode rotated vectors f32[n, d], less the rotated centre f32[d].
 
     The cost of a row is estimated as ``added - times * factor * <q - c, signs>``, with `times` 2 under ``l2``, else 1.
+    The factor beside the head stands for the whole vector where only the head's signs are counted.
+
+    Args:
+        heads: u64[n, h + 1], out: the first 64 h signs, the head's factor, and what is added.
+        tails: u64[n, t + 1], out: the other signs, and the factor of them all.
     """
     count, width = rotated.shape
-    words = width // 64
+    head = heads.shape[1] - 1
     pair = np.empty(2, np.float32)
     for row in range(count):
         squares, sizes, along = np.float64(0), np.float64(0), np.float64(0)
-        for word in range(words):
+        head_squares, head_sizes = np.float64(0), np.float64(0)
+        for word in range(width // 64):
             bits = np.uint64(0)
             for i in range(64):
                 at = 64 * word + i
@@ -92,49 +98,94 @@ def encode(rotated: Floats, centre: Floats, l2: bool, codes: Codes) -> None:
                 along += value * centre[at]
                 if value > 0:
                     bits |= np.uint64(1) << np.uint64(i)
-            codes[row, word] = bits
-        pair[0] = np.float32(squares / sizes) if sizes > 0 else np.float32(0)
+            if word < head:
+                heads[row, word] = bits
+            else:
+                tails[row, word - head] = bits
+            if word == head - 1:
+                head_squares, head_sizes = squares, sizes
+        share = width / (64.0 * head)
+        pair[0] = np.float32(share * head_squares / head_sizes) if head_sizes > 0 else np.float32(0)
         pair[1] = np.float32(squares) if l2 else np.float32(-along)
-        codes[row, words] = pair.view(np.uint64)[0]
+        heads[row, head] = pair.view(np.uint64)[0]
+        pair[0] = np.float32(squares / sizes) if sizes > 0 else np.float32(0)
+        pair[1] = np.float32(0)
+        tails[row, tails.shape[1] - 1] = pair.view(np.uint64)[0]
+
+
+@compiled(inline=True)
+def _product(code: Any, planes: Codes, first: int, words: int, numbers: Floats) -> Any:
+    """Return the inner product of the rounded query with these signs, less what the caller adds once."""
+    weighted, ones = np.uint64(0), np.uint64(0)
+    for word in range(words):
+        bits = code[word]
+        ones += popcount(bits)
+        weighted += (
+            popcount(bits & planes[0, first + word])
+            + (popcount(bits & planes[1, first + word]) << np.uint64(1))
+            + (popcount(bits & planes[2, first + word]) << np.uint64(2))
+            + (popcount(bits & planes[3, first + word]) << np.uint64(3))
+        )
+    return numbers[0] * np.float32(weighted) + numbers[1] * np.float32(ones)
 
 
 @compiled()
-def estimate(
-    codes: Codes, factors: Floats, rows: Longs, planes: Codes, numbers: Floats, best: Longs, costs: Floats
+def estimate_heads(
+    heads: Codes, factors: Floats, rows: Longs, planes: Codes, numbers: Floats, best: Longs, costs: Floats
 ) -> int:
-    """Find the rows with the lowest estimated costs, in no order.
+    """Find the rows whose heads let expect the lowest costs, in no order.
 
     Args:
-        codes: u64[n, words + 1]; factors: the same bytes as f32[n, 2 * words + 2]; both read-only.
+        heads: u64[n, h + 1]; factors: the same bytes as f32[n, 2 h + 2]; both read-only.
         rows: i64[c], which rows to look at.
         planes: u64[QUERY_BITS, words], the bits of the rounded query.
-        numbers: f32[3]: by how much a weighted count of ones, and a count of ones, are multiplied, and what is added.
+        numbers: f32[4]: by how much a weighted count of ones, and a count of ones, are multiplied; what is added for
+            the head, and for the whole.
         best: i64[m], out; costs: f32[m], out: the estimates, less what all rows share.
 
     Returns:
         How many were found, ``min(m, c)``.
     """
-    words, wanted, size, count = codes.shape[1] - 1, len(best), 0, len(rows)
-    weight, one, total = numbers[0], numbers[1], numbers[2]
+    words, wanted, size, count = heads.shape[1] - 1, len(best), 0, len(rows)
     for position in range(count):
         if position + CODES_AHEAD < count:
             ahead = rows[position + CODES_AHEAD] * (2 * words + 2)
             prefetch(factors, ahead)
-            prefetch(factors, ahead + 2 * words + 1)  # most codes lie on two lines
+            prefetch(factors, ahead + 2 * words + 1)  # some lie on two lines
         row = rows[position]
-        code = codes[row]
-        weighted, ones = np.uint64(0), np.uint64(0)
-        for word in range(words):
-            bits = code[word]
-            ones += popcount(bits)
-            weighted += (
-                popcount(bits & planes[0, word])
-                + (popcount(bits & planes[1, word]) << np.uint64(1))
-                + (popcount(bits & planes[2, word]) << np.uint64(2))
-                + (popcount(bits & planes[3, word]) << np.uint64(3))
-            )
-        product = weight * np.float32(weighted) + one * np.float32(ones) + total
+        product = _product(heads[row], planes, 0, words, numbers) + numbers[2]
         cost = factors[row, 2 * words + 1] - product * factors[row, 2 * words]
+        if size < wanted:
+            _rise(costs, best, size, cost, row)
+            size += 1
+        elif cost < costs[0]:
+            _sink(costs, best, size, cost, row)
+    return size
+
+
+@compiled()
+def estimate(
+    heads: Codes,
+    head_factors: Floats,
+    tails: Codes,
+    tail_factors: Floats,
+    rows: Longs,
+    planes: Codes,
+    numbers: Floats,
+    best: Longs,
+    costs: Floats,
+) -> int:
+    """Find the rows with the lowest costs by their whole codes; as `estimate_heads`."""
+    head, tail = heads.shape[1] - 1, tails.shape[1] - 1
+    wanted, size, count = len(best), 0, len(rows)
+    for position in range(count):
+        if position + CODES_AHEAD < count:
+            prefetch(tail_factors, rows[position + CODES_AHEAD] * (2 * tail + 2))
+            prefetch(head_factors, rows[position + CODES_AHEAD] * (2 * head + 2))
+        row = rows[position]
+        product = _product(heads[row], planes, 0, head, numbers) + numbers[3]
+        product += _product(tails[row], planes, head, tail, numbers)
+        cost = head_factors[row, 2 * head + 1] - product * tail_factors[row, 2 * tail]
         if size < wanted:
             _rise(costs, best, size, cost, row)
             size += 1
@@ -173,16 +224,12 @@ def warm() -> None:
     """Compile every kernel here, or load what was compiled before; see ``kernels.warm``."""
     vectors, signs = np.ones((1, 64), np.float32), np.ones((ROUNDS, 64), np.float32)
     rotate(vectors, signs)
-    codes = np.zeros((1, 2), np.uint64)
-    encode(vectors, vectors[0], False, codes)
-    codes.flags.writeable = False
-    planes, numbers = np.zeros((QUERY_BITS, 1), np.uint64), np.zeros(3, np.float32)
-    estimate(
-        codes,
-        codes.view(np.float32),
-        np.zeros(1, np.int64),
-        planes,
-        numbers,
-        np.zeros(1, np.int64),
-        np.zeros(1, np.float32),
-    )
+    heads, tails = np.zeros((1, 2), np.uint64), np.zeros((1, 1), np.uint64)
+    encode(vectors, vectors[0], False, heads, tails)
+    for codes in (heads, tails):
+        codes.flags.writeable = False
+    planes, numbers = np.zeros((QUERY_BITS, 1), np.uint64), np.zeros(4, np.float32)
+    rows, best, costs = np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.float32)
+    head_factors, tail_factors = heads.view(np.float32), tails.view(np.float32)
+    estimate_heads(heads, head_factors, rows, planes, numbers, best, costs)
+    estimate(heads, head_factors, tails, tail_factors, rows, planes, numbers, best, costs)

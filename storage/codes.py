@@ -1,6 +1,6 @@
 """1-bit codes of vectors: what a search looks at when a filter leaves a graph no neighbourhood to walk.
 
-A code is a vector's direction from the segment's centre in one bit per dimension, and two numbers: 56 bytes at 384
+A code is a vector's direction from the segment's centre in one bit per dimension, and two numbers: 64 bytes at 384
 dimensions where the vector has 1,536. Scanning codes costs the same whichever rows a filter accepts; the best few are
 then compared by their vectors. It knows no files and no filters. The formulas are in ``code_kernels.py``.
 """
@@ -17,38 +17,45 @@ from .errors import Damaged
 from .sections import Array
 
 WORD = 64
+HEADS_KEPT = 32  # one of so many rows is looked at again by its whole code
+WHOLE_PER_CANDIDATE = 8  # or so many for each row that is wanted, where that is more
 _SEED = 7  # of the rotation: one for all segments, so that a search rotates its query once
 
 
 @dataclass(frozen=True)
 class CodedRows:
-    """The codes of the ``n`` rows of a segment.
+    """The codes of the ``n`` rows of a segment, in two parts, so that a scan of many rows reads half of their bytes.
 
     Attributes:
-        codes: u64[n, words + 1].
+        heads: u64[n, h + 1]; tails: u64[n, t + 1]; see ``code_kernels.encode``.
         centre: f32[d], which was taken from every vector.
     """
 
-    codes: NDArray[np.uint64]
+    heads: NDArray[np.uint64]
+    tails: NDArray[np.uint64]
     centre: NDArray[np.float32]
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array], *, count: int, dimensions: int) -> "CodedRows":
         """Open the sections of ``to_arrays`` in place. Raises Damaged when they do not fit the segment."""
-        codes, centre = arrays.get("codes"), arrays.get("codes_centre")
-        shape = (count, _width(dimensions) // WORD + 1)
-        if codes is None or codes.shape != shape or codes.dtype != np.dtype("<u8"):
-            raise Damaged(f"the codes of the segment are missing or not {shape}; restore or rebuild it")
-        if centre is None or centre.shape != (dimensions,) or centre.dtype != np.dtype("<f4"):
-            raise Damaged("the centre of the segment's codes is missing; restore or rebuild it")
-        return cls(codes, centre)
+        head, tail = words_of(dimensions)
+        needed = {
+            "code_heads": ((count, head + 1), "<u8"),
+            "code_tails": ((count, tail + 1), "<u8"),
+            "codes_centre": ((dimensions,), "<f4"),
+        }
+        for name, (shape, dtype) in needed.items():
+            found = arrays.get(name)
+            if found is None or found.shape != shape or found.dtype != np.dtype(dtype):
+                raise Damaged(f"the section {name!r} of the segment is not {dtype}{shape}; restore or rebuild it")
+        return cls(*(arrays[name] for name in needed))
 
     def to_arrays(self) -> dict[str, Array]:
-        return {"codes": self.codes, "codes_centre": self.centre}
+        return {"code_heads": self.heads, "code_tails": self.tails, "codes_centre": self.centre}
 
     @cached_property
-    def factors(self) -> NDArray[np.float32]:
-        return self.codes.view(np.float32)
+    def _factors(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        return self.heads.view(np.float32), self.tails.view(np.float32)
 
     def candidates(
         self, query: NDArray[np.float32], rows: NDArray[np.int64], *, count: int, l2: bool
@@ -61,8 +68,15 @@ class CodedRows:
         if count >= len(rows):
             return rows
         planes, numbers = self._rounded(query, times=2 if l2 else 1)
+        head_factors, tail_factors = self._factors
+        kept = max(WHOLE_PER_CANDIDATE * count, len(rows) // HEADS_KEPT)
+        if kept < len(rows) // 2:
+            rows, all_rows = np.empty(kept, np.int64), rows
+            costs = np.empty(kept, np.float32)
+            code_kernels.estimate_heads(self.heads, head_factors, all_rows, planes, numbers, rows, costs)
+            rows.sort()  # in the order of memory
         best, costs = np.empty(count, np.int64), np.empty(count, np.float32)
-        code_kernels.estimate(self.codes, self.factors, rows, planes, numbers, best, costs)
+        code_kernels.estimate(self.heads, head_factors, self.tails, tail_factors, rows, planes, numbers, best, costs)
         return best
 
     def _rounded(self, query: NDArray[np.float32], *, times: int) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
@@ -72,9 +86,10 @@ class CodedRows:
         step = (float(rotated.max()) - low) / (2**code_kernels.QUERY_BITS - 1) or 1.0
         levels = np.rint((rotated - low) / step).astype(np.uint8)
         bits = [np.packbits(levels >> bit & 1, bitorder="little").view("<u8") for bit in range(code_kernels.QUERY_BITS)]
-        total = step * float(levels.sum()) + low * len(rotated)
-        numbers = np.array([2 * times * step, 2 * times * low, -times * total], np.float32)
-        return np.stack(bits), numbers
+        head = WORD * (self.heads.shape[1] - 1)
+        totals = [step * float(levels[:end].sum()) + low * end for end in (head, len(rotated))]
+        numbers = [2 * times * step, 2 * times * low, *(-times * total for total in totals)]
+        return np.stack(bits), np.array(numbers, np.float32)
 
 
 def encode_rows(
@@ -85,13 +100,21 @@ def encode_rows(
     Args:
         centre: f32[d], near the mean of the vectors: the nearer, the better the estimates.
     """
-    codes, row = np.empty((count, _width(len(centre)) // WORD + 1), "<u8"), 0
-    turned_centre = rotated_rows(centre[None])[0]
+    head, tail = words_of(len(centre))
+    heads, tails = np.empty((count, head + 1), "<u8"), np.empty((count, tail + 1), "<u8")
+    turned_centre, row = rotated_rows(centre[None])[0], 0
     for part in vectors:
-        code_kernels.encode(rotated_rows(part), turned_centre, l2, codes[row : row + len(part)])
+        rows = slice(row, row + len(part))
+        code_kernels.encode(rotated_rows(part), turned_centre, l2, heads[rows], tails[rows])
         row += len(part)
     assert row == count, f"{row} vectors came for {count} codes"
-    return CodedRows(codes, centre)
+    return CodedRows(heads, tails, centre)
+
+
+def words_of(dimensions: int) -> tuple[int, int]:
+    """Return how many words of signs the head and the tail of a code have."""
+    words = _width(dimensions) // WORD
+    return words - words // 2, words // 2
 
 
 def rotated_rows(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -286,7 +286,7 @@ def _pop(costs: Floats, records: Longs, size: int) -> None:
 
 
 @compiled()
-def walk_accepted(
+def walk_accepted(  # noqa: PLR0913, PLR0917  (compiled code takes what it needs one by one)
     graph: Graph,
     query: Query,
     l2: bool,

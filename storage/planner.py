@@ -21,7 +21,7 @@ from typing import Literal
 import numpy as np
 
 from . import code_kernels, kernels
-from .codes import WORD
+from .codes import words_of
 
 Method = Literal["none", "scan", "walk", "codes", "walk, then codes"]
 
@@ -50,7 +50,7 @@ class Costs:
         return rows * dimensions * self.component_ns
 
     def codes_ns(self, rows: int, *, dimensions: int, hits: int) -> float:
-        words = -(-dimensions // WORD) + 1
+        words = words_of(dimensions)[0] + 1
         return rows * words * self.word_ns + self.scan_ns(rescored(hits), dimensions=dimensions)
 
 
@@ -107,9 +107,9 @@ def calibrate(clock: Callable[[], float] = time.perf_counter) -> Costs:
     codes = np.zeros((8 * _ROWS, words), np.uint64)
     factors = codes.view(np.float32)
     rows = np.sort(numbers.permutation(len(codes))[:_ROWS])
-    planes, weights = np.zeros((code_kernels.QUERY_BITS, words - 1), np.uint64), np.zeros(3, np.float32)
+    planes, weights = np.zeros((code_kernels.QUERY_BITS, words - 1), np.uint64), np.zeros(4, np.float32)
     scan_s = _least(lambda: kernels.scan(floats, places, query, False, best, found), clock)
-    codes_s = _least(lambda: code_kernels.estimate(codes, factors, rows, planes, weights, best, found), clock)
+    codes_s = _least(lambda: code_kernels.estimate_heads(codes, factors, rows, planes, weights, best, found), clock)
     return Costs(component_ns=scan_s / _ROWS / dimensions * 1e9, word_ns=codes_s / _ROWS / words * 1e9)
 
 

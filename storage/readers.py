@@ -177,7 +177,7 @@ class SearchableSegment:
             touch(self.floats)
             return
         graph = self.segment.rounded.graph if self.segment.rounded else self.graph
-        for array in (graph[0], graph[3], self.coded.codes):
+        for array in (graph[0], graph[3], self.coded.heads, self.coded.tails):
             touch(array)
 
     def rows_of(self, documents: Longs) -> Longs:

@@ -25,7 +25,7 @@ def test_few_rows_are_compared_some_estimated_and_many_walked_to(accepted, count
 def test_a_walk_is_given_up_when_it_has_cost_half_of_what_the_codes_would():
     costs = planner.Costs(component_ns=1.0, word_ns=2.0)
     choice = planner.choose(costs, accepted=500_000, count=1_000_000, dimensions=256, k=10, ef=64)
-    assert choice == planner.Choice("walk", ef=128, budget=int((500_000 * 5 * 2 + 200 * 256) / 256 / 2))
+    assert choice == planner.Choice("walk", ef=128, budget=int((500_000 * 3 * 2 + 200 * 256) / 256 / 2))
 
 
 def test_a_machine_whose_memory_is_slow_estimates_more():
