@@ -131,9 +131,9 @@ def _product(code: Any, planes: Codes, first: int, words: int, numbers: Floats) 
 
 @compiled()
 def estimate_heads(
-    heads: Codes, factors: Floats, rows: Longs, planes: Codes, numbers: Floats, best: Longs, costs: Floats
+    heads: Codes, factors: Floats, rows: Longs, planes: Codes, numbers: Floats, limit: Any, best: Longs, costs: Floats
 ) -> int:
-    """Find the rows whose heads let expect the lowest costs, in no order.
+    """Find the rows whose heads let expect costs up to ``limit``, in their order.
 
     Args:
         heads: u64[n, h + 1]; factors: the same bytes as f32[n, 2 h + 2]; both read-only.
@@ -141,12 +141,12 @@ def estimate_heads(
         planes: u64[QUERY_BITS, words], the bits of the rounded query.
         numbers: f32[4]: by how much a weighted count of ones, and a count of ones, are multiplied; what is added for
             the head, and for the whole.
-        best: i64[m], out; costs: f32[m], out: the estimates, less what all rows share.
+        best: i64[c], out; costs: f32[c], out: the estimates, less what all rows share.
 
     Returns:
-        How many were found, ``min(m, c)``.
+        How many were found.
     """
-    words, wanted, size, count = heads.shape[1] - 1, len(best), 0, len(rows)
+    words, size, count = heads.shape[1] - 1, 0, len(rows)
     for position in range(count):
         if position + CODES_AHEAD < count:
             ahead = rows[position + CODES_AHEAD] * (2 * words + 2)
@@ -155,11 +155,9 @@ def estimate_heads(
         row = rows[position]
         product = _product(heads[row], planes, 0, words, numbers) + numbers[2]
         cost = factors[row, 2 * words + 1] - product * factors[row, 2 * words]
-        if size < wanted:
-            _rise(costs, best, size, cost, row)
+        if cost <= limit:
+            best[size], costs[size] = row, cost
             size += 1
-        elif cost < costs[0]:
-            _sink(costs, best, size, cost, row)
     return size
 
 
@@ -175,7 +173,14 @@ def estimate(
     best: Longs,
     costs: Floats,
 ) -> int:
-    """Find the rows with the lowest costs by their whole codes; as `estimate_heads`."""
+    """Find the rows with the lowest costs by their whole codes, in no order; the rest as `estimate_heads`.
+
+    Args:
+        best: i64[m], out; costs: f32[m], out.
+
+    Returns:
+        How many were found, ``min(m, c)``.
+    """
     head, tail = heads.shape[1] - 1, tails.shape[1] - 1
     wanted, size, count = len(best), 0, len(rows)
     for position in range(count):
@@ -231,5 +236,5 @@ def warm() -> None:
     planes, numbers = np.zeros((QUERY_BITS, 1), np.uint64), np.zeros(4, np.float32)
     rows, best, costs = np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.float32)
     head_factors, tail_factors = heads.view(np.float32), tails.view(np.float32)
-    estimate_heads(heads, head_factors, rows, planes, numbers, best, costs)
+    estimate_heads(heads, head_factors, rows, planes, numbers, np.float32(0), best, costs)
     estimate(heads, head_factors, tails, tail_factors, rows, planes, numbers, best, costs)

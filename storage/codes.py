@@ -19,6 +19,7 @@ from .sections import Array
 WORD = 64
 HEADS_KEPT = 32  # one of so many rows is looked at again by its whole code
 WHOLE_PER_CANDIDATE = 8  # or so many for each row that is wanted, where that is more
+SAMPLED = 2_048  # rows whose heads say which cost is a low one
 _SEED = 7  # of the rotation: one for all segments, so that a search rotates its query once
 
 
@@ -68,16 +69,29 @@ class CodedRows:
         if count >= len(rows):
             return rows
         planes, numbers = self._rounded(query, times=2 if l2 else 1)
-        head_factors, tail_factors = self._factors
         kept = max(WHOLE_PER_CANDIDATE * count, len(rows) // HEADS_KEPT)
-        if kept < len(rows) // 2:
-            rows, all_rows = np.empty(kept, np.int64), rows
-            costs = np.empty(kept, np.float32)
-            code_kernels.estimate_heads(self.heads, head_factors, all_rows, planes, numbers, rows, costs)
-            rows.sort()  # in the order of memory
+        if kept < len(rows) // 8:
+            promising = self._promising(rows, planes, numbers, kept=kept)
+            rows = promising if len(promising) >= count else rows
         best, costs = np.empty(count, np.int64), np.empty(count, np.float32)
+        head_factors, tail_factors = self._factors
         code_kernels.estimate(self.heads, head_factors, self.tails, tail_factors, rows, planes, numbers, best, costs)
         return best
+
+    def _promising(
+        self, rows: NDArray[np.int64], planes: NDArray[np.uint64], numbers: NDArray[np.float32], *, kept: int
+    ) -> NDArray[np.int64]:
+        """Return about ``kept`` of ``rows``, ascending, by their heads: a sample says up to which cost."""
+
+        def heads_of(some: NDArray[np.int64], limit: float) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+            best, costs = np.empty(len(some), np.int64), np.empty(len(some), np.float32)
+            wanted = np.float32(limit)
+            size = code_kernels.estimate_heads(self.heads, self._factors[0], some, planes, numbers, wanted, best, costs)
+            return best[:size], costs[:size]
+
+        _, sample = heads_of(rows[:: max(1, len(rows) // SAMPLED)], np.inf)
+        place = min(len(sample) - 1, 1 + int(len(sample) * kept / len(rows)))
+        return heads_of(rows, float(np.partition(sample, place)[place]))[0]
 
     def _rounded(self, query: NDArray[np.float32], *, times: int) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
         """Return the query as bits, and the numbers that turn counts of ones into an inner product with signs."""

@@ -26,7 +26,7 @@ from .codes import words_of
 Method = Literal["none", "scan", "walk", "codes", "walk, then codes"]
 
 VISITS_PER_EF = 12  # records a walk visits per place of `ef`; by the root of the share that is accepted, more
-WALKED_SHARE = 0.15  # of rows accepted; below it a walk misses rows where the filter goes with the geometry
+WALKED_SHARE = 0.25  # of rows accepted; below it a walk misses rows where the filter goes with the geometry
 WIDENED = 2.0  # times `ef`, where a quarter of the rows or more is refused
 BUDGET_SHARE = 0.5  # of what the codes would cost: then a walk is given up
 RESCORED = 200  # candidates of the codes to compare by their vectors, for ten hits
@@ -109,7 +109,10 @@ def calibrate(clock: Callable[[], float] = time.perf_counter) -> Costs:
     rows = np.sort(numbers.permutation(len(codes))[:_ROWS])
     planes, weights = np.zeros((code_kernels.QUERY_BITS, words - 1), np.uint64), np.zeros(4, np.float32)
     scan_s = _least(lambda: kernels.scan(floats, places, query, False, best, found), clock)
-    codes_s = _least(lambda: code_kernels.estimate_heads(codes, factors, rows, planes, weights, best, found), clock)
+    limit, room, costs = np.float32(-1), np.empty(_ROWS, np.int64), np.empty(_ROWS, np.float32)
+    codes_s = _least(
+        lambda: code_kernels.estimate_heads(codes, factors, rows, planes, weights, limit, room, costs), clock
+    )
     return Costs(component_ns=scan_s / _ROWS / dimensions * 1e9, word_ns=codes_s / _ROWS / words * 1e9)
 
 

@@ -191,12 +191,17 @@ class SearchableSegment:
 
     def rows_accepted(self, documents: Bools) -> Bools:
         """Return bool[n], what ``documents`` says of the owner of each row; it may be ``documents`` itself."""
+        if self.one_to_one:
+            return documents
         owners = self.segment.rows.document
-        if self.in_order and len(documents) == len(owners):
-            return documents  # each row is a document of its own
         mask = np.empty(len(owners), np.bool_)
         kernels.spread(documents, owners, mask)
         return mask
+
+    @cached_property
+    def one_to_one(self) -> bool:
+        """Whether each row is a document of its own, in the same order."""
+        return self.in_order and len(self.segment.documents) == len(self.segment.rows)
 
     @cached_property
     def in_order(self) -> bool:
@@ -240,7 +245,8 @@ class SegmentReader:
         if filter is None:
             return self._masked(self._live if unexpired is None else self._both(self._live, unexpired))
         documents = self._documents(filter)
-        if self.shared.in_order and np.count_nonzero(documents) <= LISTED_DOCUMENTS:
+        few = self.shared.in_order and not self.shared.one_to_one and np.count_nonzero(documents) <= LISTED_DOCUMENTS
+        if few:
             rows = self.shared.rows_of(np.flatnonzero(documents))
             for mask in (self._live, unexpired):
                 rows = rows if mask is None else rows[mask[rows]]

@@ -105,6 +105,8 @@ class OpenSegment:
     def _items(self, name: str, which: NDArray[np.int64]) -> list[bytes]:
         offsets = self.sections.arrays[f"{name}_offsets"]
         starts, ends = offsets[which].astype(np.int64), offsets[which + 1].astype(np.int64)
+        if not (ends > starts).any():
+            return [b""] * len(which)
         if self.payload is not None:
             return self.payload.read(f"{name}_bytes", starts=starts, ends=ends)
         data = self.sections.arrays[f"{name}_bytes"].data
