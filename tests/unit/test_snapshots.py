@@ -834,6 +834,16 @@ def version_of_served(cache: SnapshotCache) -> int:
     return newest.version
 
 
+def test_a_filter_is_not_misled_by_a_document_without_rows(store):
+    rows = documents(3)  # three rows each
+    kept = np.array([0, 1, 6])  # two of the first, none of the second, one of the third: as many rows as documents
+    trimmed = replace(rows.take(kept), documents=rows.documents, document=np.array([0, 0, 2], "<u4"))
+    store.publish(additions=trimmed, vectors=unit_vectors(3))
+    for number, count in ((0, 2), (1, 0), (2, 1)):
+        wanted = Compare("eq", "$document_id", f"d{number}")
+        assert len(snapshot_of(store).search(unit_vectors(1)[0], k=9, filter=wanted, now=NOW)) == count
+
+
 def test_touching_maps_the_pages_of_an_array():
     mapped = np.frombuffer(np.zeros(3 << 20, np.uint8), np.uint8)
     assert touch(mapped) in (True, False)
