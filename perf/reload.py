@@ -36,7 +36,6 @@ from penstock.storage.versions import open_snapshot
 
 K, EF = 10, 64
 CHUNKS = 50
-EVERY_S = 0.1
 REST_S = 15.0
 TIMEOUT_S = 600.0
 
@@ -56,6 +55,7 @@ class Searches:
 def main() -> None:
     flags = report.parser("Do searches notice that their index is merged, swapped and published into?")
     flags.add_argument("--vectors", type=int, default=1_000_000, help="rows of the index")
+    flags.add_argument("--every", type=float, default=0.1, metavar="SECONDS", help="between two publishes")
     given = flags.parse_args()
     count = min(given.vectors, indexes.QUICK_ROWS) if given.quick else given.vectors
     costs = planner.prepare()
@@ -67,9 +67,11 @@ def main() -> None:
         cache.prepare()
         search_for(cache, writer.generation_id, for_s=3.0)
         rest = search_for(cache, writer.generation_id, for_s=3.0 if given.quick else REST_S)
-        busy, swapped = _while_merging(cache, Path(folder), writer.generation_id)
+        busy, swapped = _while_merging(cache, Path(folder), writer.generation_id, every_s=given.every)
         cache.close()
-    answer = report.Report("reload", {**report.conditions(["hnswlib"]), "vectors": count, "k": K, "ef": EF})
+    answer = report.Report(
+        "reload", {**report.conditions(["hnswlib"]), "vectors": count, "seconds between publishes": given.every, "k": K}
+    )
     figures = {
         "p99_ratio": (busy.p99() / rest.p99(), "merging / at rest", "at most 1.5"),
         "open_ms": (open_ms, "ms, warm", "under 50"),
@@ -115,11 +117,13 @@ def _open_ms(writer: publish.Writer, costs: planner.Costs) -> float:
     return float(np.median(times))
 
 
-def _while_merging(cache: SnapshotCache, folder: Path, generation_id: GenerationId) -> tuple[Searches, int]:
+def _while_merging(
+    cache: SnapshotCache, folder: Path, generation_id: GenerationId, *, every_s: float
+) -> tuple[Searches, int]:
     context = multiprocessing.get_context("spawn")
     merged, done = context.Event(), context.Event()
     swapped = context.Value("i", 0)
-    writing = context.Process(target=_write, args=[folder, generation_id, merged, done, swapped])
+    writing = context.Process(target=_write, args=[folder, generation_id, every_s, merged, done, swapped])
     writing.start()
     try:
         return search_for(cache, generation_id, for_s=TIMEOUT_S, until=done), swapped.value
@@ -128,7 +132,9 @@ def _while_merging(cache: SnapshotCache, folder: Path, generation_id: Generation
         writing.join()
 
 
-def _write(folder: Path, generation_id: GenerationId, merged: Event, done: Event, swapped: object) -> None:
+def _write(
+    folder: Path, generation_id: GenerationId, every_s: float, merged: Event, done: Event, swapped: object
+) -> None:
     """Publish now and then, swap the merge in when it is built, publish on for a while."""
     catalog, objects = Catalog.open(f"sqlite:///{folder / 'catalog.db'}"), LocalObjects(folder / "objects")
     writer = publish.Writer(catalog, objects, generation_id, dimensions=indexes.DIMENSIONS)
@@ -144,7 +150,7 @@ def _write(folder: Path, generation_id: GenerationId, merged: Event, done: Event
             writer.swap(results[0])
             swapped.value += 1  # type: ignore[attr-defined]
             ends_at = time.perf_counter() + 3.0
-        time.sleep(max(0.0, EVERY_S - (time.perf_counter() - began)))
+        time.sleep(max(0.0, every_s - (time.perf_counter() - began)))
     done.set()
     building.join()
 
