@@ -15,7 +15,7 @@ from .catalog.engine import Catalog
 from .catalog.manifests import ManifestInfo, is_kept
 from .catalog.references import Reference, find_version
 from .differences import Change, compare
-from .errors import Conflict, Damaged, NotKept
+from .errors import AlreadyExists, Conflict, Damaged, LimitReached, NotFound, NotKept, Unavailable
 from .ids import CollectionId, GenerationId, JobId, ManifestVersion, checked_name, new_id
 from .limits import MAX_COLLECTIONS_PER_TENANT
 from .manifests import Manifest, check_invariants, name_of, read_manifest
@@ -71,7 +71,7 @@ class _Moved(Exception):
 def _look(catalog: Catalog, objects: ObjectStore, parent: CollectionInfo, reference: Reference) -> _Parent:
     kept = find_version(catalog, parent.generation.id, reference)
     if kept is None:
-        raise NotKept(f"collection {parent.name!r} had no version then: submit documents to publish the first")
+        raise NotKept(f"collection {parent.name!r} had no version then: {_advice(parent)}")
     generation = generation_info(catalog, parent.generation.id)
     assert generation.manifest is not None
     try:
@@ -84,6 +84,10 @@ def _look(catalog: Catalog, objects: ObjectStore, parent: CollectionInfo, refere
             raise _Moved from None
         raise
     return _Parent(kept, manifest, generation.version, changes)
+
+
+def _advice(parent: CollectionInfo) -> str:
+    return "list the versions" if parent.generation.version else "submit documents to publish the first"
 
 
 def _commit(
@@ -119,9 +123,20 @@ def _commit(
         job_id=JobId(new_id("job")),
         max_collections=max_collections,
     )
+    try:
+        _insert(catalog, objects, copy)
+    except (_Moved, AlreadyExists, Damaged, LimitReached, NotFound, NotKept):
+        # Nothing names it, and nothing will. Left to the collector, it would be a later collection of that name to
+        # whoever makes a lost catalog again from the objects.
+        with suppress(Unavailable):
+            objects.delete(manifest_name)
+        raise
+    return get_collection(catalog, tenant=parent.tenant_id, name=name)
+
+
+def _insert(catalog: Catalog, objects: ObjectStore, copy: Copy) -> None:
     with catalog.write("fork") as connection:
         if not insert_copy(connection, copy):
             raise _Moved
-        if not objects.exists(manifest_name):
+        if not objects.exists(copy.name):
             raise _Moved  # writing took so long that it was collected
-    return get_collection(catalog, tenant=parent.tenant_id, name=name)

@@ -33,9 +33,9 @@ def console(*, stderr: bool = False) -> "Console":
 
 
 def print_json(value: "BaseModel | Sequence[BaseModel] | dict[str, Any] | list[Any]") -> None:
-    """Write one JSON value to standard output."""
-    json.dump(_plain(value), sys.stdout, indent=2, ensure_ascii=False, default=str)
-    sys.stdout.write("\n")
+    """Write one JSON value to standard output. Bytes of a file's name that are no UTF-8 are written as U+FFFD."""
+    text = json.dumps(_plain(value), indent=2, ensure_ascii=False, default=str)
+    sys.stdout.write(text.encode(errors="surrogateescape").decode(errors="replace") + "\n")
 
 
 def table(*columns: str, right: Sequence[str] = ()) -> "Table":

@@ -71,7 +71,7 @@ def search(
     if as_json:
         print_json(result)
     else:
-        show_result(result, query)
+        show_result(result, query, past=version is not None or as_of is not None)
 
 
 def parse_filters(given: list[str]) -> dict[str, Any] | str | None:
@@ -104,16 +104,20 @@ def parse_moment(given: str | None) -> float | str | None:
         return given
 
 
-def show_result(result: "SearchResult", query: str) -> None:
-    """Write the hits of a search to standard output."""
+def show_result(result: "SearchResult", query: str, *, past: bool = False) -> None:
+    """Write the hits of a search to standard output. ``past``: not the newest version was asked for."""
     out = console()
     if not result.hits:
-        out.print("nothing found" if result.version else "nothing found: the collection has no published documents yet")
+        out.print("nothing found" if result.version else f"nothing found: the collection {_unpublished(past=past)}")
         return
     for rank, hit in enumerate(result.hits, start=1):
         show_hit(out, hit, query, rank=rank)
     took = f"{result.took_ms:.1f} ms"
     out.print(f"[dim]{len(result.hits)} of the best chunks, version {result.version}, {took}[/]")
+
+
+def _unpublished(*, past: bool) -> str:
+    return "had no published documents then" if past else "has no published documents yet"
 
 
 def show_hit(out: "Console", hit: "Hit", query: str, *, rank: int) -> None:

@@ -181,7 +181,7 @@ def test_what_cannot_be_forked_leaves_nothing_behind(line):
     with pytest.raises(NotKept, match="had no version then"):
         fork(line)
     line.put(a="apples")
-    before = rows(line.catalog)
+    before, objects = rows(line.catalog), {info.name for info in line.objects.list("tenants/")}
     for error, name, reference, options in (
         (NotKept, "copy", Reference(version=7), {}),
         (NotKept, "copy", Reference(tag="release"), {}),
@@ -193,6 +193,7 @@ def test_what_cannot_be_forked_leaves_nothing_behind(line):
         with pytest.raises(error):
             fork(line, name, reference, **options)
     assert rows(line.catalog) == before
+    assert {info.name for info in line.objects.list("tenants/")} == objects
 
 
 def test_a_fork_belongs_to_its_parents_tenant(line):

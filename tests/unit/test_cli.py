@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 
 from penstock.api.cli.application import app
 from penstock.api.cli.exits import ExitCode, UsageError, report
-from penstock.api.cli.output import by_state, count, duration, plain, size
-from penstock.api.cli.search import parse_filters
+from penstock.api.cli.output import by_state, count, duration, plain, print_json, size
+from penstock.api.cli.search import parse_filters, show_result
 from penstock.client import Busy, Conflict, Invalid, NotFound, Unauthorized, Unreachable
 from penstock.client.wire import (
     Collection,
@@ -657,3 +657,17 @@ def test_numbers_are_said_as_people_say_them():
 def test_text_from_outside_is_neither_markup_nor_control_characters():
     assert plain("[red]x[/]\x1b[2J") == "\\[red]x\\[/] [2J"
     assert plain(None) == ""
+
+
+def test_a_file_name_that_is_not_utf_8_leaves_json_readable_by_all(capsys):
+    print_json({"path": "caf\udce9.txt", "title": "café 😀"})
+    written = capsys.readouterr().out.encode()  # strict, as whoever reads it decodes it
+    assert json.loads(written) == {"path": "caf\ufffd.txt", "title": "café 😀"}
+
+
+@pytest.mark.parametrize(
+    ("past", "told"), [(False, "has no published documents yet"), (True, "had no published documents then")]
+)
+def test_an_empty_answer_from_before_the_first_version_says_so(capsys, past, told):
+    show_result(SearchResult(hits=[], version=0, token="gen_1:0", took_ms=1.0), "pears", past=past)
+    assert told in capsys.readouterr().out
