@@ -2,26 +2,49 @@
 
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
+from penstock.settings.errors import MissingComponent
 from penstock.settings.keys import admin_key_file, keep_secret
 from penstock.settings.model import Settings
-from penstock.settings.wiring import check_shards, make_data_dir, open_catalog
+from penstock.settings.wiring import check_shards, make_data_dir, open_catalog, open_objects
+
+if TYPE_CHECKING:
+    from penstock.storage.catalog.engine import Catalog
 
 
 def migrate_catalog(settings: Settings) -> None:
     """Bring the catalog's schema to this program's; harmless when it is there already.
 
     Raises:
+        MissingComponent: nobody ever used the catalog, but the object store holds what another one tells of.
         Unsupported: the schema is a newer program's.
-        Unavailable: the database does not answer.
+        Unavailable: the database does not answer; or it is new, and the object store does not.
     """
     from penstock.storage.catalog.migrations import migrate  # noqa: PLC0415
 
     catalog = open_catalog(settings)
     try:
+        _refuse_to_orphan(settings, catalog)
         migrate(catalog)
     finally:
         catalog.dispose()
+
+
+def _refuse_to_orphan(settings: Settings, catalog: "Catalog") -> None:
+    """Raise MissingComponent where a lost catalog would be begun anew: the collector deletes what no catalog names."""
+    from penstock.storage import paths  # noqa: PLC0415
+    from penstock.storage.catalog.tenants import is_unused  # noqa: PLC0415
+
+    if not is_unused(catalog):
+        return
+    published = (one.name for one in open_objects(settings).list("tenants/") if paths.manifest_version(one.name))
+    if (name := next(published, None)) is not None:
+        raise MissingComponent(
+            f"the catalog is new, but the object store holds versions of collections that it does not know, such as "
+            f"{name}, and would lose them: restore the catalog, or make it again with `penstock doctor "
+            "--rebuild-catalog`; for a new installation choose an empty data_dir or object store"
+        )
 
 
 def prepare(settings: Settings, *, new_key: str | None = None, clock: Callable[[], float] = time.time) -> str | None:
@@ -32,7 +55,7 @@ def prepare(settings: Settings, *, new_key: str | None = None, clock: Callable[[
 
     Raises:
         InvalidSettings: there are collections of a shard that ``workers.shards`` leaves without a writer.
-        Unsupported, Unavailable: as `migrate_catalog`.
+        MissingComponent, Unsupported, Unavailable: as `migrate_catalog`.
     """
     from penstock.storage.catalog.tenants import create_tenant, ensure_installation, list_tenants  # noqa: PLC0415
 

@@ -12,7 +12,7 @@ from ..errors import AlreadyExists, NotFound
 from ..ids import TenantId, checked_name
 from .engine import Catalog
 from .statements import insert_if_absent
-from .tables import installation, tenants
+from .tables import collections, installation, tenants
 
 DEFAULT_TENANT = TenantId("default")
 
@@ -85,6 +85,15 @@ def ensure_installation(catalog: Catalog, *, now: float, key: str | None) -> str
         changed = sa.update(installation).where(installation.c.admin_key_hash != _key_hash(key))
         replaced = connection.execute(changed.values(admin_key_hash=_key_hash(key))).rowcount
         return key if replaced else None
+
+
+def is_unused(catalog: Catalog) -> bool:
+    """Say whether no installation ever began with this catalog: it may not even have its schema."""
+    with catalog.read() as connection:
+        if not sa.inspect(connection).has_table(installation.name):
+            return True
+        used = (sa.exists().select_from(table) for table in (installation, collections))
+        return not any(connection.scalar(sa.select(one)) for one in used)
 
 
 def admin_key_matches(catalog: Catalog, key: str) -> bool:

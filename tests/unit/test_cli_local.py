@@ -17,12 +17,13 @@ from penstock.api.supervisor.installation import prepare
 from penstock.api.supervisor.logs import LogStream
 from penstock.api.supervisor.running import Started
 from penstock.settings import wiring
-from penstock.settings.errors import InvalidSettings
+from penstock.settings.errors import InvalidSettings, MissingComponent
 from penstock.settings.keys import admin_key_file, read_secret
 from penstock.settings.model import Settings, Workers
 from penstock.settings.sources import load
+from penstock.storage import paths
 from penstock.storage.catalog.collections import create_collection
-from penstock.storage.ids import TenantId
+from penstock.storage.ids import GenerationId, ManifestVersion, TenantId
 
 
 @pytest.fixture
@@ -105,6 +106,18 @@ def test_an_installation_is_prepared_once(settings):
     assert read_secret(admin_key_file(settings)) == key
     replaced = prepare(settings, new_key="another-key-for-this-one")
     assert replaced == "another-key-for-this-one" == read_secret(admin_key_file(settings))
+
+
+def test_a_new_catalog_is_not_begun_where_the_objects_of_a_lost_one_lie(settings):
+    prepare(settings)
+    manifest = paths.manifest(TenantId("acme"), GenerationId("gen_1"), version=ManifestVersion(1), digest="0" * 64)
+    wiring.open_objects(settings).put(manifest, [b"{}"])
+    assert prepare(settings) is None
+    for file in settings.data_dir.glob("catalog.sqlite3*"):
+        file.unlink()
+    for _ in range(2):  # what the first attempt left behind does not let the second through
+        with pytest.raises(MissingComponent, match="--rebuild-catalog"):
+            prepare(settings)
 
 
 def test_a_key_from_the_settings_is_kept_but_not_shown(tmp_path):
