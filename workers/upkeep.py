@@ -111,11 +111,10 @@ class Upkeep:
 
     def _take_out_expired(self, claim: ledger.Claim, *, epoch: int) -> None:
         components = self._components
-        now = components.clock()
-        expired = ledger.read_expired(components.catalog, claim, now=now)
+        expired = ledger.read_expired(components.catalog, claim, now=components.clock())
 
         def finish(connection: Connection, _published: PublishedManifest) -> None:
-            ledger.finish_expiry(connection, claim, expired, now=now)
+            ledger.finish_expiry(connection, claim, expired, now=components.clock())
 
         published = self._publisher.publish(
             claim.generation.id,

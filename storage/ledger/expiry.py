@@ -89,6 +89,9 @@ def read_expired(catalog: Catalog, claim: Claim, *, now: float, limit: int = AT_
 def finish_expiry(connection: Connection, claim: Claim, expired: Sequence[ExpiredDocument], *, now: float) -> None:
     """Mark these as expired and end the batch; call it inside the publish transaction.
 
+    ``now``: read in there. They end when the version that serves them is followed, or pruning takes them to have ended
+    before, and forgets what that version could be rolled back to.
+
     Raises:
         Conflict: the claim was lost, or one of them does not expire now after all. Roll back and look again.
     """

@@ -674,3 +674,22 @@ def test_a_rollback_that_cannot_be_fails_with_its_reason_and_the_rest_goes_on(li
     assert failed.state == "failed"
     assert "is not in the catalog any more" in failed.error
     assert set(line.found()) == {"one", "two"}
+
+
+def test_what_expired_can_be_rolled_back_to_as_long_as_a_version_that_serves_it_is_kept(line):
+    place = {"collection_id": line.collection.id, "generation_id": line.collection.generation.id}
+    short = SubmittedDocument("short", "short.txt", WORDS.encode(), expires_at=time.time() - 1)
+    accept(line.catalog, line.objects, tenant=ACME, **place, documents=[short], now=time.time())
+    line.submit(other=WORDS)
+    line.run()
+    assert ledger.open_expiries(line.catalog, now=time.time()) == 1
+    line.run()
+    assert set(line.states()) == {"other"}
+
+    ledger.prune(line.catalog, now=time.time() + KEEP_S + 60)
+    generation_id = line.collection.generation.id
+    asked = ledger.open_rollback(line.catalog, generation_id=generation_id, version=1, now=time.time())
+    line.run()
+    found = ledger.get_rollback(line.catalog, tenant=ACME, generation_id=generation_id, rollback_id=asked.id)
+    assert (found.state, found.error) == ("done", None)
+    assert line.states() == {"other": "indexed", "short": "indexed"}
