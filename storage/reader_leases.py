@@ -34,6 +34,7 @@ class ReaderLeases:
         self._renew_s = renew_s
         self._users: Counter[LeasedVersion] = Counter()
         self._held: dict[LeasedVersion, bool] = {}  # whether it was used since the last renewal
+        self._ending: list[LeasedVersion] = []  # being given back: who wants one waits, or it would lose it unseen
         self._changed = threading.Condition()
         self._renewer: threading.Thread | None = None
         self._closed = False
@@ -48,6 +49,7 @@ class ReaderLeases:
             NotKept: the version is over.
         """
         with self._changed:
+            self._changed.wait_for(lambda: leased not in self._ending)
             self._users[leased] += 1
             known = leased in self._held and not opening
         try:
@@ -67,12 +69,10 @@ class ReaderLeases:
         """Give back what was not used since the last time, renew the rest, and forget what was lost meanwhile."""
         with self._changed:
             idle = [one for one, used in self._held.items() if not used and not self._users[one]]
-            for one in idle:
-                del self._held[one]
-            wanted = set(self._held)
-            self._held = dict.fromkeys(wanted, False)
+            wanted = self._held.keys() - set(idle)
+            self._held, self._ending = dict.fromkeys(wanted, False), idle
         if idle:
-            end_leases(self._catalog, idle, reader=self.reader)
+            self._give_back(idle)
         if not wanted:
             return
         lost = wanted - renew_leases(self._catalog, reader=self.reader)
@@ -98,6 +98,18 @@ class ReaderLeases:
                 end_leases(self._catalog, list(self._held), reader=self.reader)
             except Exception as error:  # noqa: BLE001  a collector ends them later
                 log.warning("Leases were not given back: %s", error, extra={"action": "reader_leases_left"})
+
+    def _give_back(self, idle: list[LeasedVersion]) -> None:
+        ended = False
+        try:
+            end_leases(self._catalog, idle, reader=self.reader)
+            ended = True
+        finally:
+            with self._changed:
+                if not ended:  # next time: a row that nobody here knew of would be renewed with the others for ever
+                    self._held.update(dict.fromkeys(idle, False))
+                self._ending = []
+                self._changed.notify_all()
 
     def _start(self) -> None:
         if self._renewer is None and not self._closed:

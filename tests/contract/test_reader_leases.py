@@ -1,12 +1,14 @@
 """A version that a live process reads is kept, whatever clocks say; one of a dead process is not kept for ever."""
 
+import threading
+
 import pytest
 import sqlalchemy as sa
 
 from penstock.storage.catalog.collections import delete_collection
 from penstock.storage.catalog.reader_leases import read_beats
 from penstock.storage.catalog.tables import reader_leases
-from penstock.storage.errors import NotKept
+from penstock.storage.errors import NotKept, Unavailable
 from penstock.storage.reader_leases import LeaseWatch, ReaderLeases
 
 from .test_kept_versions import TENANT, collection, expire, kept, made, publish  # noqa: F401 a fixture among them
@@ -130,6 +132,55 @@ def test_searches_of_a_version_in_use_write_nothing(catalog, versions, monkeypat
     leases.renew()
     leases.renew()
     assert writes == ["renew_leases", "end_leases"]  # and none when it holds nothing
+    leases.close()
+
+
+def test_a_version_that_is_wanted_while_its_lease_is_given_back_is_leased_anew(catalog, versions, monkeypatch):
+    leases = ReaderLeases(catalog, renew_s=NEVER_S)
+    with leases.using((versions, 1)):
+        pass
+    leases.renew()  # it was used since the last time
+    write, entered, done = catalog.write, threading.Event(), threading.Event()
+
+    def want() -> None:
+        with leases.using((versions, 1)):
+            entered.set()
+            done.wait()
+
+    wanting = threading.Thread(target=want, daemon=True)
+
+    def wanted_first(what="catalog"):
+        monkeypatch.setattr(catalog, "write", write)
+        wanting.start()
+        entered.wait(0.2)  # it must not get in; if it did, it would lose what it holds on the next line
+        return write(what)
+
+    monkeypatch.setattr(catalog, "write", wanted_first)
+    leases.renew()
+    entered.wait()
+    assert len(read_beats(catalog)) == 1
+    done.set()
+    wanting.join()
+    leases.close()
+
+
+def test_a_lease_that_could_not_be_given_back_is_given_back_the_next_time(catalog, versions, monkeypatch):
+    leases = ReaderLeases(catalog, renew_s=NEVER_S)
+    with leases.using((versions, 1)), leases.using((versions, 2)):
+        pass
+    leases.renew()
+
+    def refuse(what="catalog"):
+        raise Unavailable("the catalog does not answer")
+
+    with leases.using((versions, 2)):
+        with monkeypatch.context() as patched:
+            patched.setattr(catalog, "write", refuse)
+            with pytest.raises(Unavailable):
+                leases.renew()
+        assert len(read_beats(catalog)) == 2
+        leases.renew()
+        assert [beat.version for beat in read_beats(catalog)] == [2]
     leases.close()
 
 
