@@ -228,11 +228,16 @@ def open_embedder(settings: Settings, model: str, dimensions: int, *, threads: i
 
 
 def new_snapshots(settings: Settings, catalog: "Catalog", objects: "ObjectStore") -> "SnapshotCache":
-    """Return the reader's cache of opened snapshots."""
+    """Return the reader's cache of opened snapshots. The process may have more files open from here on."""
+    from penstock.storage.descriptors import files_for_snapshots, raise_open_files
     from penstock.storage.snapshots import SnapshotCache
 
     return SnapshotCache(
-        catalog, objects, poll_s=settings.search.poll_s, capacity_bytes=settings.search.snapshot_cache_bytes
+        catalog,
+        objects,
+        poll_s=settings.search.poll_s,
+        capacity_bytes=settings.search.snapshot_cache_bytes,
+        capacity_files=files_for_snapshots(raise_open_files()),
     )
 
 

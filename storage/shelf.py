@@ -1,9 +1,10 @@
-"""Opened snapshots by generation and version, as many as fit into a number of bytes. It opens and looks up nothing.
+"""Opened snapshots by generation and version, as many as fit into a number of bytes and of files. It opens nothing.
 
 Two kinds stand here: of each generation the newest one that serves, and past versions that somebody searched. A past
 version never displaces a newest one, and a file that several snapshots share counts once.
 """
 
+import sys
 from collections import Counter, OrderedDict
 from collections.abc import MutableMapping
 from weakref import WeakValueDictionary
@@ -18,11 +19,12 @@ _Key = tuple[GenerationId, ManifestVersion]
 class Shelf:
     """Not safe between threads: its owner holds a lock. What is taken off closes when its last search ends."""
 
-    def __init__(self, *, capacity_bytes: int) -> None:
+    def __init__(self, *, capacity_bytes: int, capacity_files: int = sys.maxsize) -> None:
         self.segments: MutableMapping[str, SearchableSegment] = WeakValueDictionary()  # in use somewhere, by file
         self.size_bytes = 0
         self.evicted = 0
         self._capacity_bytes = capacity_bytes
+        self._capacity_files = capacity_files
         self._snapshots: OrderedDict[_Key, Snapshot] = OrderedDict()  # least recently used first
         self._newest: dict[GenerationId, ManifestVersion] = {}
         self._users: Counter[str] = Counter()  # snapshots per file
@@ -80,10 +82,13 @@ class Shelf:
         for name, size_bytes in snapshot.files.items():
             self.size_bytes += 0 if self._users[name] else size_bytes
             self._users[name] += 1
-        while self.size_bytes > self._capacity_bytes and len(self._snapshots) > 1:
+        while self._is_overfull() and len(self._snapshots) > 1:
             past = (key for key in self._snapshots if self._newest.get(key[0]) != key[1])
             self._take(*next(past, next(iter(self._snapshots))))
             self.evicted += 1
+
+    def _is_overfull(self) -> bool:
+        return self.size_bytes > self._capacity_bytes or len(self._users) > self._capacity_files
 
     def _take(self, generation_id: GenerationId, version: ManifestVersion) -> None:
         snapshot = self._snapshots.pop((generation_id, version))

@@ -57,13 +57,14 @@ class _Refusal:
 
 
 class SnapshotCache:
-    """Opened snapshots by generation and version, the least used closed above ``capacity_bytes``.
+    """Opened snapshots by generation and version, the least used closed above ``capacity_bytes`` or ``capacity_files``.
 
     Safe between threads. A daemon thread that looks for new versions is started by the first `get`.
 
     Args:
         poll_s: how often the versions of all cached generations are looked up, in one query.
         capacity_bytes: sum of the file sizes of the snapshots kept; those that searches hold live on until released.
+        capacity_files: how many files they may use; each costs the process a descriptor or two.
         leases: of this process, closed with the cache; by default its own.
         clock: monotonic seconds.
     """
@@ -75,6 +76,7 @@ class SnapshotCache:
         *,
         poll_s: float = 1.0,
         capacity_bytes: int = 4 << 30,
+        capacity_files: int = sys.maxsize,
         leases: ReaderLeases | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -83,7 +85,7 @@ class SnapshotCache:
         self._leases = leases or ReaderLeases(catalog)
         self._poll_s = poll_s
         self._clock = clock
-        self._shelf = Shelf(capacity_bytes=capacity_bytes)
+        self._shelf = Shelf(capacity_bytes=capacity_bytes, capacity_files=capacity_files)
         self._refusals: dict[GenerationId, _Refusal] = {}
         self._changed = threading.Condition()  # guards everything here
         self._opening: WeakValueDictionary[Hashable, threading.Lock] = WeakValueDictionary()

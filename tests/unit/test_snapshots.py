@@ -608,6 +608,25 @@ def test_the_least_used_snapshots_are_closed_above_the_capacity(tmp_path):
         assert cache.counts().size_bytes <= size_bytes
 
 
+def test_the_least_used_snapshots_are_closed_above_the_number_of_files(tmp_path):
+    store = new_store(tmp_path)
+    store.add({"a": ["one"]})
+    others = [GenerationId(f"gen_{i}") for i in range(2, 6)]
+    for other in others:
+        add_generation(store.catalog, tenant=TENANT, generation_id=other)
+        point(store, other)
+    with cache_of(store, capacity_files=2) as cache:
+        gone = []
+        for other in others:
+            with cache.get(TENANT, other) as snapshot:
+                assert len(snapshot.files) == 1
+                gone.append(weakref.ref(next(iter(snapshot.readers.values())).segment))
+        del snapshot
+        assert (cache.counts().open, cache.counts().evicted) == (2, 2)
+        gc.collect()
+        assert [segment() is None for segment in gone] == [True, True, False, False]
+
+
 def point(store: Store, generation_id: GenerationId) -> None:
     """Publish to another generation of the same store."""
     publisher = Publisher(store.catalog, store.objects, clock=store.clock)
