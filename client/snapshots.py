@@ -75,7 +75,7 @@ class Snapshots:
         with worded():
             asked = CollectionChange.model_validate(values)
         body = asked.model_dump(include=asked.model_fields_set)
-        return self._transport.patch(self._path("collections", collection), Collection, body=body)
+        return self._transport.change("PATCH", self._path("collections", collection), Collection, body=body)
 
     def fork(self, collection: str, name: str, *, snapshot: int | str = "current") -> Collection:
         """Make a collection that begins with a version of another one. No file is copied."""

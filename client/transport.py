@@ -81,9 +81,6 @@ class Transport:
         timeout = httpx.USE_CLIENT_DEFAULT if not wait_s else self._patient(wait_s)
         return _read(self._send("POST", path, json=body, timeout=timeout), kind)
 
-    def patch(self, path: str, kind: type[AnswerT], *, body: dict[str, Any]) -> AnswerT:
-        return _read(self._send("PATCH", path, json=body), kind)
-
     def put(self, path: str, kind: type[AnswerT], *, params: Mapping[str, Any] | None = None) -> AnswerT:
         """Do what is harmless twice: asked again like a GET."""
         given = {key: value for key, value in (params or {}).items() if value is not None}
