@@ -6,7 +6,7 @@ Whoever can write to the broker is trusted: the tenant in a message is not prove
 import base64
 import binascii
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -47,6 +47,9 @@ CODES: tuple[tuple[type[Exception], str], ...] = (
 
 class Request(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+RequestT = TypeVar("RequestT", bound=Request)
 
 
 class SearchRequest(Request):
@@ -128,26 +131,17 @@ class DeleteRequest(Request):
 
 def delete_request(values: dict[str, Any]) -> DeleteRequest:
     """Raises InvalidRequest, naming the field and quoting no value."""
-    try:
-        return DeleteRequest(**values)
-    except ValidationError as error:
-        raise _worded(error) from error
+    return _checked(DeleteRequest, values)
 
 
 def search_request(values: dict[str, Any]) -> SearchRequest:
     """Raises InvalidRequest, naming the field and quoting no value."""
-    try:
-        return SearchRequest(**values)
-    except ValidationError as error:
-        raise _worded(error) from error
+    return _checked(SearchRequest, values)
 
 
 def submit_request(values: dict[str, Any]) -> SubmitRequest:
     """Raises InvalidRequest, naming the field and quoting no value."""
-    try:
-        return SubmitRequest(**values)
-    except ValidationError as error:
-        raise _worded(error) from error
+    return _checked(SubmitRequest, values)
 
 
 def refusal(error: Exception) -> dict[str, Any] | None:
@@ -156,6 +150,13 @@ def refusal(error: Exception) -> dict[str, Any] | None:
         if isinstance(error, kind):
             return {"error": {"code": code, "message": str(error)}}
     return None
+
+
+def _checked(kind: type[RequestT], values: dict[str, Any]) -> RequestT:
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        raise _worded(error) from error
 
 
 def _worded(error: ValidationError) -> InvalidRequest:
