@@ -145,13 +145,16 @@ class Documents(Sequence[DocumentRecord]):
         self, indexes: Sequence[int], *, read_lines: Callable[[NDArray[np.int64]], list[bytes]]
     ) -> list[DocumentRecord]:
         """Return these records; ``read_lines`` gives the lines of those that are not remembered."""
-        missing = [index for index in dict.fromkeys(indexes) if index not in self._decoded]
-        made = dict(zip(missing, map(_record, read_lines(np.array(missing, np.int64))), strict=True)) if missing else {}
-        found = [made[index] if index in made else self._decoded[index] for index in indexes]
-        if len(self._decoded) + len(made) > _REMEMBERED_MAX:
-            self._decoded.clear()
-        self._decoded.update(made)
-        return found
+        # Taken first: while lines are read another thread may forget everything.
+        known = {index: self._decoded.get(index) for index in dict.fromkeys(indexes)}
+        found = {index: record for index, record in known.items() if record is not None}
+        if missing := [index for index in known if index not in found]:
+            made = dict(zip(missing, map(_record, read_lines(np.array(missing, np.int64))), strict=True))
+            if len(self._decoded) + len(made) > _REMEMBERED_MAX:
+                self._decoded.clear()
+            self._decoded.update(made)
+            found |= made
+        return [found[index] for index in indexes]
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)

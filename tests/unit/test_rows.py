@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from penstock.storage import rows as rows_module
 from penstock.storage.errors import Damaged
 from penstock.storage.rows import Documents, Rows, chunk_identity
 from penstock.storage.sections import Sections, write_sections
@@ -141,6 +142,21 @@ def test_rotten_text_and_records_are_damaged_when_they_are_read():
         replace(rows, text_bytes=noise).text(0)
     with pytest.raises(Damaged):
         Documents(np.full(rows.documents.data.size, ord("x"), "u1"), rows.documents.offsets)[0]
+
+
+def test_a_record_is_given_although_another_thread_forgets_all_of_them_meanwhile(monkeypatch):
+    monkeypatch.setattr(rows_module, "_REMEMBERED_MAX", 2)
+    documents = Documents.of_lines([Documents.of([record(name)]).line(0) for name in "abcd"])
+
+    def lines(missing) -> list[bytes]:
+        return [documents.line(index) for index in missing.tolist()]
+
+    def rival(missing) -> list[bytes]:
+        documents.records([2, 3], read_lines=lines)  # more than are remembered
+        return lines(missing)
+
+    documents.records([0], read_lines=lines)
+    assert documents.records([1, 0, 1], read_lines=rival) == [record("b"), record("a"), record("b")]
 
 
 def test_a_chunk_is_itself_only_under_the_same_text_and_settings():
