@@ -38,7 +38,7 @@ _ROUNDS = 3
 
 @dataclass(frozen=True)
 class Costs:
-    """Nanoseconds: to compare one row's vector out of order, per component; to look at a code, per word; to visit.
+    """Nanoseconds: to compare one row's vector out of order, per component; to look at a code, per word.
 
     The defaults are those of a server core of 2021.
     """

@@ -260,6 +260,13 @@ def test_a_filter_mismatches_by_what_all_segments_hold_and_what_is_deleted_holds
     assert snapshot_of(store).search(unit_vectors(1)[0], **asked) == []
 
 
+def test_a_document_without_rows_gives_its_verdict_to_no_other(store, monkeypatch):
+    monkeypatch.setattr(readers, "LISTED_DOCUMENTS", 0)
+    store.add({"a": ["one", "two"], "b": []})
+    hits = snapshot_of(store).search(np.ones(8), k=9, filter=Compare("eq", "$document_id", "a"), now=NOW)
+    assert sorted(hit.text for hit in hits) == ["one", "two"]
+
+
 def test_looking_at_kinds_costs_microseconds(store):
     store.publish(additions=documents(500, metadata=lambda n: {"v": n, f"own{n}": n}), vectors=unit_vectors(1_500))
     readers_of_it = list(snapshot_of(store).readers.values()) * 10
