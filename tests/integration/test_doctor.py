@@ -2,11 +2,8 @@
 
 import json
 import os
-import random
 import time
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -18,29 +15,7 @@ from penstock.storage.inspection.examination import examine
 from penstock.storage.inspection.orphans import LEFT_ALONE_S
 from penstock.storage.manifests import SegmentEntry, name_of, read_manifest
 
-from ..examined_installation import Installation, copied, make_installation
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("template") / "data"
-    folder.mkdir()
-    make_installation(folder)
-    return folder
-
-
-@pytest.fixture
-def installation(template, tmp_path) -> Iterator[Installation]:
-    made = copied(template, tmp_path / "data")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def rng() -> random.Random:
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")
-    return random.Random(seed)
+from ..examined_installation import Installation
 
 
 def found(installation: Installation, *words: str) -> list[tuple[str, str, str]]:

@@ -1,7 +1,5 @@
 """`penstock doctor --rebuild-catalog`: a service over the new catalog serves and lists what the old one did."""
 
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,25 +11,10 @@ from penstock.storage.catalog.tables import collections, documents, generations,
 from penstock.storage.catalog.tenants import create_tenant
 from penstock.storage.inspection import rebuilding
 
-from ..examined_installation import Installation, copied, make_installation, submit, texts
+from ..examined_installation import Installation, submit, texts
 from ..http_service import Service, running_service
 
 FORGOTTEN = {"job_id", "finished_at", "indexed_version"}  # of a document: only the catalog knew
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("template") / "data"
-    folder.mkdir()
-    make_installation(folder)
-    return folder
-
-
-@pytest.fixture
-def installation(template, tmp_path) -> Iterator[Installation]:
-    made = copied(template, tmp_path / "data")
-    yield made
-    made.close()
 
 
 def lose_catalog(installation: Installation) -> None:

@@ -1,11 +1,8 @@
 """`penstock doctor --repair`: the next look finds nothing, and no document is lost that what is left can tell."""
 
 import json
-import random
 import time
-from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -34,32 +31,10 @@ from penstock.storage.manifests import Manifest, describe_file, name_of
 from penstock.storage.merging import build_merge
 from penstock.storage.segments import open_segment, read_deletes
 
-from ..examined_installation import Installation, copied, make_installation, texts
+from ..examined_installation import Installation, texts
 from ..http_service import running_service
 
 FAIL = "penstock.storage.inspection.repairs.hit"
-
-
-@pytest.fixture(scope="module")
-def template(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("template") / "data"
-    folder.mkdir()
-    make_installation(folder)
-    return folder
-
-
-@pytest.fixture
-def installation(template, tmp_path) -> Iterator[Installation]:
-    made = copied(template, tmp_path / "data")
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def rng() -> random.Random:
-    seed = random.randrange(2**32)
-    print(f"seed {seed}")
-    return random.Random(seed)
 
 
 EXPECTED = {**texts("b", 120), **texts("b", 10, edition=2), **texts("c", 20)}
