@@ -109,18 +109,19 @@ def collect_lost_staging(
     """
     old = [info for info in objects.list(paths.staging_prefix(tenant)) if now - info.modified_at >= min_age_s]
     with catalog.read() as connection:
-        known = _known_batches(connection, old)
+        known = known_batches(connection, old)
     lost = [info for info in old if paths.batch_of(info.name) not in known]
     collected = Collected()
     for some in slices(lost, _FILES_PER_TRANSACTION):
         with catalog.write("collect_staging") as connection:
             hold_tenant_alone(connection, tenant)  # who commits a batch holds the tenant, and looks for what is staged
-            known = _known_batches(connection, some)
+            known = known_batches(connection, some)
             collected += _delete(objects, (info for info in some if paths.batch_of(info.name) not in known))
     return collected
 
 
-def _known_batches(connection: Connection, infos: Iterable[ObjectInfo]) -> set[str]:
+def known_batches(connection: Connection, infos: Iterable[ObjectInfo]) -> set[str]:
+    """Return the batches among those that staged these objects which the ledger has."""
     found: set[str] = set()
     for some in slices(sorted({paths.batch_of(info.name) for info in infos})):
         found.update(connection.scalars(select(batches.c.id).where(batches.c.id.in_(some))))
@@ -137,21 +138,22 @@ def collect_packs(
     """
     old = [info for info in objects.list(paths.packs_prefix(tenant)) if now - info.modified_at >= min_age_s]
     with catalog.read() as connection:
-        used = _used_packs(connection, old)
+        used = used_packs(connection, old)
     unused = [info for info in old if info.name not in used]
     collected = Collected()
     for some in slices(unused, _PACKS_PER_TRANSACTION):
         with catalog.write("collect_packs") as connection:
             # Every accept holds its tenant from its first statement on: none is between its look and its commit.
             hold_tenant_alone(connection, tenant)
-            used = _used_packs(connection, some)
+            used = used_packs(connection, some)
             # Looked at again: the same bytes may have been submitted since, which makes the pack young.
             found = (objects.find(info.name) for info in some if info.name not in used)
             collected += _delete(objects, (info for info in found if info and now - info.modified_at >= min_age_s))
     return collected
 
 
-def _used_packs(connection: Connection, infos: Iterable[ObjectInfo]) -> set[str]:
+def used_packs(connection: Connection, infos: Iterable[ObjectInfo]) -> set[str]:
+    """Return the names of those of these packs that a document version refers to."""
     found: set[str] = set()
     for some in slices([info.name for info in infos]):
         found.update(connection.scalars(select(versions.c.pack).where(versions.c.pack.in_(some)).distinct()))
@@ -198,11 +200,7 @@ def _kept_now(catalog: Catalog, named: NamedFiles, *, tenant: TenantId) -> set[s
 
 def _kept(connection: Connection, named: NamedFiles, *, tenant: TenantId) -> set[str]:
     """Return every object below the tenant's generations to which a row of the catalog leads."""
-    waiting = select(batches.c.details).where(batches.c.tenant_id == tenant, batches.c.stage == "swap")
-    outputs = [
-        Swap.from_details(details).output
-        for details in connection.scalars(waiting.where(batches.c.state.in_(OPEN_BATCH)))
-    ]
+    outputs = waiting_outputs(connection, tenant=tenant)
     # The merges were read first: a publish in between names what its swap batch did.
     names = retained_manifests(connection, tenant=tenant)
     while True:
@@ -213,7 +211,14 @@ def _kept(connection: Connection, named: NamedFiles, *, tenant: TenantId) -> set
             asked, names = names, retained_manifests(connection, tenant=tenant)
             if names.keys() >= asked.keys():  # else another collector was at work: that version is over by now
                 raise
-    return kept | {file.name for output in outputs for file in output.all_files}
+    return kept | outputs
+
+
+def waiting_outputs(connection: Connection, *, tenant: TenantId) -> set[str]:
+    """Return the files that merges of the tenant have built and that wait for their swap."""
+    waiting = select(batches.c.details).where(batches.c.tenant_id == tenant, batches.c.stage == "swap")
+    details = connection.scalars(waiting.where(batches.c.state.in_(OPEN_BATCH))).all()
+    return {file.name for one in details for file in Swap.from_details(one).output.all_files}
 
 
 def _delete(objects: ObjectStore, infos: Iterable[ObjectInfo]) -> Collected:

@@ -59,6 +59,10 @@ class SegmentEntry:
     def all_files(self) -> list[FileEntry]:
         return [*self.files, *([self.deletes] if self.deletes else [])]
 
+    def overlaps(self, other: "SegmentEntry") -> bool:
+        """Say whether the ranges of chunk ids have one in common, so that no manifest can name both."""
+        return self.first_chunk_id <= other.last_chunk_id and other.first_chunk_id <= self.last_chunk_id
+
     def to_details(self) -> dict[str, Any]:
         """Return JSON values that ``from_details`` reads: in a manifest, and in the ledger's swap batches."""
         return asdict(self)

@@ -61,7 +61,7 @@ def swap_in(objects: ObjectStore, manifest: Manifest, swap: Swap) -> Manifest:
     output = swap.output
     replaced = [entry for entry in manifest.segments if entry.id in swap.inputs]
     others = [entry for entry in manifest.segments if entry.id not in swap.inputs]
-    if not replaced or any(_overlap(entry, output) for entry in others):
+    if not replaced or any(entry.overlaps(output) for entry in others):
         raise Conflict(f"the inputs of merged segment {output.id} are gone: drop it")
     if not all(objects.exists(file.name) for file in output.all_files):
         raise Conflict(f"files of merged segment {output.id} are gone: drop it")
@@ -101,7 +101,3 @@ def _with_tombstones(
     if len(united) == entry.row_count:
         return None
     return with_deletes(objects, entry, tenant=manifest.tenant_id, generation_id=manifest.generation_id, rows=united)
-
-
-def _overlap(one: SegmentEntry, other: SegmentEntry) -> bool:
-    return one.first_chunk_id <= other.last_chunk_id and other.first_chunk_id <= one.last_chunk_id

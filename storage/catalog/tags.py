@@ -1,25 +1,17 @@
 """Tags: names that keep a version for as long as they exist. It runs in its caller's transaction."""
 
 import re
-from dataclasses import dataclass
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ..errors import AlreadyExists, InvalidName, NotFound
-from ..ids import GenerationId, ManifestVersion, checked_name
+from ..ids import GenerationId, checked_name
 from .manifests import hold_manifest
 from .tables import generations, tags
 
 _BEGINNING = re.compile(r"[a-z]")
 RESERVED = "current"  # what the newest version is called, whichever it is
-
-
-@dataclass(frozen=True)
-class TagInfo:
-    name: str
-    version: ManifestVersion
-    created_at: float
 
 
 def checked_tag(name: str) -> str:
@@ -63,9 +55,3 @@ def remove_tag(connection: Connection, generation_id: GenerationId, *, name: str
     mine = (tags.c.generation_id == generation_id, tags.c.name == name)
     if connection.execute(sa.delete(tags).where(*mine)).rowcount == 0:
         raise NotFound(f"there is no tag {name!r}")
-
-
-def list_tags(connection: Connection, generation_id: GenerationId) -> list[TagInfo]:
-    """Return all tags of a generation, by name."""
-    wanted = sa.select(tags).where(tags.c.generation_id == generation_id).order_by(tags.c.name)
-    return [TagInfo(row.name, ManifestVersion(row.version), row.created_at) for row in connection.execute(wanted)]

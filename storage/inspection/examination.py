@@ -111,13 +111,8 @@ def _finish(
         kept = kept_names(connection, tenant)
     for generation in mine:
         gone = {version.name for version in generation.stated.versions} - kept
-        files = {
-            file.name
-            for name, manifest in generation.manifests.items()
-            if name in kept
-            for entry in manifest.segments
-            for file in entry.all_files
-        }
+        named = [manifest.file_names for name, manifest in generation.manifests.items() if name in kept]
+        files = frozenset[str]().union(*named)
         still = kept | files | {generation.stated.info.id}
         result.findings += [one for one in generation.findings if not gone or one.object in still]
     result.findings += check_packs(catalog, objects, checked, tenant=tenant)

@@ -173,11 +173,7 @@ def _check_statements(found: ExaminedGeneration) -> None:
             found.report("warning", "manifests", str(name), told, REPAIR)
     for version in stated.versions:
         manifest = found.manifests.get(version.name)
-        if manifest is not None and counts_of(manifest) != (
-            version.segment_count,
-            version.live_chunks,
-            version.size_bytes,
-        ):
+        if manifest is not None and counts_of(manifest) != version.counts:
             told = f"version {version.version} has other numbers of segments, chunks or bytes than its row says"
             found.report("warning", "manifests", version.name, told, REPAIR)
 

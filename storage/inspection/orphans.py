@@ -7,16 +7,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-import sqlalchemy as sa
-
 from .. import paths
-from ..catalog.completion import OPEN_BATCH
 from ..catalog.engine import Catalog
-from ..catalog.tables import batches, versions
-from ..catalog.values import slices
+from ..collecting import known_batches, used_packs, waiting_outputs
 from ..grace import MIN_AGE_S
 from ..ids import TenantId
-from ..manifests import Manifest, Swap
+from ..manifests import Manifest
 from ..objects import ObjectInfo, ObjectStore
 from .findings import Check, Finding
 from .statements import kept_names
@@ -46,15 +42,17 @@ def find_orphans(
     """
     # Listed before the names are read: what is named since is young, or was named before.
     old = [info for info in objects.list(paths.tenant_prefix(tenant)) if now - info.modified_at >= LEFT_ALONE_S]
-    named = {file.name for manifest in manifests for entry in manifest.segments for file in entry.all_files}
+    named = {name for manifest in manifests for name in manifest.file_names}
     with catalog.read() as connection:
-        named |= kept_names(connection, tenant) | _waiting_outputs(connection, tenant)
+        named |= kept_names(connection, tenant) | waiting_outputs(connection, tenant=tenant)
         for kind in _KINDS:
             found = [info for info in old if info.name.split("/")[2] == kind.part]
             if kind.part == "packs":
-                found = _unknown_packs(connection, found)
+                used = used_packs(connection, found)
+                found = [info for info in found if info.name not in used]
             elif kind.part == "staging":
-                found = _of_unknown_batches(connection, found)
+                batches = known_batches(connection, found)
+                found = [info for info in found if paths.batch_of(info.name) not in batches]
             orphans = [info for info in found if info.name not in named]
             if orphans:
                 yield _note(orphans, word=kind.word, tenant=tenant, now=now)
@@ -91,26 +89,6 @@ def find_stale_scratch(objects: ObjectStore, *, now: float) -> Iterator[Finding]
                 found.append(ObjectInfo(str(path), status.st_size, status.st_mtime))
     if found:
         yield _note(found, word="files in the scratch directory", tenant=None, now=now, check="scratch")
-
-
-def _waiting_outputs(connection: sa.Connection, tenant: TenantId) -> set[str]:
-    waiting = sa.select(batches.c.details).where(batches.c.tenant_id == tenant, batches.c.stage == "swap")
-    details = connection.scalars(waiting.where(batches.c.state.in_(OPEN_BATCH))).all()
-    return {file.name for one in details for file in Swap.from_details(one).output.all_files}
-
-
-def _unknown_packs(connection: sa.Connection, found: Sequence[ObjectInfo]) -> list[ObjectInfo]:
-    used: set[str] = set()
-    for some in slices([info.name for info in found]):
-        used.update(connection.scalars(sa.select(versions.c.pack).where(versions.c.pack.in_(some)).distinct()))
-    return [info for info in found if info.name not in used]
-
-
-def _of_unknown_batches(connection: sa.Connection, found: Sequence[ObjectInfo]) -> list[ObjectInfo]:
-    known: set[str] = set()
-    for some in slices(sorted({paths.batch_of(info.name) for info in found})):
-        known.update(connection.scalars(sa.select(batches.c.id).where(batches.c.id.in_(some))))
-    return [info for info in found if paths.batch_of(info.name) not in known]
 
 
 def _note(

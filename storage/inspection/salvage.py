@@ -52,7 +52,7 @@ def salvage(objects: ObjectStore, checked: CheckedFiles, found: ExaminedGenerati
     restored = 0
     for manifest in found.manifests.values():  # the newest first
         for entry in manifest.segments:
-            if not found.is_broken(entry) and not any(_overlap(entry, other) for other in chosen):
+            if not found.is_broken(entry) and not any(entry.overlaps(other) for other in chosen):
                 chosen.append(entry)
                 restored += 1
     return Salvaged(sorted(chosen, key=lambda entry: entry.first_chunk_id), restored, rewritten)
@@ -122,7 +122,3 @@ def _graph_vectors(path: Path, rows: NDArray[np.uint32], *, dimensions: int) -> 
         upper_at=upper_places(path, count=count, record_bytes=record_bytes),
     )
     return view.row_vectors(rows)
-
-
-def _overlap(one: SegmentEntry, other: SegmentEntry) -> bool:
-    return one.first_chunk_id <= other.last_chunk_id and other.first_chunk_id <= one.last_chunk_id
