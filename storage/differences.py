@@ -77,7 +77,7 @@ def _owners(chunks: Chunks, *, among: NDArray[np.uint64]) -> Iterable[str]:
     places = np.searchsorted(among, chunks.chunk_ids)
     found = among[np.minimum(places, len(among) - 1)] == chunks.chunk_ids
     for position in np.unique(chunks.document[found]).tolist():
-        yield chunks.documents[position].document_id
+        yield chunks.documents.id_of(position)
 
 
 def _served(

@@ -52,6 +52,8 @@ def mending(
     def reading(objects: ObjectStore, entry: SegmentEntry, /, *args: _P.args, **kwargs: _P.kwargs) -> _Opened:
         try:
             return read(objects, entry, *args, **kwargs)
+        except Missing:
+            raise  # no copy is to blame, and to compare them all would take seconds
         except Damaged:
             # Every file is looked at: the first one that is damaged need not be the only one.
             dropped = [objects.drop_damaged_copy(file.name, blake2b=file.blake2b) for file in entry.all_files]
