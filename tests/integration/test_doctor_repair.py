@@ -111,7 +111,7 @@ def test_a_damaged_merge_is_replaced_by_the_segments_it_was_made_of(installation
     assert assert_nothing_is_lost(installation) == set()
 
 
-@pytest.mark.parametrize("section", ["fields/values", "codes", "document_keys", "expires_at"])
+@pytest.mark.parametrize("section", ["fields/values", "code_heads", "document_keys", "expires_at"])
 def test_a_segment_whose_computed_parts_are_damaged_is_written_anew_from_its_rows(installation, section):
     _forget_past_versions(installation)
     entry = next(entry for entry in installation.current().segments if entry.kind == "graph")
