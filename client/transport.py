@@ -39,7 +39,7 @@ def worded() -> Iterator[None]:
         yield
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        field = ".".join(str(part) for part in first["loc"])
+        field = ".".join(str(part) for part in first["loc"] if part not in {"float", "str"})  # alternatives of a union
         raise Invalid(f"field {field!r}: {first['msg'].lower()}", code="invalid_request", param=field) from error
 
 

@@ -17,6 +17,7 @@ BodyT = TypeVar("BodyT", bound=WireRequest)
 
 TAKEN_AS_JSON = ("", "application/json", "application/x-www-form-urlencoded")  # the last is what `curl -d` says
 SMALL_BODY_BYTES = 1 << 20
+ALTERNATIVES = frozenset({"bool", "dict", "float", "int", "list", "str"})  # of a union; no field is called so
 PARSED_INLINE_BYTES = 1 << 16  # parsing more would hold up the event loop for a millisecond
 
 
@@ -111,7 +112,7 @@ def _path(location: tuple[int | str, ...]) -> str:
     for part in location:
         if isinstance(part, int):
             path += f"[{part}]"
-        elif part.isidentifier() or not path:
+        elif not path or (part.isidentifier() and part not in ALTERNATIVES):
             path += f".{part}" if path else part
     return path
 

@@ -79,6 +79,7 @@ def test_a_request_that_no_server_takes_is_refused_in_a_servers_words():
     for ask, field in (
         (lambda: never.search("books", ""), "query"),
         (lambda: never.search("books", "x", k=0), "k"),
+        (lambda: never.search("books", "x", as_of=float("nan")), "as_of"),
         (lambda: never.known("books", {"s" * 3000: "0" * 64}), "source"),
         (lambda: never.upload("books", [client.Upload(content=b"", source="")]), "source"),
         (lambda: never.submit("books", []), "documents"),

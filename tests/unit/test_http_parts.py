@@ -153,6 +153,7 @@ def test_a_defect_is_not_explained_to_callers():
         (NewCollection, '{"name": "x", "zzz": 1}', "zzz", "there are name, model, chunking, metric"),
         (Submission, '{"documents": [{"source": "a"}, {"surce": "b"}]}', "documents[1].surce", "'source'"),
         (Submission, '{"documents": [{"source": 5, "text": 6}]}', "documents[0].source", "1 more problem"),
+        (SearchQuery, '{"query": "x", "as_of": []}', "as_of", "field 'as_of': input should be"),
     ],
 )
 def test_a_misspelt_field_is_recognised_where_it_stands(kind, body, param, words):
