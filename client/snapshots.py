@@ -4,6 +4,7 @@ A version is named by its number, a tag, ``current``, or a date or time in ISO 8
 """
 
 import time
+from typing import TYPE_CHECKING
 
 from .errors import Busy
 from .transport import LONGEST_POLL_S, Transport, worded
@@ -81,8 +82,9 @@ class Snapshots:
         """Make a collection that begins with a version of another one. No file is copied."""
         return self._transport.post(self._snapshot(collection, snapshot, "fork"), Collection, body={"name": name})
 
-    def _path(self, *parts: str) -> str:
-        raise NotImplementedError
+    if TYPE_CHECKING:
+
+        def _path(self, *parts: str) -> str: ...
 
     def _snapshot(self, collection: str, snapshot: int | str, *parts: str) -> str:
         return self._path("collections", collection, "snapshots", str(snapshot), *parts)

@@ -320,7 +320,7 @@ def walk_accepted(  # noqa: PLR0913, PLR0917  (compiled code takes what it needs
     near, nearest = np.empty(room, np.float32), np.empty(room, np.int64)
     near[0], nearest[0], waiting, size, visits = least, entry, 1, 0, 1
     visited[entry] = epoch
-    if accepted[rows[entry]]:
+    if rows[entry] < len(accepted) and accepted[rows[entry]]:
         best[0], costs[0], size = entry, least, 1
     while waiting > 0 and not (size == ef and near[0] > costs[size - 1]):
         record = nearest[0]
@@ -338,6 +338,8 @@ def walk_accepted(  # noqa: PLR0913, PLR0917  (compiled code takes what it needs
                 continue
             _push(near, nearest, waiting, cost, record)
             waiting += 1
+            if rows[record] >= len(accepted):
+                return np.int64(BROKEN), np.int64(visits)
             if accepted[rows[record]]:
                 at = _place_for(costs, size, cost)
                 size += size < ef
@@ -358,10 +360,13 @@ def mark(mask: Bools, ordinals: Words) -> bool:
 
 
 @compiled()
-def spread(documents: Bools, owners: Words, mask: Bools) -> None:
-    """Write to ``mask`` bool[n] what ``documents`` says of the owner u32[n] of each row; owners were checked."""
+def spread(documents: Bools, owners: Words, mask: Bools) -> bool:
+    """Write to ``mask`` bool[n] what ``documents`` says of the owner u32[n] of each row; False: one lies outside."""
     for i in range(len(owners)):
+        if owners[i] >= len(documents):
+            return False
         mask[i] = documents[owners[i]]
+    return True
 
 
 @compiled()

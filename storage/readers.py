@@ -195,7 +195,9 @@ class SearchableSegment:
             return documents
         owners = self.segment.rows.document
         mask = np.empty(len(owners), np.bool_)
-        kernels.spread(documents, owners, mask)
+        if not kernels.spread(documents, owners, mask):
+            name = self.segment.entry.files[0].name
+            raise Damaged(f"{name}: a row belongs to a document that is not there; restore or rebuild the segment")
         return mask
 
     @cached_property

@@ -229,3 +229,13 @@ def test_kernels_are_compiled_at_each_start_where_nothing_can_be_kept(monkeypatc
 
     monkeypatch.setattr(kernels, "njit", njit)
     assert kernels.compiled()(abs)(-3) == 3
+
+
+def test_a_record_whose_row_or_document_rotted_is_never_looked_up(built):
+    query = frozen(vectors_of("random", 1, seed=6)[0])
+    rotten = built.rows.copy()
+    rotten[:] = COUNT + 7
+    damaged = Built(built.vectors, built.peer, built.graph, frozen(rotten), built.l2)
+    assert damaged.walk_accepted(query, ef=20, accepted=np.ones(COUNT, np.bool_))[0] == kernels.BROKEN
+    owners = frozen(np.array([0, 9], np.uint32))
+    assert kernels.spread(np.ones(2, np.bool_), owners, np.empty(2, np.bool_)) is False
