@@ -1,6 +1,7 @@
 """Reads what a person types for a structured value. Says what to write instead, in the words of the option."""
 
 import json
+import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
@@ -47,12 +48,20 @@ def parse_object(option: str, given: str) -> dict[str, Any]:
     return value
 
 
+BARE_DATE = re.compile(r"(19|20|21)\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")  # as ISO 8601 allows it too
+
+
 def parse_moment(option: str, given: str) -> float:
     """Return seconds since 1970 of a number, or of a date or time in ISO 8601, which is UTC unless it says otherwise.
 
     Raises:
-        UsageError: it is neither.
+        UsageError: it is neither, or may be both.
     """
+    if BARE_DATE.fullmatch(given):
+        raise UsageError(
+            f"{option} {given}: is that a date or seconds since 1970? Write {given[:4]}-{given[4:6]}-{given[6:]}, or "
+            f"{given}.0 for seconds"
+        )
     try:
         return float(given)
     except ValueError:

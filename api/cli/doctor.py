@@ -33,7 +33,7 @@ UNKNOWN = (
     "files next.[/]"
 )
 
-OneTenant = Annotated[str | None, typer.Option("--tenant", help="Look at this tenant only; default: at all.")]
+OneTenant = Annotated[str | None, typer.Option("--tenant", help="Look at this tenant only; default: at all of them.")]
 Rows = Annotated[
     int, typer.Option("--rows", min=0, help="How many rows of each graph to look for by their own vector; 0: all.")
 ]

@@ -10,7 +10,9 @@ import pytest
 
 from penstock.api import cli
 from penstock.api.cli import processes
+from penstock.api.cli.arguments import parse_moment
 from penstock.api.cli.checks import run_checks
+from penstock.api.cli.exits import UsageError
 from penstock.api.cli.passages import LENGTH, marked_passage, window
 from penstock.api.cli.welcome import announcer
 from penstock.api.supervisor.installation import prepare
@@ -233,3 +235,11 @@ def test_matches_are_styled_on_a_terminal():
     passage = marked_passage("Water and weirs.", "weirs", styled=True)
     assert passage.plain == "Water and weirs."
     assert [(span.start, span.end) for span in passage.spans] == [(10, 15)]
+
+
+def test_eight_digits_are_neither_taken_for_a_date_nor_for_seconds():
+    with pytest.raises(UsageError, match="Write 2026-01-31, or"):
+        parse_moment("--event-time", "20260131")
+    assert parse_moment("--event-time", "20260131.0") == 20_260_131
+    assert parse_moment("--event-time", "2026-01-31") == 1_769_817_600
+    assert parse_moment("--event-time", "99999999") == 99_999_999
