@@ -52,6 +52,16 @@ class ServedLine(Line):
         """Return the same line for another collection of the tenant."""
         return replace(self, collection=get_collection(self.catalog, tenant=self.tenant, name=name))
 
+    def cut(self, claim: ledger.Claim) -> list[ledger.EmbedPart]:
+        """Cut as `Line` does, and count the chunks that are served: one a line."""
+        counts = {
+            one.id: len(
+                self.objects.get_range(one.pack, offset=one.pack_offset, size_bytes=one.size_bytes).splitlines()
+            )
+            for one in claim.versions
+        }
+        return [replace(part, chunk_counts=counts) for part in super().cut(claim)]
+
     def put(self, **texts: str) -> None:
         """Submit documents by source, and let every role work on them."""
         self.accept([SubmittedDocument(source, f"{source}.txt", text.encode()) for source, text in texts.items()])
