@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .errors import Damaged
+from .kernels import Graph
 from .mapped_files import open_to_map
 
 HEADER_BYTES = 96
@@ -56,6 +57,17 @@ class GraphView:
         records = np.zeros(self.count, np.uint32)
         records[self.record_rows] = np.arange(self.count, dtype=np.uint32)
         return records
+
+    @cached_property
+    def graph(self) -> Graph:
+        """What the kernels walk: the float32 records of the file."""
+        return self.graph_of(self.words, stride=self.stride, vector_at=self.vector_at)
+
+    def graph_of(self, words: NDArray[np.uint32], *, stride: int, vector_at: int) -> Graph:
+        """Return what the kernels walk: the links of this graph with records of another form, in the same order."""
+        numbers = (self.count, stride, vector_at, self.max_m0, self.max_m, self.max_level, self.entry_point)
+        shape = np.array(numbers, np.int64)
+        return words, words.view(np.float32), words.view(np.int8), self.upper, self.upper_at, shape
 
     @property
     def vectors(self) -> NDArray[np.float32]:

@@ -161,23 +161,14 @@ class SearchableSegment:
         assert self.segment.vectors is not None
         return self.segment.vectors.reshape(-1)
 
-    @cached_property
-    def graph(self) -> kernels.Graph:
-        """What the kernels take for a graph of float32 records."""
-        view = self.segment.graph
-        assert view is not None
-        numbers = (view.count, view.stride, view.vector_at, view.max_m0, view.max_m, view.max_level, view.entry_point)
-        shape = np.array(numbers, np.int64)
-        return view.words, view.floats, view.words.view(np.int8), view.upper, view.upper_at, shape
-
     def warm(self) -> None:
         """Map what a search walks, and compute what it needs, before one comes. Takes a while for a large graph."""
         _ = self.places
         if self.segment.graph is None:
             touch(self.floats)
             return
-        graph = self.segment.rounded.graph if self.segment.rounded else self.graph
-        for array in (graph[0], graph[3], self.coded.heads, self.coded.tails):
+        walked = self.segment.rounded or self.segment.graph
+        for array in (walked.graph[0], walked.graph[3], self.coded.heads, self.coded.tails):
             touch(array)
 
     def rows_of(self, documents: Longs) -> Longs:
@@ -352,7 +343,7 @@ class SegmentReader:
         marks, epoch = _scratch.begin(self.segment.graph.count)
         best, costs = np.empty(ef, np.int64), np.empty(ef, np.float32)
         rounded, record_rows = self.segment.rounded, self.segment.graph.record_rows
-        graph = rounded.graph if rounded else self.shared.graph
+        graph = (rounded or self.segment.graph).graph
         asked = rounded.query(query, l2=self._l2) if rounded else query
         mask, share = accepted.as_mask(len(record_rows)), accepted.count / len(record_rows)
         if mask is None:

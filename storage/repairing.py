@@ -67,9 +67,6 @@ class _Repair:
         self._epoch = 0
         self._degrees = np.zeros(view.count, np.uint32)
         kernels.count_links(view.words, view.stride, view.max_m0, self._degrees)
-        numbers = (view.count, view.stride, view.vector_at, view.max_m0, view.max_m, view.max_level, view.entry_point)
-        shape = np.array(numbers, np.int64)
-        self._graph = (view.words, view.floats, view.words.view(np.int8), view.upper, view.upper_at, shape)
 
     def run(self) -> Repaired:
         unreachable, linked = self._connect()
@@ -122,7 +119,7 @@ class _Repair:
         self._epoch += 1
         best, costs = np.empty(EF, np.int64), np.empty(EF, np.float32)
         query = self._vector(record)
-        size, _ = kernels.walk(self._graph, query, self._l2, self._marks, np.uint16(self._epoch), best, costs)
+        size, _ = kernels.walk(self._view.graph, query, self._l2, self._marks, np.uint16(self._epoch), best, costs)
         if size == kernels.BROKEN:
             raise Damaged("a link of the new graph leads nowhere: it is refused")
         return best[:size], costs[:size]

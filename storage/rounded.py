@@ -36,21 +36,8 @@ class RoundedGraph:
         self._view = view
         self._descriptor = open_for_reading(path)
         weakref.finalize(self, os.close, self._descriptor)
-        words = records.reshape(-1)
-        shape = np.array(
-            (
-                view.count,
-                _stride(view.max_m0, view.dimensions),
-                1 + view.max_m0,
-                view.max_m0,
-                view.max_m,
-                view.max_level,
-                view.entry_point,
-            ),
-            np.int64,
-        )
-        floats, codes = words.view(np.float32), words.view(np.int8)
-        self.graph: kernels.Graph = (words, floats, codes, view.upper, view.upper_at, shape)
+        stride = _stride(view.max_m0, view.dimensions)
+        self.graph = view.graph_of(records.reshape(-1), stride=stride, vector_at=1 + view.max_m0)
 
     @classmethod
     def from_arrays(cls, arrays: Mapping[str, Array], *, view: GraphView, path: Path) -> "RoundedGraph | None":

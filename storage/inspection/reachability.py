@@ -60,7 +60,7 @@ class _Walker:
         query = self._searchable.segment.row_vectors(np.array([row], np.uint32))[0]
         query.flags.writeable = False
         size, _ = kernels.walk(
-            self._searchable.graph,
+            self._view.graph,
             query,
             self._l2,
             self._marks,
