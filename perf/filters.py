@@ -17,9 +17,9 @@ import report
 import vectors as made_up
 from numpy.typing import NDArray
 
-from penstock.storage import planner
-from penstock.storage.fields import Compare, Filter
-from penstock.storage.versions import Snapshot
+from penstock.storage.search import planner
+from penstock.storage.search.versions import Snapshot
+from penstock.storage.segments.fields import Compare, Filter
 
 K, EF = 10, 64
 NOW = 2_000.0

@@ -17,18 +17,18 @@ import vectors as made_up
 from numpy.typing import NDArray
 from sqlalchemy import select
 
-from penstock.storage import planner
 from penstock.storage.catalog import tables
 from penstock.storage.catalog.collections import GenerationInfo, create_collection, generation_info
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.tenants import create_tenant
 from penstock.storage.ids import GenerationId, TenantId
-from penstock.storage.manifests import INT8, read_manifest
-from penstock.storage.merging import Swap, build_merge
-from penstock.storage.objects import LocalObjects
-from penstock.storage.publishing import Publisher, acquire_lease
-from penstock.storage.rows import DocumentRecord, Rows
-from penstock.storage.versions import Snapshot, open_snapshot
+from penstock.storage.objects.local import LocalObjects
+from penstock.storage.publishing.merging import Swap, build_merge
+from penstock.storage.publishing.publisher import Publisher, acquire_lease
+from penstock.storage.search import planner
+from penstock.storage.search.versions import Snapshot, open_snapshot
+from penstock.storage.segments.manifests import INT8, read_manifest
+from penstock.storage.segments.rows import DocumentRecord, Rows
 
 CACHE = Path(__file__).parent / ".cache"
 FORMAT = 3

@@ -17,7 +17,7 @@ import indexes
 import report
 import vectors as made_up
 
-from penstock.storage import planner
+from penstock.storage.search import planner
 
 K, EF = 10, 64
 SEARCHES = 10_000

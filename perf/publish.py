@@ -21,11 +21,11 @@ import vectors as made_up
 from penstock.storage.catalog.collections import generation_info
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.ids import GenerationId
-from penstock.storage.manifests import Manifest, read_manifest
-from penstock.storage.merging import Swap, build_merge, plan_merge
-from penstock.storage.objects import LocalObjects
-from penstock.storage.publishing import Publisher, acquire_lease
-from penstock.storage.segments import open_segment
+from penstock.storage.objects.local import LocalObjects
+from penstock.storage.publishing.merging import Swap, build_merge, plan_merge
+from penstock.storage.publishing.publisher import Publisher, acquire_lease
+from penstock.storage.segments.manifests import Manifest, read_manifest
+from penstock.storage.segments.segment import open_segment
 
 CHUNKS = 100
 TURNS = 15

@@ -24,15 +24,15 @@ import publish
 import report
 import vectors as made_up
 
-from penstock.storage import planner
 from penstock.storage.catalog.collections import generation_info
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.ids import GenerationId
-from penstock.storage.manifests import read_manifest
-from penstock.storage.merging import Swap, build_merge
-from penstock.storage.objects import LocalObjects
-from penstock.storage.snapshots import SnapshotCache
-from penstock.storage.versions import open_snapshot
+from penstock.storage.objects.local import LocalObjects
+from penstock.storage.publishing.merging import Swap, build_merge
+from penstock.storage.search import planner
+from penstock.storage.search.snapshots import SnapshotCache
+from penstock.storage.search.versions import open_snapshot
+from penstock.storage.segments.manifests import read_manifest
 
 K, EF = 10, 64
 CHUNKS = 50

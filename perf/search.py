@@ -19,8 +19,8 @@ import report
 import vectors as made_up
 from numpy.typing import NDArray
 
-from penstock.storage import planner
-from penstock.storage.versions import Snapshot
+from penstock.storage.search import planner
+from penstock.storage.search.versions import Snapshot
 
 K, EF = 10, 64
 ROUNDS = 3

@@ -16,13 +16,13 @@ import report
 import vectors as made_up
 from numpy.typing import NDArray
 
-from penstock.storage import planner
 from penstock.storage.catalog.collections import list_collections
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.ids import GenerationId, TenantId
-from penstock.storage.objects import LocalObjects
-from penstock.storage.publishing import Publisher, acquire_lease
-from penstock.storage.snapshots import SnapshotCache
+from penstock.storage.objects.local import LocalObjects
+from penstock.storage.publishing.publisher import Publisher, acquire_lease
+from penstock.storage.search import planner
+from penstock.storage.search.snapshots import SnapshotCache
 
 K, EF = 10, 64
 ROWS = 1_000

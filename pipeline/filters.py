@@ -12,7 +12,8 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, get_args
 
-from penstock.storage.fields import (
+from penstock.storage.metadata import Scalar
+from penstock.storage.segments.fields import (
     BUILT_IN,
     And,
     Compare,
@@ -24,7 +25,6 @@ from penstock.storage.fields import (
     MemberOp,
     Or,
 )
-from penstock.storage.metadata import Scalar
 
 from .errors import InvalidFilter
 from .moments import TIMES, among_times, compared_in_time, not_among_times

@@ -8,8 +8,8 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from penstock.storage.fields import And, Compare, CompareOp, Exists, Filter, Or
 from penstock.storage.metadata import Scalar
+from penstock.storage.segments.fields import And, Compare, CompareOp, Exists, Filter, Or
 
 TIMES = ("$event_time", "$expires_at", "$ingested_at")
 DAY_S = 86_400.0

@@ -7,18 +7,18 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from penstock.storage.removals import remove_documents, survey_documents
-from penstock.storage.selections import locate_chunks, select_documents
-from penstock.storage.trims import remove_chunks
+from penstock.storage.intake.removals import remove_documents, survey_documents
+from penstock.storage.intake.selections import locate_chunks, select_documents
+from penstock.storage.intake.trims import remove_chunks
 
 from .errors import InvalidQuery
 
 if TYPE_CHECKING:
     from penstock.storage.catalog.collections import CollectionInfo
     from penstock.storage.catalog.engine import Catalog
-    from penstock.storage.fields import Filter
     from penstock.storage.ids import JobId
-    from penstock.storage.snapshots import SnapshotCache
+    from penstock.storage.search.snapshots import SnapshotCache
+    from penstock.storage.segments.fields import Filter
 
 
 @dataclass(frozen=True)

@@ -19,9 +19,9 @@ from .highlighting import highlight
 
 if TYPE_CHECKING:  # whoever only marks words needs no compiler and no SQL
     from penstock.storage.catalog.collections import CollectionInfo, GenerationInfo
-    from penstock.storage.fields import Filter
     from penstock.storage.ids import GenerationId
-    from penstock.storage.snapshots import Hit, SegmentPlan, SnapshotCache
+    from penstock.storage.search.snapshots import Hit, SegmentPlan, SnapshotCache
+    from penstock.storage.segments.fields import Filter
 
     from .embedding.embedder import Embedder
 

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from penstock.storage.cache import EmbeddingCache
     from penstock.storage.catalog.engine import Catalog
     from penstock.storage.notices import Notices
-    from penstock.storage.objects import ObjectStore
+    from penstock.storage.objects.store import ObjectStore
     from penstock.storage.presence import Presence
-    from penstock.storage.snapshots import SnapshotCache
+    from penstock.storage.search.snapshots import SnapshotCache
 
 SOCKET_PATH_BYTES = 100  # sun_path holds 108 on Linux and 104 on macOS
 SOCKET_ROOT = Path("/tmp")  # noqa: S108 TMPDIR is too long on macOS; the directory below is private and checked
@@ -138,7 +138,7 @@ def open_objects(settings: Settings) -> "ObjectStore":
     Raises:
         MissingComponent: it is a bucket, and the package for that is not installed.
     """
-    from penstock.storage.objects import LocalObjects
+    from penstock.storage.objects.local import LocalObjects
 
     if settings.objects.url is not None:
         return _open_bucket(settings)
@@ -149,14 +149,14 @@ def open_objects(settings: Settings) -> "ObjectStore":
 
 def _open_bucket(settings: Settings) -> "ObjectStore":
     try:
-        from penstock.storage.remote_objects import Bucket, open_bucket
+        from penstock.storage.objects.remote import Bucket, open_bucket
     except ModuleNotFoundError as error:
         if error.name != "obstore":
             raise
         raise MissingComponent(
             "objects.url names a bucket, which needs the package obstore: pip install 'penstock[s3]'"
         ) from error
-    from penstock.storage.object_cache import ObjectCache
+    from penstock.storage.objects.copies import ObjectCache
 
     chosen = settings.objects
     if chosen.cache_directory is None:
@@ -229,8 +229,8 @@ def open_embedder(settings: Settings, model: str, dimensions: int, *, threads: i
 
 def new_snapshots(settings: Settings, catalog: "Catalog", objects: "ObjectStore") -> "SnapshotCache":
     """Return the reader's cache of opened snapshots. The process may have more files open from here on."""
-    from penstock.storage.descriptors import files_for_snapshots, raise_open_files
-    from penstock.storage.snapshots import SnapshotCache
+    from penstock.storage.objects.descriptors import files_for_snapshots, raise_open_files
+    from penstock.storage.search.snapshots import SnapshotCache
 
     return SnapshotCache(
         catalog,

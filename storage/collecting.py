@@ -21,8 +21,8 @@ from .catalog.values import slices
 from .errors import Damaged, Missing, Unsupported
 from .grace import MIN_AGE_S
 from .ids import BatchId, GenerationId, TenantId
-from .manifests import Swap, read_manifest
-from .objects import ObjectInfo, ObjectStore
+from .objects.store import ObjectInfo, ObjectStore
+from .segments.manifests import Swap, read_manifest
 
 log = logging.getLogger(__name__)
 

@@ -20,7 +20,7 @@ again. A clock that is wrong by hours costs work, never a file.
 from collections.abc import Iterable
 
 from .errors import Fenced
-from .objects import ObjectStore
+from .objects.store import ObjectStore
 
 MIN_AGE_S = 3_600.0
 

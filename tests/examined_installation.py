@@ -14,11 +14,11 @@ from penstock.api.cli.application import app
 from penstock.client import NewDocument
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.tables import generations
-from penstock.storage.manifests import Manifest, read_manifest
-from penstock.storage.merging import build_merge
-from penstock.storage.objects import LocalObjects
-from penstock.storage.publishing import Publisher, Swap, release_lease
-from penstock.storage.sections import open_sections
+from penstock.storage.objects.local import LocalObjects
+from penstock.storage.publishing.merging import build_merge
+from penstock.storage.publishing.publisher import Publisher, Swap, release_lease
+from penstock.storage.segments.manifests import Manifest, read_manifest
+from penstock.storage.segments.sections import open_sections
 
 from .http_service import Service, running_service
 

@@ -22,8 +22,8 @@ from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.migrations import migrate
 from penstock.storage.catalog.tables import documents, generations, versions
 from penstock.storage.catalog.tenants import create_tenant, ensure_installation
-from penstock.storage.publishing import Publisher, acquire_lease
-from penstock.storage.rows import DocumentRecord, Rows, chunk_identity
+from penstock.storage.publishing.publisher import Publisher, acquire_lease
+from penstock.storage.segments.rows import DocumentRecord, Rows, chunk_identity
 from penstock.workers.changes import changes_of
 
 KEY = "pk_admin_of_these_tests_only"

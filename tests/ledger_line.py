@@ -11,12 +11,12 @@ from penstock.storage.catalog.collections import CollectionInfo, create_collecti
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.tables import OF_DOCUMENT, VERSION_FINAL_STATES, batches, documents, metadata, versions
 from penstock.storage.ids import BatchId, DocumentId, JobId, ManifestVersion, SegmentId, TenantId, new_id
-from penstock.storage.intake import Accepted, SubmittedDocument, accept
-from penstock.storage.manifests import SegmentEntry, Swap, file_entry
-from penstock.storage.objects import ObjectStore
-from penstock.storage.removals import Removed, remove_documents
-from penstock.storage.trims import LocatedChunk, remove_chunks
-from penstock.storage.updates import DocumentChange, Updated, update_document
+from penstock.storage.intake.documents import Accepted, SubmittedDocument, accept
+from penstock.storage.intake.removals import Removed, remove_documents
+from penstock.storage.intake.trims import LocatedChunk, remove_chunks
+from penstock.storage.intake.updates import DocumentChange, Updated, update_document
+from penstock.storage.objects.store import ObjectStore
+from penstock.storage.segments.manifests import SegmentEntry, Swap, file_entry
 
 from .memory_objects import MemoryObjects
 

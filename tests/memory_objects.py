@@ -10,7 +10,8 @@ from pathlib import Path
 from threading import Lock
 
 from penstock.storage.errors import AlreadyExists, NotFound
-from penstock.storage.objects import SCRATCH, ObjectInfo
+from penstock.storage.objects.local import SCRATCH
+from penstock.storage.objects.store import ObjectInfo
 from penstock.storage.paths import checked_object_name
 
 

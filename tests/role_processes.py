@@ -21,7 +21,7 @@ from penstock.storage.catalog.jobs import JobInfo, get_job
 from penstock.storage.catalog.migrations import migrate
 from penstock.storage.catalog.tenants import create_tenant
 from penstock.storage.ids import JobId, TenantId
-from penstock.storage.intake import SubmittedDocument, accept
+from penstock.storage.intake.documents import SubmittedDocument, accept
 
 DIMENSIONS = 256
 PATIENCE_S = 150.0  # on a machine that runs much else; nothing here waits that long by design

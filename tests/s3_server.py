@@ -12,8 +12,8 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from penstock.storage.object_cache import ObjectCache
-from penstock.storage.remote_objects import Bucket, RemoteObjects, open_bucket
+from penstock.storage.objects.copies import ObjectCache
+from penstock.storage.objects.remote import Bucket, RemoteObjects, open_bucket
 
 ACCESS_KEY_ID, SECRET_ACCESS_KEY = "penstock-tests", "key-of-a-server-for-tests"
 BUCKET = "penstock"

@@ -16,12 +16,12 @@ from penstock.storage.catalog.documents import DocumentInfo, list_documents
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.tables import versions
 from penstock.storage.ids import GenerationId, ManifestVersion
-from penstock.storage.intake import SubmittedDocument
-from penstock.storage.objects import LocalObjects
-from penstock.storage.publishing import PublishedManifest, Publisher, acquire_lease
-from penstock.storage.rollbacks import plan_rollback
-from penstock.storage.rows import DocumentRecord, Rows, chunk_identity
-from penstock.storage.versions import open_snapshot
+from penstock.storage.intake.documents import SubmittedDocument
+from penstock.storage.objects.local import LocalObjects
+from penstock.storage.publishing.publisher import PublishedManifest, Publisher, acquire_lease
+from penstock.storage.publishing.rollbacks import plan_rollback
+from penstock.storage.search.versions import open_snapshot
+from penstock.storage.segments.rows import DocumentRecord, Rows, chunk_identity
 from penstock.workers.changes import changes_of
 
 from .ledger_line import LEASE_S, MAX_ATTEMPTS, Line, new_line

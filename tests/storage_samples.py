@@ -13,12 +13,14 @@ from penstock.storage.catalog import tables
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.statements import insert_if_absent
 from penstock.storage.ids import CollectionId, GenerationId, TenantId
-from penstock.storage.manifests import Manifest, read_manifest
-from penstock.storage.objects import LocalObjects, ObjectInfo, ObjectStore
-from penstock.storage.publishing import PublishedManifest, Publisher, acquire_lease
-from penstock.storage.rows import DocumentRecord, Rows, chunk_identity
-from penstock.storage.sections import Sections, open_sections
-from penstock.storage.segments import open_segment, read_deletes, verify_segment
+from penstock.storage.objects.local import LocalObjects
+from penstock.storage.objects.store import ObjectInfo, ObjectStore
+from penstock.storage.publishing.publisher import PublishedManifest, Publisher, acquire_lease
+from penstock.storage.segments.manifests import Manifest, read_manifest
+from penstock.storage.segments.rows import DocumentRecord, Rows, chunk_identity
+from penstock.storage.segments.sections import Sections, open_sections
+from penstock.storage.segments.segment import open_segment, verify_segment
+from penstock.storage.segments.tombstones import read_deletes
 
 TENANT = TenantId("acme")
 GENERATION = GenerationId("gen_1")

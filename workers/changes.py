@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from penstock.storage.ledger import IndexGroup, VersionRow
-from penstock.storage.publishing import Revision, Trim
+from penstock.storage.publishing.publisher import Revision, Trim
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from penstock.settings import wiring
 from penstock.settings.model import Settings
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.notices import Notices
-from penstock.storage.objects import ObjectStore
+from penstock.storage.objects.store import ObjectStore
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from penstock.settings.model import Settings
 from penstock.storage import ledger
 from penstock.storage.failpoints import hit
 from penstock.storage.ids import BatchId, VersionId
-from penstock.storage.rows import Rows
+from penstock.storage.segments.rows import Rows
 
 from . import routes, staging
 from .claims import Claims, ids

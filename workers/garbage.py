@@ -22,7 +22,7 @@ from penstock.storage.collecting import (
 )
 from penstock.storage.grace import MIN_AGE_S
 from penstock.storage.ids import BatchId
-from penstock.storage.reader_leases import LeaseWatch
+from penstock.storage.search.reader_leases import LeaseWatch
 
 from .components import Components
 

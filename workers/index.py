@@ -18,7 +18,7 @@ from penstock.settings.model import Settings
 from penstock.storage import ledger
 from penstock.storage.errors import Conflict, Fenced, StorageError, Unavailable
 from penstock.storage.ids import GenerationId
-from penstock.storage.publishing import PublishedManifest, Publisher
+from penstock.storage.publishing.publisher import PublishedManifest, Publisher
 
 from . import routes, staging
 from .changes import changes_of

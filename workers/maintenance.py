@@ -14,9 +14,9 @@ from penstock.storage import ledger
 from penstock.storage.catalog.collections import generation_info
 from penstock.storage.errors import Conflict
 from penstock.storage.ids import BatchId
-from penstock.storage.manifests import Manifest, SegmentEntry, Swap, read_manifest
-from penstock.storage.merging import build_merge
-from penstock.storage.reader_leases import LeaseWatch
+from penstock.storage.publishing.merging import build_merge
+from penstock.storage.search.reader_leases import LeaseWatch
+from penstock.storage.segments.manifests import Manifest, SegmentEntry, Swap, read_manifest
 
 from . import routes
 from .app import COLLECT_EVERY_S

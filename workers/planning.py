@@ -13,8 +13,8 @@ from penstock.storage.catalog.completion import OPEN_BATCH
 from penstock.storage.catalog.tables import batches, generations
 from penstock.storage.errors import Damaged, NotFound, Unsupported
 from penstock.storage.ids import GenerationId
-from penstock.storage.manifests import Manifest, read_manifest
-from penstock.storage.merging import plan_merge
+from penstock.storage.publishing.merging import plan_merge
+from penstock.storage.segments.manifests import Manifest, read_manifest
 
 from .components import Components
 

@@ -22,7 +22,7 @@ from penstock.storage.errors import (
     NotYet,
     Unavailable,
 )
-from penstock.storage.intake import SubmittedDocument
+from penstock.storage.intake.documents import SubmittedDocument
 from penstock.storage.limits import MAX_REMOVED_AT_ONCE
 
 from .errors import InvalidRequest

@@ -22,7 +22,7 @@ from penstock.settings.model import Settings
 from penstock.storage.catalog.collections import CollectionInfo, get_collection
 from penstock.storage.catalog.references import generation_at
 from penstock.storage.ids import GenerationId, JobId, ManifestVersion, TenantId
-from penstock.storage.intake import accept
+from penstock.storage.intake.documents import accept
 from penstock.storage.limits import MAX_EF
 from penstock.storage.tokens import read_token, token_of
 

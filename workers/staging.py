@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from penstock.storage import paths
 from penstock.storage.errors import Damaged
 from penstock.storage.ids import BatchId, TenantId
-from penstock.storage.objects import ObjectStore
-from penstock.storage.rows import Rows
-from penstock.storage.sections import Sections, open_sections, write_sections
+from penstock.storage.objects.store import ObjectStore
+from penstock.storage.segments.rows import Rows
+from penstock.storage.segments.sections import Sections, open_sections, write_sections
 
 CHUNKS_KIND = "staged-chunks"
 VECTORS_KIND = "staged-vectors"

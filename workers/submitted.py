@@ -4,7 +4,7 @@ import hashlib
 
 from penstock.storage.errors import Damaged
 from penstock.storage.ledger import VersionRow
-from penstock.storage.objects import ObjectStore
+from penstock.storage.objects.store import ObjectStore
 
 
 def read_submitted(objects: ObjectStore, version: VersionRow) -> bytes:

@@ -12,9 +12,9 @@ from penstock.storage import ledger
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.errors import Conflict, Fenced, StorageError, Unavailable
 from penstock.storage.ids import ManifestVersion
-from penstock.storage.manifests import Manifest
-from penstock.storage.publishing import PublishedManifest, Publisher, Swap
-from penstock.storage.rollbacks import plan_rollback
+from penstock.storage.publishing.publisher import PublishedManifest, Publisher, Swap
+from penstock.storage.publishing.rollbacks import plan_rollback
+from penstock.storage.segments.manifests import Manifest
 
 from .claims import Claims, ids
 from .components import Components

@@ -4,7 +4,7 @@ import logging
 import time
 from dataclasses import dataclass
 
-from penstock.storage.publishing import acquire_lease, release_lease, renew_lease
+from penstock.storage.publishing.publisher import acquire_lease, release_lease, renew_lease
 
 from .components import Components
 from .leases import LeaseKeeper

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from penstock.storage.inspection.examination import Examination, Progress
     from penstock.storage.inspection.findings import Finding
     from penstock.storage.inspection.repairs import Repair
-    from penstock.storage.objects import ObjectStore
+    from penstock.storage.objects.store import ObjectStore
 
 STYLES = {"error": "red", "warning": "yellow", "note": "dim"}
 

@@ -11,9 +11,9 @@ from penstock.storage.catalog.documents import DocumentInfo
 from penstock.storage.catalog.jobs import JobInfo
 from penstock.storage.catalog.manifests import ManifestInfo
 from penstock.storage.catalog.tenants import TenantInfo
-from penstock.storage.differences import Change
 from penstock.storage.ledger import RollbackInfo
-from penstock.storage.manifests import SegmentEntry
+from penstock.storage.segments.differences import Change
+from penstock.storage.segments.manifests import SegmentEntry
 from penstock.storage.tokens import token_of
 
 JSON = "application/json"

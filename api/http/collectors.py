@@ -10,7 +10,7 @@ from prometheus_client.registry import Collector
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.errors import StorageError
 from penstock.storage.ledger.overview import Overview, overview
-from penstock.storage.snapshots import SnapshotCache
+from penstock.storage.search.snapshots import SnapshotCache
 
 log = logging.getLogger(__name__)
 

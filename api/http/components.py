@@ -23,9 +23,9 @@ from penstock.storage.catalog.migrations import check_schema
 from penstock.storage.ids import GenerationId
 from penstock.storage.ledger.overview import models_in_use
 from penstock.storage.notices import Notices
-from penstock.storage.objects import ObjectStore
+from penstock.storage.objects.store import ObjectStore
 from penstock.storage.presence import Presence
-from penstock.storage.snapshots import SnapshotCache
+from penstock.storage.search.snapshots import SnapshotCache
 
 from .collectors import LedgerCollector, SnapshotCollector
 from .embedders import QueryEmbedders

@@ -14,7 +14,7 @@ from penstock.storage.catalog.collections import CollectionInfo
 from penstock.storage.inspection.probing import NEAREST, Probe, ProbeResult, Sampled
 from penstock.storage.inspection.statistics import read_statistics
 from penstock.storage.ledger.overview import open_merges
-from penstock.storage.snapshots import Snapshot
+from penstock.storage.search.snapshots import Snapshot
 
 from .components import Components
 

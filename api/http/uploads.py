@@ -19,7 +19,7 @@ from starlette.requests import Request
 from penstock.client.wire import DocumentFields, NewDocument, Submission, UploadForm
 from penstock.settings.model import Limits
 from penstock.storage.errors import InvalidMetadata
-from penstock.storage.intake import SubmittedDocument
+from penstock.storage.intake.documents import SubmittedDocument
 from penstock.storage.metadata import check_metadata
 
 from ..errors import Refused

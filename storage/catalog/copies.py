@@ -11,10 +11,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ..differences import Change
 from ..errors import Damaged, NotFound
 from ..ids import JobId, ManifestVersion, new_id
-from ..manifests import Manifest
+from ..segments.differences import Change
+from ..segments.manifests import Manifest
 from .collections import insert_collection
 from .manifests import ManifestInfo, Origin, hold_manifest, record_manifest
 from .tables import OF_DOCUMENT, collections, documents, generations, jobs, versions

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection, Row
 
 from ..errors import NotKept
 from ..ids import GenerationId, ManifestVersion
-from ..manifests import Manifest
+from ..segments.manifests import Manifest
 from .engine import Catalog
 from .tables import manifests, tags
 

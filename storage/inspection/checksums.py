@@ -7,8 +7,8 @@ from collections.abc import Callable
 from hashlib import blake2b
 
 from ..errors import NotFound
-from ..manifests import CHECKSUM_BYTES, FileEntry
-from ..objects import ObjectStore
+from ..objects.store import ObjectStore
+from ..segments.manifests import CHECKSUM_BYTES, FileEntry
 
 READ_BYTES = 8 << 20
 

@@ -16,10 +16,10 @@ from sqlalchemy.engine import Connection
 from ..catalog.tables import OF_DOCUMENT, documents
 from ..catalog.tables import versions as versions_table
 from ..ids import DocumentId, GenerationId, VersionId
-from ..manifests import SegmentEntry
-from ..objects import ObjectStore
-from ..rows import DocumentRecord
-from ..segments import read_chunks
+from ..objects.store import ObjectStore
+from ..segments.lookups import read_chunks
+from ..segments.manifests import SegmentEntry
+from ..segments.rows import DocumentRecord
 
 
 @dataclass(frozen=True)

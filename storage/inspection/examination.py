@@ -11,7 +11,7 @@ from ..catalog.engine import Catalog
 from ..catalog.tenants import list_tenants
 from ..errors import NotFound, Unavailable
 from ..ids import TenantId
-from ..objects import ObjectStore
+from ..objects.store import ObjectStore
 from .checksums import CheckedFiles
 from .examined import ExaminedGeneration
 from .findings import Finding, is_clean

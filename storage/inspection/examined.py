@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ..ids import SegmentId
-from ..manifests import FileEntry, Manifest, SegmentEntry
+from ..segments.manifests import FileEntry, Manifest, SegmentEntry
 from .contents import Difference
 from .findings import Check, Finding, Severity
 from .reachability import Reached

@@ -10,13 +10,14 @@ import numpy as np
 
 from ..catalog.engine import Catalog
 from ..errors import Damaged, Missing
-from ..graph_files import check_links
 from ..ids import DocumentId
-from ..manifests import Manifest, SegmentEntry, read_manifest
-from ..objects import ObjectStore
+from ..objects.store import ObjectStore
 from ..paths import manifest_version
-from ..readers import SearchableSegment
-from ..segments import open_segment, read_deletes
+from ..search.readers import SearchableSegment
+from ..segments.graph_files import check_links
+from ..segments.manifests import Manifest, SegmentEntry, read_manifest
+from ..segments.segment import open_segment
+from ..segments.tombstones import read_deletes
 from .checksums import CheckedFiles
 from .contents import Contents, Indexed, read_indexed
 from .examined import ExaminedGeneration, NamedFile, counts_of, is_lossy, key_of, named_files, segments_of

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from .. import paths
 from ..errors import Damaged
 from ..ids import GenerationId, TenantId
-from ..manifests import Manifest, read_manifest
-from ..objects import ObjectStore
-from ..sections import open_sections
-from ..segments import SEGMENT_KIND, local_file, read_deletes
+from ..objects.store import ObjectStore
+from ..segments.files import SEGMENT_KIND, local_file
+from ..segments.manifests import Manifest, read_manifest
+from ..segments.sections import open_sections
+from ..segments.tombstones import read_deletes
 
 DOCUMENT_SECTIONS = ("chunk_id", "document", "document_bytes", "document_offsets")
 

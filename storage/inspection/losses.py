@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from .. import paths
 from ..ids import TenantId
-from ..objects import ObjectStore
+from ..objects.store import ObjectStore
 from .findings import Finding
 from .lineages import Lineage
 

@@ -12,8 +12,8 @@ from ..catalog.engine import Catalog
 from ..collecting import known_batches, used_packs, waiting_outputs
 from ..grace import MIN_AGE_S
 from ..ids import TenantId
-from ..manifests import Manifest
-from ..objects import ObjectInfo, ObjectStore
+from ..objects.store import ObjectInfo, ObjectStore
+from ..segments.manifests import Manifest
 from .findings import Check, Finding
 from .statements import kept_names
 

@@ -9,7 +9,7 @@ from ..catalog.completion import UNFINISHED
 from ..catalog.engine import Catalog
 from ..catalog.tables import versions
 from ..ids import TenantId
-from ..objects import ObjectStore
+from ..objects.store import ObjectStore
 from .checksums import CheckedFiles
 from .findings import Finding
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..hits import Hit
 from ..ids import ChunkId
-from ..readers import SegmentReader
-from ..versions import Snapshot
+from ..search.hits import Hit
+from ..search.readers import SegmentReader
+from ..search.versions import Snapshot
 
 NEAREST = 10
 NOISE = 0.1

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import kernels
-from ..readers import SearchableSegment
-from ..segments import OpenSegment
+from ..search.readers import SearchableSegment
+from ..segments.segment import OpenSegment
 
 EF = 200  # as the probe of a new graph
 _TOLERANCE = 1e-4

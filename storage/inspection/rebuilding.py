@@ -23,10 +23,10 @@ from ..catalog.values import slices
 from ..errors import Conflict
 from ..failpoints import hit
 from ..ids import CollectionId, JobId, TenantId, new_id
-from ..manifests import INT8, Manifest
-from ..objects import ObjectStore
-from ..rows import DocumentRecord
-from ..segments import read_chunks
+from ..objects.store import ObjectStore
+from ..segments.lookups import read_chunks
+from ..segments.manifests import INT8, Manifest
+from ..segments.rows import DocumentRecord
 from .findings import Finding
 from .lineages import Lineage, find_lineages, find_tenants
 from .losses import superseded, unreadable, unserved, unused_packs

@@ -14,12 +14,13 @@ from sqlalchemy.engine import Connection
 from ..catalog.tables import versions
 from ..catalog.values import slices
 from ..ids import DocumentId, GenerationId
-from ..manifests import Manifest, SegmentEntry
-from ..objects import ObjectStore
-from ..revisions import Trim, plan_rewriting
-from ..rows import DocumentRecord
-from ..segments import open_segment, read_deletes
-from ..successors import bury
+from ..objects.store import ObjectStore
+from ..publishing.revisions import Trim, plan_rewriting
+from ..publishing.successors import bury
+from ..segments.manifests import Manifest, SegmentEntry
+from ..segments.rows import DocumentRecord
+from ..segments.segment import open_segment
+from ..segments.tombstones import read_deletes
 from .contents import Indexed, Text, read_contents
 
 

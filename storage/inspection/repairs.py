@@ -15,14 +15,14 @@ from .. import ledger
 from ..catalog.engine import Catalog
 from ..catalog.manifests import Origin, record_manifest
 from ..catalog.tables import generations, manifests, reader_leases, tags
-from ..commits import advance, read_standing
 from ..errors import Conflict, Fenced, StorageError, Unavailable
 from ..failpoints import hit
 from ..grace import check_not_collected
 from ..ids import GenerationId, ManifestVersion, TenantId
-from ..leases import acquire_lease, release_lease, renew_lease
-from ..manifests import Manifest, check_invariants, name_of
-from ..objects import ObjectStore
+from ..objects.store import ObjectStore
+from ..publishing.commits import advance, read_standing
+from ..publishing.leases import acquire_lease, release_lease, renew_lease
+from ..segments.manifests import Manifest, check_invariants, name_of
 from .contents import read_indexed
 from .examination import Examination
 from .examined import ExaminedGeneration, counts_of

@@ -12,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import StorageError
-from ..graph_files import graph_shape, open_graph, record_map, upper_places
-from ..manifests import Manifest, SegmentEntry
-from ..objects import ObjectStore
-from ..rows import Rows
-from ..sections import Sections, open_sections
-from ..segments import SEGMENT_KIND, local_file, read_deletes, write_segment
+from ..objects.store import ObjectStore
+from ..segments.files import SEGMENT_KIND, local_file
+from ..segments.graph_files import graph_shape, open_graph, record_map, upper_places
+from ..segments.manifests import Manifest, SegmentEntry
+from ..segments.rows import Rows
+from ..segments.sections import Sections, open_sections
+from ..segments.segment import write_segment
+from ..segments.tombstones import read_deletes
 from .checksums import CheckedFiles
 from .examined import ExaminedGeneration
 

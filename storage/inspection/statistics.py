@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..ids import SegmentId
-from ..readers import SegmentReader
-from ..versions import Snapshot
+from ..search.readers import SegmentReader
+from ..search.versions import Snapshot
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ from ..catalog.values import storable
 from ..errors import Conflict, NotFound
 from ..grace import check_not_collected
 from ..ids import BatchId, GenerationId, new_id
-from ..manifests import Swap
-from ..objects import ObjectStore
+from ..objects.store import ObjectStore
+from ..segments.manifests import Swap
 from .claims import Claim, claim_oldest, end
 
 

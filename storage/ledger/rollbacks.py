@@ -19,11 +19,11 @@ from ..catalog.sources import lock_sources
 from ..catalog.statements import insert_if_absent
 from ..catalog.tables import OF_DOCUMENT, batches, documents, generations, versions
 from ..catalog.values import slices, storable
-from ..differences import Change
 from ..errors import Conflict, Damaged, NotFound
 from ..ids import BatchId, GenerationId, ManifestVersion, TenantId, new_id
-from ..manifests import Manifest
-from ..rollbacks import Rollback
+from ..publishing.rollbacks import Rollback
+from ..segments.differences import Change
+from ..segments.manifests import Manifest
 from .claims import Claim, claim_oldest, end
 from .merges import drop_open_merges
 

@@ -18,7 +18,7 @@ from ..catalog.tenants import hold_tenant
 from ..catalog.values import slices, storable
 from ..grace import check_not_collected
 from ..ids import BatchId, JobId, VersionId
-from ..objects import ObjectStore
+from ..objects.store import ObjectStore
 from .claims import Claim, end
 from .contents import FailedDocument, hold_versions, mark_failed
 from .joins import join_groups

@@ -17,12 +17,7 @@ from penstock.storage.catalog.collections import (
 from penstock.storage.catalog.documents import get_document, list_documents
 from penstock.storage.catalog.jobs import cancel_job, get_job, list_jobs
 from penstock.storage.catalog.tables import batches, generations, installation
-from penstock.storage.catalog.tenants import (
-    admin_key_matches,
-    create_tenant,
-    ensure_installation,
-    list_tenants,
-)
+from penstock.storage.catalog.tenants import admin_key_matches, create_tenant, ensure_installation, list_tenants
 from penstock.storage.errors import AlreadyExists, Conflict, InvalidName, NotFound
 from penstock.storage.ids import DocumentId, GenerationId, JobId, TenantId
 from penstock.storage.ledger.overview import overview

@@ -14,8 +14,8 @@ from penstock.storage.catalog.tables import collections, documents, versions
 from penstock.storage.catalog.tenants import create_tenant
 from penstock.storage.collecting import collect_generations
 from penstock.storage.errors import AlreadyExists, InvalidName, LimitReached, NotFound, NotKept
-from penstock.storage.forks import fork_collection
-from penstock.storage.manifests import read_manifest
+from penstock.storage.publishing.forks import fork_collection
+from penstock.storage.segments.manifests import read_manifest
 
 from ..ledger_line import rows
 from ..served_line import ServedLine, collection_of, new_served_line
@@ -218,7 +218,7 @@ def test_a_parent_that_is_published_while_it_is_forked_is_looked_at_again(line, 
         return insert(connection, copy)
 
     raise_moved: list[int] = []
-    from penstock.storage import forks  # noqa: PLC0415
+    from penstock.storage.publishing import forks  # noqa: PLC0415
 
     insert = forks.insert_copy
     monkeypatch.setattr(forks, "insert_copy", insert_once_moved)

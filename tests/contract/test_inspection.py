@@ -15,15 +15,15 @@ from penstock.storage.catalog.retention import Retention, expire_versions
 from penstock.storage.catalog.tables import documents, generations, versions
 from penstock.storage.collecting import collect_generations, collect_packs
 from penstock.storage.errors import Conflict
-from penstock.storage.forks import fork_collection
 from penstock.storage.inspection.examination import Examination, examine
 from penstock.storage.inspection.findings import Finding
 from penstock.storage.inspection.rebuilding import rebuild_catalog
 from penstock.storage.inspection.repairs import Repairer
-from penstock.storage.leases import release_lease
-from penstock.storage.manifests import Manifest, Swap, read_manifest
-from penstock.storage.merging import build_merge
-from penstock.storage.publishing import Trim
+from penstock.storage.publishing.forks import fork_collection
+from penstock.storage.publishing.leases import release_lease
+from penstock.storage.publishing.merging import build_merge
+from penstock.storage.publishing.publisher import Trim
+from penstock.storage.segments.manifests import Manifest, Swap, read_manifest
 
 from ..s3_server import open_objects
 from ..served_line import ServedLine, collection_of, new_served_line

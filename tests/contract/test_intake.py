@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from penstock.storage import intake
 from penstock.storage.catalog.collections import delete_collection
 from penstock.storage.catalog.documents import known
 from penstock.storage.catalog.engine import Catalog
@@ -18,8 +17,9 @@ from penstock.storage.collecting import Collected, collect_packs
 from penstock.storage.errors import Conflict, InvalidMetadata, InvalidName, NotFound, Unavailable
 from penstock.storage.grace import MIN_AGE_S
 from penstock.storage.ids import GenerationId, JobId, TenantId
-from penstock.storage.intake import SubmittedDocument
-from penstock.storage.submissions import checked
+from penstock.storage.intake import documents as intake
+from penstock.storage.intake.documents import SubmittedDocument
+from penstock.storage.intake.submissions import checked
 
 from ..ledger_line import Line, document, new_line, rows
 

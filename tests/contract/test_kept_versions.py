@@ -14,7 +14,7 @@ from penstock.storage.catalog.tags import put_tag, remove_tag
 from penstock.storage.catalog.tenants import create_tenant
 from penstock.storage.errors import AlreadyExists, InvalidName, NotFound
 from penstock.storage.ids import ManifestVersion, TenantId
-from penstock.storage.manifests import FileEntry, Manifest, SegmentEntry
+from penstock.storage.segments.manifests import FileEntry, Manifest, SegmentEntry
 
 TENANT = TenantId("default")
 

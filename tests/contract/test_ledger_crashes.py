@@ -12,7 +12,7 @@ from penstock.storage.catalog.collections import delete_collection
 from penstock.storage.catalog.jobs import cancel_job, get_job
 from penstock.storage.catalog.tables import batches, jobs
 from penstock.storage.failpoints import VARIABLE
-from penstock.storage.objects import LocalObjects
+from penstock.storage.objects.local import LocalObjects
 
 from ..ledger_line import LEASE_S, MAX_ATTEMPTS, TENANT, Line, new_line, rows
 

@@ -17,10 +17,10 @@ from penstock.storage.catalog.tables import OF_DOCUMENT, batches, documents, job
 from penstock.storage.collecting import collect_packs
 from penstock.storage.errors import Conflict, InvalidMetadata, NotFound
 from penstock.storage.ids import CollectionId, DocumentId, JobId
+from penstock.storage.intake.removals import AT_ONCE, remove_documents
+from penstock.storage.intake.submissions import SubmittedDocument
+from penstock.storage.intake.updates import DocumentChange, update_document
 from penstock.storage.ledger.pruning import KEEP_S
-from penstock.storage.removals import AT_ONCE, remove_documents
-from penstock.storage.submissions import SubmittedDocument
-from penstock.storage.updates import DocumentChange, update_document
 
 from ..ledger_line import LEASE_S, MAX_ATTEMPTS, TENANT, Line, document, new_line, rows
 
@@ -187,7 +187,7 @@ def test_more_documents_than_one_transaction_takes_are_one_job(line):
 
 
 def test_a_removal_cut_short_between_two_slices_goes_on_where_it_was(line, monkeypatch):
-    monkeypatch.setattr("penstock.storage.removals.AT_ONCE", 2)
+    monkeypatch.setattr("penstock.storage.intake.removals.AT_ONCE", 2)
     serve(line, *"abcde")
     first = line.remove("a", "b")  # what was committed before the process died
     rest = line.remove(*"abcde")

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 from penstock.storage.errors import AlreadyExists, InvalidName, NotFound
-from penstock.storage.objects import LocalObjects, ObjectStore
+from penstock.storage.objects.local import LocalObjects
+from penstock.storage.objects.store import ObjectStore
 
 from ..memory_objects import MemoryObjects
 from ..s3_server import S3Server, open_objects

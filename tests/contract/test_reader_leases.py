@@ -9,7 +9,7 @@ from penstock.storage.catalog.collections import delete_collection
 from penstock.storage.catalog.reader_leases import read_beats
 from penstock.storage.catalog.tables import reader_leases
 from penstock.storage.errors import NotKept, Unavailable
-from penstock.storage.reader_leases import LeaseWatch, ReaderLeases
+from penstock.storage.search.reader_leases import LeaseWatch, ReaderLeases
 
 from .test_kept_versions import TENANT, collection, expire, kept, made, publish  # noqa: F401 a fixture among them
 

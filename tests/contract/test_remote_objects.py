@@ -20,11 +20,12 @@ import pytest
 
 from penstock.api.cli.checks import Finding, run_checks
 from penstock.settings.model import Settings
-from penstock.storage import object_cache, remote_objects
 from penstock.storage.errors import AlreadyExists, Damaged, NotFound, Unavailable
-from penstock.storage.mapped_files import open_to_map
-from penstock.storage.objects import ObjectStore
-from penstock.storage.sections import open_sections, write_sections
+from penstock.storage.objects import copies as object_cache
+from penstock.storage.objects import remote as remote_objects
+from penstock.storage.objects.mapped_files import open_to_map
+from penstock.storage.objects.store import ObjectStore
+from penstock.storage.segments.sections import open_sections, write_sections
 
 from ..faulty_proxy import FaultyProxy
 from ..s3_server import ACCESS_KEY_ID, BUCKET, SECRET_ACCESS_KEY, S3Server, open_objects
@@ -393,7 +394,8 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from penstock.api.cli.checks import Finding, run_checks
 from penstock.settings.model import Settings
-from penstock.storage import object_cache, remote_objects
+from penstock.storage.objects import copies as object_cache
+from penstock.storage.objects import remote as remote_objects
 from tests.s3_server import open_objects
 
 object_cache.RANGE_BYTES = remote_objects.RANGE_BYTES = {RANGE}
@@ -478,7 +480,7 @@ from collections import deque
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from penstock.storage.errors import NotFound
-from penstock.storage.sections import open_sections
+from penstock.storage.segments.sections import open_sections
 from tests.s3_server import open_objects
 
 endpoint, folder, prefix, digests, seed = sys.argv[2:]

@@ -12,9 +12,9 @@ from penstock.storage.catalog.references import Reference
 from penstock.storage.catalog.retention import Retention, expire_versions
 from penstock.storage.catalog.tables import batches, documents, versions
 from penstock.storage.errors import Conflict, Damaged, Fenced, NotFound, NotKept
-from penstock.storage.intake import SubmittedDocument
-from penstock.storage.leases import acquire_lease
-from penstock.storage.manifests import read_manifest
+from penstock.storage.intake.documents import SubmittedDocument
+from penstock.storage.publishing.leases import acquire_lease
+from penstock.storage.segments.manifests import read_manifest
 
 from ..served_line import ServedLine, new_served_line
 from .test_forks import fork

@@ -26,16 +26,16 @@ from penstock.storage.catalog.retention import Retention
 from penstock.storage.catalog.tables import batches, generations, manifests
 from penstock.storage.collecting import collect_generations
 from penstock.storage.errors import Conflict, Damaged, NotKept
-from penstock.storage.forks import fork_collection
 from penstock.storage.ids import BatchId, GenerationId
-from penstock.storage.leases import acquire_lease
 from penstock.storage.ledger.merges import drop_open_merges
-from penstock.storage.manifests import Swap, read_manifest
-from penstock.storage.merging import build_merge
-from penstock.storage.publishing import Publisher
-from penstock.storage.reader_leases import ReaderLeases
-from penstock.storage.rollbacks import plan_rollback
-from penstock.storage.versions import open_snapshot
+from penstock.storage.publishing.forks import fork_collection
+from penstock.storage.publishing.leases import acquire_lease
+from penstock.storage.publishing.merging import build_merge
+from penstock.storage.publishing.publisher import Publisher
+from penstock.storage.publishing.rollbacks import plan_rollback
+from penstock.storage.search.reader_leases import ReaderLeases
+from penstock.storage.search.versions import open_snapshot
+from penstock.storage.segments.manifests import Swap, read_manifest
 
 from ..memory_objects import MemoryObjects
 from ..postgres_server import new_database

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from penstock.storage.errors import Damaged, StorageError
-from penstock.storage.manifests import FileEntry, Manifest, read_manifest
-from penstock.storage.merging import build_merge
-from penstock.storage.publishing import Swap
-from penstock.storage.segments import open_segment, read_deletes, verify_segment
+from penstock.storage.publishing.merging import build_merge
+from penstock.storage.publishing.publisher import Swap
+from penstock.storage.segments.manifests import FileEntry, Manifest, read_manifest
+from penstock.storage.segments.segment import open_segment, verify_segment
+from penstock.storage.segments.tombstones import read_deletes
 
 from ..storage_samples import Store, current_manifest, many_rows, new_store, unit_vectors
 

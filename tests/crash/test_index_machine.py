@@ -17,26 +17,26 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from penstock.storage import merging
 from penstock.storage.catalog.collections import generation_info
 from penstock.storage.catalog.references import Reference, find_version
 from penstock.storage.catalog.retention import Retention
 from penstock.storage.catalog.tags import put_tag
 from penstock.storage.collecting import collect_generations
 from penstock.storage.errors import Conflict, NotKept
-from penstock.storage.fields import And, Compare, Contains, Exists, Filter, Or
 from penstock.storage.ids import GenerationId, TenantId
-from penstock.storage.leases import acquire_lease
-from penstock.storage.manifests import Manifest, read_manifest
-from penstock.storage.merging import build_merge, plan_merge
-from penstock.storage.objects import LocalObjects
-from penstock.storage.publishing import Publisher, Swap
-from penstock.storage.revisions import Revision, Trim
-from penstock.storage.rollbacks import plan_rollback
-from penstock.storage.rows import DocumentRecord, Rows, chunk_identity
-from penstock.storage.selections import select_documents
-from penstock.storage.snapshots import SnapshotCache
-from penstock.storage.versions import Snapshot
+from penstock.storage.intake.selections import select_documents
+from penstock.storage.objects.local import LocalObjects
+from penstock.storage.publishing import merging
+from penstock.storage.publishing.leases import acquire_lease
+from penstock.storage.publishing.merging import build_merge, plan_merge
+from penstock.storage.publishing.publisher import Publisher, Swap
+from penstock.storage.publishing.revisions import Revision, Trim
+from penstock.storage.publishing.rollbacks import plan_rollback
+from penstock.storage.search.snapshots import SnapshotCache
+from penstock.storage.search.versions import Snapshot
+from penstock.storage.segments.fields import And, Compare, Contains, Exists, Filter, Or
+from penstock.storage.segments.manifests import Manifest, read_manifest
+from penstock.storage.segments.rows import DocumentRecord, Rows, chunk_identity
 
 from ..storage_samples import DIMENSIONS, add_generation, open_catalog
 

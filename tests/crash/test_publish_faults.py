@@ -24,10 +24,11 @@ from penstock.storage.catalog.retention import Retention
 from penstock.storage.collecting import collect_generations, collect_scratch
 from penstock.storage.errors import Conflict, StorageError, Unavailable
 from penstock.storage.failpoints import VARIABLE
-from penstock.storage.manifests import Swap
-from penstock.storage.merging import build_merge
-from penstock.storage.objects import LocalObjects, ObjectStore
-from penstock.storage.publishing import Revision, Trim
+from penstock.storage.objects.local import LocalObjects
+from penstock.storage.objects.store import ObjectStore
+from penstock.storage.publishing.merging import build_merge
+from penstock.storage.publishing.publisher import Revision, Trim
+from penstock.storage.segments.manifests import Swap
 
 from ..faulty_proxy import FaultyProxy
 from ..memory_objects import MemoryObjects
@@ -355,8 +356,9 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.errors import Fenced
-from penstock.storage.manifests import Swap
-from penstock.storage.objects import LocalObjects, ObjectStore
+from penstock.storage.segments.manifests import Swap
+from penstock.storage.objects.local import LocalObjects
+from penstock.storage.objects.store import ObjectStore
 from tests.crash.test_publish_faults import change
 from tests.storage_samples import InterceptedObjects, Store
 

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from penstock.storage.catalog.engine import Catalog
-from penstock.storage.merging import build_merge, plan_merge
-from penstock.storage.objects import LocalObjects
-from penstock.storage.publishing import Swap
-from penstock.storage.snapshots import SnapshotCache
+from penstock.storage.objects.local import LocalObjects
+from penstock.storage.publishing.merging import build_merge, plan_merge
+from penstock.storage.publishing.publisher import Swap
+from penstock.storage.search.snapshots import SnapshotCache
 
 from ..storage_samples import DIMENSIONS, GENERATION, TENANT, Store, new_store, rows_of, unit_vectors
 

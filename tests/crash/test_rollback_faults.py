@@ -23,9 +23,9 @@ from penstock.storage.catalog.tables import manifests
 from penstock.storage.catalog.tenants import ensure_installation
 from penstock.storage.collecting import collect_generations
 from penstock.storage.errors import NotFound, StorageError
-from penstock.storage.forks import fork_collection
-from penstock.storage.manifests import read_manifest
-from penstock.storage.objects import LocalObjects
+from penstock.storage.objects.local import LocalObjects
+from penstock.storage.publishing.forks import fork_collection
+from penstock.storage.segments.manifests import read_manifest
 
 from ..served_line import ServedLine, collection_of, new_served_line
 from ..storage_samples import InterceptedObjects

@@ -35,16 +35,16 @@ from penstock.storage.catalog.retention import Retention
 from penstock.storage.catalog.tags import put_tag, remove_tag
 from penstock.storage.catalog.tenants import create_tenant, ensure_installation
 from penstock.storage.collecting import collect_generations
-from penstock.storage.fields import Compare, Exists
-from penstock.storage.forks import fork_collection
-from penstock.storage.intake import SubmittedDocument
-from penstock.storage.manifests import Swap, read_manifest
-from penstock.storage.merging import build_merge, plan_merge
-from penstock.storage.objects import LocalObjects
-from penstock.storage.removals import remove_documents
-from penstock.storage.selections import locate_chunks, select_documents
-from penstock.storage.snapshots import Snapshot, SnapshotCache
-from penstock.storage.trims import remove_chunks
+from penstock.storage.intake.documents import SubmittedDocument
+from penstock.storage.intake.removals import remove_documents
+from penstock.storage.intake.selections import locate_chunks, select_documents
+from penstock.storage.intake.trims import remove_chunks
+from penstock.storage.objects.local import LocalObjects
+from penstock.storage.publishing.forks import fork_collection
+from penstock.storage.publishing.merging import build_merge, plan_merge
+from penstock.storage.search.snapshots import Snapshot, SnapshotCache
+from penstock.storage.segments.fields import Compare, Exists
+from penstock.storage.segments.manifests import Swap, read_manifest
 
 from ..served_line import LEASE_S, MAX_ATTEMPTS, ServedLine, collection_of, new_served_line, vector_of
 

@@ -16,10 +16,10 @@ import pytest
 from penstock.settings import wiring
 from penstock.settings.model import Objects, Settings, Workers
 from penstock.storage.errors import Damaged
-from penstock.storage.manifests import Swap
-from penstock.storage.merging import build_merge
-from penstock.storage.remote_objects import RemoteObjects
-from penstock.storage.snapshots import REFUSED_S, SnapshotCache
+from penstock.storage.objects.remote import RemoteObjects
+from penstock.storage.publishing.merging import build_merge
+from penstock.storage.search.snapshots import REFUSED_S, SnapshotCache
+from penstock.storage.segments.manifests import Swap
 
 from ..faulty_proxy import FaultyProxy
 from ..s3_server import ACCESS_KEY_ID, BUCKET, SECRET_ACCESS_KEY, S3Server, open_objects
@@ -228,10 +228,11 @@ READER = """
 import json, os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from penstock.storage import object_cache, remote_objects
+from penstock.storage.objects import copies as object_cache
+from penstock.storage.objects import remote as remote_objects
 from penstock.storage.catalog.collections import generation_info
 from penstock.storage.catalog.engine import Catalog
-from penstock.storage.versions import open_snapshot
+from penstock.storage.search.versions import open_snapshot
 from tests.s3_server import open_objects
 from tests.storage_samples import GENERATION, unit_vectors
 

@@ -13,7 +13,7 @@ from penstock.api.cli.application import app
 from penstock.storage.catalog.tables import documents, generations, manifests, metadata, tags, versions
 from penstock.storage.inspection.examination import examine
 from penstock.storage.inspection.orphans import LEFT_ALONE_S
-from penstock.storage.manifests import SegmentEntry, name_of, read_manifest
+from penstock.storage.segments.manifests import SegmentEntry, name_of, read_manifest
 
 from ..examined_installation import Installation
 

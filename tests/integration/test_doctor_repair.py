@@ -22,14 +22,15 @@ from penstock.storage.catalog.tables import (
     tags,
     versions,
 )
-from penstock.storage.commits import advance, read_standing
-from penstock.storage.graph_files import HEADER_BYTES, graph_shape
 from penstock.storage.inspection.examination import Examination, examine
 from penstock.storage.inspection.repairs import Repairer
-from penstock.storage.leases import acquire_lease
-from penstock.storage.manifests import Manifest, describe_file, name_of
-from penstock.storage.merging import build_merge
-from penstock.storage.segments import open_segment, read_deletes
+from penstock.storage.publishing.commits import advance, read_standing
+from penstock.storage.publishing.leases import acquire_lease
+from penstock.storage.publishing.merging import build_merge
+from penstock.storage.segments.graph_files import HEADER_BYTES, graph_shape
+from penstock.storage.segments.manifests import Manifest, describe_file, name_of
+from penstock.storage.segments.segment import open_segment
+from penstock.storage.segments.tombstones import read_deletes
 
 from ..examined_installation import Installation, texts
 from ..http_service import running_service

@@ -16,8 +16,8 @@ from penstock.storage import ledger
 from penstock.storage.catalog.retention import Retention, expire_versions
 from penstock.storage.catalog.tables import batches
 from penstock.storage.ids import TenantId
-from penstock.storage.publishing import Publisher
-from penstock.storage.rollbacks import plan_rollback
+from penstock.storage.publishing.publisher import Publisher
+from penstock.storage.publishing.rollbacks import plan_rollback
 from penstock.workers.liveness import Liveness
 from penstock.workers.search import Searcher
 

@@ -22,9 +22,9 @@ from penstock.storage.catalog.migrations import migrate
 from penstock.storage.catalog.tenants import create_tenant
 from penstock.storage.errors import NotFound
 from penstock.storage.ids import TenantId
-from penstock.storage.intake import SubmittedDocument, accept
-from penstock.storage.removals import remove_documents
-from penstock.storage.updates import DocumentChange, update_document
+from penstock.storage.intake.documents import SubmittedDocument, accept
+from penstock.storage.intake.removals import remove_documents
+from penstock.storage.intake.updates import DocumentChange, update_document
 from penstock.workers import chunk as chunk_role
 from penstock.workers.chunk import Chunker
 from penstock.workers.embed import Embedding

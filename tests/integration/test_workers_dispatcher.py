@@ -13,9 +13,9 @@ from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.migrations import migrate
 from penstock.storage.catalog.tenants import create_tenant
 from penstock.storage.ids import TenantId
-from penstock.storage.intake import SubmittedDocument, accept
+from penstock.storage.intake.documents import SubmittedDocument, accept
 from penstock.storage.ledger.due import look
-from penstock.storage.objects import ObjectStore
+from penstock.storage.objects.store import ObjectStore
 from penstock.workers import routes
 from penstock.workers.dispatcher import SHARD_BATCHES, Dispatcher, Message
 from penstock.workers.liveness import Liveness

@@ -11,14 +11,14 @@ import pytest
 from penstock.settings import wiring
 from penstock.storage.catalog.collections import CollectionInfo, get_collection
 from penstock.storage.catalog.documents import DocumentInfo, list_documents
-from penstock.storage.fields import Compare
 from penstock.storage.ids import JobId
-from penstock.storage.intake import SubmittedDocument, accept
-from penstock.storage.manifests import Manifest, read_manifest
-from penstock.storage.removals import remove_documents
-from penstock.storage.selections import select_documents
-from penstock.storage.trims import LocatedChunk, remove_chunks
-from penstock.storage.updates import DocumentChange, update_document
+from penstock.storage.intake.documents import SubmittedDocument, accept
+from penstock.storage.intake.removals import remove_documents
+from penstock.storage.intake.selections import select_documents
+from penstock.storage.intake.trims import LocatedChunk, remove_chunks
+from penstock.storage.intake.updates import DocumentChange, update_document
+from penstock.storage.segments.fields import Compare
+from penstock.storage.segments.manifests import Manifest, read_manifest
 
 from ..role_processes import Plant, texts
 

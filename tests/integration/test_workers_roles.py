@@ -27,10 +27,10 @@ from penstock.storage.catalog.tenants import create_tenant
 from penstock.storage.errors import Damaged
 from penstock.storage.grace import MIN_AGE_S
 from penstock.storage.ids import TenantId
-from penstock.storage.intake import SubmittedDocument, accept
+from penstock.storage.intake.documents import SubmittedDocument, accept
 from penstock.storage.ledger.pruning import KEEP_S
-from penstock.storage.manifests import Swap
-from penstock.storage.snapshots import open_snapshot
+from penstock.storage.search.snapshots import open_snapshot
+from penstock.storage.segments.manifests import Swap
 from penstock.workers import documents, planning, routes
 from penstock.workers.chunk import Chunker
 from penstock.workers.dispatcher import Dispatcher, Message

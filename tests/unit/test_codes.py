@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from penstock.storage.codes import CodedRows, encode_rows, rotated_rows, words_of
 from penstock.storage.errors import Damaged
+from penstock.storage.segments.codes import CodedRows, encode_rows, rotated_rows, words_of
 
 COUNT = 20_000
 

@@ -16,7 +16,7 @@ from penstock.storage.collecting import (
     collect_staging,
 )
 from penstock.storage.ids import GenerationId, TenantId
-from penstock.storage.manifests import read_manifest
+from penstock.storage.segments.manifests import read_manifest
 
 from ..memory_objects import MemoryObjects
 from ..storage_samples import GENERATION, TENANT, Store, add_generation, open_catalog

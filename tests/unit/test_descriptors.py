@@ -5,11 +5,11 @@ import sys
 
 import pytest
 
-from penstock.storage.descriptors import files_for_snapshots
+from penstock.storage.objects.descriptors import files_for_snapshots
 
 PROGRAM = """
 import resource
-from penstock.storage.descriptors import raise_open_files
+from penstock.storage.objects.descriptors import raise_open_files
 resource.setrlimit(resource.RLIMIT_NOFILE, (256, 1024))
 print(raise_open_files(most={most}), *resource.getrlimit(resource.RLIMIT_NOFILE))
 """

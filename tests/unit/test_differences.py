@@ -4,9 +4,9 @@ import random
 
 import pytest
 
-from penstock.storage.differences import compare
-from penstock.storage.manifests import Swap
-from penstock.storage.merging import build_merge
+from penstock.storage.publishing.merging import build_merge
+from penstock.storage.segments.differences import compare
+from penstock.storage.segments.manifests import Swap
 
 from ..storage_samples import InterceptedObjects, Store, new_store, rows_of, unit_vectors
 

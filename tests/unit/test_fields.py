@@ -6,9 +6,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from penstock.storage.columns import merge
 from penstock.storage.errors import Damaged, InvalidMetadata
-from penstock.storage.fields import (
+from penstock.storage.metadata import check_metadata, flatten
+from penstock.storage.segments.columns import merge
+from penstock.storage.segments.fields import (
     And,
     Compare,
     Contains,
@@ -20,8 +21,7 @@ from penstock.storage.fields import (
     build_index,
     evaluate,
 )
-from penstock.storage.metadata import check_metadata, flatten
-from penstock.storage.rows import DocumentRecord
+from penstock.storage.segments.rows import DocumentRecord
 
 
 def document(number: int = 0, /, **metadata: object) -> DocumentRecord:

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from penstock.pipeline.filters import parse_filter
 from penstock.storage.errors import FilterMismatch
-from penstock.storage.fields import FieldIndex, build_index, evaluate
-from penstock.storage.mismatches import check_kinds
-from penstock.storage.rows import DocumentRecord
+from penstock.storage.search.mismatches import check_kinds
+from penstock.storage.segments.fields import FieldIndex, build_index, evaluate
+from penstock.storage.segments.rows import DocumentRecord
 
 KEYS = ("a", "b", "a.b", "ü")
 # Few values, near each other, so that documents and filters often meet at the edges of a comparison.

@@ -6,7 +6,7 @@ import pytest
 
 from penstock.pipeline.errors import InvalidFilter
 from penstock.pipeline.filters import parse_filter
-from penstock.storage.fields import And, Compare, Contains, Exists, Filter, Member, Or
+from penstock.storage.segments.fields import And, Compare, Contains, Exists, Filter, Member, Or
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ from penstock.storage.inspection import probing
 from penstock.storage.inspection.probing import Probe
 from penstock.storage.inspection.statistics import read_statistics
 from penstock.storage.ledger.overview import open_merges
-from penstock.storage.merging import build_merge
-from penstock.storage.publishing import Swap
-from penstock.storage.snapshots import open_snapshot
+from penstock.storage.publishing.merging import build_merge
+from penstock.storage.publishing.publisher import Swap
+from penstock.storage.search.snapshots import open_snapshot
 
 from ..storage_samples import GENERATION, Store, current_manifest, many_rows, new_store, unit_vectors
 

@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from penstock.storage import kernels
-from penstock.storage.graph_files import open_graph, record_map, upper_places
+from penstock.storage.segments.graph_files import open_graph, record_map, upper_places
 
 DIMENSIONS = 24
 COUNT = 3_000

@@ -9,8 +9,8 @@ import pytest
 
 from penstock.storage.errors import Damaged, Unsupported
 from penstock.storage.ids import ManifestVersion, SegmentId
-from penstock.storage.manifests import FileEntry, Manifest, SegmentEntry, Swap, name_of, read_manifest
 from penstock.storage.paths import manifest_version
+from penstock.storage.segments.manifests import FileEntry, Manifest, SegmentEntry, Swap, name_of, read_manifest
 
 from ..memory_objects import MemoryObjects
 from ..storage_samples import GENERATION, TENANT

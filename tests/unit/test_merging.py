@@ -10,14 +10,15 @@ import hnswlib
 import numpy as np
 import pytest
 
-from penstock.storage import graphs, merging, repairing
 from penstock.storage.errors import Conflict, Damaged
-from penstock.storage.graph_files import check_links
-from penstock.storage.graphs import build_graph
-from penstock.storage.manifests import FileEntry, SegmentEntry
-from penstock.storage.merging import build_merge, plan_merge
-from penstock.storage.publishing import Swap
-from penstock.storage.segments import open_segment, read_deletes
+from penstock.storage.publishing import graphs, merging, repairing
+from penstock.storage.publishing.graphs import build_graph
+from penstock.storage.publishing.merging import build_merge, plan_merge
+from penstock.storage.publishing.publisher import Swap
+from penstock.storage.segments.graph_files import check_links
+from penstock.storage.segments.manifests import FileEntry, SegmentEntry
+from penstock.storage.segments.segment import open_segment
+from penstock.storage.segments.tombstones import read_deletes
 
 from ..storage_samples import DIMENSIONS, Store, current_manifest, many_rows, new_store, rows_of, unit_vectors
 from .test_manifests import entry, sample

@@ -8,7 +8,7 @@ from penstock.settings import wiring
 from penstock.settings.errors import MissingComponent
 from penstock.settings.model import Objects, Settings
 from penstock.settings.sources import explain
-from penstock.storage.objects import LocalObjects
+from penstock.storage.objects.local import LocalObjects
 
 
 def chosen(tmp_path, **objects) -> Settings:
@@ -63,8 +63,8 @@ def test_keys_of_a_bucket_are_shown_nowhere(tmp_path):
 def test_a_bucket_without_its_package_is_told_how_to_get_it(tmp_path, monkeypatch):
     import sys  # noqa: PLC0415
 
-    monkeypatch.delitem(sys.modules, "penstock.storage.remote_objects", raising=False)
-    monkeypatch.delitem(sys.modules, "penstock.storage.remote_calls", raising=False)
+    monkeypatch.delitem(sys.modules, "penstock.storage.objects.remote", raising=False)
+    monkeypatch.delitem(sys.modules, "penstock.storage.objects.calls", raising=False)
     monkeypatch.setitem(sys.modules, "obstore", None)
 
     with pytest.raises(MissingComponent, match=r"pip install 'penstock\[s3\]'"):

@@ -11,7 +11,7 @@ from penstock.storage.catalog.collections import GenerationInfo, generation_info
 from penstock.storage.catalog.manifests import list_manifests
 from penstock.storage.catalog.retention import Retention, expire_versions
 from penstock.storage.errors import Damaged, NotKept, Unavailable
-from penstock.storage.snapshots import SnapshotCache
+from penstock.storage.search.snapshots import SnapshotCache
 
 from ..storage_samples import GENERATION, TENANT, InterceptedObjects, Store, new_store
 

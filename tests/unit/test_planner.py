@@ -2,7 +2,7 @@
 
 import pytest
 
-from penstock.storage import planner
+from penstock.storage.search import planner
 
 
 @pytest.mark.parametrize(

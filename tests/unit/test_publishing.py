@@ -13,11 +13,11 @@ from penstock.storage.collecting import collect_generations
 from penstock.storage.errors import Conflict, Damaged, Fenced, NotFound
 from penstock.storage.grace import MIN_AGE_S
 from penstock.storage.ids import GenerationId
-from penstock.storage.leases import acquire_lease, release_lease, renew_lease
-from penstock.storage.manifests import Swap
-from penstock.storage.merging import build_merge
-from penstock.storage.publishing import Publisher
-from penstock.storage.rows import Rows
+from penstock.storage.publishing.leases import acquire_lease, release_lease, renew_lease
+from penstock.storage.publishing.merging import build_merge
+from penstock.storage.publishing.publisher import Publisher
+from penstock.storage.segments.manifests import Swap
+from penstock.storage.segments.rows import Rows
 
 from ..memory_objects import MemoryObjects
 from ..storage_samples import (

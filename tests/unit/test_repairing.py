@@ -6,9 +6,11 @@ import hnswlib
 import numpy as np
 import pytest
 
-from penstock.storage import repairing
 from penstock.storage.errors import Damaged
-from penstock.storage.graph_files import (
+from penstock.storage.publishing import repairing
+from penstock.storage.publishing.graphs import build_graph
+from penstock.storage.publishing.repairing import Repaired, repair
+from penstock.storage.segments.graph_files import (
     HEADER_BYTES,
     GraphView,
     check_links,
@@ -17,8 +19,6 @@ from penstock.storage.graph_files import (
     record_map,
     upper_places,
 )
-from penstock.storage.graphs import build_graph
-from penstock.storage.repairing import Repaired, repair
 
 from ..storage_samples import unit_vectors
 

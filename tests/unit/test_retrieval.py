@@ -12,7 +12,7 @@ from penstock.pipeline.retrieval import highlight, retrieve
 from penstock.storage.catalog.collections import get_collection
 from penstock.storage.errors import NotFound, NotYet
 from penstock.storage.ids import TenantId
-from penstock.storage.snapshots import SnapshotCache
+from penstock.storage.search.snapshots import SnapshotCache
 
 from ..storage_samples import DIMENSIONS, TENANT, new_store, unit_vectors
 

@@ -8,15 +8,15 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from penstock.storage.catalog.collections import generation_info
-from penstock.storage.fields import Compare
 from penstock.storage.ids import GenerationId
-from penstock.storage.manifests import Swap
-from penstock.storage.merging import build_merge
-from penstock.storage.mismatches import FilterMismatch
-from penstock.storage.publishing import Revision, Trim
-from penstock.storage.selections import locate_chunks, select_documents
-from penstock.storage.trims import LocatedChunk
-from penstock.storage.versions import Snapshot, open_snapshot
+from penstock.storage.intake.selections import locate_chunks, select_documents
+from penstock.storage.intake.trims import LocatedChunk
+from penstock.storage.publishing.merging import build_merge
+from penstock.storage.publishing.publisher import Revision, Trim
+from penstock.storage.search.mismatches import FilterMismatch
+from penstock.storage.search.versions import Snapshot, open_snapshot
+from penstock.storage.segments.fields import Compare
+from penstock.storage.segments.manifests import Swap
 
 from ..storage_samples import GENERATION, Store, current_manifest, new_store, record, rows_of, texts_of, unit_vectors
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from penstock.storage import rows as rows_module
 from penstock.storage.errors import Damaged
-from penstock.storage.rows import Documents, Rows, chunk_identity
-from penstock.storage.sections import Sections, write_sections
+from penstock.storage.segments import rows as rows_module
+from penstock.storage.segments.rows import Documents, Rows, chunk_identity
+from penstock.storage.segments.sections import Sections, write_sections
 
 from ..storage_samples import many_rows, record, rows_of, sections_of
 

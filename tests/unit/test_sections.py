@@ -8,9 +8,9 @@ from hashlib import blake2b
 import numpy as np
 import pytest
 
-from penstock.storage import blocks
 from penstock.storage.errors import Damaged, NotFound, Unsupported
-from penstock.storage.sections import ALIGNMENT, FORMAT, open_sections, write_sections
+from penstock.storage.segments import blocks
+from penstock.storage.segments.sections import ALIGNMENT, FORMAT, open_sections, write_sections
 
 from ..storage_samples import sections_of
 

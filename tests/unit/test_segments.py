@@ -8,16 +8,11 @@ import pytest
 from penstock.storage import paths
 from penstock.storage.errors import Damaged
 from penstock.storage.ids import GenerationId, SegmentId, TenantId
-from penstock.storage.manifests import SegmentEntry
-from penstock.storage.objects import ObjectStore
-from penstock.storage.segments import (
-    open_segment,
-    read_chunk_ids,
-    read_deletes,
-    verify_segment,
-    with_deletes,
-    write_segment,
-)
+from penstock.storage.objects.store import ObjectStore
+from penstock.storage.segments.lookups import read_chunk_ids
+from penstock.storage.segments.manifests import SegmentEntry
+from penstock.storage.segments.segment import open_segment, verify_segment, write_segment
+from penstock.storage.segments.tombstones import read_deletes, with_deletes
 
 from ..memory_objects import MemoryObjects
 from ..storage_samples import DIMENSIONS, GENERATION, TENANT, many_rows, record, rows_of, unit_vectors

@@ -14,19 +14,21 @@ import numpy as np
 import pytest
 from sqlalchemy import update
 
-from penstock.storage import blocks, planner, readers, segments, versions
 from penstock.storage.catalog.collections import delete_collection, generation_info
 from penstock.storage.catalog.retention import Retention, expire_versions
 from penstock.storage.catalog.tables import generations
 from penstock.storage.errors import Damaged, FilterMismatch, NotFound, NotKept, NotYet, Unavailable
-from penstock.storage.fields import And, Compare, Exists, FieldIndex, Member, Or
 from penstock.storage.ids import GenerationId, TenantId
-from penstock.storage.merging import build_merge
-from penstock.storage.mismatches import check_kinds
-from penstock.storage.publishing import Publisher, Swap
-from penstock.storage.rows import Rows, chunk_identity
-from penstock.storage.snapshots import SnapshotCache, open_snapshot
-from penstock.storage.warming import touch
+from penstock.storage.publishing.merging import build_merge
+from penstock.storage.publishing.publisher import Publisher, Swap
+from penstock.storage.search import planner, readers, versions
+from penstock.storage.search.mismatches import check_kinds
+from penstock.storage.search.snapshots import SnapshotCache, open_snapshot
+from penstock.storage.search.warming import touch
+from penstock.storage.segments import blocks
+from penstock.storage.segments import segment as opening
+from penstock.storage.segments.fields import And, Compare, Exists, FieldIndex, Member, Or
+from penstock.storage.segments.rows import Rows, chunk_identity
 
 from ..storage_samples import (
     DIMENSIONS,
@@ -346,7 +348,7 @@ def test_a_snapshot_in_use_is_given_without_a_look_at_the_catalog(store, cache, 
     store.add({"a": ["one"]})
     with cache.get(TENANT, GENERATION) as first:
         pass
-    monkeypatch.setattr("penstock.storage.snapshots.generation_info", None)
+    monkeypatch.setattr("penstock.storage.search.snapshots.generation_info", None)
     with cache.get(TENANT, GENERATION) as second:
         assert second is first
 
@@ -464,7 +466,7 @@ def test_a_wrong_bit_in_a_vector_of_a_small_segment_is_noticed_before_it_is_serv
 @pytest.mark.parametrize("file", [0, 1])
 def test_a_large_file_that_was_written_over_is_noticed_when_it_is_opened(store, monkeypatch, file):
     """Neither its size nor its structure tells; a sample of its blocks does."""
-    monkeypatch.setattr(segments, "VERIFIED_BYTES", 0)
+    monkeypatch.setattr(opening, "VERIFIED_BYTES", 0)
     monkeypatch.setattr(blocks, "BLOCK_BYTES", 1 << 10)
     store.publish(additions=documents(40), vectors=unit_vectors(120))
     manifest = current_manifest(store.catalog, store.objects)
@@ -498,7 +500,7 @@ def test_a_field_index_that_rotted_while_it_was_mapped_is_named_as_damaged(store
 
 
 def test_the_reading_side_never_loads_the_library_that_builds_graphs():
-    program = "import sys, penstock.pipeline.retrieval, penstock.storage.snapshots; assert 'hnswlib' not in sys.modules"
+    program = "import sys, penstock.pipeline.retrieval, penstock.storage.search; assert 'hnswlib' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
 
@@ -670,7 +672,7 @@ def test_a_catalog_that_does_not_answer_leaves_the_snapshot_in_use(store, monkey
             raise Unavailable("the catalog did not answer")
 
         with monkeypatch.context() as patched:
-            patched.setattr("penstock.storage.snapshots.pointers", unavailable)
+            patched.setattr("penstock.storage.search.snapshots.pointers", unavailable)
             eventually(lambda: len(asked) > 2)
             assert version_of(cache) == 1
         store.add({"b": ["two"]})
@@ -817,7 +819,7 @@ def test_what_is_read_from_a_large_segment_is_what_small_ones_map(store, monkeyp
     store.publish(additions=documents(40), vectors=unit_vectors(120))
     asked = {"k": 30, "now": NOW}
     mapped = snapshot_of(store).search(unit_vectors(1)[0], **asked)
-    monkeypatch.setattr(segments, "MAPPED_BYTES", 0)
+    monkeypatch.setattr(opening, "MAPPED_BYTES", 0)
     read = snapshot_of(store)
 
     assert next(iter(read.readers.values())).segment.payload is not None
@@ -827,7 +829,7 @@ def test_what_is_read_from_a_large_segment_is_what_small_ones_map(store, monkeyp
 
 def test_a_large_segment_that_lost_its_end_while_it_was_open_is_named_as_damaged(store, monkeypatch):
     store.publish(additions=documents(40), vectors=unit_vectors(120))
-    monkeypatch.setattr(segments, "MAPPED_BYTES", 0)
+    monkeypatch.setattr(opening, "MAPPED_BYTES", 0)
     snapshot = snapshot_of(store)
     segment = next(iter(snapshot.readers.values())).segment
     with pytest.raises(Damaged, match="shorter"):

@@ -13,7 +13,7 @@ from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.jobs import get_job
 from penstock.storage.errors import NotFound
 from penstock.storage.ids import DocumentId, JobId
-from penstock.storage.intake import accept
+from penstock.storage.intake.documents import accept
 
 from ...errors import Refused, refusal
 from .. import answers

@@ -14,7 +14,7 @@ from penstock.storage.catalog.collections import CollectionInfo
 from penstock.storage.catalog.jobs import get_job
 from penstock.storage.errors import NotFound
 from penstock.storage.ids import DocumentId, JobId
-from penstock.storage.updates import DocumentChange, update_document
+from penstock.storage.intake.updates import DocumentChange, update_document
 
 from ...errors import Refused
 from .. import answers

@@ -14,11 +14,11 @@ from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.manifests import ManifestInfo, is_kept, list_manifests
 from penstock.storage.catalog.references import find_version
 from penstock.storage.catalog.tags import put_tag, remove_tag
-from penstock.storage.differences import compare
 from penstock.storage.errors import AlreadyExists, Damaged, InvalidName, NotFound, NotKept
-from penstock.storage.forks import fork_collection
 from penstock.storage.ids import BatchId
-from penstock.storage.manifests import Manifest, read_manifest
+from penstock.storage.publishing.forks import fork_collection
+from penstock.storage.segments.differences import compare
+from penstock.storage.segments.manifests import Manifest, read_manifest
 
 from ...errors import Refused, refusal
 from .. import answers

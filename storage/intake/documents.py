@@ -1,0 +1,189 @@
+"""Accepts submitted documents: their bytes into one pack, their versions into the ledger, in one transaction.
+
+From the moment accept() returns, a document is indexed or visibly failed, whatever dies. Nothing is parsed here.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ..catalog.engine import Catalog
+from ..catalog.sources import KnownDocument, hold_sources, read_sources
+from ..catalog.tables import versions
+from ..catalog.tenants import hold_tenant
+from ..errors import Unavailable
+from ..ids import CollectionId, DocumentId, GenerationId, JobId, TenantId, VersionId, new_id
+from ..objects.store import ObjectStore
+from .acceptance import Target, hold_collection, hold_job, raise_newest, record_job, supersede_queued
+from .submissions import Candidate, Pack, SubmittedDocument, checked, write_pack
+
+__all__ = ["Accepted", "AcceptedDocument", "SubmittedDocument", "accept"]
+
+
+@dataclass(frozen=True)
+class AcceptedDocument:
+    """``version_id`` is None when the document was here already, unchanged; ``number`` is then the kept version's.
+
+    ``replaces``: the document was here before, and had not been deleted.
+    """
+
+    source: str
+    document_id: DocumentId
+    version_id: VersionId | None
+    number: int
+    replaces: bool
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """What became of a submission. ``superseded`` counts older versions that were still queued and never will run."""
+
+    job_id: JobId
+    accepted: int
+    unchanged: int
+    superseded: int
+    documents: tuple[AcceptedDocument, ...]
+
+    @property
+    def replaced(self) -> int:
+        """How many of the accepted are new versions of documents that were here."""
+        return sum(one.version_id is not None and one.replaces for one in self.documents)
+
+
+class _BytesLeftOut(Exception):
+    """The pack lacks bytes: what looked unchanged was changed meanwhile, or the pack was collected."""
+
+
+def accept(
+    catalog: Catalog,
+    objects: ObjectStore,
+    *,
+    tenant: TenantId,
+    collection_id: CollectionId,
+    generation_id: GenerationId,
+    documents: Sequence[SubmittedDocument],
+    now: float,
+    job_id: JobId | None = None,
+) -> Accepted:
+    """Commit the submission; with ``job_id`` as a further part of that job. Submitting twice is harmless.
+
+    A document whose newest version is in progress or indexed with the same bytes, title, metadata and times makes no
+    new version. An older version that is still queued is superseded.
+
+    Raises:
+        InvalidName: a source is empty, too long or given twice. InvalidMetadata: names the field.
+        NotFound: the tenant has no such collection, generation or job.
+        Conflict: the job was cancelled, or belongs to another collection.
+        Unavailable: the catalog did not answer; nothing was accepted.
+    """
+    candidates = checked(documents)
+    target = Target(tenant, collection_id, generation_id, now)
+    with catalog.read() as connection:
+        known = read_sources(connection, collection_id, sources=[candidate.source for candidate in candidates])
+    # What looks unchanged need not be written; the transaction decides again.
+    unchanged = {one.source for one in candidates if one.source in known and _holds(known[one.source], one)}
+    for left_out in (unchanged, set[str]()):
+        pack = write_pack(objects, tenant, candidates, left_out=left_out)
+        with suppress(_BytesLeftOut):
+            return _record(catalog, objects, target, candidates, pack=pack, job_id=job_id)
+    raise Unavailable("the bytes of this submission were collected twice while it was being recorded. Try again.")
+
+
+def _record(
+    catalog: Catalog,
+    objects: ObjectStore,
+    target: Target,
+    candidates: Sequence[Candidate],
+    *,
+    pack: Pack,
+    job_id: JobId | None,
+) -> Accepted:
+    sources = [candidate.source for candidate in candidates]
+    with catalog.write("accept") as connection:
+        hold_tenant(connection, target.tenant)  # first of all, and the only lock that the collector takes
+        hold_collection(connection, target)
+        if job_id is not None:
+            hold_job(connection, target, job_id)
+        known = hold_sources(connection, target.collection_id, tenant=target.tenant, sources=sources, now=target.now)
+        changed = [candidate for candidate in candidates if not _holds(known[candidate.source], candidate)]
+        if any(candidate.source not in pack.offsets for candidate in changed):
+            raise _BytesLeftOut
+        # The collector cannot come any more (it waits for the tenant's row): what is here now stays.
+        if changed and not objects.exists(pack.name or ""):
+            raise _BytesLeftOut
+        unchanged = len(candidates) - len(changed)
+        job = record_job(connection, target, job_id, opened=bool(changed), unchanged=unchanged)
+        queued = [known[one.source].id for one in changed if known[one.source].state == "queued"]
+        superseded = supersede_queued(connection, target, queued)
+        made = _insert_versions(connection, target, changed, known=known, pack=pack, job_id=job)
+    return Accepted(job, len(changed), unchanged, superseded, _accepted(candidates, known, made))
+
+
+def _holds(known: KnownDocument, candidate: Candidate) -> bool:
+    return known.holds(candidate.content_hash, candidate.metadata_hash)
+
+
+def _insert_versions(
+    connection: Connection,
+    target: Target,
+    changed: Sequence[Candidate],
+    *,
+    known: Mapping[str, KnownDocument],
+    pack: Pack,
+    job_id: JobId,
+) -> dict[str, VersionId]:
+    """Insert one version per changed document, their ids in the order of submission. Returns the ids by source."""
+    shared = {
+        "tenant_id": target.tenant,
+        "collection_id": target.collection_id,
+        "generation_id": target.generation_id,
+        "job_id": job_id,
+        "state": "queued",
+        "pack": pack.name,
+        "created_at": target.now,
+    }
+    made = sorted(VersionId(new_id("ver")) for _ in changed)
+    raise_newest(connection, target, [known[one.source].id for one in changed])
+    rows = [
+        {"id": new, **shared, **_version(one, known[one.source]), "pack_offset": pack.offsets[one.source]}
+        for new, one in zip(made, changed, strict=True)
+    ]
+    if rows:
+        connection.execute(sa.insert(versions), rows)
+    return {one.source: new for new, one in zip(made, changed, strict=True)}
+
+
+def _version(candidate: Candidate, known: KnownDocument) -> dict[str, Any]:
+    submitted = candidate.submitted
+    return {
+        "document_id": known.id,
+        "number": known.highest + 1,
+        "filename": submitted.filename,
+        "media_type": submitted.media_type,
+        "title": submitted.title,
+        "metadata": dict(submitted.metadata),
+        "event_time": submitted.event_time,
+        "expires_at": submitted.expires_at,
+        "content_hash": candidate.content_hash,
+        "metadata_hash": candidate.metadata_hash,
+        "size_bytes": len(submitted.data),
+    }
+
+
+def _accepted(
+    candidates: Collection[Candidate], known: Mapping[str, KnownDocument], made: Mapping[str, VersionId]
+) -> tuple[AcceptedDocument, ...]:
+    return tuple(
+        AcceptedDocument(
+            source=one.source,
+            document_id=known[one.source].id,
+            version_id=made.get(one.source),
+            number=known[one.source].highest + 1 if one.source in made else known[one.source].number,
+            replaces=known[one.source].number > 0 and not known[one.source].is_gone,
+        )
+        for one in candidates
+    )

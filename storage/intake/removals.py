@@ -1,0 +1,160 @@
+"""Accepts what takes documents out of a collection: one ledger transaction per slice.
+
+From the moment a function here returns, what it counted leaves in a later version of the index, whatever dies, and in
+the order of all other versions of the document. Repeating it is harmless. Nothing is looked up in the index: a filter
+is resolved to ids before (``selections.py``), so that a document which arrives later is not hit.
+"""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Row
+
+from ..catalog.engine import Catalog
+from ..catalog.tables import GONE, OF_DOCUMENT, documents, versions
+from ..catalog.values import slices
+from ..ids import CollectionId, GenerationId, JobId, TenantId
+from .acceptance import (
+    Target,
+    empty_version,
+    hold_documents,
+    insert_versions,
+    open_writers_batch,
+    raise_newest,
+    record_job,
+    supersede_queued,
+)
+
+SAMPLE = 10
+AT_ONCE = 500  # documents in one transaction, in which nobody else writes on SQLite
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What became of the documents that were named.
+
+    ``deleted`` will leave; ``already_deleted`` had left, expired included, or were about to; ``not_found`` were never
+    here, or so long ago that nothing is known of them any more.
+    """
+
+    job_id: JobId
+    deleted: int
+    already_deleted: int
+    not_found: int
+
+
+def remove_documents(
+    catalog: Catalog,
+    *,
+    tenant: TenantId,
+    collection_id: CollectionId,
+    generation_id: GenerationId,
+    document_ids: Collection[str] = (),
+    sources: Collection[str] = (),
+    now: float,
+    job_id: JobId | None = None,
+) -> Removed:
+    """Log the removal of these documents as one job; with ``job_id`` as a further part of that job.
+
+    Each gets a version that holds nothing; versions that are still queued are superseded. More than `AT_ONCE` are
+    logged in slices: after a failure in between, the same call again does what is left.
+
+    Raises:
+        NotFound: the tenant has no such collection, generation or job.
+        Conflict: the job was cancelled, or belongs to another collection.
+        Unavailable: the catalog did not answer.
+    """
+    target = Target(tenant, collection_id, generation_id, now)
+    named, deleted, already = len({*document_ids}) + len({*sources}), 0, 0
+    for chosen in _chosen(document_ids, sources):
+        with catalog.write("remove") as connection:
+            found = hold_documents(connection, target, chosen, job_id=job_id)
+            leaving = [row for row in found.rows if _leaves(row)]
+            job_id = record_job(connection, target, job_id, opened=bool(leaving), unchanged=0)
+            _log_deletes(connection, target, leaving, shard=found.shard, job_id=job_id)
+        deleted += len(leaving)
+        already += len(found.rows) - len(leaving)
+    assert job_id is not None
+    return Removed(job_id, deleted, already, max(0, named - deleted - already))
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What `remove_documents` would do now.
+
+    ``sample``: (id, source) of a few documents that would leave; ``missing``: a few of the names that were not found.
+    """
+
+    deleted: int
+    already_deleted: int
+    not_found: int
+    sample: list[tuple[str, str]]
+    missing: list[str]
+
+
+def survey_documents(
+    catalog: Catalog,
+    *,
+    tenant: TenantId,
+    collection_id: CollectionId,
+    document_ids: Collection[str] = (),
+    sources: Collection[str] = (),
+) -> Survey:
+    """Say what a removal of these documents would do. Changes nothing, and keeps nobody from changing it."""
+    mine = (documents.c.collection_id == collection_id, documents.c.tenant_id == tenant)
+    newest = sa.and_(OF_DOCUMENT, versions.c.number == documents.c.newest)
+    wanted = sa.select(documents.c.id, documents.c.source, versions.c.state).join(versions, newest, isouter=True)
+    found: list[Row[Any]] = []
+    with catalog.read() as connection:
+        for chosen in _chosen(document_ids, sources):
+            found.extend(connection.execute(wanted.where(*mine, chosen)))
+    leaving = sorted((row.source, row.id) for row in found if _leaves(row))
+    missing = sorted([*{*document_ids} - {row.id for row in found}, *{*sources} - {row.source for row in found}])
+    sample = [(document_id, source) for source, document_id in leaving[:SAMPLE]]
+    return Survey(len(leaving), len(found) - len(leaving), len(missing), sample, missing[:SAMPLE])
+
+
+def _chosen(document_ids: Collection[str], sources: Collection[str]) -> list[sa.ColumnElement[bool]]:
+    """Return one condition per slice, at least one."""
+    conditions: list[sa.ColumnElement[bool]] = []
+    for column, named in ((documents.c.id, document_ids), (documents.c.source, sources)):
+        conditions += [column.in_(some) for some in slices(_storable(named), AT_ONCE)]
+    return conditions or [sa.false()]
+
+
+def _leaves(newest: Row[Any]) -> bool:
+    """Say whether a delete has something to do for a document whose newest version is this; without any it has not."""
+    return newest.state not in (None, "deleting", *GONE)
+
+
+def _log_deletes(
+    connection: Connection, target: Target, leaving: Sequence[Row[Any]], *, shard: int, job_id: JobId
+) -> None:
+    if not leaving:
+        return
+    ids = [row.id for row in leaving]
+    supersede_queued(connection, target, ids)
+    batch_id = open_writers_batch(connection, target, shard=shard, document_count=len(ids))
+    raise_newest(connection, target, ids)
+    # What it said stays to be seen until the document is gone.
+    told = ("filename", "media_type", "title", "metadata", "event_time", "expires_at", "size_bytes")
+    rows = [
+        {
+            **empty_version(target, row.id, action="delete", state="deleting", job_id=job_id, batch_id=batch_id),
+            **{name: getattr(row, name) for name in told},
+            "number": row.highest + 1,
+        }
+        for row in leaving
+    ]
+    insert_versions(connection, rows)
+
+
+def _storable(texts: Collection[str]) -> list[str]:
+    """Return those that a document can be named by: a catalog refuses to look for the others."""
+    return sorted(text for text in {*texts} if _is_storable(text))
+
+
+def _is_storable(text: str) -> bool:
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)

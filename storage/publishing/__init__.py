@@ -1,0 +1,1 @@
+"""Making versions: the writer's publishes, merges, rollbacks and forks. Only here are graphs built."""

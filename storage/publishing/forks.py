@@ -1,0 +1,142 @@
+"""Forks: a new collection that begins with a version of another one of its tenant, without a copy of any file.
+
+The first manifest of the fork names the files of its parent, which the collector keeps as long as some version of the
+tenant does, whatever becomes of the parent. Documents keep their ids, because the segments tell them; from the first
+moment on the two collections share nothing that either of them could change.
+"""
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+
+from ..catalog.collections import CollectionInfo, generation_info, get_collection
+from ..catalog.copies import Copy, insert_copy
+from ..catalog.engine import Catalog
+from ..catalog.manifests import ManifestInfo, is_kept
+from ..catalog.references import Reference, find_version
+from ..errors import AlreadyExists, Conflict, Damaged, LimitReached, NotFound, NotKept, Unavailable
+from ..ids import CollectionId, GenerationId, JobId, ManifestVersion, checked_name, new_id
+from ..limits import MAX_COLLECTIONS_PER_TENANT
+from ..objects.store import ObjectStore
+from ..segments.differences import Change, compare
+from ..segments.manifests import Manifest, check_invariants, name_of, read_manifest
+
+_ATTEMPTS = 5  # a version may be published between the comparison and the transaction
+
+
+@dataclass(frozen=True)
+class _Parent:
+    """The version to begin with, and how it differs from what the parent's catalog rows describe: version ``seen``."""
+
+    kept: ManifestInfo
+    manifest: Manifest
+    seen: ManifestVersion
+    changes: Sequence[Change]
+
+
+def fork_collection(
+    catalog: Catalog,
+    objects: ObjectStore,
+    *,
+    parent: CollectionInfo,
+    reference: Reference,
+    name: str,
+    clock: Callable[[], float],
+    max_collections: int = MAX_COLLECTIONS_PER_TENANT,
+) -> CollectionInfo:
+    """Make a collection ``name`` with the documents that a version of ``parent`` serves.
+
+    Rows are copied for each document, and no file is. What is on its way into the parent stays there.
+
+    Raises:
+        InvalidName, AlreadyExists, LimitReached: as for any new collection.
+        NotKept: the version is not there any more, or nothing was published yet.
+        Conflict: the parent is published faster than it can be looked at.
+        Damaged: a manifest or a segment is not what was written.
+    """
+    checked_name("collection", name)
+    for _ in range(_ATTEMPTS):
+        with suppress(_Moved):
+            looked_at = _look(catalog, objects, parent, reference)
+            return _commit(
+                catalog, objects, looked_at, parent=parent, name=name, now=clock(), max_collections=max_collections
+            )
+    raise Conflict(f"collection {parent.name!r} is published faster than it can be forked: try again, or fork a tag")
+
+
+class _Moved(Exception):
+    """The parent was published meanwhile: look again."""
+
+
+def _look(catalog: Catalog, objects: ObjectStore, parent: CollectionInfo, reference: Reference) -> _Parent:
+    kept = find_version(catalog, parent.generation.id, reference)
+    if kept is None:
+        raise NotKept(f"collection {parent.name!r} had no version then: {_advice(parent)}")
+    generation = generation_info(catalog, parent.generation.id)
+    assert generation.manifest is not None
+    try:
+        manifest = read_manifest(objects, kept.name)
+        changes = compare(objects, read_manifest(objects, generation.manifest), manifest)
+    except Damaged:
+        if not is_kept(catalog, kept.generation_id, kept.version):
+            raise NotKept(f"version {kept.version} is not kept any more: choose another") from None
+        if generation_info(catalog, generation.id).manifest != generation.manifest:
+            raise _Moved from None
+        raise
+    return _Parent(kept, manifest, generation.version, changes)
+
+
+def _advice(parent: CollectionInfo) -> str:
+    return "list the versions" if parent.generation.version else "submit documents to publish the first"
+
+
+def _commit(
+    catalog: Catalog,
+    objects: ObjectStore,
+    looked_at: _Parent,
+    *,
+    parent: CollectionInfo,
+    name: str,
+    now: float,
+    max_collections: int,
+) -> CollectionInfo:
+    first = replace(
+        looked_at.manifest,
+        generation_id=GenerationId(new_id("gen")),
+        collection_id=CollectionId(new_id("col")),
+        collection_name=name,
+        version=ManifestVersion(1),
+        parent=None,
+        writer_epoch=0,  # no writer made it
+        created_at=now,
+    )
+    check_invariants(first)
+    data = first.to_json()
+    manifest_name = name_of(first, data)
+    objects.put(manifest_name, [data])
+    copy = Copy(
+        kept=looked_at.kept,
+        seen=looked_at.seen,
+        changes=looked_at.changes,
+        first=first,
+        name=manifest_name,
+        job_id=JobId(new_id("job")),
+        max_collections=max_collections,
+    )
+    try:
+        _insert(catalog, objects, copy)
+    except (_Moved, AlreadyExists, Damaged, LimitReached, NotFound, NotKept):
+        # Nothing names it, and nothing will. Left to the collector, it would be a later collection of that name to
+        # whoever makes a lost catalog again from the objects.
+        with suppress(Unavailable):
+            objects.delete(manifest_name)
+        raise
+    return get_collection(catalog, tenant=parent.tenant_id, name=name)
+
+
+def _insert(catalog: Catalog, objects: ObjectStore, copy: Copy) -> None:
+    with catalog.write("fork") as connection:
+        if not insert_copy(connection, copy):
+            raise _Moved
+        if not objects.exists(copy.name):
+            raise _Moved  # writing took so long that it was collected

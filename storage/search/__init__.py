@@ -1,0 +1,1 @@
+"""Searching: opened versions, how their segments are searched, and the cache that follows the catalog."""

@@ -1,0 +1,98 @@
+"""Hits: the best rows of several segments as one list, with what a caller wants to know of each.
+
+It does not search; it only decodes the rows that made it into the list.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..ids import ChunkId
+from ..segments.rows import DocumentRecord
+from ..segments.segment import OpenSegment
+from .readers import Found
+
+
+class Hit(NamedTuple):
+    """A chunk that was found.
+
+    Attributes:
+        score: higher is better; ``cosine`` and ``dot``: the inner product, ``l2``: the negated squared distance.
+        start: character offset into the parsed text of the document; ``end`` is exclusive.
+        ordinal: position of the chunk in its document.
+        page: from 1; None where the format has no pages.
+    """
+
+    chunk_id: ChunkId
+    score: float
+    document: DocumentRecord
+    ordinal: int
+    start: int
+    end: int
+    page: int | None
+    heading: str | None
+    text: str
+
+    def described(self) -> dict[str, Any]:
+        """Return the hit as every interface tells it, ready for JSON."""
+        document = self.document
+        return {
+            "chunk_id": self.chunk_id,
+            "score": self.score,
+            "text": self.text,
+            "start": self.start,
+            "end": self.end,
+            "page": self.page,
+            "heading": self.heading,
+            "document": {
+                "id": document.document_id,
+                "source": document.source,
+                "title": document.title,
+                "metadata": document.metadata,
+                "version": document.number,
+                "media_type": document.media_type,
+            },
+        }
+
+
+def best_hits(found: Sequence[tuple[OpenSegment, Found]], *, k: int) -> list[Hit]:
+    """Return the ``k`` best of all that was found, best first; equal scores in the order of chunk ids."""
+    if not found:
+        return []
+    scores = np.concatenate([each.scores for _, each in found])
+    rows = np.concatenate([each.rows for _, each in found])
+    chunk_ids = np.concatenate([segment.chunk_ids[each.rows] for segment, each in found])
+    owners = np.repeat(np.arange(len(found)), [len(each.rows) for _, each in found])
+    best = np.lexsort((chunk_ids, -scores))[:k]
+    hits: list[Hit | None] = [None] * len(best)
+    owners, rows, scores = owners[best], rows[best], scores[best]
+    for owner in np.unique(owners).tolist():
+        places = np.flatnonzero(owners == owner)
+        for place, hit in zip(
+            places.tolist(), _hits(found[owner][0], rows=rows[places], scores=scores[places].tolist()), strict=True
+        ):
+            hits[place] = hit
+    return [hit for hit in hits if hit is not None]
+
+
+def _hits(segment: OpenSegment, *, rows: NDArray[np.int64], scores: list[float]) -> Iterator[Hit]:
+    """Decode rows of one segment: a few gathers for all of them, then only Python's own numbers."""
+    stored = segment.rows
+    columns = (segment.chunk_ids, stored.ordinal, stored.start, stored.end, stored.page)
+    gathered = zip(*(column[rows].tolist() for column in columns), strict=True)
+    records = segment.records(stored.document[rows].tolist())
+    told = zip(scores, records, segment.texts(rows), segment.headings(rows), gathered, strict=True)
+    for score, record, text, heading, (chunk_id, ordinal, start, end, page) in told:
+        yield Hit(
+            chunk_id=ChunkId(chunk_id),
+            score=score,
+            document=record,
+            ordinal=ordinal,
+            start=start,
+            end=end,
+            page=None if page < 0 else page,
+            heading=heading or None,
+            text=text,
+        )

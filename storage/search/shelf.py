@@ -1,0 +1,102 @@
+"""Opened snapshots by generation and version, as many as fit into a number of bytes and of files. It opens nothing.
+
+Two kinds stand here: of each generation the newest one that serves, and past versions that somebody searched. A past
+version never displaces a newest one, and a file that several snapshots share counts once.
+"""
+
+import sys
+from collections import Counter, OrderedDict
+from collections.abc import MutableMapping
+from weakref import WeakValueDictionary
+
+from ..ids import GenerationId, ManifestVersion
+from .readers import SearchableSegment
+from .versions import Snapshot
+
+_Key = tuple[GenerationId, ManifestVersion]
+
+
+class Shelf:
+    """Not safe between threads: its owner holds a lock. What is taken off closes when its last search ends."""
+
+    def __init__(self, *, capacity_bytes: int, capacity_files: int = sys.maxsize) -> None:
+        self.segments: MutableMapping[str, SearchableSegment] = WeakValueDictionary()  # in use somewhere, by file
+        self.size_bytes = 0
+        self.evicted = 0
+        self._capacity_bytes = capacity_bytes
+        self._capacity_files = capacity_files
+        self._snapshots: OrderedDict[_Key, Snapshot] = OrderedDict()  # least recently used first
+        self._newest: dict[GenerationId, ManifestVersion] = {}
+        self._users: Counter[str] = Counter()  # snapshots per file
+
+    def __len__(self) -> int:
+        return len(self._snapshots)
+
+    @property
+    def followed(self) -> set[GenerationId]:
+        """The generations of which a newest snapshot is here."""
+        return set(self._newest)
+
+    def newest(self, generation_id: GenerationId) -> Snapshot | None:
+        """Return the newest snapshot of a generation."""
+        version = self._newest.get(generation_id)
+        return None if version is None else self._snapshots[generation_id, version]
+
+    def use(self, generation_id: GenerationId, version: ManifestVersion | None = None) -> Snapshot | None:
+        """Return the snapshot of a version, by default the newest; it counts as used now."""
+        wanted = self._newest.get(generation_id) if version is None else version
+        if wanted is None or (generation_id, wanted) not in self._snapshots:
+            return None
+        self._snapshots.move_to_end((generation_id, wanted))
+        return self._snapshots[generation_id, wanted]
+
+    def put_newest(self, snapshot: Snapshot) -> None:
+        """Let the snapshot serve its generation, instead of the one that did."""
+        former = self._newest.get(snapshot.generation_id)
+        if former is not None:
+            self._take(snapshot.generation_id, former)
+        self._newest[snapshot.generation_id] = snapshot.version
+        self._put(snapshot)
+
+    def put_past(self, snapshot: Snapshot) -> None:
+        """Keep a version beside the newest one. Hold it first: it may leave at once."""
+        self._put(snapshot)
+
+    def forget(self, generation_id: GenerationId) -> None:
+        """Take all snapshots of a generation off."""
+        for key in [key for key in self._snapshots if key[0] == generation_id]:
+            self._take(*key)
+
+    def clear(self) -> None:
+        for key in list(self._snapshots):
+            self._take(*key)
+
+    def _put(self, snapshot: Snapshot) -> None:
+        key = (snapshot.generation_id, snapshot.version)
+        if key in self._snapshots:
+            newest = self._newest.get(snapshot.generation_id)
+            self._take(*key)
+            if newest is not None:
+                self._newest[snapshot.generation_id] = newest
+        self._snapshots[key] = snapshot
+        for name, size_bytes in snapshot.files.items():
+            self.size_bytes += 0 if self._users[name] else size_bytes
+            self._users[name] += 1
+        while self._is_overfull() and len(self._snapshots) > 1:
+            past = (key for key in self._snapshots if self._newest.get(key[0]) != key[1])
+            self._take(*next(past, next(iter(self._snapshots))))
+            self.evicted += 1
+
+    def _is_overfull(self) -> bool:
+        return self.size_bytes > self._capacity_bytes or len(self._users) > self._capacity_files
+
+    def _take(self, generation_id: GenerationId, version: ManifestVersion) -> None:
+        snapshot = self._snapshots.pop((generation_id, version))
+        if self._newest.get(generation_id) == version:
+            del self._newest[generation_id]
+        for name, size_bytes in snapshot.files.items():
+            self._users[name] -= 1
+            if not self._users[name]:
+                del self._users[name]
+                self.size_bytes -= size_bytes
+        snapshot.retire()

@@ -1,0 +1,1 @@
+"""The files of an index: segments, graphs, tombstones and manifests. Nothing here searches or publishes."""

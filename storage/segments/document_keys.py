@@ -1,0 +1,73 @@
+"""Where the rows of a document are in a segment: a sorted list of hashed document ids, looked up where it is mapped.
+
+It answers for tombstoned rows too, and knows no other segment. Hashes only lead the way: the ids are compared.
+"""
+
+from collections.abc import Iterable, Mapping
+from hashlib import blake2b
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import Damaged
+from .rows import Documents
+from .sections import Array
+
+SECTIONS = {"document_keys": "<u8", "document_order": "<u4"}
+
+
+def build_keys(documents: Documents) -> dict[str, Array]:
+    """Return the sections to store: u64[d] ascending hashes of the documents' ids, and u32[d], whose each one is."""
+    hashes = np.fromiter((_key(documents.raw_id(i)) for i in range(len(documents))), "<u8", len(documents))
+    order = np.argsort(hashes, kind="stable")
+    return {"document_keys": hashes[order], "document_order": order.astype("<u4")}
+
+
+def find_rows(
+    arrays: Mapping[str, Array],
+    *,
+    documents: Documents,
+    owners: NDArray[np.uint32],
+    document_ids: Iterable[str],
+    in_order: bool,
+) -> NDArray[np.uint32]:
+    """Return the ascending rows u32 of these documents; costs a few lookups each, however large the segment is.
+
+    Args:
+        arrays: the sections of ``build_keys``.
+        owners: u32[n], the document of each row, ascending where ``in_order``.
+
+    Raises:
+        Damaged: the sections do not fit the segment.
+    """
+    keys, order = _checked(arrays, count=len(documents))
+    wanted = {_key(encoded): encoded for encoded in map(Documents.encoded_id, document_ids)}
+    sought = np.fromiter(wanted, "<u8", len(wanted))
+    first, end = np.searchsorted(keys, sought, "left"), np.searchsorted(keys, sought, "right")
+    found = [
+        int(ordinal)
+        for a, b, encoded in zip(first.tolist(), end.tolist(), wanted.values(), strict=True)
+        for ordinal in order[a:b]
+        if documents.raw_id(int(ordinal)) == encoded
+    ]
+    ordinals = np.array(sorted(found), "<u4")
+    if not in_order:
+        return np.flatnonzero(np.isin(owners, ordinals)).astype("<u4")
+    spans = zip(np.searchsorted(owners, ordinals, "left"), np.searchsorted(owners, ordinals, "right"), strict=True)
+    rows = [np.arange(a, b, dtype="<u4") for a, b in spans]
+    return np.concatenate(rows) if rows else np.empty(0, "<u4")
+
+
+def _checked(arrays: Mapping[str, Array], *, count: int) -> tuple[Array, Array]:
+    found = [arrays.get(name) for name in SECTIONS]
+    for section, dtype in zip(found, SECTIONS.values(), strict=True):
+        if section is None or section.shape != (count,) or section.dtype != np.dtype(dtype):
+            raise Damaged("the list of document ids does not fit the segment; restore or rebuild it")
+    keys, order = found
+    assert keys is not None
+    assert order is not None
+    return keys, order
+
+
+def _key(encoded: bytes) -> int:
+    return int.from_bytes(blake2b(encoded, digest_size=8).digest(), "little")

@@ -1,0 +1,92 @@
+"""The files of a segment where they are stored: found, downloaded once more when a copy is damaged, compared."""
+
+from collections.abc import Callable
+from contextlib import suppress
+from functools import wraps
+from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
+
+import numpy as np
+
+from ..errors import Damaged, Missing, NotFound
+from ..objects.store import ObjectStore
+from .manifests import FileEntry, SegmentEntry, describe_file
+from .sections import Array, Sections, open_sections
+
+SEGMENT_KIND = "segment"
+_OPENINGS_MAX = 3
+_P = ParamSpec("_P")
+_Opened = TypeVar("_Opened")
+
+
+def mending(
+    read: Callable[Concatenate[ObjectStore, SegmentEntry, _P], _Opened],
+) -> Callable[Concatenate[ObjectStore, SegmentEntry, _P], _Opened]:
+    """Let ``read`` try once more when it found damage in a local copy, which is then downloaded again."""
+
+    @wraps(read)
+    def reading(objects: ObjectStore, entry: SegmentEntry, /, *args: _P.args, **kwargs: _P.kwargs) -> _Opened:
+        try:
+            return read(objects, entry, *args, **kwargs)
+        except Missing:
+            raise  # no copy is to blame, and to compare them all would take seconds
+        except Damaged:
+            # Every file is looked at: the first one that is damaged need not be the only one.
+            dropped = [objects.drop_damaged_copy(file.name, blake2b=file.blake2b) for file in entry.all_files]
+            if not any(dropped):
+                raise
+            return read(objects, entry, *args, **kwargs)
+
+    return reading
+
+
+def verify_file(objects: ObjectStore, file: FileEntry) -> None:
+    """Compare a file's size and whole content with what the manifest says. Raises Damaged."""
+    if describe_file(file.name, local_file(objects, file)) != file:
+        raise Damaged(f"{file.name} does not match its checksum in the manifest; restore or rebuild it")
+
+
+def local_file(objects: ObjectStore, file: FileEntry) -> Path:
+    """Return a local file with the content of ``file``, downloaded and verified if need be; its size is checked.
+
+    Raises:
+        Damaged: missing, of another size, or not what was written.
+    """
+    try:
+        path = objects.local_path(file.name, blake2b=file.blake2b)
+        size_bytes = path.stat().st_size
+    except (NotFound, FileNotFoundError) as error:
+        raise missing(file) from error
+    if size_bytes != file.size_bytes:
+        raise Damaged(
+            f"{file.name} has {size_bytes} bytes where the manifest says {file.size_bytes}: truncated or overwritten"
+        )
+    return path
+
+
+def open_container(objects: ObjectStore, file: FileEntry, *, kind: str) -> Sections:
+    return mapped(objects, file, lambda path: open_sections(path, kind=kind))
+
+
+def mapped(objects: ObjectStore, file: FileEntry, opener: Callable[[Path], _Opened]) -> _Opened:
+    for _ in range(_OPENINGS_MAX):  # a cache may drop its copy between the two calls
+        with suppress(NotFound, FileNotFoundError):
+            return opener(local_file(objects, file))
+    raise missing(file)
+
+
+def missing(file: FileEntry) -> Missing:
+    return Missing(f"{file.name} is missing from the object store; restore or rebuild it")
+
+
+def column(sections: Sections, name: str, dtype: str, *, count: int, width: int | None = None) -> Array:
+    shape = (count,) if width is None else (count, width)
+    array = sections.arrays.get(name)
+    if array is None or array.shape != shape or array.dtype != np.dtype(dtype):
+        found = "missing" if array is None else f"{array.dtype}{array.shape}"
+        raise Damaged(f"{sections.source}: section {name!r} is {found} where {dtype}{shape} is needed")
+    return array
+
+
+def descends(ascending: Array) -> bool:
+    return bool((ascending[1:] <= ascending[:-1]).any())

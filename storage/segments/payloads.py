@@ -1,0 +1,50 @@
+"""The payload of a large segment, texts and records, read from its file when a hit shows them, and not mapped.
+
+What is mapped and was looked at stays resident: after many searches a query process would hold all texts of all its
+tenants. What is read is in the system's page cache only, which every process shares and which gives way when memory is
+short.
+"""
+
+import os
+import weakref
+from collections.abc import Mapping
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import kernels
+from ..errors import Damaged, NotFound
+
+
+class Payload:
+    """Byte sections of one file. Safe between threads; the file stays open as long as this lives.
+
+    Args:
+        places: of each section, bytes from the start of the file.
+    """
+
+    def __init__(self, path: Path, *, places: Mapping[str, int]) -> None:
+        self._places = places
+        self._name = path.name
+        self._descriptor = open_for_reading(path)
+        weakref.finalize(self, os.close, self._descriptor)
+
+    def read(self, section: str, *, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> list[bytes]:
+        """Return the bytes between ``starts`` and ``ends`` i64[n] of a section. Raises Damaged at the file's end."""
+        sizes = ends - starts
+        bounds = np.concatenate(([0], np.cumsum(sizes)))
+        buffer = np.empty(int(bounds[-1]), np.uint8)
+        if kernels.read_spans(self._descriptor, starts + self._places[section], sizes, buffer) == kernels.BROKEN:
+            raise Damaged(f"{self._name} is shorter than when it was opened; restore or rebuild the segment")
+        data = buffer.tobytes()
+        return [data[start:end] for start, end in pairwise(bounds.tolist())]
+
+
+def open_for_reading(path: Path) -> int:
+    """Return a descriptor of the file. Raises NotFound."""
+    try:
+        return os.open(path, os.O_RDONLY)
+    except FileNotFoundError as error:
+        raise NotFound(f"{path.name} does not exist") from error

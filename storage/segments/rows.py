@@ -1,0 +1,371 @@
+"""Chunks of documents as columns: what staging objects, segments and searches pass to each other.
+
+It holds no vectors and no chunk ids, and it does no I/O.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import cached_property
+from hashlib import blake2b
+from itertools import pairwise
+from typing import Any, TypedDict, overload
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic_core import from_json
+
+from ..errors import Damaged
+from .ragged import fits, join_offsets, pack_items, take_items
+from .sections import Array, Sections
+
+IDENTITY_BYTES = 16
+_REMEMBERED_MAX = 16_384  # decoded records; a search process keeps segments open for days
+_COLUMNS = {"document": "<u4", "ordinal": "<u4", "start": "<u4", "end": "<u4", "page": "<i4", "tokens": "<u4"}
+_RAGGED = (("text_bytes", "text_offsets"), ("heading_bytes", "heading_offsets"))
+_DOCUMENTS = ("document_bytes", "document_offsets")
+_ID_OPENS, _ID_MAX = b'{"document_id":"', 512  # the first key of a line, whose keys are sorted; ids have no quote
+
+
+class Original(TypedDict):
+    """What was submitted, so that the catalog's row of a document can be made again from a segment alone.
+
+    Its bytes are ``size_bytes`` from ``pack_offset`` of object ``pack``. Hashes are hex blake2b-256, as in the ledger.
+    """
+
+    filename: str
+    media_type: str | None  # as its producer declared it
+    pack: str
+    pack_offset: int
+    size_bytes: int
+    content_hash: str
+    metadata_hash: str
+
+
+@dataclass(frozen=True)
+class DocumentRecord:
+    """What a segment keeps of one document version. Times are seconds since 1970, UTC.
+
+    ``text_version_id`` is the version that brought the text, where a later one only described it anew.
+    """
+
+    document_id: str
+    version_id: str
+    number: int
+    source: str
+    title: str | None
+    metadata: dict[str, Any]
+    event_time: float | None
+    expires_at: float | None
+    ingested_at: float
+    media_type: str
+    original: Original | None = None
+    text_version_id: str | None = None
+
+    @property
+    def text_version(self) -> str:
+        """The version that brought the text. With the ordinal it names a chunk, whichever id that has."""
+        return self.text_version_id or self.version_id
+
+
+class Documents(Sequence[DocumentRecord]):
+    """Records as JSON lines in one byte array, decoded when asked for and remembered for a while."""
+
+    def __init__(
+        self,
+        data: NDArray[np.uint8],
+        offsets: NDArray[np.uint64],
+        *,
+        decoded: Mapping[int, DocumentRecord] | None = None,
+    ) -> None:
+        self.data = data
+        self.offsets = offsets
+        self._decoded = dict(decoded or {})
+
+    @classmethod
+    def of(cls, records: Iterable[DocumentRecord]) -> "Documents":
+        if isinstance(records, cls):
+            return records
+        several = list(records)
+        return cls(*pack_items([_line(record) for record in several]), decoded=dict(enumerate(several)))
+
+    @classmethod
+    def of_lines(cls, lines: Sequence[bytes]) -> "Documents":
+        return cls(*pack_items(lines))
+
+    def line(self, index: int) -> bytes:
+        """Return the JSON line of one record, without decoding it. Equal records have equal lines."""
+        return self.data[int(self.offsets[index]) : int(self.offsets[index + 1])].tobytes()
+
+    @classmethod
+    def stack(cls, several: Sequence["Documents"]) -> "Documents":
+        data = _joined([documents.data for documents in several], dtype="|u1")
+        return cls(data, join_offsets([documents.offsets for documents in several]))
+
+    def raw_id(self, index: int) -> bytes:
+        """Return the document's id as it stands in its line, without decoding the rest. Raises Damaged."""
+        start = int(self.offsets[index]) + len(_ID_OPENS)
+        line = self.data[start - len(_ID_OPENS) : min(int(self.offsets[index + 1]), start + _ID_MAX)].tobytes()
+        end = line.find(b'"', len(_ID_OPENS))
+        if not line.startswith(_ID_OPENS) or end < 0:
+            raise Damaged("a document record does not begin with its id: its segment was overwritten; restore it")
+        return line[len(_ID_OPENS) : end]
+
+    def id_of(self, index: int) -> str:
+        """Return the document's id, without decoding the rest of its line. Raises Damaged."""
+        decoded: str = json.loads(b'"' + self.raw_id(index) + b'"')
+        return decoded
+
+    @staticmethod
+    def encoded_id(document_id: str) -> bytes:
+        """Return what ``raw_id`` returns for this id."""
+        return json.dumps(document_id)[1:-1].encode()
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @overload
+    def __getitem__(self, index: int) -> DocumentRecord: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[DocumentRecord]: ...
+    def __getitem__(self, index: int | slice) -> DocumentRecord | list[DocumentRecord]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        position = index + len(self) if index < 0 else index
+        if not 0 <= position < len(self):
+            raise IndexError(f"document {index} of {len(self)}")
+        record = self._decoded.get(position)
+        if record is None:
+            if len(self._decoded) >= _REMEMBERED_MAX:
+                self._decoded.clear()
+            record = self._decoded[position] = _record(self.line(position))
+        return record
+
+    def records(
+        self, indexes: Sequence[int], *, read_lines: Callable[[NDArray[np.int64]], list[bytes]]
+    ) -> list[DocumentRecord]:
+        """Return these records; ``read_lines`` gives the lines of those that are not remembered."""
+        # Taken first: while lines are read another thread may forget everything.
+        known = {index: self._decoded.get(index) for index in dict.fromkeys(indexes)}
+        found = {index: record for index, record in known.items() if record is not None}
+        if missing := [index for index in known if index not in found]:
+            made = dict(zip(missing, map(_record, read_lines(np.array(missing, np.int64))), strict=True))
+            if len(self._decoded) + len(made) > _REMEMBERED_MAX:
+                self._decoded.clear()
+            self._decoded.update(made)
+            found |= made
+        return [found[index] for index in indexes]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and list(self) == list(other)
+
+    __hash__ = None  # type: ignore[assignment]  # compared by content
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """``n`` chunks; ``documents[document[i]]`` owns row ``i``.
+
+    Texts and headings are UTF-8 in one byte array each; row ``i`` is ``bytes[offsets[i]:offsets[i + 1]]``.
+    """
+
+    documents: Documents
+    document: NDArray[np.uint32]
+    ordinal: NDArray[np.uint32]  # position of the chunk in its document
+    start: NDArray[np.uint32]  # character offsets into the parsed text, end exclusive
+    end: NDArray[np.uint32]
+    page: NDArray[np.int32]  # 1-based, -1 where the format has none
+    tokens: NDArray[np.uint32]
+    identity: NDArray[np.uint8]  # (n, 16)
+    text_bytes: NDArray[np.uint8]
+    text_offsets: NDArray[np.uint64]  # n + 1
+    heading_bytes: NDArray[np.uint8]
+    heading_offsets: NDArray[np.uint64]  # n + 1; an empty heading means none
+
+    @classmethod
+    def build(
+        cls,
+        documents: Iterable[DocumentRecord],
+        *,
+        document: ArrayLike,
+        ordinal: ArrayLike,
+        start: ArrayLike,
+        end: ArrayLike,
+        page: ArrayLike,
+        tokens: ArrayLike,
+        identity: Sequence[bytes] | NDArray[np.uint8],
+        texts: Sequence[str],
+        headings: Sequence[str | None],
+    ) -> "Rows":
+        """Make rows of plain columns of equal length.
+
+        Raises:
+            ValueError: the columns differ in length, or a row names a document that is not there.
+        """
+        given = (document, ordinal, start, end, page, tokens)
+        columns = {
+            name: np.asarray(column, dtype) for (name, dtype), column in zip(_COLUMNS.items(), given, strict=True)
+        }
+        raw = identity if isinstance(identity, np.ndarray) else np.frombuffer(b"".join(identity), np.uint8)
+        text_bytes, text_offsets = pack_items([_encoded(text) for text in texts])
+        heading_bytes, heading_offsets = pack_items([_encoded(heading or "") for heading in headings])
+        rows = cls(
+            documents=Documents.of(documents),
+            **columns,
+            identity=raw.reshape(-1, IDENTITY_BYTES),
+            text_bytes=text_bytes,
+            text_offsets=text_offsets,
+            heading_bytes=heading_bytes,
+            heading_offsets=heading_offsets,
+        )
+        rows._check(ValueError, source="rows")
+        return rows
+
+    @classmethod
+    def empty(cls) -> "Rows":
+        """Return no rows of no documents."""
+        return cls.concat([])
+
+    @classmethod
+    def concat(cls, several: Sequence["Rows"]) -> "Rows":
+        """Join rows in order. Equal documents (parts of one large document) become one."""
+        lines: dict[bytes, int] = {}
+        numbers = [
+            [lines.setdefault(rows.documents.line(i), len(lines)) for i in range(len(rows.documents))]
+            for rows in several
+        ]
+        return cls._joined(several, documents=Documents.of_lines(list(lines)), numbers=numbers)
+
+    @classmethod
+    def stack(cls, several: Sequence["Rows"]) -> "Rows":
+        """Join rows in order, which have no document in common: none is looked at."""
+        firsts = np.cumsum([0, *(len(rows.documents) for rows in several)])
+        numbers = [np.arange(first, end) for first, end in pairwise(firsts)]
+        return cls._joined(several, documents=Documents.stack([rows.documents for rows in several]), numbers=numbers)
+
+    @classmethod
+    def _joined(cls, several: Sequence["Rows"], *, documents: Documents, numbers: Sequence[ArrayLike]) -> "Rows":
+        """Join rows; ``numbers``: for each of ``several``, the new positions of its documents."""
+        owners = [np.asarray(new, "<u4")[rows.document] for rows, new in zip(several, numbers, strict=True)]
+        columns = {
+            name: _joined([getattr(rows, name) for rows in several], dtype=dtype)
+            for name, dtype in _COLUMNS.items()
+            if name != "document"
+        }
+        ragged: dict[str, Array] = {}
+        for data, offsets in _RAGGED:
+            ragged[data] = _joined([getattr(rows, data) for rows in several], dtype="|u1")
+            ragged[offsets] = join_offsets([getattr(rows, offsets) for rows in several])
+        identity = _joined([rows.identity for rows in several], dtype="|u1").reshape(-1, IDENTITY_BYTES)
+        return cls(documents=documents, document=_joined(owners, dtype="<u4"), identity=identity, **columns, **ragged)
+
+    @classmethod
+    def from_sections(cls, sections: Sections) -> "Rows":
+        """View the rows in an opened container; texts and documents are decoded when asked for.
+
+        Raises:
+            Damaged: a section is missing, or lengths and offsets contradict each other.
+        """
+        arrays = sections.arrays
+        names = [field.name for field in fields(cls) if field.name != "documents"]
+        missing = [name for name in (*names, *_DOCUMENTS) if name not in arrays]
+        if missing:
+            raise Damaged(f"{sections.source} lacks the sections {', '.join(missing)}")
+        documents = Documents(arrays["document_bytes"], arrays["document_offsets"])
+        rows = cls(documents=documents, **{name: arrays[name] for name in names})
+        rows._check(Damaged, source=sections.source)
+        return rows
+
+    def to_arrays(self) -> dict[str, Array]:
+        """Return the sections that ``from_sections`` reads."""
+        columns = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "documents"}
+        return {**columns, "document_bytes": self.documents.data, "document_offsets": self.documents.offsets}
+
+    def take(self, rows: NDArray[Any]) -> "Rows":
+        """Return these rows, in this order, and only the documents they belong to.
+
+        Args:
+            rows: positions, or a boolean mask of length ``n``.
+        """
+        chosen = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
+        used, owner = np.unique(self.document[chosen], return_inverse=True)
+        columns = {name: getattr(self, name)[chosen] for name in _COLUMNS if name != "document"}
+        ragged: dict[str, Array] = {}
+        for data, offsets in _RAGGED:
+            ragged[data], ragged[offsets] = take_items(getattr(self, data), getattr(self, offsets), chosen)
+        return Rows(
+            documents=Documents(*take_items(self.documents.data, self.documents.offsets, used)),
+            document=owner.astype("<u4"),
+            identity=self.identity[chosen],
+            **columns,
+            **ragged,
+        )
+
+    def text(self, index: int) -> str:
+        return decoded(self.text_bytes[int(self.text_offsets[index]) : int(self.text_offsets[index + 1])].tobytes())
+
+    def heading(self, index: int) -> str | None:
+        start, end = int(self.heading_offsets[index]), int(self.heading_offsets[index + 1])
+        return decoded(self.heading_bytes[start:end].tobytes()) or None
+
+    def texts(self) -> list[str]:
+        return [self.text(index) for index in range(len(self))]
+
+    @cached_property
+    def document_ids(self) -> list[str]:
+        """The id of each document, in the order of ``documents``. Decodes them all."""
+        return [record.document_id for record in self.documents]
+
+    def __len__(self) -> int:
+        return len(self.document)
+
+    def _check(self, error: type[Exception], *, source: str) -> None:
+        """Check what a reader relies on to stay inside the arrays: one pass over each small column."""
+        count = len(self)
+        for name, dtype in _COLUMNS.items():
+            column = getattr(self, name)
+            if column.shape != (count,) or column.dtype != np.dtype(dtype):
+                raise error(f"{source}: column {name!r} is {column.dtype}{column.shape}, not {dtype}({count},)")
+        if self.identity.shape != (count, IDENTITY_BYTES):
+            raise error(f"{source}: the identities have the shape {self.identity.shape}, not {(count, IDENTITY_BYTES)}")
+        ragged = [(getattr(self, data), getattr(self, offsets), count) for data, offsets in _RAGGED]
+        ragged.append((self.documents.data, self.documents.offsets, len(self.documents)))
+        if not all(fits(data, offsets, count=items) for data, offsets, items in ragged):
+            raise error(f"{source}: texts, headings or documents do not lie where their offsets say")
+        if count and int(self.document.max()) >= len(self.documents):
+            raise error(f"{source}: a row belongs to a document that is not there")
+
+
+def chunk_identity(text: str, *, chunking: Mapping[str, Any]) -> bytes:
+    """Return 16 bytes that are equal for equal text cut by equal chunking settings (blake2b-128)."""
+    settings = json.dumps(chunking, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    return blake2b(settings + b"\0" + _encoded(text), digest_size=IDENTITY_BYTES).digest()
+
+
+def decoded(text: bytes) -> str:
+    """Return the text of a chunk or heading. Raises Damaged."""
+    try:
+        return text.decode()
+    except UnicodeDecodeError as error:
+        raise Damaged("the text of a chunk is not UTF-8: its segment was overwritten; restore or rebuild it") from error
+
+
+def _encoded(text: str) -> bytes:
+    """Encode, with '?' for the lone surrogates that no UTF-8 can hold; the number of characters stays."""
+    return text.encode("utf-8", "replace")
+
+
+def _line(record: DocumentRecord) -> bytes:
+    # not asdict(): it copies the metadata deeply, value by value
+    return json.dumps(vars(record), sort_keys=True, separators=(",", ":")).encode() + b"\n"
+
+
+def _record(line: bytes) -> DocumentRecord:
+    try:
+        return DocumentRecord(**from_json(line))  # three times as fast as json
+    except (ValueError, TypeError) as error:
+        raise Damaged("a document record is not the JSON it was: its segment was overwritten; restore it") from error
+
+
+def _joined(arrays: Sequence[Array], *, dtype: str) -> Array:
+    return np.concatenate(arrays) if arrays else np.empty(0, dtype)

@@ -1,0 +1,203 @@
+"""The container file of staging objects, segments and tombstones: a small JSON header, then named arrays.
+
+It knows nothing of what the arrays mean. Layout, little-endian:
+
+    0    8 bytes  b"PENSTOCK"
+    8    u32      format
+    12   u32      header bytes
+    16   16 bytes blake2b-128 of bytes 0..16 and of the header
+    32   header   JSON {kind, meta, sections: [{name, dtype, shape, offset, size_bytes, blake2b: [one per block]}]}
+    data          at the next multiple of 64; ``offset`` counts from here, each section starts at a multiple of 64
+
+The first 32 bytes keep their meaning in every later format, so that a damaged file is told from a newer one.
+Opening reads the header only; the checksums of the sections are compared by ``Sections.verify``.
+"""
+
+import json
+import mmap
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..errors import Damaged, NotFound, Unsupported
+from ..objects.mapped_files import open_to_map
+from .blocks import DIGEST_BYTES, block_digests, blocks_match
+
+MAGIC = b"PENSTOCK"
+FORMAT = 1
+ALIGNMENT = 64
+PREFIX = struct.Struct("<8sII16s")
+_DTYPES = frozenset({"|u1", "<u2", "<u4", "<u8", "<i4", "<i8", "<f4", "<f8"})
+
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Sections:
+    """An opened container: ``arrays`` are read-only views of the file, valid for as long as any of them is held."""
+
+    kind: str
+    meta: dict[str, Any]
+    arrays: dict[str, Array]
+    size_bytes: int
+    source: str
+    checksums: dict[str, NDArray[np.uint8]] = field(repr=False)  # of the blocks of each section
+    places: dict[str, int] = field(repr=False)  # of each section: bytes from the start of the file
+
+    def verify(self) -> None:
+        """Compare every section with its checksum; reads the whole file.
+
+        Raises:
+            Damaged: a section is not what was written.
+        """
+        for name in self.arrays:
+            if not self.is_intact(name):
+                raise self._damaged(name)
+
+    def is_intact(self, name: str) -> bool:
+        """Say whether a section is there and is what was written; reads all of it."""
+        return name in self.arrays and blocks_match(_bytes_of(self.arrays[name]), self.checksums[name])
+
+    def verify_sample(self, blocks: int) -> None:
+        """Compare up to ``blocks`` blocks of each section, drawn at random.
+
+        Raises:
+            Damaged: a section is not what was written.
+        """
+        for name, array in self.arrays.items():
+            if not blocks_match(_bytes_of(array), self.checksums[name], sample=blocks):
+                raise self._damaged(name)
+
+    def _damaged(self, name: str) -> Damaged:
+        return Damaged(f"{self.source}: section {name!r} does not match its checksum; restore or rebuild the file")
+
+
+def write_sections(kind: str, *, meta: Mapping[str, Any], arrays: Mapping[str, Array]) -> list[bytes | memoryview]:
+    """Return the parts of a container file for ``ObjectStore.put``. The arrays are not copied when C-contiguous.
+
+    Args:
+        kind: what the file is; ``open_sections`` insists on it.
+        meta: JSON values.
+        arrays: little-endian arrays of u1, u2, u4, u8, i4, i8, f4 or f8, of any shape.
+    """
+    entries: list[dict[str, Any]] = []
+    data: list[bytes | memoryview] = []
+    offset = 0
+    for name, given in arrays.items():
+        array = np.ascontiguousarray(given)
+        if array.dtype.str not in _DTYPES:
+            raise TypeError(f"section {name!r} has dtype {array.dtype}, which a container cannot hold")
+        entries.append(
+            {
+                "name": name,
+                "dtype": array.dtype.str,
+                "shape": list(given.shape),
+                "offset": offset,
+                "size_bytes": array.nbytes,
+                "blake2b": [digest.tobytes().hex() for digest in block_digests(_bytes_of(array))],
+            }
+        )
+        padding = -array.nbytes % ALIGNMENT
+        data += [_bytes_of(array), bytes(padding)]
+        offset += array.nbytes + padding
+    return [_head(kind, meta=meta, entries=entries), *data]
+
+
+def open_sections(path: Path, *, kind: str) -> Sections:
+    """Map a container file read-only.
+
+    Raises:
+        NotFound: there is no such file.
+        Damaged: truncated, of another kind, or its header is not what was written.
+        Unsupported: written in a newer format.
+    """
+    try:
+        with open_to_map(path) as file:
+            if file.seek(0, 2) < PREFIX.size:
+                raise Damaged(f"{path.name} is truncated: it is shorter than a container's first {PREFIX.size} bytes")
+            mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    except FileNotFoundError as error:
+        raise NotFound(f"{path.name} does not exist") from error
+    return _parse(mapped, kind=kind, source=path.name)
+
+
+def _head(kind: str, *, meta: Mapping[str, Any], entries: list[dict[str, Any]]) -> bytes:
+    document = {"kind": kind, "meta": meta, "sections": entries}
+    header = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
+    start = struct.pack("<8sII", MAGIC, FORMAT, len(header))
+    head = start + _digest(start, header) + header
+    return head + bytes(-len(head) % ALIGNMENT)
+
+
+def _parse(buffer: mmap.mmap, *, kind: str, source: str) -> Sections:
+    header, data_at = _header(buffer, source=source)
+    if header.get("kind") != kind:
+        raise Damaged(f"{source} is a {header.get('kind')!r} file where a {kind!r} file is needed")
+    arrays: dict[str, Array] = {}
+    expected = data_at
+    for entry in header["sections"]:
+        if data_at + entry["offset"] != expected:
+            raise Damaged(f"{source}: section {entry['name']!r} does not start where the one before it ends")
+        arrays[entry["name"]] = _view(buffer, entry, at=expected, source=source)
+        expected += entry["size_bytes"] + -entry["size_bytes"] % ALIGNMENT
+    if len(buffer) != expected:
+        raise Damaged(f"{source} has {len(buffer)} bytes where its header says {expected}: truncated or overwritten")
+    return Sections(
+        kind=kind,
+        meta=header["meta"],
+        arrays=arrays,
+        size_bytes=expected,
+        source=source,
+        checksums={entry["name"]: _digests(entry["blake2b"]) for entry in header["sections"]},
+        places={entry["name"]: data_at + entry["offset"] for entry in header["sections"]},
+    )
+
+
+def _header(buffer: mmap.mmap, *, source: str) -> tuple[dict[str, Any], int]:
+    """Return the checked header and where the data begins."""
+    magic, version, header_bytes, checksum = PREFIX.unpack(buffer[: PREFIX.size])
+    if magic != MAGIC:
+        raise Damaged(f"{source} does not begin with {MAGIC.decode()}: it is no container file")
+    end = PREFIX.size + header_bytes
+    header = buffer[PREFIX.size : end]
+    if _digest(buffer[:16], header) != checksum:
+        raise Damaged(f"{source}: the header does not match its checksum; restore or rebuild the file")
+    if version > FORMAT:
+        raise Unsupported(f"{source} has container format {version}, this program reads up to {FORMAT}: upgrade it")
+    document: dict[str, Any] = json.loads(header)
+    return document, end + -end % ALIGNMENT
+
+
+def _view(buffer: mmap.mmap, entry: dict[str, Any], *, at: int, source: str) -> Array:
+    name, shape, size_bytes = entry["name"], tuple(entry["shape"]), entry["size_bytes"]
+    if entry["dtype"] not in _DTYPES:
+        raise Unsupported(f"{source}: section {name!r} has dtype {entry['dtype']}, unknown to this program: upgrade it")
+    dtype = np.dtype(entry["dtype"])
+    if size_bytes != prod(shape) * dtype.itemsize:
+        raise Damaged(f"{source}: section {name!r} has {size_bytes} bytes, which is not what its shape {shape} needs")
+    if at + size_bytes > len(buffer):
+        raise Damaged(f"{source} is truncated inside section {name!r}")
+    if not size_bytes:
+        return np.empty(shape, dtype)
+    view = np.frombuffer(buffer, dtype, count=prod(shape), offset=at).reshape(shape)
+    view.flags.writeable = False
+    return view
+
+
+def _bytes_of(array: Array) -> memoryview:
+    return array.reshape(-1).view(np.uint8).data if array.nbytes else memoryview(b"")
+
+
+def _digests(written: list[str]) -> NDArray[np.uint8]:
+    return np.frombuffer(bytes.fromhex("".join(written)), "|u1").reshape(-1, DIGEST_BYTES)
+
+
+def _digest(start: bytes, header: bytes) -> bytes:
+    return blake2b(start + header, digest_size=DIGEST_BYTES).digest()

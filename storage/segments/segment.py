@@ -1,0 +1,257 @@
+"""Segments: immutable sets of chunks, and the tombstones laid over them. Writing, opening, verifying.
+
+A ``.segment`` file holds rows, payload, chunk ids, times and the field index; of a flat segment also the vectors. The
+vectors of a graph segment live in its ``.hnsw`` file only. Tombstones are no part of a segment, so that one opened
+segment serves every version that names it. It searches nothing and publishes nothing.
+"""
+
+import mmap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import paths
+from ..errors import Damaged
+from ..ids import GenerationId, SegmentId, TenantId, new_id
+from ..objects.mapped_files import open_to_map
+from ..objects.store import ObjectStore
+from .blocks import blocks_match
+from .codes import CodedRows
+from .document_keys import build_keys
+from .fields import FieldIndex, build_index
+from .files import SEGMENT_KIND, column, descends, local_file, mapped, mending, verify_file
+from .graph_files import GraphView, check_links, open_graph
+from .manifests import FileEntry, SegmentEntry, file_entry
+from .payloads import Payload
+from .rounded import RoundedGraph
+from .rows import DocumentRecord, Documents, Rows, decoded
+from .sections import Array, Sections, open_sections, write_sections
+from .tombstones import read_deletes
+
+VERIFIED_BYTES = 4 << 20  # a file up to this size is compared with all its checksums when it is opened to be served
+_SAMPLED_BLOCKS = 1  # of each section
+_SAMPLED_GRAPH_BLOCKS = 4
+MAPPED_BYTES = 32 << 20  # payload of a larger segment is read, not mapped
+
+
+@dataclass(frozen=True)
+class StagedGraph:
+    """A graph file that is stored already, and what a reader must know of it."""
+
+    file: FileEntry
+    arrays: Mapping[str, Array]  # sections of the segment: the map of the graph, codes, int8 records
+    insertions: int  # of vectors into this graph and those that its rows came from
+
+
+@dataclass(frozen=True)
+class OpenSegment:
+    """A mapped segment of ``n`` rows. The arrays are read-only views of files; tombstones are not applied."""
+
+    entry: SegmentEntry
+    rows: Rows
+    chunk_ids: NDArray[np.uint64]  # ascending
+    event_time: NDArray[np.float64]  # seconds since 1970, NaN where there is none
+    ingested_at: NDArray[np.float64]
+    expires_at: NDArray[np.float64]  # +inf where there is none
+    vectors: NDArray[np.float32] | None  # (n, d), flat segments only
+    graph: GraphView | None  # graph segments only, as the next two
+    codes: CodedRows | None
+    rounded: RoundedGraph | None  # where the generation is walked by int8
+    sections: Sections  # everything in the .segment file, the field index included
+    payload: Payload | None  # of a large segment: what texts and records are read from
+
+    @property
+    def documents(self) -> Documents:
+        return self.rows.documents
+
+    def texts(self, rows: NDArray[np.int64]) -> list[str]:
+        return [decoded(text) for text in self._items("text", rows)]
+
+    def headings(self, rows: NDArray[np.int64]) -> list[str]:
+        """Return the headings of these rows; an empty one means none."""
+        return [decoded(heading) for heading in self._items("heading", rows)]
+
+    def records(self, documents: Sequence[int]) -> list[DocumentRecord]:
+        return self.documents.records(documents, read_lines=lambda missing: self._items("document", missing))
+
+    def _items(self, name: str, which: NDArray[np.int64]) -> list[bytes]:
+        offsets = self.sections.arrays[f"{name}_offsets"]
+        starts, ends = offsets[which].astype(np.int64), offsets[which + 1].astype(np.int64)
+        if not (ends > starts).any():
+            return [b""] * len(which)
+        if self.payload is not None:
+            return self.payload.read(f"{name}_bytes", starts=starts, ends=ends)
+        data = self.sections.arrays[f"{name}_bytes"].data
+        return [bytes(data[start:end]) for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+
+    def row_vectors(self, rows: NDArray[np.uint32]) -> NDArray[np.float32]:
+        """Return a copy f32[len(rows), d] of the vectors of these rows."""
+        if self.graph is not None:
+            return self.graph.row_vectors(rows)
+        assert self.vectors is not None
+        return self.vectors[rows]
+
+
+def write_segment(
+    objects: ObjectStore,
+    *,
+    tenant: TenantId,
+    generation_id: GenerationId,
+    rows: Rows,
+    chunk_ids: NDArray[np.uint64],
+    vectors: NDArray[np.float32] | None = None,
+    graph: StagedGraph | None = None,
+    fields: FieldIndex | None = None,
+    segment_id: SegmentId | None = None,
+) -> SegmentEntry:
+    """Write a segment under new names; durable on return, and nobody's until a manifest names it.
+
+    Args:
+        chunk_ids: u64[n], ascending.
+        vectors: f32[n, d] of a flat segment.
+        graph: the stored graph of a graph segment, whose labels are the positions in ``rows``.
+        fields: the index of the documents of ``rows``, made here when it is left out.
+    """
+    assert len(rows) == len(chunk_ids) > 0
+    assert (vectors is None) != (graph is None)
+    segment = segment_id or SegmentId(new_id("seg"))
+    indexes = {**build_keys(rows.documents), **(fields or build_index(rows.documents)).to_arrays()}
+    arrays = {**_row_arrays(rows, chunk_ids=chunk_ids), **indexes}
+    if vectors is not None:
+        arrays["vectors"] = np.ascontiguousarray(vectors, "<f4")
+    if graph is not None:
+        arrays |= graph.arrays
+    insertions = graph.insertions if graph else 0
+    meta = {
+        "segment_id": segment,
+        "generation_id": generation_id,
+        "tenant_id": tenant,
+        "graph_insertions": insertions,
+        "documents_in_order": not (rows.document[1:] < rows.document[:-1]).any(),
+    }
+    parts = write_sections(SEGMENT_KIND, meta=meta, arrays=arrays)
+    file = file_entry(paths.segment(tenant, generation_id, segment), parts)
+    objects.put(file.name, parts)
+    return SegmentEntry(
+        id=segment,
+        kind="flat" if graph is None else "graph",
+        row_count=len(rows),
+        first_chunk_id=int(chunk_ids[0]),
+        last_chunk_id=int(chunk_ids[-1]),
+        files=[file] if graph is None else [file, graph.file],
+    )
+
+
+@mending
+def open_segment(objects: ObjectStore, entry: SegmentEntry, *, dimensions: int) -> OpenSegment:
+    """Map a segment and check its structure: sizes, shapes, offsets, the header's checksum. Vectors are not read.
+
+    Raises:
+        Damaged: naming the file that is missing, truncated, or not what the manifest says.
+        Unsupported: written by a newer program.
+    """
+    sections, payload = mapped(objects, entry.files[0], _open_rows)
+    rows = Rows.from_sections(sections)
+    if sections.meta.get("segment_id") != entry.id or len(rows) != entry.row_count:
+        raise Damaged(f"{sections.source} is not segment {entry.id} of {entry.row_count} rows")
+    chunk_ids = column(sections, "chunk_id", "<u8", count=len(rows))
+    if (chunk_ids[0], chunk_ids[-1]) != (entry.first_chunk_id, entry.last_chunk_id) or descends(chunk_ids):
+        raise Damaged(f"{sections.source}: the chunk ids are not ascending in the range that the manifest states")
+    graph, codes, rounded = None, None, None
+    if entry.kind == "graph":
+        graph, rounded = _open_graph(objects, entry, sections, dimensions=dimensions)
+        codes = CodedRows.from_arrays(sections.arrays, count=len(rows), dimensions=dimensions)
+    return OpenSegment(
+        entry=entry,
+        rows=rows,
+        chunk_ids=chunk_ids,
+        event_time=column(sections, "event_time", "<f8", count=len(rows)),
+        ingested_at=column(sections, "ingested_at", "<f8", count=len(rows)),
+        expires_at=column(sections, "expires_at", "<f8", count=len(rows)),
+        vectors=None if graph else column(sections, "vectors", "<f4", count=len(rows), width=dimensions),
+        graph=graph,
+        codes=codes,
+        rounded=rounded,
+        sections=sections,
+        payload=payload,
+    )
+
+
+def sample_segment(objects: ObjectStore, entry: SegmentEntry, segment: OpenSegment) -> None:
+    """Compare a small segment with its checksums, of a large one a few blocks of each file: a few milliseconds' work.
+
+    Raises:
+        Damaged: naming the file and the part of it that is not what was written.
+    """
+    if segment.sections.size_bytes <= VERIFIED_BYTES:
+        segment.sections.verify()
+    else:
+        segment.sections.verify_sample(_SAMPLED_BLOCKS)
+    if segment.graph is not None:
+        digests, path = _graph_blocks(segment.sections), local_file(objects, entry.files[1])
+        with (
+            open_to_map(path) as file,
+            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
+            memoryview(mapped) as data,
+        ):
+            intact = blocks_match(data, digests, sample=_SAMPLED_GRAPH_BLOCKS)
+        if not intact:
+            raise Damaged(f"{path.name} does not match the checksums of its blocks; restore or rebuild the segment")
+
+
+def _graph_blocks(sections: Sections) -> NDArray[np.uint8]:
+    blocks = sections.arrays.get("graph_blocks")
+    if blocks is None:
+        raise Damaged(f"{sections.source} has no checksums of its graph's blocks; rebuild the segment")
+    return blocks
+
+
+@mending
+def verify_segment(objects: ObjectStore, entry: SegmentEntry, *, dimensions: int) -> None:
+    """Read every file of a segment and compare it with the manifest's checksums; check the links of a graph.
+
+    Raises:
+        Damaged: naming the first file that is not what was written.
+    """
+    for file in entry.all_files:
+        verify_file(objects, file)
+    segment = open_segment(objects, entry, dimensions=dimensions)
+    segment.sections.verify()
+    read_deletes(objects, entry)
+    if segment.graph is not None:
+        check_links(segment.graph, source=entry.files[1].name)
+
+
+def _row_arrays(rows: Rows, *, chunk_ids: NDArray[np.uint64]) -> dict[str, Array]:
+    times = [(d.event_time, d.ingested_at, d.expires_at) for d in rows.documents]
+    event_time = np.array([np.nan if event is None else event for event, _, _ in times], "<f8")
+    ingested_at = np.array([ingested for _, ingested, _ in times], "<f8")
+    expires_at = np.array([np.inf if expires is None else expires for _, _, expires in times], "<f8")
+    return {
+        "chunk_id": chunk_ids.astype("<u8", copy=False),
+        "event_time": event_time[rows.document],
+        "ingested_at": ingested_at[rows.document],
+        "expires_at": expires_at[rows.document],
+        **rows.to_arrays(),
+    }
+
+
+def _open_graph(
+    objects: ObjectStore, entry: SegmentEntry, sections: Sections, *, dimensions: int
+) -> tuple[GraphView, RoundedGraph | None]:
+    record_rows = column(sections, "graph_record_rows", "<u4", count=entry.row_count)
+    upper_at = column(sections, "graph_upper_at", "<u4", count=entry.row_count)
+
+    def opened(path: Path) -> tuple[GraphView, RoundedGraph | None]:
+        view = open_graph(path, dimensions=dimensions, record_rows=record_rows, upper_at=upper_at)
+        return view, RoundedGraph.from_arrays(sections.arrays, view=view, path=path)
+
+    return mapped(objects, entry.files[1], opened)
+
+
+def _open_rows(path: Path) -> tuple[Sections, Payload | None]:
+    sections = open_sections(path, kind=SEGMENT_KIND)
+    return sections, Payload(path, places=sections.places) if sections.size_bytes > MAPPED_BYTES else None
