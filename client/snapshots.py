@@ -4,17 +4,15 @@ A version is named by its number, a tag, ``current``, or a date or time in ISO 8
 """
 
 import time
-from typing import TYPE_CHECKING
 
 from .errors import Busy
-from .transport import LONGEST_POLL_S, Transport, worded
-from .wire import Collection, CollectionChange, Rollback, SnapshotDetails, SnapshotDiff, SnapshotList
+from .session import Session
+from .transport import LONGEST_POLL_S
+from .wire import Collection, Rollback, SnapshotDetails, SnapshotDiff, SnapshotList
 
 
-class Snapshots:
+class Snapshots(Session):
     """The methods of `Penstock` about versions."""
-
-    _transport: Transport
 
     def snapshots(self, collection: str, *, before: int | None = None, limit: int = 100) -> SnapshotList:
         """Return one page of the versions that are kept, the newest first."""
@@ -71,20 +69,9 @@ class Snapshots:
             if deadline is not None and time.monotonic() >= deadline:
                 raise Busy(f"rollback {rollback_id} still waits after {timeout_s:g} s", code="still_running")
 
-    def change_retention(self, collection: str, **values: float | None) -> Collection:
-        """Set ``keep_versions`` or ``keep_s`` of a collection; None: as the server has it for all collections."""
-        with worded():
-            asked = CollectionChange.model_validate(values)
-        body = asked.model_dump(include=asked.model_fields_set)
-        return self._transport.change("PATCH", self._path("collections", collection), Collection, body=body)
-
     def fork(self, collection: str, name: str, *, snapshot: int | str = "current") -> Collection:
         """Make a collection that begins with a version of another one. No file is copied."""
         return self._transport.post(self._snapshot(collection, snapshot, "fork"), Collection, body={"name": name})
-
-    if TYPE_CHECKING:
-
-        def _path(self, *parts: str) -> str: ...
 
     def _snapshot(self, collection: str, snapshot: int | str, *parts: str) -> str:
         return self._path("collections", collection, "snapshots", str(snapshot), *parts)

@@ -1,0 +1,130 @@
+"""What the client can do with documents and chunks: a part of `Penstock`."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from .session import Session
+from .transport import worded
+from .uploads import Upload, form_part
+from .wire import (
+    ChunkDeletion,
+    ChunksDeleted,
+    Deleted,
+    Deletion,
+    Document,
+    DocumentList,
+    DocumentUpdate,
+    Known,
+    KnownQuery,
+    NewDocument,
+    SourceHash,
+    Submission,
+    Submitted,
+    Updated,
+    UploadForm,
+)
+
+LONGEST_DELETION_S = 600.0  # a filter may accept a million documents, each of which is logged before the answer
+
+
+class Documents(Session):
+    """The methods of `Penstock` about documents and chunks."""
+
+    def submit(self, collection: str, documents: Sequence[NewDocument], *, job_id: str | None = None) -> Submitted:
+        """Submit documents with their content in the request. All are accepted or none."""
+        with worded():
+            submission = Submission(documents=list(documents), job_id=job_id)
+        body = submission.model_dump(exclude_defaults=True)
+        return self._transport.post(self._path("collections", collection, "documents"), Submitted, body=body)
+
+    def upload(self, collection: str, files: Sequence[Upload], *, job_id: str | None = None) -> Submitted:
+        """Submit files, read while they are sent. All are accepted or none."""
+        with worded():
+            described = UploadForm(documents=[file.fields() for file in files])
+        form = {"documents": described.model_dump_json(include={"documents"})}
+        if job_id is not None:
+            form["job_id"] = job_id
+        with ExitStack() as opened:
+            parts = [("files", form_part(file, opened=opened)) for file in files]
+            path = self._path("collections", collection, "documents")
+            return self._transport.upload(path, Submitted, form=form, files=parts)
+
+    def known(self, collection: str, hashes: Mapping[str, str]) -> set[str]:
+        """Return the sources whose newest version has this ``content_hash``, is or will be indexed."""
+        with worded():
+            asked = KnownQuery(documents=[SourceHash(source=s, content_hash=h) for s, h in hashes.items()])
+        path = self._path("collections", collection, "documents:known")
+        return set(self._transport.ask(path, Known, body=asked.model_dump()).known)
+
+    def documents(
+        self,
+        collection: str,
+        *,
+        state: str | None = None,
+        source: str | None = None,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> DocumentList:
+        """Return one page; ``all_documents`` walks through the pages. ``source``: of the one document to look for."""
+        params = {"state": state, "source": source, "after": after, "limit": limit}
+        return self._transport.get(self._path("collections", collection, "documents"), DocumentList, params=params)
+
+    def all_documents(self, collection: str, *, state: str | None = None) -> Iterator[Document]:
+        page = self.documents(collection, state=state, limit=1000)
+        yield from page.data
+        while page.has_more:
+            page = self.documents(collection, state=state, after=page.last_id, limit=1000)
+            yield from page.data
+
+    def document(self, collection: str, document_id: str) -> Document:
+        return self._transport.get(self._path("collections", collection, "documents", document_id), Document)
+
+    def delete_document(self, collection: str, document_id: str) -> Deleted:
+        """Delete one document. It leaves a little later: ``wait`` for the job. Twice is harmless."""
+        return self._transport.change(
+            "DELETE", self._path("collections", collection, "documents", document_id), Deleted
+        )
+
+    def delete_documents(
+        self,
+        collection: str,
+        *,
+        ids: Sequence[str] | None = None,
+        sources: Sequence[str] | None = None,
+        filter: Mapping[str, Any] | str | None = None,  # noqa: A002 the wire's own word
+        min_token: str | None = None,
+        dry_run: bool = False,
+    ) -> Deleted:
+        """Delete the documents with these ids, or these sources, or that a filter accepts now, as one job.
+
+        A filter is resolved when it is asked: what arrives later stays. ``dry_run`` only says what would be deleted.
+        When no answer comes, ask again: what was logged by then counts as deleted already.
+        """
+        with worded():
+            asked = Deletion(
+                ids=None if ids is None else list(ids),
+                sources=None if sources is None else list(sources),
+                filter=dict(filter) if isinstance(filter, Mapping) else filter,
+                min_token=min_token,
+                dry_run=dry_run,
+            )
+        path = self._path("collections", collection, "documents:delete")
+        body = asked.model_dump(exclude_defaults=True)
+        return self._transport.post(path, Deleted, body=body, wait_s=LONGEST_DELETION_S)
+
+    def update_document(self, collection: str, document_id: str, **changes: Any) -> Updated:
+        """Change what a document says, without embedding its text again: see `wire.DocumentUpdate` for ``changes``."""
+        with worded():
+            asked = DocumentUpdate(**changes)
+        path = self._path("collections", collection, "documents", document_id)
+        return self._transport.change("PATCH", path, Updated, body=asked.model_dump(exclude_unset=True))
+
+    def delete_chunks(
+        self, collection: str, chunk_ids: Sequence[int], *, min_token: str | None = None
+    ) -> ChunksDeleted:
+        """Delete chunks by the ids that searches give them; their documents stay."""
+        with worded():
+            asked = ChunkDeletion(chunk_ids=list(chunk_ids), min_token=min_token)
+        path = self._path("collections", collection, "chunks:delete")
+        return self._transport.post(path, ChunksDeleted, body=asked.model_dump(exclude_defaults=True))

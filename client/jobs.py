@@ -1,0 +1,49 @@
+"""What the client can do with jobs: a part of `Penstock`."""
+
+import time
+from collections.abc import Callable
+
+from .errors import Busy
+from .session import Session
+from .transport import LONGEST_POLL_S
+from .wire import Job, JobList
+
+
+class Jobs(Session):
+    """The methods of `Penstock` about jobs."""
+
+    def jobs(self, *, after: str | None = None, limit: int = 20) -> JobList:
+        return self._transport.get(self._path("jobs"), JobList, params={"after": after, "limit": limit})
+
+    def job(self, job_id: str, *, wait_s: float = 0) -> Job:
+        """Return a job as soon as it is not running any more, at the latest after ``wait_s`` (at most 30)."""
+        wait_s = min(wait_s, LONGEST_POLL_S)
+        return self._transport.get(self._path("jobs", job_id), Job, params={"wait": wait_s or None}, wait_s=wait_s)
+
+    def cancel(self, job_id: str) -> Job:
+        """Cancel what is not indexed yet."""
+        return self._transport.post(self._path("jobs", job_id, "cancel"), Job)
+
+    def wait(
+        self,
+        job_id: str,
+        *,
+        timeout_s: float | None = None,
+        on_progress: Callable[[Job], None] | None = None,
+        every_s: float = 0.5,
+    ) -> Job:
+        """Wait until a job is done or cancelled, telling ``on_progress`` about every ``every_s``.
+
+        Raises:
+            Busy: it is still running after ``timeout_s``.
+        """
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            left_s = every_s if deadline is None else min(every_s, deadline - time.monotonic())
+            job = self.job(job_id, wait_s=max(0.0, left_s))
+            if on_progress is not None:
+                on_progress(job)
+            if job.state != "running":
+                return job
+            if deadline is not None and time.monotonic() >= deadline:
+                raise Busy(f"job {job_id} is still running after {timeout_s:g} s", code="still_running")

@@ -1,0 +1,43 @@
+"""One tenant of one server: its connections, and the paths of what belongs to it."""
+
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote
+
+import httpx
+
+from .errors import Invalid
+from .transport import Transport
+
+
+class Session:
+    """What every group of methods of `Penstock` works with."""
+
+    def __init__(
+        self,
+        base_url: str,
+        api_key: str,
+        tenant: str = "default",
+        *,
+        timeout_s: float = 60.0,
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.tenant = tenant
+        self._transport = Transport(base_url, api_key=api_key, timeout_s=timeout_s, transport=transport)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._transport.close()
+
+    def _path(self, *parts: str) -> str:
+        for part in (self.tenant, *parts):
+            if part in ("", ".", ".."):  # quoting does not keep these in their place
+                raise Invalid(f"{part!r} is neither a name nor an id", code="invalid_id")
+        return "/".join(["/v1/tenants", quote(self.tenant, safe=""), *(quote(part, safe=":") for part in parts)])

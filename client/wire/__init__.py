@@ -1,0 +1,113 @@
+"""What travels over HTTP: the requests and answers, shared by the client and the server.
+
+Requests refuse unknown fields, so that a misspelt one is never ignored. Answers accept them, so that an older client
+reads a newer server. Times are seconds since 1970. Nothing here talks to anybody.
+"""
+
+from .changes import MAX_REMOVED_AT_ONCE, ChunkDeletion, ChunksDeleted, Deleted, Deletion, DocumentUpdate, Updated
+from .collections import (
+    Chunking,
+    Collection,
+    CollectionChange,
+    CollectionList,
+    Fork,
+    Metric,
+    NewCollection,
+    Quantization,
+)
+from .documents import Document, DocumentList, DocumentName, DocumentState
+from .failures import ErrorAnswer, ErrorBody
+from .indexes import IndexStats, MergeStats, ProbeStats, SegmentStats
+from .installation import CollectionStatus, Health, RoleStatus, StageStatus, Status, TenantJob
+from .jobs import Job, JobList, JobState
+from .messages import Answer, Name, Request
+from .searches import Hit, HitDocument, SearchQuery, SearchResult, packed_vector
+from .snapshots import (
+    DocumentChange,
+    Rollback,
+    Snapshot,
+    SnapshotDetails,
+    SnapshotDiff,
+    SnapshotList,
+    SnapshotOrigin,
+    SnapshotSegment,
+)
+from .submissions import (
+    LONGEST_SOURCE,
+    DocumentFields,
+    Known,
+    KnownQuery,
+    NewDocument,
+    SourceHash,
+    Submission,
+    Submitted,
+    UploadForm,
+    content_hash,
+)
+from .tenants import NewTenant, Tenant, TenantList
+
+__all__ = [
+    "LONGEST_SOURCE",
+    "MAX_REMOVED_AT_ONCE",
+    "Answer",
+    "ChunkDeletion",
+    "Chunking",
+    "ChunksDeleted",
+    "Collection",
+    "CollectionChange",
+    "CollectionList",
+    "CollectionStatus",
+    "Deleted",
+    "Deletion",
+    "Document",
+    "DocumentChange",
+    "DocumentFields",
+    "DocumentList",
+    "DocumentName",
+    "DocumentState",
+    "DocumentUpdate",
+    "ErrorAnswer",
+    "ErrorBody",
+    "Fork",
+    "Health",
+    "Hit",
+    "HitDocument",
+    "IndexStats",
+    "Job",
+    "JobList",
+    "JobState",
+    "Known",
+    "KnownQuery",
+    "MergeStats",
+    "Metric",
+    "Name",
+    "NewCollection",
+    "NewDocument",
+    "NewTenant",
+    "ProbeStats",
+    "Quantization",
+    "Request",
+    "RoleStatus",
+    "Rollback",
+    "SearchQuery",
+    "SearchResult",
+    "SegmentStats",
+    "Snapshot",
+    "SnapshotDetails",
+    "SnapshotDiff",
+    "SnapshotList",
+    "SnapshotOrigin",
+    "SnapshotSegment",
+    "SourceHash",
+    "StageStatus",
+    "Status",
+    "Submission",
+    "Submitted",
+    "Tenant",
+    "TenantJob",
+    "TenantList",
+    "Updated",
+    "UploadForm",
+    "content_hash",
+    "packed_vector",
+]

@@ -1,0 +1,58 @@
+"""The installation as a whole: its work, its processes, its health."""
+
+from pydantic import Field
+
+from .jobs import Job
+from .messages import Answer, Name
+
+
+class StageStatus(Answer):
+    """Batches of one stage: waiting in the ledger, handed to the queue, held by a worker."""
+
+    ready: int
+    sent: int
+    running: int
+    dead: int
+    oldest_s: float | None = Field(description="age of the oldest unfinished batch")
+
+
+class RoleStatus(Answer):
+    role: str
+    host: str
+    pid: int
+    started_at: float
+    seen_at: float
+    progress_at: float | None
+    doing: str | None
+
+
+class CollectionStatus(Answer):
+    tenant: Name
+    name: Name
+    model: str
+    version: int
+    chunks: int
+    documents: dict[str, int]
+
+
+class TenantJob(Job):
+    tenant: Name
+
+
+class Status(Answer):
+    version: str
+    now: float
+    queued_documents: int = Field(description="accepted documents not yet in a batch")
+    oldest_queued_s: float | None = Field(description="how long the oldest of them has waited")
+    stages: dict[str, StageStatus]
+    roles: list[RoleStatus] | None = Field(description="processes seen lately; null when there is no broker to ask")
+    jobs: list[TenantJob] = Field(description="running jobs, newest first, at most 50")
+    collections: list[CollectionStatus] = Field(description="at most 200")
+
+
+class Health(Answer):
+    """``reasons``: why it is not ok. ``degraded``: what is missing but not needed to answer."""
+
+    ok: bool
+    reasons: list[str] = Field(default_factory=list)
+    degraded: list[str] = Field(default_factory=list)

@@ -1,0 +1,75 @@
+"""Submitting documents, and asking before which are known."""
+
+from hashlib import blake2b
+from typing import Any
+
+from pydantic import Field
+
+from .jobs import Job
+from .messages import Answer, Request
+
+LONGEST_SOURCE = 2048
+
+
+def content_hash(data: bytes) -> str:
+    """Return the name of a document's bytes: blake2b-256 as 64 hex digits."""
+    return blake2b(data, digest_size=32).hexdigest()
+
+
+class DocumentFields(Request):
+    """What a producer says about a document.
+
+    ``source`` is the producer's own name for it (a path, a URL, a key), unique in the collection: submitting it
+    again makes a new version. ``event_time`` is when its content happened; it is not found after ``expires_at``.
+    """
+
+    source: str = Field(min_length=1, max_length=LONGEST_SOURCE)
+    filename: str | None = Field(default=None, min_length=1, max_length=4096)
+    media_type: str | None = Field(default=None, min_length=1, max_length=255)
+    title: str | None = Field(default=None, max_length=4096)
+    metadata: dict[str, Any] = Field(default_factory=dict)
+    event_time: float | None = None
+    expires_at: float | None = None
+
+
+class NewDocument(DocumentFields):
+    """A document with its content: exactly one of ``text`` and ``content_base64``."""
+
+    text: str | None = None
+    content_base64: str | None = None
+
+
+class Submission(Request):
+    """Documents accepted together or not at all. ``job_id`` adds them to a job that is still running."""
+
+    documents: list[NewDocument] = Field(min_length=1)
+    job_id: str | None = None
+
+
+class UploadForm(Request):
+    """The form fields beside ``files``: what is said about the n-th file, in their order."""
+
+    documents: list[DocumentFields] = Field(min_length=1)
+    job_id: str | None = None
+
+
+class SourceHash(Request):
+    source: str = Field(min_length=1, max_length=LONGEST_SOURCE)
+    content_hash: str = Field(pattern="^[0-9a-f]{64}$", description="blake2b-256 of the document's bytes, in hex")
+
+
+class KnownQuery(Request):
+    documents: list[SourceHash] = Field(max_length=10_000)
+
+
+class Known(Answer):
+    known: list[str] = Field(description="sources whose newest version has exactly this content and did not fail")
+
+
+class Submitted(Answer):
+    """What was taken. From here on each accepted document becomes indexed, or failed with its reason."""
+
+    job: Job
+    accepted: int
+    replaced: int = Field(description="how many of the accepted are new versions of documents that were here")
+    unchanged: int
