@@ -56,10 +56,14 @@ class Upkeep:
     def _roll_back(self, claim: ledger.Claim, *, epoch: int) -> None:
         components, version = self._components, ManifestVersion(claim.details["version"])
         rollback = plan_rollback(components.catalog, components.objects, claim.generation.id, version=version)
+        differing = 0
 
         def finish(connection: Connection, published: PublishedManifest) -> None:
+            nonlocal differing
             manifest, now = published.manifest, components.clock()
-            ledger.finish_rollback(connection, claim, rollback, manifest=manifest, changed=published.changed, now=now)
+            differing = ledger.finish_rollback(
+                connection, claim, rollback, manifest=manifest, changed=published.changed, now=now
+            )
 
         published = self._publisher.publish(
             claim.generation.id, epoch=epoch, shard=claim.shard, rollback=rollback, in_transaction=finish
@@ -69,7 +73,7 @@ class Upkeep:
             log.info(
                 "Rolled back to version %d: %d documents differ.",
                 version,
-                len(rollback.changes),
+                differing,
                 extra=ids_of(published.manifest),
             )
             plan(components, published.manifest)

@@ -28,6 +28,7 @@ from penstock.storage.presence import Presence
 from penstock.storage.search.snapshots import SnapshotCache
 
 from .collectors import LedgerCollector, SnapshotCollector
+from .comparisons import Comparisons
 from .embedders import QueryEmbedders
 from .gate import KeyGate
 from .lookups import Lookups
@@ -66,6 +67,7 @@ class Components:
     gate: KeyGate
     lookups: Lookups
     metrics: Metrics
+    comparisons: Comparisons = field(default_factory=Comparisons)
     clock: Callable[[], float] = time.time
     submissions: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(SUBMISSIONS))
     reads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(CATALOG_THREADS))

@@ -77,7 +77,10 @@ class DocumentChange(Answer):
 
 
 class SnapshotDiff(Answer):
-    """``added``, ``changed`` and ``removed`` count all; ``last_id`` as ``after`` gives the next page of documents."""
+    """``added``, ``changed`` and ``removed`` count all; ``last_id`` as ``after`` gives the next page of documents.
+
+    ``documents`` are by id in each page; which of them are in which page has no meaning.
+    """
 
     before: int
     after: int

@@ -13,25 +13,25 @@ from sqlalchemy.engine import Connection
 
 from ..errors import Damaged, NotFound
 from ..ids import JobId, ManifestVersion, new_id
-from ..segments.differences import Change
+from ..segments.differences import Comparison, Served
 from ..segments.manifests import Manifest
 from .collections import insert_collection
 from .manifests import ManifestInfo, Origin, hold_manifest, record_manifest
 from .tables import OF_DOCUMENT, collections, documents, generations, jobs, versions
 from .tenants import hold_tenant
-from .values import slices
+from .values import batched
 
 
 @dataclass(frozen=True)
 class Copy:
-    """What to copy: the documents of version ``kept``, which differ by ``changes`` from those of version ``seen``.
+    """What to copy: the documents of version ``kept``, which ``comparison`` compares with those of version ``seen``.
 
     ``first`` is the manifest of the fork, stored as ``name``. The job tells how many documents came.
     """
 
     kept: ManifestInfo
     seen: ManifestVersion
-    changes: Sequence[Change]
+    comparison: Comparison
     first: Manifest
     name: str
     job_id: JobId
@@ -88,30 +88,36 @@ def _insert_owners(connection: Connection, copy: Copy, generation: dict[str, Any
 
 
 def _copy_versions(connection: Connection, copy: Copy) -> None:
-    """Copy what is indexed now, take out what the version served otherwise or not, and copy what it served instead."""
-    source = versions.c.generation_id == copy.kept.generation_id
-    _insert(connection, copy, source, versions.c.state == "indexed")
+    """Copy what is indexed now, take out what the version served otherwise or not, and copy what it served instead.
+
+    First everything out and then everything in, for what comes may have the source of what goes.
+    """
+    _insert(connection, copy, versions.c.generation_id == copy.kept.generation_id, versions.c.state == "indexed")
     mine = versions.c.generation_id == copy.first.generation_id
     # Without regard to what the current version serves of them: it is nothing where all chunks were deleted.
-    for some in slices([one.document.document_id for one in copy.changes]):
+    for some in batched(copy.comparison.document_ids()):
         connection.execute(sa.delete(versions).where(mine, versions.c.document_id.in_(some)))
         connection.execute(
             sa.delete(documents).where(documents.c.collection_id == copy.first.collection_id, documents.c.id.in_(some))
         )
-    served = [one.after for one in copy.changes if one.after]
-    for few in slices(served):
-        wanted = [(one.document.document_id, one.document.number) for one in few]
-        pairs = sa.tuple_(versions.c.document_id, versions.c.number).in_(wanted)
-        _insert(connection, copy, source, pairs)
-        copied = connection.execute(sa.select(versions.c.document_id, versions.c.content_hash).where(mine, pairs))
-        hashes = {row.document_id: row.content_hash for row in copied}
-        if not all(one.is_of(hashes.get(one.document.document_id, b"")) for one in few) or len(hashes) != len(few):
-            lacking = f"the catalog lacks documents of version {copy.kept.version}"
-            raise Damaged(f"{lacking}: restore catalog and objects from one backup")
+    for changes in batched(copy.comparison.changes()):
+        if served := [one.after for one in changes if one.after]:
+            _copy_served(connection, copy, served)
+
+
+def _copy_served(connection: Connection, copy: Copy, served: Sequence[Served]) -> None:
+    mine = versions.c.generation_id == copy.first.generation_id
+    wanted = [(one.document.document_id, one.document.number) for one in served]
+    pairs = sa.tuple_(versions.c.document_id, versions.c.number).in_(wanted)
+    _insert(connection, copy, versions.c.generation_id == copy.kept.generation_id, pairs)
+    copied = connection.execute(sa.select(versions.c.document_id, versions.c.content_hash).where(mine, pairs))
+    hashes = {row.document_id: row.content_hash for row in copied}
+    if not all(one.is_of(hashes.get(one.document.document_id, b"")) for one in served) or len(hashes) != len(served):
+        lacking = f"the catalog lacks documents of version {copy.kept.version}"
+        raise Damaged(f"{lacking}: restore catalog and objects from one backup")
     counted = sa.update(versions).where(mine, versions.c.document_id == sa.bindparam("document"))
-    if served:
-        rows = [{"document": one.document.document_id, "count": one.chunks} for one in served]
-        connection.execute(counted.values(chunk_count=sa.bindparam("count")), rows)
+    rows = [{"document": one.document.document_id, "count": one.chunks} for one in served]
+    connection.execute(counted.values(chunk_count=sa.bindparam("count")), rows)
 
 
 def _insert(connection: Connection, copy: Copy, *conditions: sa.ColumnElement[bool]) -> None:

@@ -1,6 +1,6 @@
 """Documents by their producer's own names: which are here, and what their newest version holds."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -10,7 +10,15 @@ from ..ids import CollectionId, DocumentId, TenantId, new_id
 from .documents import NOT_KEPT
 from .statements import insert_absent
 from .tables import GONE, OF_DOCUMENT, documents, versions
-from .values import slices
+from .values import batched, slices
+
+_LISTED = sa.Table(  # of one transaction, on PostgreSQL: what is to be locked in one order, whatever order it comes in
+    "listed_documents",
+    sa.MetaData(),
+    sa.Column("id", sa.String(64), primary_key=True),
+    prefixes=["TEMPORARY"],
+    postgresql_on_commit="DROP",
+)
 
 
 @dataclass(frozen=True)
@@ -94,3 +102,16 @@ def lock_sources(connection: Connection, collection_id: CollectionId, *, sources
         )  # as sorted() does
         # Not FOR UPDATE: that would stop those who add a row below a document, or touch one twice, and look for it.
         connection.execute(held.with_for_update(key_share=True)).all()
+
+
+def lock_documents(connection: Connection, collection_id: CollectionId, *, ids: Iterable[str]) -> None:
+    """Do what ``lock_sources`` does, for as many documents as there may be: their ids are not held in memory."""
+    if connection.dialect.name == "sqlite":
+        return
+    _LISTED.create(connection)
+    for some in batched(ids):
+        connection.execute(sa.insert(_LISTED), [{"id": one} for one in some])
+    wanted = sa.select(documents.c.id).join(_LISTED, _LISTED.c.id == documents.c.id)
+    wanted = wanted.where(documents.c.collection_id == collection_id).order_by(sa.collate(documents.c.source, "C"))
+    held = wanted.with_for_update(of=documents, key_share=True).subquery()
+    connection.execute(sa.select(sa.func.count()).select_from(held))  # one row, in whose making all were locked

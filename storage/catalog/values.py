@@ -1,6 +1,7 @@
 """Fits Python values into SQL: lists short enough for an IN, text that every server stores. It runs no statement."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -13,6 +14,13 @@ def slices(items: Sequence[T], size: int = IN_LIST) -> Iterator[Sequence[T]]:
     """Yield ``items`` in order, ``size`` at a time."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
+
+
+def batched(items: Iterable[T], size: int = IN_LIST) -> Iterator[Sequence[T]]:
+    """Yield ``items`` in order, ``size`` at a time, and hold no more of them."""
+    remaining = iter(items)
+    while some := list(islice(remaining, size)):
+        yield some
 
 
 def storable(text: str) -> str:

@@ -15,10 +15,10 @@ from sqlalchemy.engine import Connection, Row
 from ..catalog.completion import OPEN_BATCH, UNFINISHED, close_empty_batches, finish_jobs
 from ..catalog.engine import Catalog
 from ..catalog.manifests import hold_manifest
-from ..catalog.sources import lock_sources
+from ..catalog.sources import lock_documents
 from ..catalog.statements import insert_if_absent
 from ..catalog.tables import OF_DOCUMENT, batches, documents, generations, versions
-from ..catalog.values import slices, storable
+from ..catalog.values import batched, storable
 from ..errors import Conflict, Damaged, NotFound
 from ..ids import BatchId, GenerationId, ManifestVersion, TenantId, new_id
 from ..publishing.rollbacks import Rollback
@@ -105,8 +105,8 @@ def claim_rollback(
 
 def finish_rollback(
     connection: Connection, claim: Claim, rollback: Rollback, *, manifest: Manifest, changed: bool, now: float
-) -> None:
-    """Bring the documents back and end the batch; call it inside the publish transaction.
+) -> int:
+    """Bring the documents back and end the batch; call it inside the publish transaction. Returns how many differ.
 
     Merges that are open are dropped: they were built from segments that may not be served any more.
 
@@ -122,13 +122,16 @@ def finish_rollback(
     details = {**claim.details, "published": manifest.version}
     end(connection, claim, state="done", now=now, error=None, details=details)
     if not changed:
-        return
+        return 0
     if manifest.parent != rollback.current:
         raise Conflict(f"{claim.generation.id} was published while it was compared: look again")
     drop_open_merges(connection, claim.generation.id, error="the collection was rolled back", now=now)
-    lock_sources(connection, claim.generation.collection_id, sources=[one.document.source for one in rollback.changes])
-    for some in slices(rollback.changes):
+    lock_documents(connection, claim.generation.collection_id, ids=rollback.comparison.document_ids())
+    count = 0
+    for some in batched(rollback.comparison.changes()):
         _bring_back(connection, claim, some, now=now)
+        count += len(some)
+    return count
 
 
 def fail_rollback(catalog: Catalog, claim: Claim, *, error: str, now: float) -> None:

@@ -5,7 +5,7 @@ tenant does, whatever becomes of the parent. Documents keep their ids, because t
 moment on the two collections share nothing that either of them could change.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
@@ -18,7 +18,7 @@ from ..errors import AlreadyExists, Conflict, Damaged, LimitReached, NotFound, N
 from ..ids import CollectionId, GenerationId, JobId, ManifestVersion, checked_name, new_id
 from ..limits import MAX_COLLECTIONS_PER_TENANT
 from ..objects.store import ObjectStore
-from ..segments.differences import Change, compare
+from ..segments.differences import Comparison
 from ..segments.manifests import Manifest, check_invariants, name_of, read_manifest
 
 _ATTEMPTS = 5  # a version may be published between the comparison and the transaction
@@ -31,7 +31,7 @@ class _Parent:
     kept: ManifestInfo
     manifest: Manifest
     seen: ManifestVersion
-    changes: Sequence[Change]
+    comparison: Comparison
 
 
 def fork_collection(
@@ -76,14 +76,15 @@ def _look(catalog: Catalog, objects: ObjectStore, parent: CollectionInfo, refere
     assert generation.manifest is not None
     try:
         manifest = read_manifest(objects, kept.name)
-        changes = compare(objects, read_manifest(objects, generation.manifest), manifest)
+        comparison = Comparison(objects, read_manifest(objects, generation.manifest), manifest)
+        comparison.check()  # not first in the transaction, where nobody could mend anything
     except Damaged:
         if not is_kept(catalog, kept.generation_id, kept.version):
             raise NotKept(f"version {kept.version} is not kept any more: choose another") from None
         if generation_info(catalog, generation.id).manifest != generation.manifest:
             raise _Moved from None
         raise
-    return _Parent(kept, manifest, generation.version, changes)
+    return _Parent(kept, manifest, generation.version, comparison)
 
 
 def _advice(parent: CollectionInfo) -> str:
@@ -117,7 +118,7 @@ def _commit(
     copy = Copy(
         kept=looked_at.kept,
         seen=looked_at.seen,
-        changes=looked_at.changes,
+        comparison=looked_at.comparison,
         first=first,
         name=manifest_name,
         job_id=JobId(new_id("job")),

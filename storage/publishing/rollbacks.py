@@ -1,10 +1,10 @@
 """Rolling back: a new version of a generation that names the segments of an old one, and documents to match.
 
-No file but the manifest is written, and the work goes with what differs between the two versions. The writer of the
+No file but the manifest is written, and the work goes with what differs between the two versions, a slice of it at a
+time. The writer of the
 shard does it, like every publish: what was accepted meanwhile is indexed on top. It decides nothing about batches.
 """
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from ..catalog.collections import generation_info
@@ -13,18 +13,21 @@ from ..catalog.references import Reference, find_version
 from ..errors import Conflict, Damaged, NotKept
 from ..ids import GenerationId, ManifestVersion
 from ..objects.store import ObjectStore
-from ..segments.differences import Change, compare
+from ..segments.differences import Comparison
 from ..segments.manifests import Manifest, read_manifest
 
 
 @dataclass(frozen=True)
 class Rollback:
-    """Version ``version`` as it was, and how its documents differ from those of the manifest ``current``."""
+    """Version ``version`` as it was, and how its documents differ from those of the manifest ``current``.
+
+    ``comparison`` was gone through once: what it tells is whole.
+    """
 
     version: ManifestVersion
     manifest: Manifest
     current: str
-    changes: Sequence[Change]
+    comparison: Comparison
 
     def applied_to(self, manifest: Manifest) -> Manifest:
         """Return the manifest with the segments of the old version. Chunk ids go on from where they are."""
@@ -48,7 +51,9 @@ def plan_rollback(
         raise NotKept(f"there is no version {version} to roll back to")
     try:
         manifest = read_manifest(objects, kept.name)
-        return Rollback(kept.version, manifest, current, compare(objects, read_manifest(objects, current), manifest))
+        comparison = Comparison(objects, read_manifest(objects, current), manifest)
+        comparison.check()  # not first in the transaction, where nobody could mend anything
+        return Rollback(kept.version, manifest, current, comparison)
     except Damaged:
         find_version(catalog, generation_id, Reference(version=version))
         if generation_info(catalog, generation_id).manifest != current:

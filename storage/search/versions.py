@@ -18,7 +18,7 @@ from ..ids import ManifestVersion, SegmentId
 from ..objects.store import ObjectStore
 from ..segments.fields import Filter
 from ..segments.files import mending
-from ..segments.manifests import Manifest, SegmentEntry, read_manifest
+from ..segments.manifests import Manifest, SegmentEntry, read_manifest, segments_of
 from ..segments.segment import OpenSegment, open_segment, sample_segment
 from ..segments.tombstones import read_deletes
 from .hits import Hit, best_hits
@@ -54,7 +54,7 @@ class Snapshot:
         self.metric = generation.metric
         self.manifest = manifest
         self.manifest_name = generation.manifest
-        self.files = {file.name: file.size_bytes for entry in _segments(manifest) for file in entry.all_files}
+        self.files = {file.name: file.size_bytes for entry in segments_of(manifest) for file in entry.all_files}
         self.readers = readers
         self._lock = threading.Lock()
         self._holders = 0
@@ -239,10 +239,6 @@ def _sampled(objects: ObjectStore, entry: SegmentEntry, *, dimensions: int) -> O
     segment = open_segment(objects, entry, dimensions=dimensions)
     sample_segment(objects, entry, segment)
     return segment
-
-
-def _segments(manifest: Manifest | None) -> list[SegmentEntry]:
-    return manifest.segments if manifest else []
 
 
 def _plan(entry: SegmentEntry, found: Found) -> SegmentPlan:

@@ -1,20 +1,30 @@
 """What differs between two versions of a generation, document by document.
 
 Chunks never change and keep their ids for good, so only segments that one version names and the other does not, or
-names with other tombstones, are read; and of the documents in them only those whose chunks came or went. It reads
-objects and changes nothing.
+names with other tombstones, are read; and of the documents in them only those whose chunks came or went. It goes
+through them in the order of their hashed ids, in which every segment lists its documents: as many at a time as fit into
+a slice, so that memory goes with the slice and not with what differs. It reads objects and changes nothing.
 """
 
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import Damaged
 from ..objects.store import ObjectStore
-from .lookups import Chunks, read_chunks, read_documents
-from .manifests import Manifest, SegmentEntry
-from .rows import DocumentRecord
+from .document_keys import key_of
+from .files import drop_damaged_copies
+from .lookups import DocumentChunks, open_document_chunks
+from .manifests import Manifest, segments_of
+from .rows import DocumentRecord, Documents
+
+T = TypeVar("T")
+
+_SLICE_DOCUMENTS = 4_096  # of all segments together that are looked at at a time
 
 
 @dataclass(frozen=True)
@@ -45,48 +55,194 @@ class Change:
         return served.document
 
 
-def compare(objects: ObjectStore, before: Manifest | None, after: Manifest | None) -> list[Change]:
-    """Return the documents that differ, by id. None is a version without any.
+@dataclass(frozen=True)
+class ChangeCounts:
+    """How many documents differ, and how."""
 
-    Raises:
-        Damaged: a segment or its tombstones are missing or not what was written.
+    added: int = 0
+    changed: int = 0
+    removed: int = 0
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a segment has a document, with ``chunks`` live chunks."""
+
+    documents: Documents
+    position: int
+    chunks: int
+
+
+@dataclass
+class _Found:
+    """A document that differs, not decoded yet, and where the segments of each version have it."""
+
+    document_id: str
+    before: list[_Place] = field(default_factory=list)
+    after: list[_Place] = field(default_factory=list)
+
+    def decoded(self) -> Change:
+        return Change(_served(self.before), _served(self.after))
+
+
+class Comparison:
+    """What differs from version ``before`` to version ``after``; None is a version without any document.
+
+    The segments stay mapped as long as this is held: to go through it asks the object store nothing. It is gone through
+    as often as somebody asks, each time with the memory of a slice.
     """
-    old, new = _segments(before), _segments(after)
-    former = [entry for entry in old if entry not in new]
-    latter = [entry for entry in new if entry not in old]
-    former_chunks = [read_chunks(objects, entry) for entry in former]
-    latter_chunks = [read_chunks(objects, entry) for entry in latter]
-    differing = np.setxor1d(_chunk_ids(former_chunks), _chunk_ids(latter_chunks), assume_unique=True)
-    if not len(differing):
+
+    def __init__(self, objects: ObjectStore, before: Manifest | None, after: Manifest | None) -> None:
+        """Open what differs.
+
+        Raises:
+            Damaged: a segment or its tombstones are missing or not what was written.
+        """
+        old, new = segments_of(before), segments_of(after)
+        self._objects = objects
+        self._former = [entry for entry in old if entry not in new]
+        self._latter = [entry for entry in new if entry not in old]
+        self._open()
+
+    def changes(self, *, after: str | None = None) -> Iterator[Change]:
+        """Yield the documents that differ in the order of `rank`, those behind the document ``after``.
+
+        A document is decoded when it is asked for.
+
+        Raises:
+            Damaged: a segment is not what was written.
+        """
+        return (found.decoded() for found in self._found(after=after))
+
+    def document_ids(self) -> Iterator[str]:
+        """Yield the ids of all documents that differ, in the order of `rank`; decodes none. Raises as ``changes``."""
+        return (found.document_id for found in self._found())
+
+    def page(self, *, after: str | None = None, limit: int) -> list[Change]:
+        """Return the first ``limit`` of ``changes``. A damaged local copy is downloaded again.
+
+        Raises as ``changes``.
+        """
+        return self._mended(lambda: list(islice(self.changes(after=after), limit)))
+
+    def counts(self) -> ChangeCounts:
+        """Count the documents that differ; decodes none, and mends as ``page``. Raises as ``changes``."""
+        return self._mended(self._counted)
+
+    def check(self) -> None:
+        """Go through everything once, so that who does it later finds no damage; mends as ``page``.
+
+        Raises as ``changes``.
+        """
+        self._mended(self._decode_all)
+
+    def _mended(self, read: Callable[[], T]) -> T:
+        try:
+            return read()
+        except Damaged:
+            if not drop_damaged_copies(self._objects, [*self._former, *self._latter]):
+                raise
+            self._open()
+            return read()
+
+    def _counted(self) -> ChangeCounts:
+        added = changed = removed = 0
+        for found in self._found():
+            added += not found.before
+            removed += not found.after
+            changed += bool(found.before and found.after)
+        return ChangeCounts(added, changed, removed)
+
+    def _decode_all(self) -> None:
+        for _ in self.changes():
+            pass
+
+    def _open(self) -> None:
+        self._parts = [
+            (is_after, open_document_chunks(self._objects, entry))
+            for is_after, entries in ((False, self._former), (True, self._latter))
+            for entry in entries
+        ]
+
+    def _found(self, *, after: str | None = None) -> Iterator[_Found]:
+        parts = self._parts
+        if not parts:
+            return
+        begin, at_most = 0 if after is None else key_of(after), max(1, _SLICE_DOCUMENTS // len(parts))
+        places = [part.place_of(begin) for _, part in parts]
+        while any(place < part.count for place, (_, part) in zip(places, parts, strict=True)):
+            end = min(part.key_at(place + at_most) for place, (_, part) in zip(places, parts, strict=True))
+            end = max(end, begin + 1)
+            ends = [part.place_of(end) for _, part in parts]
+            spans = [
+                _Span(is_after, part, place, stop)
+                for (is_after, part), place, stop in zip(parts, places, ends, strict=True)
+                if stop > place
+            ]
+            for found in _differing(spans):
+                if after is None or rank(found.document_id) > rank(after):
+                    yield found
+            begin, places = end, ends
+
+
+def rank(document_id: str) -> tuple[int, str]:
+    """Return what the documents of a comparison are ordered by."""
+    return key_of(document_id), document_id
+
+
+class _Span:
+    """Documents of one segment whose keys lie side by side."""
+
+    def __init__(self, is_after: bool, part: DocumentChunks, first: int, end: int) -> None:
+        self.is_after = is_after
+        self.keys, self.positions = part.documents_between(first, end)
+        self.owners, self.chunk_ids = part.live_chunks_of(self.positions)  # owners: indexes into the two above
+        self.counts = np.bincount(self.owners, minlength=len(self.positions))
+        self.documents = part.new_documents()
+
+    def differing(self, chunk_ids: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Return the indexes of the documents that own one of these chunks, which ascend."""
+        at = np.minimum(np.searchsorted(chunk_ids, self.chunk_ids), len(chunk_ids) - 1)
+        return np.unique(self.owners[chunk_ids[at] == self.chunk_ids])
+
+    def with_keys(self, keys: NDArray[np.uint64]) -> list[int]:
+        """Return the indexes of the documents that have one of these keys and a live chunk, in the order of rows."""
+        found = np.flatnonzero(np.isin(self.keys, keys) & (self.counts > 0))
+        return [int(index) for index in found[np.argsort(self.positions[found], kind="stable")]]
+
+    def id_of(self, index: int) -> str:
+        return self.documents.id_of(int(self.positions[index]))
+
+    def place(self, index: int) -> _Place:
+        return _Place(self.documents, int(self.positions[index]), int(self.counts[index]))
+
+
+def _differing(spans: Sequence[_Span]) -> list[_Found]:
+    """Return the documents that differ among those of these spans, in the order of `rank`."""
+    former, latter = (_chunk_ids(span for span in spans if span.is_after == side) for side in (False, True))
+    chunk_ids = np.setxor1d(former, latter, assume_unique=True)
+    if not len(chunk_ids):
         return []
-    touched = {owner for chunks in (*former_chunks, *latter_chunks) for owner in _owners(chunks, among=differing)}
-    were, are = _served(objects, former, document_ids=touched), _served(objects, latter, document_ids=touched)
-    return [Change(were.get(document_id), are.get(document_id)) for document_id in sorted(touched)]
+    found: dict[str, _Found] = {}
+    keys: list[NDArray[np.uint64]] = []
+    for span in spans:
+        touched = span.differing(chunk_ids)
+        keys.append(span.keys[touched])
+        found |= {name: _Found(name) for name in map(span.id_of, touched.tolist())}
+    touched_keys = np.concatenate(keys)
+    for span in spans:
+        for index in span.with_keys(touched_keys):
+            if (one := found.get(span.id_of(index))) is not None:  # else another document with the same key
+                (one.after if span.is_after else one.before).append(span.place(index))
+    return sorted(found.values(), key=lambda one: rank(one.document_id))
 
 
-def _segments(manifest: Manifest | None) -> list[SegmentEntry]:
-    return manifest.segments if manifest else []
+def _chunk_ids(spans: Iterable[_Span]) -> NDArray[np.uint64]:
+    return np.concatenate([np.empty(0, "<u8"), *(span.chunk_ids for span in spans)])
 
 
-def _chunk_ids(several: Sequence[Chunks]) -> NDArray[np.uint64]:
-    return np.concatenate([np.empty(0, "<u8"), *(chunks.chunk_ids for chunks in several)])
-
-
-def _owners(chunks: Chunks, *, among: NDArray[np.uint64]) -> Iterable[str]:
-    """Yield the documents that own one of these chunks; ``among`` ascends and is not empty."""
-    places = np.searchsorted(among, chunks.chunk_ids)
-    found = among[np.minimum(places, len(among) - 1)] == chunks.chunk_ids
-    for position in np.unique(chunks.document[found]).tolist():
-        yield chunks.documents.id_of(position)
-
-
-def _served(
-    objects: ObjectStore, segments: Sequence[SegmentEntry], *, document_ids: Collection[str]
-) -> dict[str, Served]:
-    """Return how these segments serve these documents, by id."""
-    found: dict[str, Served] = {}
-    for entry in segments:
-        for document, count in read_documents(objects, entry, document_ids=document_ids):
-            elsewhere = found.get(document.document_id)
-            found[document.document_id] = Served(document, count + (elsewhere.chunks if elsewhere else 0))
-    return found
+def _served(places: Sequence[_Place]) -> Served | None:
+    if not places:
+        return None
+    last = places[-1]
+    return Served(last.documents[last.position], sum(place.chunks for place in places))

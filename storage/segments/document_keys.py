@@ -40,13 +40,13 @@ def find_rows(
     Raises:
         Damaged: the sections do not fit the segment.
     """
-    keys, order = _checked(arrays, count=len(documents))
-    wanted = {_key(encoded): encoded for encoded in map(Documents.encoded_id, document_ids)}
-    sought = np.fromiter(wanted, "<u8", len(wanted))
+    keys, order = read_keys(arrays, count=len(documents))
+    wanted = list(dict.fromkeys(map(Documents.encoded_id, document_ids)))
+    sought = np.fromiter(map(_key, wanted), "<u8", len(wanted))
     first, end = np.searchsorted(keys, sought, "left"), np.searchsorted(keys, sought, "right")
     found = [
         int(ordinal)
-        for a, b, encoded in zip(first.tolist(), end.tolist(), wanted.values(), strict=True)
+        for a, b, encoded in zip(first.tolist(), end.tolist(), wanted, strict=True)
         for ordinal in order[a:b]
         if documents.raw_id(int(ordinal)) == encoded
     ]
@@ -58,7 +58,8 @@ def find_rows(
     return np.concatenate(rows) if rows else np.empty(0, "<u4")
 
 
-def _checked(arrays: Mapping[str, Array], *, count: int) -> tuple[Array, Array]:
+def read_keys(arrays: Mapping[str, Array], *, count: int) -> tuple[Array, Array]:
+    """Return the two sections of ``build_keys``, of ``count`` documents. Raises Damaged."""
     found = [arrays.get(name) for name in SECTIONS]
     for section, dtype in zip(found, SECTIONS.values(), strict=True):
         if section is None or section.shape != (count,) or section.dtype != np.dtype(dtype):
@@ -67,6 +68,11 @@ def _checked(arrays: Mapping[str, Array], *, count: int) -> tuple[Array, Array]:
     assert keys is not None
     assert order is not None
     return keys, order
+
+
+def key_of(document_id: str) -> int:
+    """Return the hash by which a document is listed."""
+    return _key(Documents.encoded_id(document_id))
 
 
 def _key(encoded: bytes) -> int:

@@ -1,6 +1,6 @@
 """The files of a segment where they are stored: found, downloaded once more when a copy is damaged, compared."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import wraps
 from pathlib import Path
@@ -31,13 +31,18 @@ def mending(
         except Missing:
             raise  # no copy is to blame, and to compare them all would take seconds
         except Damaged:
-            # Every file is looked at: the first one that is damaged need not be the only one.
-            dropped = [objects.drop_damaged_copy(file.name, blake2b=file.blake2b) for file in entry.all_files]
-            if not any(dropped):
+            if not drop_damaged_copies(objects, [entry]):
                 raise
             return read(objects, entry, *args, **kwargs)
 
     return reading
+
+
+def drop_damaged_copies(objects: ObjectStore, entries: Iterable[SegmentEntry]) -> bool:
+    """Drop the local copies of files that are not what was written; returns whether one was. Reads them all."""
+    # Every file is looked at: the first one that is damaged need not be the only one.
+    files = [file for entry in entries for file in entry.all_files]
+    return any([objects.drop_damaged_copy(file.name, blake2b=file.blake2b) for file in files])  # noqa: C419
 
 
 def verify_file(objects: ObjectStore, file: FileEntry) -> None:

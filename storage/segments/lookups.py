@@ -1,4 +1,4 @@
-"""What a publish asks of a segment without opening it: its chunks, and the rows of some documents. Reads little."""
+"""What is asked of a segment without opening it: its chunks, and the rows of some documents. Reads little."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -6,13 +6,16 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..errors import Damaged
 from ..objects.store import ObjectStore
-from .document_keys import find_rows
+from .document_keys import find_rows, read_keys
 from .files import SEGMENT_KIND, column, mending, open_container
 from .manifests import SegmentEntry
-from .rows import DocumentRecord, Documents
+from .rows import Documents
 from .sections import Sections
 from .tombstones import read_deletes
+
+_KEY_MAX = (1 << 64) - 1
 
 
 @mending
@@ -54,20 +57,63 @@ def read_document_rows(objects: ObjectStore, entry: SegmentEntry, *, document_id
     return _live_rows_of(objects, entry, open_container(objects, entry.files[0], kind=SEGMENT_KIND), document_ids)
 
 
-@mending
-def read_documents(
-    objects: ObjectStore, entry: SegmentEntry, *, document_ids: Iterable[str]
-) -> list[tuple[DocumentRecord, int]]:
-    """Return those of these documents that have a live chunk here, and how many; reads as little as possible.
+class DocumentChunks:
+    """The documents of a segment in the order of their keys, and their live chunks. Maps what it reads."""
 
-    Raises:
-        Damaged: the file or the tombstones are missing or not what was written.
-    """
+    def __init__(self, sections: Sections, *, rows: int, dead: NDArray[np.uint32]) -> None:
+        """``rows``: how many there are; ``dead``: u32[k], those that are tombstoned, ascending. Raises Damaged."""
+        self._data, self._offsets = sections.arrays["document_bytes"], sections.arrays["document_offsets"]
+        self.count = len(self._offsets) - 1
+        self._keys, self._order = read_keys(sections.arrays, count=self.count)
+        if (self._keys[1:] < self._keys[:-1]).any() or int(self._order.max(initial=0)) >= max(1, self.count):
+            raise Damaged(f"{sections.source}: the list of document ids is not what was written; restore or rebuild it")
+        self._chunk_ids = column(sections, "chunk_id", "<u8", count=rows)
+        self._owners = column(sections, "document", "<u4", count=rows)
+        self._rows: NDArray[np.uint32] | None = None
+        self._dead = dead
+        if not sections.meta.get("documents_in_order"):
+            self._rows = np.argsort(self._owners, kind="stable").astype("<u4")
+            self._owners = self._owners[self._rows]
+
+    def place_of(self, key: int) -> int:
+        """Return how many documents have a lower key."""
+        return self.count if key > _KEY_MAX else int(np.searchsorted(self._keys, np.uint64(key)))
+
+    def key_at(self, place: int) -> int:
+        """Return the key of the document at this place, behind the last one what is above every key."""
+        return int(self._keys[place]) if place < self.count else _KEY_MAX + 1
+
+    def documents_between(self, first: int, end: int) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+        """Return the keys at these places, which ascend, and the positions in ``new_documents``."""
+        return self._keys[first:end], self._order[first:end].astype(np.int64)
+
+    def live_chunks_of(self, documents: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
+        """Return the live chunks of the documents at these positions: whose each is, by its index, and its id."""
+        wanted = documents.astype("<u4")
+        starts, ends = (np.searchsorted(self._owners, wanted, side) for side in ("left", "right"))
+        counts = ends - starts
+        owners = np.repeat(np.arange(len(wanted)), counts)
+        rows = (np.arange(len(owners)) + np.repeat(starts - np.cumsum(counts) + counts, counts)).astype("<u4")
+        rows = rows if self._rows is None else self._rows[rows]
+        if len(self._dead):
+            at = np.minimum(np.searchsorted(self._dead, rows), len(self._dead) - 1)
+            live = self._dead[at] != rows
+            owners, rows = owners[live], rows[live]
+        return owners, self._chunk_ids[rows]
+
+    def new_documents(self) -> Documents:
+        """Return the documents; what they remember goes with what is returned."""
+        return Documents(self._data, self._offsets)
+
+
+@mending
+def open_document_chunks(objects: ObjectStore, entry: SegmentEntry) -> DocumentChunks:
+    """Map what tells whose chunks are live in a segment. Raises as ``open_segment``."""
     sections = open_container(objects, entry.files[0], kind=SEGMENT_KIND)
-    rows = _live_rows_of(objects, entry, sections, document_ids)
-    owners, counts = np.unique(column(sections, "document", "<u4", count=entry.row_count)[rows], return_counts=True)
-    documents = Documents(sections.arrays["document_bytes"], sections.arrays["document_offsets"])
-    return [(documents[owner], count) for owner, count in zip(owners.tolist(), counts.tolist(), strict=True)]
+    missing = {"document_bytes", "document_offsets"} - sections.arrays.keys()
+    if missing:
+        raise Damaged(f"{sections.source} lacks the sections {', '.join(sorted(missing))}")
+    return DocumentChunks(sections, rows=entry.row_count, dead=read_deletes(objects, entry))
 
 
 def _live_rows_of(

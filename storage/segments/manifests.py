@@ -147,6 +147,11 @@ class Manifest:
         return manifest
 
 
+def segments_of(manifest: Manifest | None) -> list[SegmentEntry]:
+    """Return the segments of a version; a generation that was never published has none."""
+    return manifest.segments if manifest else []
+
+
 def name_of(manifest: Manifest, data: bytes) -> str:
     """Return the object name of ``manifest``, whose ``to_json`` is ``data``."""
     digest = data[len(_OPENING) : len(_OPENING) + 2 * CHECKSUM_BYTES].decode()

@@ -1,10 +1,12 @@
 """A fork begins with a version of its parent and shares nothing with it that either of them could change."""
 
 import threading
+from functools import partial
 
 import pytest
 import sqlalchemy as sa
 
+from penstock.storage.catalog import copies
 from penstock.storage.catalog.collections import delete_collection, generation_info
 from penstock.storage.catalog.jobs import list_jobs
 from penstock.storage.catalog.manifests import list_manifests
@@ -12,6 +14,7 @@ from penstock.storage.catalog.references import CURRENT, Reference
 from penstock.storage.catalog.retention import Retention
 from penstock.storage.catalog.tables import collections, documents, versions
 from penstock.storage.catalog.tenants import create_tenant
+from penstock.storage.catalog.values import batched
 from penstock.storage.collecting import collect_generations
 from penstock.storage.errors import AlreadyExists, InvalidName, LimitReached, NotFound, NotKept
 from penstock.storage.publishing.forks import fork_collection
@@ -72,6 +75,18 @@ def test_a_fork_of_an_old_version_has_the_documents_of_then(line):
     assert between.served() == {"a": ["apricots"], "b": ["beeches"], "c": ["cedars"], "d": ["dates"]}
     assert between.indexed() == between.numbers()
     assert {source: info.number for source, info in between.listed().items()} == {"a": 2, "b": 1, "c": 1, "d": 1}
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_what_differs_is_copied_slice_by_slice(line, monkeypatch, at_once):
+    monkeypatch.setattr(copies, "batched", partial(batched, size=at_once))
+    line.put(**{f"d{i}": f"text {i}" for i in range(7)})
+    line.put(**{f"d{i}": f"other {i}" for i in range(3, 9)})
+    line.remove("d0")
+    line.run()
+    copy = fork(line, reference=Reference(version=1))
+    assert copy.served() == {f"d{i}": [f"text {i}"] for i in range(7)}
+    assert copy.indexed() == copy.numbers()
 
 
 def test_a_fork_of_an_old_version_has_the_chunks_that_were_deleted_since(line):

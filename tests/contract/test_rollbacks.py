@@ -1,19 +1,24 @@
 """A rollback serves an old version again, with documents to match, and nothing that was accepted is lost."""
 
 import random
+from functools import partial
 
 import pytest
 import sqlalchemy as sa
 
 from penstock.storage import ledger
+from penstock.storage.catalog import sources
 from penstock.storage.catalog.collections import delete_collection, generation_info
 from penstock.storage.catalog.manifests import list_manifests
 from penstock.storage.catalog.references import Reference
 from penstock.storage.catalog.retention import Retention, expire_versions
 from penstock.storage.catalog.tables import batches, documents, versions
+from penstock.storage.catalog.values import batched
 from penstock.storage.errors import Conflict, Damaged, Fenced, NotFound, NotKept
 from penstock.storage.intake.documents import SubmittedDocument
+from penstock.storage.ledger import rollbacks
 from penstock.storage.publishing.leases import acquire_lease
+from penstock.storage.segments import differences
 from penstock.storage.segments.manifests import read_manifest
 
 from ..served_line import ServedLine, new_served_line
@@ -61,6 +66,21 @@ def test_a_rollback_serves_the_old_version_under_a_new_number(line):
     assert (newest.origin.operation, newest.origin.version) == ("rollback", 1)
     line.roll_back(3)
     assert line.served() == old
+    check(line)
+
+
+@pytest.mark.parametrize("at_once", [1, 3])
+def test_documents_come_back_slice_by_slice(line, monkeypatch, at_once):
+    """Locks of all documents are taken first, in one order: slices come in another."""
+    monkeypatch.setattr(rollbacks, "batched", partial(batched, size=at_once))
+    monkeypatch.setattr(sources, "batched", partial(batched, size=at_once))
+    monkeypatch.setattr(differences, "_SLICE_DOCUMENTS", 2)
+    line.put(**{f"d{i}": f"text {i}" for i in range(7)})
+    line.put(**{f"d{i}": f"other {i}" for i in range(3, 9)})
+    line.remove("d0")
+    line.run()
+    line.roll_back(1)
+    assert line.served() == {f"d{i}": [f"text {i}"] for i in range(7)}
     check(line)
 
 

@@ -18,6 +18,7 @@ from penstock.storage.catalog.tables import batches
 from penstock.storage.ids import TenantId
 from penstock.storage.publishing.publisher import Publisher
 from penstock.storage.publishing.rollbacks import plan_rollback
+from penstock.storage.segments.differences import Comparison
 from penstock.workers.liveness import Liveness
 from penstock.workers.search import Searcher
 
@@ -109,6 +110,24 @@ def test_two_versions_are_compared_document_by_document(books):
     rest = penstock.diff(name, 1, after_id=page.last_id)
     assert {one.id for one in (*page.documents, *rest.documents)} == {one.id for one in changes.documents}
     assert len(rest.documents) == 1
+
+
+def test_what_differs_is_counted_once_however_many_pages_are_asked_for(books, service, monkeypatch):
+    penstock, name = books
+    counted = []
+    count = Comparison.counts
+    monkeypatch.setattr(Comparison, "counts", lambda comparison: counted.append(1) or count(comparison))
+    pages = [penstock.diff(name, 1, 3, limit=1)]
+    while pages[-1].has_more:
+        pages.append(penstock.diff(name, 1, 3, limit=1, after_id=pages[-1].last_id))
+    assert len(counted) == 1
+    assert sorted(one.source for page in pages for one in page.documents) == ["a", "b", "c"]
+    assert {(page.added, page.changed, page.removed) for page in pages} == {(1, 2, 0)}
+    assert [one.id for one in penstock.diff(name, 1, 3).documents] == sorted(
+        one.id for page in pages for one in page.documents
+    )
+    assert penstock.diff(name, 3, 1).added == 0
+    assert len(counted) == 2
 
 
 def test_past_versions_are_searched_by_number_tag_and_time(books, service):

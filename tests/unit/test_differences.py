@@ -1,12 +1,20 @@
 """What differs between two versions: equal to a comparison of everything, read from what differs alone."""
 
+import gc
 import random
+import weakref
+from dataclasses import replace as replace_fields
 
+import numpy as np
 import pytest
 
+from penstock.storage.errors import Damaged
 from penstock.storage.publishing.merging import build_merge
-from penstock.storage.segments.differences import compare
+from penstock.storage.segments import differences, document_keys, rows
+from penstock.storage.segments.differences import ChangeCounts, Comparison, rank
+from penstock.storage.segments.files import SEGMENT_KIND
 from penstock.storage.segments.manifests import Swap
+from penstock.storage.segments.sections import open_sections
 
 from ..storage_samples import InterceptedObjects, Store, new_store, rows_of, unit_vectors
 
@@ -18,6 +26,10 @@ def store(tmp_path):
 
 def manifest(store: Store, version: int):
     return store.published[version - 1].manifest if version else None
+
+
+def compare(objects, before, after):
+    return list(Comparison(objects, before, after).changes())
 
 
 def told(changes) -> dict[str, tuple[object, object]]:
@@ -93,6 +105,111 @@ def test_what_is_equal_is_not_read(store):
     assert set(read) <= allowed
 
 
+def pages(comparison: Comparison, *, limit: int) -> list[list[str]]:
+    """The ids of the documents that differ, page by page."""
+    found: list[list[str]] = []
+    while page := comparison.page(after=found[-1][-1] if found else None, limit=limit):
+        found.append([change.document.document_id for change in page])
+    return found
+
+
+@pytest.fixture
+def many(store) -> Store:
+    """Version 1 has a hundred documents, of which version 2 replaced forty, and has ten others."""
+    store.add({f"d{i}": ["one", "two"] for i in range(100)})
+    replace(store, {f"d{i}": ["uno"] for i in range(60, 110)}, number=2)
+    return store
+
+
+@pytest.mark.parametrize("limit", [1, 7, 50, 1000])
+@pytest.mark.parametrize("slice_documents", [1, 5, 1000])
+def test_pages_tell_what_the_whole_does_in_one_order(many, monkeypatch, limit, slice_documents):
+    monkeypatch.setattr(differences, "_SLICE_DOCUMENTS", slice_documents)
+    comparison = Comparison(many.objects, manifest(many, 1), manifest(many, 2))
+    found = pages(comparison, limit=limit)
+    told = [name for page in found for name in page]
+    assert [len(page) for page in found[:-1]] == [limit] * (len(found) - 1)
+    assert told == sorted(told, key=rank) == list(comparison.document_ids())
+    assert set(told) == {f"d{i}" for i in range(60, 110)}
+    assert comparison.counts() == ChangeCounts(added=10, changed=40, removed=0)
+    assert Comparison(many.objects, manifest(many, 2), manifest(many, 1)).counts() == ChangeCounts(0, 40, 10)
+
+
+def test_a_page_decodes_only_its_documents_and_a_count_none(many, monkeypatch):
+    decoded: list[bytes] = []
+    record = rows._record
+    monkeypatch.setattr(rows, "_record", lambda line: decoded.append(line) or record(line))
+    comparison = Comparison(many.objects, manifest(many, 1), manifest(many, 2))
+    comparison.counts()
+    list(comparison.document_ids())
+    assert decoded == []
+    comparison.page(after=None, limit=5)
+    assert 5 <= len(decoded) <= 10  # each as it was and as it is
+
+
+def test_a_comparison_holds_no_document_that_it_has_told(many, monkeypatch):
+    monkeypatch.setattr(differences, "_SLICE_DOCUMENTS", 8)
+    record = rows._record
+
+    def noted(line: bytes) -> rows.DocumentRecord:
+        made = record(line)
+        kept.append(weakref.ref(made))
+        return made
+
+    kept: list[weakref.ref[rows.DocumentRecord]] = []
+    monkeypatch.setattr(rows, "_record", noted)
+    most = 0
+    for _ in Comparison(many.objects, manifest(many, 1), manifest(many, 2)).changes():
+        gc.collect()
+        most = max(most, sum(one() is not None for one in kept))
+    assert len(kept) == 90
+    assert most <= 2 * 8
+
+
+def test_once_opened_a_comparison_asks_the_store_nothing(many):
+    asked: list[str] = []
+    objects = InterceptedObjects(many.objects, lambda _number, method, *_: asked.append(method))
+    comparison = Comparison(objects, manifest(many, 1), manifest(many, 2))
+    asked.clear()
+    comparison.check()
+    assert len(list(comparison.changes())) == comparison.counts().added + 40
+    assert asked == []
+
+
+def test_documents_whose_keys_are_equal_are_told_apart(store, monkeypatch):
+    key = document_keys._key
+    monkeypatch.setattr(document_keys, "_key", lambda encoded: key(encoded) % 3)
+    monkeypatch.setattr(differences, "_SLICE_DOCUMENTS", 2)
+    store.add({f"d{i}": ["one"] for i in range(12)})
+    replace(store, {f"d{i}": ["uno"] for i in range(0, 12, 4)}, number=2)
+    store.publish(removed_document_ids=["d1", "d2"])
+    comparison = Comparison(store.objects, manifest(store, 1), manifest(store, 3))
+    assert told(comparison.changes()) == {
+        **dict.fromkeys(("d0", "d4", "d8"), ((1, 1), (2, 1))),
+        **dict.fromkeys(("d1", "d2"), ((1, 1), None)),
+    }
+    assert comparison.counts() == ChangeCounts(added=0, changed=3, removed=2)
+    assert sorted(name for page in pages(comparison, limit=1) for name in page) == ["d0", "d1", "d2", "d4", "d8"]
+
+
+def test_chunks_that_do_not_lie_in_the_order_of_their_documents_are_found(store):
+    mixed = replace_fields(rows_of({"a": ["a1", "a2"], "b": ["b1", "b2"]}), document=np.array([0, 1, 0, 1], "<u4"))
+    store.publish(additions=mixed, vectors=unit_vectors(4))
+    store.publish(removed_document_ids=["a"])
+    assert told(compare(store.objects, manifest(store, 1), manifest(store, 2))) == {"a": ((1, 2), None)}
+
+
+def test_a_list_of_documents_that_rotted_is_refused(many):
+    path = many.objects.local_path(manifest(many, 1).segments[0].files[0].name)
+    data = bytearray(path.read_bytes())
+    at = open_sections(path, kind=SEGMENT_KIND).places["document_keys"]
+    data[at : at + 8] = b"\xff" * 8
+    path.chmod(0o600)
+    path.write_bytes(data)
+    with pytest.raises(Damaged, match="the list of document ids"):
+        Comparison(many.objects, manifest(many, 1), manifest(many, 2))
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_a_comparison_says_what_comparing_everything_says(tmp_path, seed):
     print("seed", seed)
@@ -122,3 +239,7 @@ def test_a_comparison_says_what_comparing_everything_says(tmp_path, seed):
             differing = {name for name in (one.keys() | other.keys()) if one.get(name) != other.get(name)}
             found = told(compare(store.objects, manifest(store, before), manifest(store, after)))
             assert found == {name: (one.get(name), other.get(name)) for name in differing}
+            comparison = Comparison(store.objects, manifest(store, before), manifest(store, after))
+            assert sorted(comparison.document_ids()) == sorted(differing)
+            gone, came = one.keys() - other.keys(), other.keys() - one.keys()
+            assert comparison.counts() == ChangeCounts(len(came), len(differing) - len(gone | came), len(gone))

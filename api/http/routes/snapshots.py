@@ -17,7 +17,7 @@ from penstock.storage.catalog.tags import put_tag, remove_tag
 from penstock.storage.errors import AlreadyExists, Damaged, InvalidName, NotFound, NotKept
 from penstock.storage.ids import BatchId
 from penstock.storage.publishing.forks import fork_collection
-from penstock.storage.segments.differences import compare
+from penstock.storage.segments.differences import Comparison
 from penstock.storage.segments.manifests import Manifest, read_manifest
 
 from ...errors import Refused, refusal
@@ -51,7 +51,8 @@ async def show(request: Request, tenant: str, collection: str, snapshot: str) ->
     SNAPSHOT + "/diff",
     response_model=wire.SnapshotDiff,
     summary="Compare two versions document by document",
-    description="From the version in the path to the one in `to`. Only what differs is read.",
+    description="From the version in the path to the one in `to`. Only what differs is read. Documents come in pages "
+    "of no meaning, each by id: `last_id` as `after` gives the next one.",
 )
 async def diff(
     request: Request, tenant: str, collection: str, snapshot: str, query: Annotated[DiffQuery, Query()]
@@ -158,21 +159,21 @@ def _diff(components: Components, tenant: str, name: str, snapshot: str, query: 
     before = _known(components, collection, snapshot, param="snapshot")
     after = _known(components, collection, query.to, param="to")
     try:
-        changes = compare(components.objects, _manifest(components, before), _manifest(components, after))
+        comparison = Comparison(components.objects, _manifest(components, before), _manifest(components, after))
+        names = (before.name if before else None, after.name if after else None)
+        counts = components.comparisons.counts(names, comparison)
+        found = comparison.page(after=query.after, limit=query.limit + 1)
     except Damaged:
         _require_kept(components, before, after)
         raise
-    told = [answers.change(one) for one in changes]
-    counts = {word: sum(one["change"] == word for one in told) for word in ("added", "changed", "removed")}
-    following = [one for one in told if query.after is None or one["id"] > query.after]
-    page = answers.page(following, limit=query.limit)
+    shown = found[: query.limit]
     return {
         "before": before.version if before else 0,
         "after": after.version if after else 0,
-        **counts,
-        "documents": page["data"],
-        "has_more": page["has_more"],
-        "last_id": page["last_id"],
+        **vars(counts),
+        "documents": sorted((answers.change(one) for one in shown), key=lambda one: str(one["id"])),
+        "has_more": len(found) > query.limit,
+        "last_id": shown[-1].document.document_id if shown else None,
     }
 
 
