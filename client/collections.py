@@ -24,7 +24,7 @@ class Collections(Session):
 
     def create_tenant(self, name: str) -> Tenant:
         """Make a tenant, or return the one of that name."""
-        with worded():
+        with worded(NewTenant):
             new = NewTenant(name=name)
         return self._transport.post("/v1/tenants", Tenant, body=new.model_dump())
 
@@ -44,7 +44,7 @@ class Collections(Session):
         quantization: Quantization | None = None,
     ) -> Collection:
         """Make a collection, or return the one of that name when it is configured so; else ``Conflict``."""
-        with worded():
+        with worded(NewCollection):
             new = NewCollection(name=name, model=model, chunking=chunking, metric=metric, quantization=quantization)
         return self._transport.post(self._path("collections"), Collection, body=new.model_dump(exclude_none=True))
 
@@ -53,7 +53,7 @@ class Collections(Session):
 
     def change_retention(self, collection: str, **values: float | None) -> Collection:
         """Set ``keep_versions`` or ``keep_s`` of a collection; None: as the server has it for all collections."""
-        with worded():
+        with worded(CollectionChange):
             asked = CollectionChange.model_validate(values)
         body = asked.model_dump(include=asked.model_fields_set)
         return self._transport.change("PATCH", self._path("collections", collection), Collection, body=body)

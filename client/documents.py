@@ -33,14 +33,14 @@ class Documents(Session):
 
     def submit(self, collection: str, documents: Sequence[NewDocument], *, job_id: str | None = None) -> Submitted:
         """Submit documents with their content in the request. All are accepted or none."""
-        with worded():
+        with worded(Submission):
             submission = Submission(documents=list(documents), job_id=job_id)
         body = submission.model_dump(exclude_defaults=True)
         return self._transport.post(self._path("collections", collection, "documents"), Submitted, body=body)
 
     def upload(self, collection: str, files: Sequence[Upload], *, job_id: str | None = None) -> Submitted:
         """Submit files, read while they are sent. All are accepted or none."""
-        with worded():
+        with worded(UploadForm):
             described = UploadForm(documents=[file.fields() for file in files])
         form = {"documents": described.model_dump_json(include={"documents"})}
         if job_id is not None:
@@ -52,7 +52,7 @@ class Documents(Session):
 
     def known(self, collection: str, hashes: Mapping[str, str]) -> set[str]:
         """Return the sources whose newest version has this ``content_hash``, is or will be indexed."""
-        with worded():
+        with worded(KnownQuery):
             asked = KnownQuery(documents=[SourceHash(source=s, content_hash=h) for s, h in hashes.items()])
         path = self._path("collections", collection, "documents:known")
         return set(self._transport.ask(path, Known, body=asked.model_dump()).known)
@@ -96,12 +96,12 @@ class Documents(Session):
         min_token: str | None = None,
         dry_run: bool = False,
     ) -> Deleted:
-        """Delete the documents with these ids, or these sources, or that a filter accepts now, as one job.
+        """Delete the documents with these ids and these sources, or those that a filter accepts now, as one job.
 
         A filter is resolved when it is asked: what arrives later stays. ``dry_run`` only says what would be deleted.
         When no answer comes, ask again: what was logged by then counts as deleted already.
         """
-        with worded():
+        with worded(Deletion):
             asked = Deletion(
                 ids=None if ids is None else list(ids),
                 sources=None if sources is None else list(sources),
@@ -115,7 +115,7 @@ class Documents(Session):
 
     def update_document(self, collection: str, document_id: str, **changes: Any) -> Updated:
         """Change what a document says, without embedding its text again: see `wire.DocumentUpdate` for ``changes``."""
-        with worded():
+        with worded(DocumentUpdate):
             asked = DocumentUpdate(**changes)
         path = self._path("collections", collection, "documents", document_id)
         return self._transport.change("PATCH", path, Updated, body=asked.model_dump(exclude_unset=True))
@@ -124,7 +124,7 @@ class Documents(Session):
         self, collection: str, chunk_ids: Sequence[int], *, min_token: str | None = None
     ) -> ChunksDeleted:
         """Delete chunks by the ids that searches give them; their documents stay."""
-        with worded():
+        with worded(ChunkDeletion):
             asked = ChunkDeletion(chunk_ids=list(chunk_ids), min_token=min_token)
         path = self._path("collections", collection, "chunks:delete")
         return self._transport.post(path, ChunksDeleted, body=asked.model_dump(exclude_defaults=True))

@@ -31,7 +31,7 @@ class Searches(Session):
         By default the newest version is searched; ``version``, ``tag`` or ``as_of`` (seconds since 1970 or ISO 8601)
         choose another, and are refused with ``NotFound`` when that is not kept any more.
         """
-        with worded():
+        with worded(SearchQuery):
             asked = SearchQuery(
                 query=query,
                 vector=None if vector is None else packed_vector(vector),

@@ -37,7 +37,17 @@ class Session:
         self._transport.close()
 
     def _path(self, *parts: str) -> str:
-        for part in (self.tenant, *parts):
-            if part in ("", ".", ".."):  # quoting does not keep these in their place
-                raise Invalid(f"{part!r} is neither a name nor an id", code="invalid_id")
+        for kind, part in zip(("tenants", self.tenant, *parts), (self.tenant, *parts), strict=False):
+            if part in ("", ".", "..") or "/" in part:  # quoting does not keep these in their place
+                raise _no_name(kind.removesuffix("s"), part)
         return "/".join(["/v1/tenants", quote(self.tenant, safe=""), *(quote(part, safe=":") for part in parts)])
+
+
+def _no_name(kind: str, part: str) -> Invalid:
+    if kind in ("tenant", "collection"):
+        return Invalid(
+            f"{kind} name {part!r} is not allowed: use 1 to 64 of a-z, 0-9, '-' and '_'",
+            code="invalid_name",
+            param=kind,
+        )
+    return Invalid(f"{part!r} names no {kind}: no name or id is empty or has a '/'", code="invalid_id", param=kind)

@@ -9,7 +9,8 @@ import httpx
 from pydantic import ValidationError
 
 from .errors import Busy, ClientError, Conflict, Invalid, NotFound, ServerError, TooLarge, Unauthorized, Unreachable
-from .wire import Answer, ErrorAnswer, ErrorBody
+from .wire import Answer, ErrorAnswer, ErrorBody, Request
+from .wire.problems import first_problem
 
 AnswerT = TypeVar("AnswerT", bound=Answer)
 
@@ -33,14 +34,13 @@ BUSY = (429, 502, 503, 504)
 
 
 @contextmanager
-def worded() -> Iterator[None]:
-    """Refuse a request that the server would refuse, in the same words and before it is sent."""
+def worded(kind: type[Request]) -> Iterator[None]:
+    """Refuse a ``kind`` that the server would refuse, in the same words and before it is sent."""
     try:
         yield
     except ValidationError as error:
-        first = error.errors(include_url=False, include_input=False)[0]
-        field = ".".join(str(part) for part in first["loc"] if part not in {"float", "str"})  # alternatives of a union
-        raise Invalid(f"field {field!r}: {first['msg'].lower()}", code="invalid_request", param=field) from error
+        problem = first_problem(error, kind)
+        raise Invalid(problem.message, code="invalid_request", param=problem.path or None) from error
 
 
 class Transport:

@@ -3,6 +3,7 @@
 import re
 
 from penstock.storage.catalog.references import CURRENT, Reference
+from penstock.storage.catalog.tags import RESERVED
 
 from .errors import InvalidQuery
 from .moments import instant
@@ -19,7 +20,7 @@ def parse_reference(text: str, *, now: float, param: str = "snapshot") -> Refere
     """
     if _NUMBER.fullmatch(text):
         return Reference(version=int(text))
-    if text == "current":
+    if text == RESERVED:
         return CURRENT
     if _TAG.fullmatch(text):
         return Reference(tag=text)
@@ -47,6 +48,8 @@ def chosen_reference(
         return Reference(as_of=_past(as_of, now=now, param="as_of"))
     if version is None and tag is None:
         return None
+    if tag == RESERVED:
+        raise InvalidQuery(f"{tag!r} is no tag: it is the newest version, which is searched without a tag", param="tag")
     if tag is not None and not _TAG.fullmatch(tag):
         raise InvalidQuery(f"{tag!r} is no tag: use a letter, then a-z, 0-9, '-' and '_'", param="tag")
     return Reference(version=version, tag=tag)

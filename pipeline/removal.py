@@ -56,17 +56,18 @@ def delete_documents(
     dry_run: bool = False,
     now: float,
 ) -> Removal:
-    """Log the removal of the documents with these ids, or these sources, or that a filter accepts now.
+    """Log the removal of the documents with these ids and these sources, or of those that a filter accepts now.
 
     ``collection``: as it is now; its version is the least that a filter is resolved in.
 
     Raises:
-        InvalidQuery: not exactly one way of saying which documents.
+        InvalidQuery: neither names nor a filter say which documents, or both do.
         FilterMismatch, NotFound, NotYet, Damaged, Unavailable: as they come. When a part was logged by then, the
             same request again does the rest.
     """
-    if sum(way is not None for way in (document_ids, sources, filter)) != 1:
-        raise InvalidQuery("say which documents by exactly one of ids, sources and filter", param="ids")
+    named = document_ids is not None or sources is not None
+    if named == (filter is not None):
+        raise InvalidQuery("say which documents: by ids, by sources, by both, or by a filter alone", param="ids")
     if filter is not None:
         least = max(min_version, collection.generation.version)
         with snapshots.get(

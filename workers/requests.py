@@ -46,7 +46,7 @@ CODES: tuple[tuple[type[Exception], str], ...] = (
 
 
 class Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
 
 RequestT = TypeVar("RequestT", bound=Request)
@@ -117,7 +117,7 @@ class SubmitRequest(Request):
 
 
 class DeleteRequest(Request):
-    """The keyword arguments of `penstock.delete`: exactly one of ``ids``, ``sources`` and ``filter``."""
+    """The keyword arguments of `penstock.delete`: ``ids``, ``sources`` or both, or ``filter`` alone."""
 
     tenant: str
     collection: str

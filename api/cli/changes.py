@@ -47,14 +47,14 @@ def delete(
     if as_json and not (yes or dry_run):
         raise UsageError("--json asks nobody: add --yes to delete the documents, or --dry-run to see which")
     with connect(url, key, tenant) as client:
-        ways = _ways(client, collection, documents or [], chosen)
-        found = _asked(client, collection, ways, dry_run=True)
+        way = _way(client, collection, documents or [], chosen)
+        found = _asked(client, collection, way, dry_run=True)
         if not as_json:
             _show_found(found, collection)
         if not dry_run and found["deleted"]:
             if not yes:
                 typer.confirm(f"Delete {count(found['deleted'], 'document')} of {collection!r}?", abort=True)
-            found |= _asked(client, collection, ways, dry_run=False)
+            found |= _asked(client, collection, way, dry_run=False)
             found["jobs"] = _followed(client, found["jobs"], wait=wait, timeout_s=timeout, doing="deleting")
     if as_json:
         print_json(_as_plain(found))
@@ -156,26 +156,26 @@ def delete_chunks(
     _leave([job], not_found=done.not_found)
 
 
-def _ways(client: "Penstock", collection: str, names: Sequence[str], chosen: str | None) -> list[dict[str, Any]]:
-    """Return the requests that say which documents: a name is a source, or an id where no source is called so."""
+def _way(client: "Penstock", collection: str, names: Sequence[str], chosen: str | None) -> dict[str, Any]:
+    """Return what says which documents: a name is a source, or an id where no source is called so."""
     if chosen is not None:
-        return [{"filter": chosen}]
+        return {"filter": chosen}
     ids = [name for name in dict.fromkeys(names) if DOCUMENT_ID.fullmatch(name)]
     if ids:
         ids = [name for name in ids if not client.documents(collection, source=name, limit=1).data]
     sources = [name for name in dict.fromkeys(names) if name not in set(ids)]
-    return [{way: some} for way, some in (("sources", sources), ("ids", ids)) if some]
+    return {way: some for way, some in (("sources", sources), ("ids", ids)) if some}
 
 
-def _asked(client: "Penstock", collection: str, ways: Sequence[dict[str, Any]], *, dry_run: bool) -> dict[str, Any]:
-    answers: list[Deleted] = [client.delete_documents(collection, dry_run=dry_run, **way) for way in ways]
+def _asked(client: "Penstock", collection: str, way: dict[str, Any], *, dry_run: bool) -> dict[str, Any]:
+    answer: Deleted = client.delete_documents(collection, dry_run=dry_run, **way)
     return {
-        "deleted": sum(one.deleted for one in answers),
-        "already_deleted": sum(one.already_deleted for one in answers),
-        "not_found": sum(one.not_found for one in answers),
-        "sample": [name for one in answers for name in one.sample],
-        "missing": [name for one in answers for name in one.missing],
-        "jobs": [one.job for one in answers if one.job is not None],
+        "deleted": answer.deleted,
+        "already_deleted": answer.already_deleted,
+        "not_found": answer.not_found,
+        "sample": answer.sample,
+        "missing": answer.missing,
+        "jobs": [] if answer.job is None else [answer.job],
     }
 
 

@@ -6,7 +6,6 @@ from importlib.metadata import version
 
 import anyio.to_thread
 from fastapi import FastAPI, Request
-from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
@@ -15,7 +14,6 @@ from penstock.settings.model import Settings
 from ..errors import Refused
 from .components import Components, open_components
 from .front import Front, error_response
-from .queries import refused_parameters
 from .routes import collections, documents, index, jobs, operations, removals, search, snapshots, tenants
 
 ROUTERS = (
@@ -48,7 +46,6 @@ def make_app(settings: Settings, *, components: Components | None = None) -> Fas
     app.state.components = components
     app.add_middleware(Front)
     app.add_exception_handler(HTTPException, _no_route)
-    app.add_exception_handler(RequestValidationError, _wrong_parameter)
     for router in ROUTERS:
         app.include_router(router)
     return app
@@ -80,8 +77,3 @@ async def _no_route(request: Request, error: Exception) -> Response:
     }.get(error.status_code, str(error.detail))
     headers = dict(error.headers or {})
     return error_response(Refused(message, status=error.status_code, code=code, headers=headers))
-
-
-async def _wrong_parameter(_request: Request, error: Exception) -> Response:
-    assert isinstance(error, RequestValidationError)
-    return error_response(refused_parameters(error.errors()))

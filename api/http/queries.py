@@ -1,29 +1,37 @@
-"""Query parameters of the list routes. Unknown ones are refused like unknown fields."""
+"""Query parameters, and the routes that refuse all others. They are text, from which numbers are read."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, get_type_hints
 
-from pydantic import Field
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from pydantic import BaseModel, ConfigDict, Field
+from starlette.requests import Request
+from starlette.responses import Response
 
-from penstock.client.wire import DocumentState, Request
+from penstock.client.wire import DocumentState
+from penstock.client.wire.problems import worded_problem
 
 from ..errors import Refused
-from .bodies import worded_problem
 
 
-class DocumentsQuery(Request):
+class Parameters(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class DocumentsQuery(Parameters):
     state: DocumentState | None = Field(default=None, description="only documents whose newest version is so")
     source: str | None = Field(default=None, pattern=r"^[^\x00]*$", description="only the document of this source")
     after: str | None = Field(default=None, pattern="^[a-z0-9_]{1,64}$", description="`last_id` of the page before")
     limit: int = Field(default=100, ge=1, le=1000)
 
 
-class JobsQuery(Request):
+class JobsQuery(Parameters):
     after: str | None = Field(default=None, pattern="^[a-z0-9_]{1,64}$", description="`last_id` of the page before")
     limit: int = Field(default=20, ge=1, le=100)
 
 
-class JobQuery(Request):
+class JobQuery(Parameters):
     wait: float = Field(
         default=0.0,
         ge=0,
@@ -32,39 +40,60 @@ class JobQuery(Request):
     )
 
 
-class IndexQuery(Request):
+class IndexQuery(Parameters):
     probe: int = Field(
         default=0, ge=0, le=200, description="search for so many rows, for at most a few seconds, and tell the recall"
     )
 
 
-class SnapshotsQuery(Request):
+class SnapshotsQuery(Parameters):
     before: int | None = Field(default=None, ge=1, description="`last_version` of the page before")
     limit: int = Field(default=100, ge=1, le=1000)
 
 
-class DiffQuery(Request):
+class DiffQuery(Parameters):
     to: str = Field(default="current", min_length=1, max_length=64, description="the later version; any name of it")
     after: str | None = Field(default=None, pattern="^[a-z0-9_]{1,64}$", description="`last_id` of the page before")
     limit: int = Field(default=1000, ge=1, le=10_000)
 
 
-class RollbackQuery(Request):
+class RollbackQuery(Parameters):
     wait: float = Field(
         default=0.0, ge=0, le=30, description="answer when it does not wait any more, at most so many seconds later"
     )
 
 
-class TagQuery(Request):
+class TagQuery(Parameters):
     move: bool = Field(default=False, description="take the name from another version")
 
 
-QUERIES = (DocumentsQuery, JobsQuery, JobQuery, IndexQuery, SnapshotsQuery, DiffQuery, TagQuery, RollbackQuery)
+class ParametersRoute(APIRoute):
+    """A route that knows its query parameters: any other is refused, like an unknown field, and never ignored."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        usual, known = super().get_route_handler(), _parameters_of(self)
+
+        async def handler(request: Request) -> Response:
+            if known is None and request.scope["query_string"]:
+                raise Refused(
+                    "there are no query parameters here: what is asked for goes into the body",
+                    param=next(iter(request.query_params), None),
+                )
+            try:
+                return await usual(request)
+            except RequestValidationError as error:
+                raise _refused(error.errors(), known or Parameters) from error
+
+        return handler
 
 
-def refused_parameters(problems: Sequence[Any]) -> Refused:
-    """Return what to answer for query parameters, from the framework's list of what is wrong with them."""
+def _parameters_of(route: APIRoute) -> type[Parameters] | None:
+    hints = get_type_hints(route.endpoint).values()
+    return next((hint for hint in hints if isinstance(hint, type) and issubclass(hint, Parameters)), None)
+
+
+def _refused(problems: Sequence[Any], known: type[Parameters]) -> Refused:
     first = problems[0]
     name = str(first["loc"][-1])
-    known = dict.fromkeys(name for query in QUERIES for name in query.model_fields)
-    return Refused(worded_problem(name, first["type"], first["msg"], known=known), param=name)
+    message = worded_problem(name, first["type"], first["msg"], known=known.model_fields, noun="query parameter")
+    return Refused(message, param=name)

@@ -1,7 +1,8 @@
 """What travels over HTTP: the requests and answers, shared by the client and the server.
 
-Requests refuse unknown fields, so that a misspelt one is never ignored. Answers accept them, so that an older client
-reads a newer server. Times are seconds since 1970. Nothing here talks to anybody.
+Requests refuse unknown fields, so that a misspelt one is never ignored, and values of another type. Answers accept
+unknown fields, so that an older client reads a newer server. Times are seconds since 1970. Nothing here talks to
+anybody.
 """
 
 from .changes import MAX_REMOVED_AT_ONCE, ChunkDeletion, ChunksDeleted, Deleted, Deletion, DocumentUpdate, Updated

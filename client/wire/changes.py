@@ -12,7 +12,7 @@ MAX_REMOVED_AT_ONCE = 10_000  # ids or sources in one request; a filter may acce
 
 
 class Deletion(Request):
-    """Exactly one of ``ids``, ``sources`` and ``filter``. ``dry_run`` only says what would be deleted.
+    """``ids``, ``sources`` or both, or ``filter`` alone. ``dry_run`` only says what would be deleted.
 
     A filter is resolved once, against the newest version there is when it is asked (at least that of ``min_token``):
     documents that arrive later are not deleted.
@@ -28,7 +28,10 @@ class Deletion(Request):
 
 
 class Deleted(Answer):
-    """What was taken: from here on each of the ``deleted`` leaves, or is listed as failed with its reason."""
+    """What was taken: from here on each of the ``deleted`` leaves, or is listed as failed with its reason.
+
+    A document that is named twice, by id and by source, counts once.
+    """
 
     job: Job | None = Field(description="null after a dry run")
     deleted: int = Field(description="documents that leave; after a dry run, that would leave")

@@ -4,7 +4,9 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Request(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+    """Strict: text is never taken for a number, nor a boolean for one."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
 
 
 class Answer(BaseModel):

@@ -12,13 +12,17 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
 from ..errors import Conflict, NotFound
-from ..ids import JobId, TenantId
+from ..ids import CollectionId, JobId, TenantId
 from .completion import OPEN_BATCH, UNFINISHED, close_empty_batches, finish_jobs
 from .engine import Catalog
 from .history import History, Token
 from .progress import Progress, read_progress
-from .tables import batches, collections, jobs, versions
+from .sources import lock_sources
+from .tables import OF_DOCUMENT, batches, collections, documents, jobs, versions
 from .values import slices
+
+# What a document is when all that came after it was cancelled. None that pruning may take at the same moment.
+_SHOWN = (*UNFINISHED, "indexed")
 
 __all__ = ["JobInfo", "cancel_job", "finish_jobs", "get_job", "list_jobs"]
 
@@ -76,21 +80,51 @@ def cancel_job(catalog: Catalog, *, tenant: TenantId, job_id: JobId, now: float)
     """Cancel every document of the job that is not finished yet; those already indexed stay. Twice is harmless.
 
     A publish that holds one of them fails as a whole and is prepared again without it: none becomes half visible.
+    A document is shown as its older version again where that is served or on its way: a delete that was cancelled
+    leaves it what it was.
 
     Raises:
         NotFound: the tenant has no such job.
         Conflict: every document of the job is finished already.
     """
     with catalog.write("cancel_job") as connection:
-        wanted = sa.select(jobs.c.state).where(jobs.c.id == job_id, jobs.c.tenant_id == tenant)
-        state = connection.scalar(wanted.with_for_update(key_share=True))  # versions of it may be touched meanwhile
-        if state is None:
+        wanted = sa.select(jobs.c.state, jobs.c.collection_id)
+        wanted = wanted.where(jobs.c.id == job_id, jobs.c.tenant_id == tenant)
+        job = connection.execute(
+            wanted.with_for_update(key_share=True)
+        ).first()  # its versions may be touched meanwhile
+        if job is None:
             raise _not_found(job_id)
-        if state != "cancelled" and not _cancel_versions(connection, job_id, now=now):
-            raise Conflict(f"job {job_id} cannot be cancelled: it is done")
+        if job.state != "cancelled":
+            _hold_documents(connection, job_id, collection_id=CollectionId(job.collection_id))
+            if not _cancel_versions(connection, job_id, now=now):
+                raise Conflict(f"job {job_id} cannot be cancelled: it is done")
+            _show_older(connection, job_id, collection_id=CollectionId(job.collection_id))
         cancelled = sa.update(jobs).where(jobs.c.id == job_id, jobs.c.state != "cancelled")
         connection.execute(cancelled.values(state="cancelled", finished_at=now))
     return get_job(catalog, tenant=tenant, job_id=job_id)
+
+
+def _hold_documents(connection: Connection, job_id: JobId, *, collection_id: CollectionId) -> None:
+    """Keep others from numbering versions of the documents that may be shown as an older one afterwards.
+
+    Before batches and versions, as whoever accepts a version does.
+    """
+    wanted = sa.select(documents.c.source).join(versions, OF_DOCUMENT).distinct()
+    wanted = wanted.where(versions.c.job_id == job_id, versions.c.state.in_(UNFINISHED), versions.c.number > 1)
+    lock_sources(connection, collection_id, sources=connection.scalars(wanted).all())
+
+
+def _show_older(connection: Connection, job_id: JobId, *, collection_id: CollectionId) -> None:
+    """Let the newest version of each document be the one that is served or on its way, where there is one."""
+    cancelled = sa.select(versions.c.document_id).where(versions.c.job_id == job_id, versions.c.state == "cancelled")
+    is_cancelled = sa.exists().where(
+        OF_DOCUMENT, versions.c.number == documents.c.newest, versions.c.state == "cancelled"
+    )
+    older = sa.select(sa.func.max(versions.c.number)).where(OF_DOCUMENT, versions.c.state.in_(_SHOWN)).scalar_subquery()
+    shown = sa.update(documents).where(documents.c.collection_id == collection_id)
+    shown = shown.where(documents.c.id.in_(cancelled.where(versions.c.number > 1)), is_cancelled, older.is_not(None))
+    connection.execute(shown.values(newest=older))
 
 
 def _cancel_versions(connection: Connection, job_id: JobId, *, now: float) -> int:

@@ -33,7 +33,7 @@ AT_ONCE = 500  # documents in one transaction, in which nobody else writes on SQ
 
 @dataclass(frozen=True)
 class Removed:
-    """What became of the documents that were named.
+    """What became of the documents that were named, each counted once however it was named.
 
     ``deleted`` will leave; ``already_deleted`` had left, expired included, or were about to; ``not_found`` were never
     here, or so long ago that nothing is known of them any more.
@@ -67,17 +67,22 @@ def remove_documents(
         Unavailable: the catalog did not answer.
     """
     target = Target(tenant, collection_id, generation_id, now)
-    named, deleted, already = len({*document_ids}) + len({*sources}), 0, 0
+    found_names, deleted, already = 0, 0, 0
+    seen: set[str] = set()  # a document may be named by its id and by its source
     for chosen in _chosen(document_ids, sources):
         with catalog.write("remove") as connection:
             found = hold_documents(connection, target, chosen, job_id=job_id)
-            leaving = [row for row in found.rows if _leaves(row)]
+            fresh = [row for row in found.rows if row.id not in seen]
+            leaving = [row for row in fresh if _leaves(row)]
             job_id = record_job(connection, target, job_id, opened=bool(leaving), unchanged=0)
             _log_deletes(connection, target, leaving, shard=found.shard, job_id=job_id)
+        found_names += len(found.rows)
+        seen.update(row.id for row in fresh)
         deleted += len(leaving)
-        already += len(found.rows) - len(leaving)
+        already += len(fresh) - len(leaving)
     assert job_id is not None
-    return Removed(job_id, deleted, already, max(0, named - deleted - already))
+    named = len({*document_ids}) + len({*sources})
+    return Removed(job_id, deleted, already, not_found=named - found_names)
 
 
 @dataclass(frozen=True)
@@ -106,12 +111,12 @@ def survey_documents(
     mine = (documents.c.collection_id == collection_id, documents.c.tenant_id == tenant)
     newest = sa.and_(OF_DOCUMENT, versions.c.number == documents.c.newest)
     wanted = sa.select(documents.c.id, documents.c.source, versions.c.state).join(versions, newest, isouter=True)
-    found: list[Row[Any]] = []
+    found: dict[str, Row[Any]] = {}
     with catalog.read() as connection:
         for chosen in _chosen(document_ids, sources):
-            found.extend(connection.execute(wanted.where(*mine, chosen)))
-    leaving = sorted((row.source, row.id) for row in found if _leaves(row))
-    missing = sorted([*{*document_ids} - {row.id for row in found}, *{*sources} - {row.source for row in found}])
+            found |= {row.id: row for row in connection.execute(wanted.where(*mine, chosen))}
+    leaving = sorted((row.source, row.id) for row in found.values() if _leaves(row))
+    missing = sorted([*{*document_ids} - found.keys(), *{*sources} - {row.source for row in found.values()}])
     sample = [(document_id, source) for source, document_id in leaving[:SAMPLE]]
     return Survey(len(leaving), len(found) - len(leaving), len(missing), sample, missing[:SAMPLE])
 

@@ -28,7 +28,7 @@ from .claims import Claim, claim_oldest, end
 from .merges import drop_open_merges
 
 RollbackState = Literal["waiting", "done", "failed"]
-_STAYS_SHOWN = (*UNFINISHED, "failed", "cancelled")  # a newest version that tells more than what is served
+_STAYS_SHOWN = (*UNFINISHED, "failed")  # a newest version that tells more than what is served
 
 
 @dataclass(frozen=True)

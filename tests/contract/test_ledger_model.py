@@ -187,7 +187,9 @@ def check(clumsy: Clumsy) -> None:
     line = clumsy.line
     line.reconcile()
     with line.catalog.read() as connection:
-        found = sa.select(documents.c.source, documents.c.newest, versions.c.number, versions.c.state)
+        found = sa.select(
+            documents.c.source, documents.c.newest, documents.c.highest, versions.c.number, versions.c.state
+        )
         rows = connection.execute(found.join(versions, OF_DOCUMENT).where(versions.c.action != "trim")).all()
         still_open = sa.select(batches.c.id).where(batches.c.state.in_(("ready", "sent", "running")))
         assert connection.scalars(still_open).all() == []
@@ -196,10 +198,12 @@ def check(clumsy: Clumsy) -> None:
     for row in rows:
         if row.number == row.newest and row.state not in {"failed", "cancelled", "deleted", "expired"}:
             assert indexed[row.source] == row.newest
+        if row.number == row.newest and row.state == "cancelled":
+            assert row.source not in indexed  # else it is shown as what is served
         if row.state in {"deleted", "expired"}:
             assert indexed.get(row.source, row.number + 1) > row.number
         if row.state == "superseded":
-            assert row.number < row.newest
+            assert row.number < row.highest
     for job_id, accepted in clumsy.jobs.items():
         job = get_job(line.catalog, tenant=TENANT, job_id=job_id)
         assert job.state in {"done", "cancelled"}

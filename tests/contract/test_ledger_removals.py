@@ -11,13 +11,13 @@ import sqlalchemy as sa
 
 from penstock.storage import ledger
 from penstock.storage.catalog.collections import get_collection
-from penstock.storage.catalog.documents import get_document, known, list_documents
+from penstock.storage.catalog.documents import DocumentInfo, get_document, known, list_documents
 from penstock.storage.catalog.jobs import cancel_job, get_job
 from penstock.storage.catalog.tables import OF_DOCUMENT, batches, documents, jobs, versions
 from penstock.storage.collecting import collect_packs
 from penstock.storage.errors import Conflict, InvalidMetadata, NotFound
 from penstock.storage.ids import CollectionId, DocumentId, JobId
-from penstock.storage.intake.removals import AT_ONCE, remove_documents
+from penstock.storage.intake.removals import AT_ONCE, remove_documents, survey_documents
 from penstock.storage.intake.submissions import SubmittedDocument
 from penstock.storage.intake.updates import DocumentChange, update_document
 from penstock.storage.ledger.pruning import KEEP_S
@@ -90,12 +90,27 @@ def test_deleting_twice_or_what_never_was_is_harmless_and_says_so(line):
     first = line.remove("a")
     before = rows(line.catalog, without=["jobs"])
     again = line.remove("a", ids=[document_id, "doc_0", "\0", "\ud800"])
-    assert (again.deleted, again.already_deleted, again.not_found) == (0, 2, 3)
+    assert (again.deleted, again.already_deleted, again.not_found) == (0, 1, 3)
     assert rows(line.catalog, without=["jobs"]) == before
     assert get_job(line.catalog, tenant=TENANT, job_id=again.job_id).state == "done"
     line.index()
     assert line.remove("a").already_deleted == 1
     assert job_of(line, first.job_id) == {"deleted": 1}
+
+
+def test_a_document_that_is_named_by_id_and_by_source_counts_once_before_and_after(line):
+    serve(line, "a", "b")
+    place = {"tenant": TENANT, "collection_id": line.collection.id}
+    named = {"document_ids": [line.document_id("a"), "doc_0"], "sources": ["a", "b", "nobody"]}
+    said = survey_documents(line.catalog, **place, **named)
+    assert (said.deleted, said.already_deleted, said.not_found) == (2, 0, 2)
+    assert [source for _, source in said.sample] == ["a", "b"]
+    assert said.missing == ["doc_0", "nobody"]
+    removed = line.remove("a", "b", "nobody", ids=named["document_ids"])
+    assert (removed.deleted, removed.already_deleted, removed.not_found) == (2, 0, 2)
+    assert job_of(line, removed.job_id) == {"deleting": 2}
+    again = survey_documents(line.catalog, **place, **named)
+    assert (again.deleted, again.already_deleted, again.not_found) == (0, 2, 2)
 
 
 def test_a_document_of_another_collection_or_tenant_is_not_found(line):
@@ -202,10 +217,73 @@ def test_a_cancelled_delete_leaves_the_document_where_it_was(line):
     serve(line, "a")
     removed = line.remove("a")
     cancel_job(line.catalog, tenant=TENANT, job_id=removed.job_id, now=line.now)
+    assert listed(line) == {"a": "indexed"}
+    assert counted(line) == {"indexed": 1}
     line.index()
     assert line.states() == {"a": ["indexed", "cancelled"]}
+    assert listed(line) == {"a": "indexed"}
     assert line.batch_states("index")[-1] == "done"
     assert line.remove("a").deleted == 1
+    line.index()
+    assert line.states() == {"a": ["superseded", "cancelled", "deleted"]}
+    assert listed(line) == {}
+
+
+def cancel(line: Line, job_id: JobId) -> None:
+    cancel_job(line.catalog, tenant=TENANT, job_id=job_id, now=line.now)
+
+
+@pytest.mark.parametrize("what", ["new bytes", "an update", "a delete"])
+def test_a_document_is_shown_as_what_is_served_when_what_was_to_follow_is_cancelled(line, what):
+    serve(line, "a", text="served")
+    served = document_of(line, "a")
+    follow = {
+        "new bytes": lambda: line.submit("a", text="new").job_id,
+        "an update": lambda: line.update("a", values={"title": "new"}).job_id,
+        "a delete": lambda: line.remove("a").job_id,
+    }[what]
+    for _ in range(2):
+        cancel(line, follow())
+        assert document_of(line, "a") == served
+    again = line.submit("a", text="new")
+    assert again.documents[0].number == 4
+    line.run()
+    assert document_of(line, "a").number == 4
+    assert listed(line) == {"a": "indexed"}
+
+
+def document_of(line: Line, source: str) -> DocumentInfo:
+    place = {"tenant": TENANT, "collection_id": line.collection.id}
+    return get_document(line.catalog, **place, document_id=line.document_id(source))
+
+
+def test_a_cancelled_delete_of_a_document_on_its_way_shows_it_on_its_way(line):
+    serve(line, "a")
+    line.submit("a", text="new")
+    line.claimed("chunk")
+    removed = line.remove("a")
+    assert listed(line) == {"a": "deleting"}
+    cancel(line, removed.job_id)
+    assert listed(line) == {"a": "chunking"}
+
+
+def test_a_document_of_which_nothing_is_left_but_what_was_cancelled_says_so(line):
+    cancel(line, line.submit("never", text="served").job_id)
+    serve(line, "gone")
+    line.remove("gone")
+    line.index()
+    cancel(line, line.submit("gone", text="again").job_id)
+    assert listed(line) == {"never": "cancelled", "gone": "cancelled"}
+
+
+def test_of_two_jobs_on_a_document_each_cancels_its_own(line):
+    serve(line, "a", "b")
+    update = line.update("a", values={"title": "new"}).job_id
+    removed = line.remove("a", "b").job_id
+    cancel(line, update)
+    assert listed(line) == {"a": "deleting", "b": "deleting"}
+    cancel(line, removed)
+    assert listed(line) == {"a": "indexed", "b": "indexed"}
 
 
 def test_removals_that_cannot_be_published_are_tried_alone_and_fail_with_their_reason(line):

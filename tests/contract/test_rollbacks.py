@@ -9,6 +9,7 @@ import sqlalchemy as sa
 from penstock.storage import ledger
 from penstock.storage.catalog import sources
 from penstock.storage.catalog.collections import delete_collection, generation_info
+from penstock.storage.catalog.jobs import cancel_job
 from penstock.storage.catalog.manifests import list_manifests
 from penstock.storage.catalog.references import Reference
 from penstock.storage.catalog.retention import Retention, expire_versions
@@ -113,6 +114,19 @@ def test_what_was_rolled_back_can_be_submitted_again_and_gets_a_number_of_its_ow
     line.put(a="apricots", b="beeches")
     assert line.served() == {"a": ["apricots"], "b": ["beeches"]}
     assert {source: info.number for source, info in line.listed().items()} == {"a": 3, "b": 2}
+    check(line)
+
+
+def test_a_document_that_comes_back_is_shown_as_served_although_its_return_by_hand_was_cancelled(line):
+    line.put(a="apples", b="beeches")
+    line.remove("a")
+    line.run()
+    job_id = line.submit("a", text="apricots").job_id
+    cancel_job(line.catalog, tenant=line.tenant, job_id=job_id, now=line.now)
+    assert line.listed()["a"].state == "cancelled"
+    line.roll_back(1)
+    assert line.served() == {"a": ["apples"], "b": ["beeches"]}
+    assert line.listed()["a"].state == "indexed"
     check(line)
 
 

@@ -211,12 +211,23 @@ def test_json_as_curl_sends_it_is_taken(service):
         ({"query": "a", "k": 0}, "k", "greater than or equal"),
         ({"query": "a", "k": 1001}, "k", "1,000"),
         ({"query": "a", "k": "many"}, "k", "integer"),
+        ({"query": "a", "k": "3"}, "k", "integer"),
+        ({"query": "a", "k": True}, "k", "integer"),
+        ({"query": "a", "k": 3.5}, "k", "integer"),
+        ({"query": 5}, "query", "string"),
+        ({"query": "a", "explain": "true"}, "explain", "boolean"),
+        ({"query": "a", "version": "1"}, "version", "integer"),
+        ({"query": "a", "as_of": True}, "as_of", "field 'as_of': input should be a valid number or a valid string"),
+        ({"vector": [1.0, True]}, "vector[1]", "field 'vector[1]': input should be a valid number"),
+        ({"vector": ["1"]}, "vector[0]", "number"),
+        ({"vector": 7}, "vector", "field 'vector': input should be a valid array or a valid string"),
+        ({"query": "a", "tag": "current"}, "tag", "searched without a tag"),
         ({"query": "a", "ef": 0}, "ef", "greater than or equal"),
         ({"query": "a", "limit": 3}, "limit", "unknown field"),
         ({"query": "a", "filtr": {}}, "filtr", "did you mean 'filter'"),
         ({"query": "a", "filter": {"type": "eq", "key": "lang"}}, "filter", "lang"),
         ({"query": "a", "filter": {"type": "equals", "key": "lang", "value": 1}}, "filter", "equals"),
-        ({"query": "a", "filter": 5}, "filter", "filter"),
+        ({"query": "a", "filter": 5}, "filter", "an object, a valid array or a valid string"),
         ({"vector": [1.0, 2.0]}, "vector", "2 dimensions"),
         ({"vector": []}, "vector", "0 dimensions"),
         ({"vector": [0.0] * 384}, "vector", "zero"),
@@ -334,6 +345,76 @@ def test_a_source_that_no_document_can_have_is_not_known(service):
 )
 def test_wrong_parameters_and_names_are_named(service, path, param):
     assert refused(service.http.get(path), 400)["param"] == param
+
+
+def test_an_unknown_parameter_is_told_what_this_route_has_and_not_what_others_have(service):
+    error = refused(service.http.get(f"{COLLECTION}/index?xyz=3"), 400)
+    assert error["message"] == "unknown query parameter 'xyz': the only query parameter here is 'probe'"
+    error = refused(service.http.get("/v1/tenants/default/jobs?xyz=3"), 400)
+    assert error["message"] == "unknown query parameter 'xyz': there are after, limit"
+
+
+@pytest.mark.parametrize("move", ["true", "1", "yes"])
+def test_what_a_parameter_says_is_read_from_text(service, move):
+    assert service.http.get(f"{DOCUMENTS}?limit=3&state=indexed").status_code == 200
+    assert service.http.get("/v1/tenants/default/jobs/job_0?wait=0.5").status_code == 404
+    assert service.http.put(f"{COLLECTION}/snapshots/9/tags/a?move={move}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("DELETE", COLLECTION), ("DELETE", f"{DOCUMENTS}/doc_0"), ("POST", SEARCH), ("GET", "/v1/tenants")],
+)
+def test_a_parameter_where_there_are_none_is_refused_rather_than_ignored(service, method, path):
+    error = refused(service.http.request(method, f"{path}?dry_run=true"), 400)
+    assert (error["param"], "no query parameters here" in error["message"]) == ("dry_run", True)
+    assert service.http.get(COLLECTION).status_code == 200
+
+
+def test_a_change_that_changes_nothing_is_refused_and_says_what_can_be_changed(service):
+    error = refused(service.http.patch(COLLECTION, json={}), 400)
+    assert "give keep_versions or keep_s" in error["message"]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "param"),
+    [
+        ("POST", f"{COLLECTION}/chunks:delete", {"chunk_ids": [True]}, "chunk_ids[0]"),
+        ("POST", f"{COLLECTION}/chunks:delete", {"chunk_ids": ["1"]}, "chunk_ids[0]"),
+        ("POST", f"{COLLECTION}/chunks:delete", {"chunk_ids": [1.5]}, "chunk_ids[0]"),
+        ("POST", f"{DOCUMENTS}:delete", {"ids": [1]}, "ids[0]"),
+        ("POST", f"{DOCUMENTS}:delete", {"ids": ["a"], "dry_run": "yes"}, "dry_run"),
+        (
+            "POST",
+            DOCUMENTS,
+            {"documents": [{"source": "a", "text": "b", "event_time": "5"}]},
+            "documents[0].event_time",
+        ),
+        (
+            "POST",
+            DOCUMENTS,
+            {"documents": [{"source": "a", "text": "b", "expires_at": True}]},
+            "documents[0].expires_at",
+        ),
+        ("PATCH", f"{DOCUMENTS}/doc_0", {"event_time": "5"}, "event_time"),
+        ("PATCH", COLLECTION, {"keep_versions": "5"}, "keep_versions"),
+        ("PATCH", COLLECTION, {"keep_s": True}, "keep_s"),
+        ("POST", "/v1/tenants/default/collections", {"name": 5}, "name"),
+        (
+            "POST",
+            "/v1/tenants/default/collections",
+            {"name": "x", "chunking": {"size_tokens": "100"}},
+            "chunking.size_tokens",
+        ),
+    ],
+)
+def test_a_value_of_another_type_is_never_taken_for_what_it_looks_like(service, method, path, body, param):
+    assert refused(service.http.request(method, path, json=body), 400)["param"] == param
+
+
+def test_a_fork_without_a_name_is_told_the_only_field_there_is(service):
+    error = refused(service.http.post(f"{COLLECTION}/snapshots/1/fork", json={"xyz": "b"}), 400)
+    assert error["message"].startswith("unknown field 'xyz': the only field here is 'name'")
 
 
 def test_a_method_that_is_not_answered_is_405(service):

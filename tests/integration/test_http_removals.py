@@ -157,8 +157,8 @@ def test_chunks_are_deleted_by_id_and_a_new_version_brings_its_own(service, pens
 @pytest.mark.parametrize(
     ("body", "code", "said"),
     [
-        ({}, "invalid_query", "exactly one of ids, sources and filter"),
-        ({"ids": ["a"], "sources": ["b"]}, "invalid_query", "exactly one of"),
+        ({}, "invalid_query", "by ids, by sources, by both, or by a filter alone"),
+        ({"ids": ["a"], "filter": "lang=en"}, "invalid_query", "by a filter alone"),
         ({"ids": []}, "invalid_request", "at least 1 item"),
         ({"ids": ["x"] * (MAX_REMOVED_AT_ONCE + 1)}, "invalid_request", "at most 10000 items"),
         ({"filter": {"type": "near", "key": "a"}}, "invalid_filter", "unknown operator 'near'"),

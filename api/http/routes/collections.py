@@ -26,8 +26,9 @@ from ..components import components_of
 from ..configurations import Configuration, configuration
 from ..docs import json_body
 from ..lookups import find_collection, find_tenant
+from ..queries import ParametersRoute
 
-router = APIRouter(tags=["collections"])
+router = APIRouter(tags=["collections"], route_class=ParametersRoute)
 COLLECTIONS = "/v1/tenants/{tenant}/collections"
 
 
@@ -138,6 +139,8 @@ def _require_same(info: CollectionInfo, chosen: Configuration) -> None:
 
 def _change(catalog: Catalog, tenant: str, name: str, values: dict[str, float | None]) -> CollectionInfo:
     found = find_collection(catalog, tenant, name)
+    if not values:
+        raise Refused("nothing is to be changed: give keep_versions or keep_s; null is what the server has for all")
     return change_retention(catalog, tenant=found.tenant_id, name=found.name, values=values)
 
 

@@ -10,9 +10,9 @@ from penstock.client import wire
 from .. import answers, inspecting
 from ..components import components_of
 from ..lookups import find_collection
-from ..queries import IndexQuery
+from ..queries import IndexQuery, ParametersRoute
 
-router = APIRouter(tags=["collections"])
+router = APIRouter(tags=["collections"], route_class=ParametersRoute)
 
 
 @router.get(

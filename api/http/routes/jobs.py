@@ -14,9 +14,9 @@ from .. import answers
 from ..components import components_of
 from ..lookups import find_tenant
 from ..polling import polled
-from ..queries import JobQuery, JobsQuery
+from ..queries import JobQuery, JobsQuery, ParametersRoute
 
-router = APIRouter(tags=["jobs"])
+router = APIRouter(tags=["jobs"], route_class=ParametersRoute)
 JOBS = "/v1/tenants/{tenant}/jobs"
 
 

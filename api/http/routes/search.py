@@ -12,8 +12,9 @@ from .. import answers, searching
 from ..bodies import read_json
 from ..components import components_of
 from ..docs import json_body
+from ..queries import ParametersRoute
 
-router = APIRouter(tags=["search"])
+router = APIRouter(tags=["search"], route_class=ParametersRoute)
 
 
 @router.post(
