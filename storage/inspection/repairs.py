@@ -207,7 +207,9 @@ class Repairer:
             if not damaged or version.name == pointer:
                 continue
             with self._catalog.write("repair_history") as connection:
-                forgotten = _forget(connection, found.stated.info.id, version.version)
+                refused, forgotten = _forget(connection, found.stated.info.id, version.version, now=self._clock())
+            if refused:
+                yield self._told(found, f"the rollback to version {version.version} was ended, because it is damaged")
             if forgotten:
                 yield self._told(found, f"version {version.version}, which could not be opened, is not kept any more")
 
@@ -226,17 +228,22 @@ def _needs_a_version(found: ExaminedGeneration) -> bool:
     return bool(found.difference.lost or found.difference.stray)
 
 
-def _forget(connection: Connection, generation_id: GenerationId, version: int) -> bool:
-    """Let go of a version, as retention does: whoever tags, leases or forks it holds its row meanwhile."""
+def _forget(connection: Connection, generation_id: GenerationId, version: int, *, now: float) -> tuple[bool, bool]:
+    """End a rollback to a damaged version, and let go of it, as retention does.
+
+    Whoever tags, leases, forks or rolls back to it holds its row meanwhile. Returns what of both was done.
+    """
     mine = (manifests.c.generation_id == generation_id, manifests.c.version == version)
     held = sa.select(manifests.c.version).where(*mine).with_for_update(skip_locked=True)
     if connection.execute(held).first() is None:
-        return False
+        return False, False
+    told = f"version {version} is damaged: choose another"
+    refused = ledger.refuse_rollback(connection, generation_id=generation_id, version=version, error=told, now=now)
     needed = [
         sa.exists().where(by.c.generation_id == manifests.c.generation_id, by.c.version == manifests.c.version)
         for by in (tags, reader_leases)
     ]
-    return connection.execute(sa.delete(manifests).where(*mine, ~sa.or_(*needed))).rowcount == 1
+    return refused, connection.execute(sa.delete(manifests).where(*mine, ~sa.or_(*needed))).rowcount == 1
 
 
 def _words(manifest: Manifest, salvaged: Salvaged, mended: Reconciled, restarts: list[Restart]) -> str:

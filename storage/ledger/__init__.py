@@ -14,7 +14,15 @@ from .merges import claim_swap, drop_merge, finish_merge, finish_swap, open_merg
 from .pruning import Pruned, PruningProgress, prune
 from .quarantine import retry_later
 from .reconciliation import Reconciled, reconcile
-from .rollbacks import RollbackInfo, claim_rollback, fail_rollback, finish_rollback, get_rollback, open_rollback
+from .rollbacks import (
+    RollbackInfo,
+    claim_rollback,
+    fail_rollback,
+    finish_rollback,
+    get_rollback,
+    open_rollback,
+    refuse_rollback,
+)
 from .stages import EmbedPart, fail_versions, finish_chunking, finish_embedding
 
 __all__ = [
@@ -53,6 +61,7 @@ __all__ = [
     "prune",
     "read_expired",
     "reconcile",
+    "refuse_rollback",
     "renew",
     "retry_later",
     "take_ready",

@@ -140,6 +140,21 @@ def fail_rollback(catalog: Catalog, claim: Claim, *, error: str, now: float) -> 
         end(connection, claim, state="dead", now=now, error=storable(error))
 
 
+def refuse_rollback(
+    connection: Connection, *, generation_id: GenerationId, version: int, error: str, now: float
+) -> bool:
+    """End a rollback that waits for this version, whoever works on it: he can publish it no more. Was there one?
+
+    The caller holds the row of the version, so that none is accepted before his commit.
+    """
+    waiting = sa.select(batches.c.id, batches.c.details).where(batches.c.generation_id == generation_id)
+    waiting = waiting.where(batches.c.stage == "rollback", batches.c.state.in_(OPEN_BATCH)).with_for_update()
+    ids = [row.id for row in connection.execute(waiting) if row.details["version"] == version]
+    over = {"state": "dead", "owner": None, "lease_until": None, "finished_at": now, "error": storable(error)}
+    connection.execute(sa.update(batches).where(batches.c.id.in_(ids)).values(over))
+    return bool(ids)
+
+
 def _bring_back(connection: Connection, claim: Claim, changes: Sequence[Change], *, now: float) -> None:
     generation = claim.generation
     ids = [one.document.document_id for one in changes]

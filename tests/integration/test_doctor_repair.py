@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from typer.testing import CliRunner
 
 from penstock.api.cli.application import app
-from penstock.storage import paths
+from penstock.storage import ledger, paths
 from penstock.storage.catalog.manifests import Origin
 from penstock.storage.catalog.tables import (
     batches,
@@ -270,6 +270,37 @@ def test_damaged_past_versions_go_unless_a_tag_keeps_them(installation):
     (left,) = installation.doctor(code=3)["findings"]
     assert left["object"] == rows[0].name
     assert "tag 'kept'" in left["advice"]
+
+
+@pytest.mark.parametrize("tagged", [False, True])
+def test_a_rollback_that_waits_for_a_damaged_version_ends_with_the_reason(installation, tagged):
+    """Else it would publish what nobody can open, or wait for a version that is gone."""
+    with installation.catalog.read() as connection:
+        mine = manifests.c.tenant_id == "default"
+        first, second = connection.execute(sa.select(manifests).where(mine).order_by(manifests.c.version)).all()[:2]
+    installation.flip(first.name)
+    generation_id = first.generation_id
+    if tagged:
+        tag = {"generation_id": generation_id, "version": first.version, "name": "kept", "tenant_id": "default"}
+        installation.execute(sa.insert(tags).values(**tag, created_at=1.0))
+    asked = ledger.open_rollback(installation.catalog, generation_id=generation_id, version=first.version, now=1.0)
+
+    told = repaired(installation, code=3 if tagged else 0)
+
+    assert told[0] == f"the rollback to version {first.version} was ended, because it is damaged"
+    ended = ledger.get_rollback(
+        installation.catalog, tenant="default", generation_id=generation_id, rollback_id=asked.id
+    )
+    assert (ended.state, ended.error) == ("failed", f"version {first.version} is damaged: choose another")
+    with installation.catalog.read() as connection:
+        kept = connection.scalars(sa.select(manifests.c.version).where(manifests.c.generation_id == generation_id))
+        assert (first.version in kept.all()) == tagged
+    after = ledger.open_rollback(installation.catalog, generation_id=generation_id, version=second.version, now=2.0)
+    assert repaired(installation, code=3 if tagged else 0) == []
+    waiting = ledger.get_rollback(
+        installation.catalog, tenant="default", generation_id=generation_id, rollback_id=after.id
+    )
+    assert waiting.state == "waiting", "a rollback to a version that is whole is left alone"
 
 
 def test_a_damaged_past_version_that_a_live_reader_has_open_stays_until_he_lets_go(installation):
