@@ -3,6 +3,7 @@
 A copy in a cache proves nothing about the object, so none is used.
 """
 
+import errno
 from collections.abc import Callable
 from hashlib import blake2b
 
@@ -24,12 +25,15 @@ class CheckedFiles:
         self._objects = objects
         self._on_bytes = on_bytes
         self._problems: dict[str, str | None] = {}
+        self._unreadable: set[str] = set()
         self.count = 0
         self.size_bytes = 0
 
     def problem_of(self, file: FileEntry) -> str | None:
         """Return what is wrong with a file, in a few words; None when it is just what was written."""
         if file.name not in self._problems:
+            # What is mapped from now on is a copy, where the store is remote: one that rotted tells of nothing.
+            self._objects.drop_damaged_copy(file.name, blake2b=file.blake2b)
             self._problems[file.name] = self._look(file.name, size_bytes=file.size_bytes, digest=file.blake2b)
         return self._problems[file.name]
 
@@ -44,6 +48,11 @@ class CheckedFiles:
     def is_intact(self, file: FileEntry) -> bool:
         return self.problem_of(file) is None
 
+    def is_readable(self, file: FileEntry) -> bool:
+        """Say whether every byte can be read, right or wrong: who maps what a disk cannot read is killed by it."""
+        self.problem_of(file)
+        return file.name not in self._unreadable
+
     def _look(self, name: str, *, size_bytes: int, digest: str) -> str | None:
         found = self._objects.find(name)
         if found is None:
@@ -54,6 +63,11 @@ class CheckedFiles:
             stored = self._digest(name, size_bytes=size_bytes)
         except NotFound:
             return "it is missing"
+        except OSError as error:
+            if error.errno != errno.EIO:  # the machine's trouble, not the file's
+                raise
+            self._unreadable.add(name)
+            return "the disk cannot read it"
         self.count += 1
         return None if stored == digest else "it does not match its checksum"
 

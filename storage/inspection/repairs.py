@@ -251,6 +251,7 @@ def _words(manifest: Manifest, salvaged: Salvaged, mended: Reconciled, restarts:
     parts = [
         (salvaged.restored, "segments came back from past versions"),
         (salvaged.rewritten, "segments were written anew from intact parts"),
+        (salvaged.torn, "segments were written anew without the rows whose vectors are damaged"),
         (mended.buried, "chunks were taken out"),
         (len(restarts) - failed, "documents are indexed again from their packs"),
         (failed, "documents failed and must be submitted again"),

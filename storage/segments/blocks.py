@@ -32,5 +32,17 @@ def blocks_match(data: memoryview, digests: NDArray[np.uint8], *, sample: int | 
     )
 
 
+def intact_blocks(data: memoryview, digests: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Return for each block that was written whether ``data``, which may have lost its end, still holds it."""
+    starts = (number * BLOCK_BYTES for number in range(len(digests)))
+    return np.array(
+        [
+            _digest(data[start : start + BLOCK_BYTES]) == digest.tobytes()
+            for start, digest in zip(starts, digests, strict=True)
+        ],
+        np.bool_,
+    )
+
+
 def _digest(block: memoryview) -> bytes:
     return blake2b(block, digest_size=DIGEST_BYTES).digest()

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from ..errors import Damaged, NotFound, Unsupported
 from ..objects.mapped_files import open_to_map
-from .blocks import DIGEST_BYTES, block_digests, blocks_match
+from .blocks import DIGEST_BYTES, block_digests, blocks_match, intact_blocks
 
 MAGIC = b"PENSTOCK"
 FORMAT = 1
@@ -64,6 +64,10 @@ class Sections:
     def is_intact(self, name: str) -> bool:
         """Say whether a section is there and is what was written; reads all of it."""
         return name in self.arrays and blocks_match(_bytes_of(self.arrays[name]), self.checksums[name])
+
+    def intact_blocks(self, name: str) -> NDArray[np.bool_]:
+        """Say of each block of a section that is there whether it is what was written; reads all of it."""
+        return intact_blocks(_bytes_of(self.arrays[name]), self.checksums[name])
 
     def verify_sample(self, blocks: int) -> None:
         """Compare up to ``blocks`` blocks of each section, drawn at random.

@@ -27,6 +27,7 @@ from penstock.storage.inspection.repairs import Repairer
 from penstock.storage.publishing.commits import advance, read_standing
 from penstock.storage.publishing.leases import acquire_lease
 from penstock.storage.publishing.merging import build_merge
+from penstock.storage.segments.blocks import BLOCK_BYTES
 from penstock.storage.segments.graph_files import HEADER_BYTES, graph_shape
 from penstock.storage.segments.manifests import Manifest, describe_file, name_of
 from penstock.storage.segments.segment import open_segment
@@ -119,6 +120,25 @@ def test_a_segment_whose_computed_parts_are_damaged_is_written_anew_from_its_row
     installation.flip_section(entry.files[0].name, section)
     assert any("1 segments were written anew" in told for told in repaired(installation))
     assert assert_nothing_is_lost(installation) == set()
+
+
+@pytest.mark.parametrize("part", ["link", "vector"])
+def test_a_graph_of_which_a_block_is_damaged_keeps_the_rows_of_the_others(installation, part):
+    """The vectors of that block cannot be trusted: their documents start again."""
+    _forget_past_versions(installation)
+    entry = next(entry for entry in installation.current().segments if entry.kind == "graph")
+    count, record_bytes = graph_shape(installation.path(entry.files[1].name))
+    last_record = HEADER_BYTES + (count - 1) * record_bytes
+    assert last_record > BLOCK_BYTES
+    installation.flip(entry.files[1].name, at=last_record + (4 if part == "link" else 600))
+    told = repaired(installation)[0]
+    assert "1 segments were written anew without the rows whose vectors are damaged" in told
+    again = assert_nothing_is_lost(installation)
+    assert 0 < len(again) < 60
+    with running_service(installation.folder, made=True) as service:
+        service.index()
+    assert served(installation) == EXPECTED
+    assert installation.doctor(code=0)["clean"]
 
 
 @pytest.mark.parametrize("section", ["text_bytes", "chunk_id", "document", "document_bytes"])
