@@ -173,10 +173,13 @@ def opened_catalog(settings: "Settings") -> "Iterator[Catalog]":
 class _Unseen:
     """`Progress` that shows nothing."""
 
-    def begin(self, total_bytes: int) -> None:
+    def begin(self, total_bytes: int, total_rows: int) -> None:
         """Nothing to show."""
 
     def advance(self, size_bytes: int) -> None:
+        """Nothing to show."""
+
+    def searched(self, rows: int) -> None:
         """Nothing to show."""
 
 
@@ -186,20 +189,28 @@ def _progress(*, shown: bool) -> "Iterator[Progress]":
     if not shown or not out.is_terminal:
         yield _Unseen()
         return
-    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+    from rich.console import Group
+    from rich.live import Live
+    from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
-    columns = (TextColumn("reading"), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-    with Bar(*columns, console=out, transient=True) as bar:
-        task = bar.add_task("reading", total=None)
+    word, bar, left = TextColumn("{task.description:7}"), BarColumn(), TimeRemainingColumn()
+    files = Bar(word, bar, DownloadColumn(), left, console=out, auto_refresh=False)
+    graphs = Bar(word, bar, MofNCompleteColumn(), TextColumn("rows of graphs"), left, console=out, auto_refresh=False)
+    reading, looking = files.add_task("reading", total=None), graphs.add_task("looking", total=None)
 
-        class Shown:
-            def begin(self, total_bytes: int) -> None:
-                bar.update(task, total=total_bytes)
+    class Shown:
+        def begin(self, total_bytes: int, total_rows: int) -> None:
+            files.update(reading, total=total_bytes)
+            graphs.update(looking, total=total_rows, visible=total_rows > 0)
 
-            def advance(self, size_bytes: int) -> None:
-                bar.advance(task, size_bytes)
+        def advance(self, size_bytes: int) -> None:
+            files.advance(reading, size_bytes)
 
+        def searched(self, rows: int) -> None:
+            graphs.advance(looking, rows)
+
+    with Live(Group(files, graphs), console=out, transient=True):
         yield Shown()
 
 

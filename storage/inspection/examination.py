@@ -24,11 +24,13 @@ ROWS_PER_GRAPH = 1_000
 
 
 class Progress(Protocol):
-    """Told how far the reading of files has come, in bytes."""
+    """Told how far the reading of files has come, and the search for rows of graphs, which are turned to by turns."""
 
-    def begin(self, total_bytes: int) -> None: ...
+    def begin(self, total_bytes: int, total_rows: int) -> None: ...
 
     def advance(self, size_bytes: int) -> None: ...
+
+    def searched(self, rows: int) -> None: ...
 
 
 @dataclass
@@ -85,12 +87,12 @@ def examine(
     if tenant is not None and tenant not in known:
         raise NotFound(f"there is no tenant {tenant!r}")
     checked = former.examiner.checked if former else CheckedFiles(objects, on_bytes=progress.advance)
-    examiner = GenerationExaminer(catalog, objects, checked, rows_per_graph=rows_per_graph)
+    examiner = GenerationExaminer(catalog, objects, checked, rows_per_graph=rows_per_graph, on_rows=progress.searched)
     result = Examination([tenant] if tenant else known, examiner)
     for one in result.tenants:
         result.generations += [examiner.read(stated) for stated in read_stated(catalog, one)]
     _refuse_another_store(catalog, objects, result)
-    progress.begin(_total_bytes(catalog, objects, result))
+    progress.begin(_total_bytes(catalog, objects, result), _total_rows(result, most=rows_per_graph))
     for generation in result.generations:
         examiner.examine(generation)
     for one in result.tenants:
@@ -146,3 +148,9 @@ def _total_bytes(catalog: Catalog, objects: ObjectStore, result: Examination) ->
     names = [pack.name for tenant in result.tenants for pack in read_needed_packs(catalog, tenant)]
     found = (objects.find(name) for name in names)
     return sum(files.values()) + sum(info.size_bytes for info in found if info)
+
+
+def _total_rows(result: Examination, *, most: int | None) -> int:
+    current = [one.current.segments for one in result.generations if one.current]
+    live = [entry.live_count for segments in current for entry in segments if entry.kind == "graph"]
+    return sum(live if most is None else (min(count, most) for count in live))

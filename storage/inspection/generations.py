@@ -3,7 +3,7 @@
 It changes nothing, and remembers what a repair has to know.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -33,12 +33,19 @@ class GenerationExaminer:
     """Looks at generations, each file once however many versions name it."""
 
     def __init__(
-        self, catalog: Catalog, objects: ObjectStore, checked: CheckedFiles, *, rows_per_graph: int | None
+        self,
+        catalog: Catalog,
+        objects: ObjectStore,
+        checked: CheckedFiles,
+        *,
+        rows_per_graph: int | None,
+        on_rows: Callable[[int], None],
     ) -> None:
         self._catalog = catalog
         self._objects = objects
         self.checked = checked
         self._rows_per_graph = rows_per_graph
+        self._on_rows = on_rows
 
     def read(self, stated: StatedGeneration) -> ExaminedGeneration:
         """Read the manifests and compare them with the catalog: what must come before anything else."""
@@ -92,7 +99,9 @@ class GenerationExaminer:
     def _check_graph(self, found: ExaminedGeneration, entry: SegmentEntry, *, manifest: Manifest) -> None:
         live = np.setdiff1d(np.arange(entry.row_count), read_deletes(self._objects, entry), assume_unique=True)
         segment = open_segment(self._objects, entry, dimensions=manifest.dimensions)
-        reached = look_for_rows(segment, live=live, most=self._rows_per_graph, l2=manifest.metric == "l2")
+        reached = look_for_rows(
+            segment, live=live, most=self._rows_per_graph, l2=manifest.metric == "l2", on_rows=self._on_rows
+        )
         found.lost_rows[entry.id] = reached
         missed = len(reached.missed)
         if not missed:

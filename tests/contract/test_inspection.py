@@ -24,14 +24,16 @@ from penstock.storage.publishing.leases import release_lease
 from penstock.storage.publishing.merging import build_merge
 from penstock.storage.publishing.publisher import Trim
 from penstock.storage.segments.manifests import Manifest, Swap, read_manifest
+from penstock.storage.segments.sections import open_sections
 
 from ..s3_server import open_objects
 from ..served_line import ServedLine, collection_of, new_served_line
 
 
 class Unseen:
-    def begin(self, total_bytes: int) -> None: ...
+    def begin(self, total_bytes: int, total_rows: int) -> None: ...
     def advance(self, size_bytes: int) -> None: ...
+    def searched(self, rows: int) -> None: ...
 
 
 @pytest.fixture
@@ -154,12 +156,12 @@ def test_what_is_published_and_collected_all_the_time_is_never_a_finding(line):
     line.put(a="apples", b="beeches")
     line.put(c="cedars")
 
-    class Busy:
+    class Busy(Unseen):
         """Between any two looks at files, versions come and go."""
 
         turns = 0
 
-        def begin(self, total_bytes: int) -> None:
+        def begin(self, total_bytes: int, total_rows: int) -> None:
             self.advance(total_bytes)
 
         def advance(self, size_bytes: int) -> None:
@@ -218,6 +220,23 @@ def test_an_object_in_a_bucket_is_looked_at_and_not_the_copy_in_the_cache(line, 
     assert problems(line) == []
     line.run()
     assert line.served() == {"a": ["apples"], "b": ["beeches"]}
+
+
+def test_a_copy_in_the_cache_that_rotted_is_no_finding_and_nothing_is_mended_by_it(line, s3_server, tmp_path):
+    """The object is whole; a copy is mapped as it is, and would tell of documents that are not there."""
+    line.objects = open_objects(s3_server.endpoint, tmp_path / "cache", prefix=f"test-{secrets.token_hex(6)}")
+    line.put(a="apples", b="beeches")
+    before = line.served()
+    file = current(line).segments[0].files[0]
+    copy = line.objects.local_path(file.name, blake2b=file.blake2b)
+    sections = open_sections(copy, kind="segment")
+    data = bytearray(copy.read_bytes())
+    data[sections.places["document"] + 4] ^= 1  # the second chunk becomes one of the first document
+    copy.unlink()
+    copy.write_bytes(data)
+    assert problems(line) == []
+    assert repair(line) == []
+    assert line.served() == before
 
 
 def test_a_newer_version_that_is_on_its_way_wins_over_one_that_starts_again(line):
