@@ -142,7 +142,8 @@ def opened_catalog(settings: "Settings") -> "Iterator[Catalog]":
     """Give the catalog for the time of the block.
 
     Raises:
-        MissingComponent: there is none yet, or it is damaged itself.
+        MissingComponent: there is none yet, it was begun anew over objects that it does not know, or it lacks a table.
+        Damaged: it is no database any more.
         Unsupported, Unavailable: its schema is another program's, or it does not answer.
     """
     from sqlalchemy.exc import DatabaseError
@@ -150,6 +151,8 @@ def opened_catalog(settings: "Settings") -> "Iterator[Catalog]":
     from penstock.settings import wiring
     from penstock.settings.errors import MissingComponent
     from penstock.storage.catalog.migrations import check_schema
+
+    from ..supervisor.installation import refuse_to_orphan
 
     path = settings.data_dir / "catalog.sqlite3"
     if settings.catalog_url is None and not path.exists():  # opening would make an empty one
@@ -159,6 +162,7 @@ def opened_catalog(settings: "Settings") -> "Iterator[Catalog]":
         )
     catalog = wiring.open_catalog(settings)
     try:
+        refuse_to_orphan(settings, catalog)
         check_schema(catalog)
         yield catalog
     except DatabaseError as error:  # what may pass by itself was translated already

@@ -25,13 +25,13 @@ def migrate_catalog(settings: Settings) -> None:
 
     catalog = open_catalog(settings)
     try:
-        _refuse_to_orphan(settings, catalog)
+        refuse_to_orphan(settings, catalog)
         migrate(catalog)
     finally:
         catalog.dispose()
 
 
-def _refuse_to_orphan(settings: Settings, catalog: "Catalog") -> None:
+def refuse_to_orphan(settings: Settings, catalog: "Catalog") -> None:
     """Raise MissingComponent where a lost catalog would be begun anew: the collector deletes what no catalog names."""
     from penstock.storage import paths  # noqa: PLC0415
     from penstock.storage.catalog.tenants import is_unused  # noqa: PLC0415

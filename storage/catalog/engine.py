@@ -16,13 +16,14 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import URL, Connection, Engine, make_url
 
-from ..errors import InvalidName, Unavailable, Unsupported
+from ..errors import Damaged, InvalidName, Unavailable, Unsupported
 from ..failpoints import hit
 
 LOCK_WAIT_S = 30
 OLDEST_SQLITE = (3, 35, 0)  # UPDATE … RETURNING
 _WRITES = "penstock_writes"
 _compact_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
+_SQLITE_DAMAGED = ("not a database", "malformed")
 _SQLITE_TRY_AGAIN = ("locked", "busy", "disk is full", "disk i/o", "unable to open")
 
 
@@ -73,6 +74,7 @@ class Catalog:
 
         Raises:
             Unavailable: the server does not answer, or the file cannot be opened.
+            Damaged: the file is no database.
         """
         with self._translated(), self._reader.connect() as connection:
             yield connection
@@ -85,6 +87,7 @@ class Catalog:
 
         Raises:
             Unavailable: the server does not answer, or the write lock was not free within 30 s. Try again.
+            Damaged: the file is no database.
         """
         with self._translated(), self._writer.begin() as connection:
             yield connection
@@ -104,6 +107,13 @@ class Catalog:
                 raise
             reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
             raise Unavailable(f"the catalog at {self._address} did not answer: {reason}. Try again.") from error
+        except sa.exc.DatabaseError as error:
+            if not isinstance(error.orig, sqlite3.Error) or not _is_one_of(_SQLITE_DAMAGED, error.orig):
+                raise
+            raise Damaged(
+                f"the catalog at {self._address} cannot be read: {error.orig}; restore it, or move it away and make it "
+                "again from the objects with `penstock doctor --rebuild-catalog`"
+            ) from error
 
 
 def _sqlite_engine(address: URL) -> Engine:
@@ -170,8 +180,12 @@ def _begin_sqlite(connection: Connection) -> None:
 def _is_transient(error: sa.exc.SQLAlchemyError) -> bool:
     cause = getattr(error, "orig", None)
     if isinstance(cause, sqlite3.Error):
-        return any(word in str(cause).lower() for word in _SQLITE_TRY_AGAIN)
+        return _is_one_of(_SQLITE_TRY_AGAIN, cause)
     return True
+
+
+def _is_one_of(words: tuple[str, ...], error: sqlite3.Error) -> bool:
+    return any(word in str(error).lower() for word in words)
 
 
 def _leave_connections_out_of_forks(engine: Engine) -> None:

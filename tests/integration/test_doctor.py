@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 from dataclasses import replace
 
@@ -10,6 +11,7 @@ import sqlalchemy as sa
 from typer.testing import CliRunner
 
 from penstock.api.cli.application import app
+from penstock.storage.catalog.migrations import migrate
 from penstock.storage.catalog.tables import documents, generations, manifests, metadata, tags, versions
 from penstock.storage.inspection.examination import examine
 from penstock.storage.inspection.orphans import LEFT_ALONE_S
@@ -256,8 +258,9 @@ def test_only_the_tenant_that_was_asked_for_is_looked_at(installation):
     assert missing.exit_code == 1
 
 
+@pytest.mark.parametrize("words", [(), ("--repair",), ("--rebuild-catalog",)])
 @pytest.mark.parametrize("damage", ["header", "pages"])
-def test_a_catalog_that_is_damaged_itself_is_told_with_the_way_out(installation, damage):
+def test_a_catalog_that_is_damaged_itself_is_told_with_the_way_out(installation, damage, words):
     installation.execute(sa.text("SELECT 1"))
     installation.close()
     path = installation.folder / "catalog.sqlite3"
@@ -267,9 +270,27 @@ def test_a_catalog_that_is_damaged_itself_is_told_with_the_way_out(installation,
     first = 0 if damage == "header" else 4_096
     data[first : first + 200_000] = b"\xa5" * len(data[first : first + 200_000])
     path.write_bytes(bytes(data))
-    told = installation.doctor_fails()
-    assert "the catalog cannot be read" in told
+    told = installation.doctor_fails(*words)
+    assert re.search("the catalog at .*catalog.sqlite3 cannot be read: ", told)
     assert "--rebuild-catalog" in told
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_a_catalog_that_was_begun_anew_over_objects_is_told_with_the_way_out(installation, begun):
+    """The file was lost and made again, empty or with its tables: what it does not know is not called orphaned."""
+    installation.close()
+    path = installation.folder / "catalog.sqlite3"
+    path.write_bytes(b"")
+    for log in installation.folder.glob("catalog.sqlite3-*"):
+        log.unlink()
+    if begun:
+        migrate(installation.catalog)
+        installation.close()
+    told = installation.doctor_fails()
+    assert "the object store holds versions of collections that it does not know" in told
+    assert "--rebuild-catalog" in told
+    installation.doctor("--rebuild-catalog", code=0)
+    assert installation.doctor(code=0)["clean"]
 
 
 def test_where_there_is_no_catalog_it_says_so_and_makes_none(tmp_path):
@@ -315,7 +336,7 @@ def test_what_is_collected_while_it_looks_is_no_finding(installation):
         oldest = connection.execute(sa.select(manifests).where(mine).order_by(manifests.c.version)).first()
 
     class Collecting:
-        def begin(self, _total_bytes: int) -> None:
+        def begin(self, _total_bytes: int, _total_rows: int) -> None:
             installation.execute(sa.delete(manifests).where(manifests.c.name == oldest.name))
             kept = {file.name for entry in installation.current().segments for file in entry.all_files}
             for path in installation.folder.rglob("objects/tenants/default/**/*.segment"):
@@ -323,8 +344,8 @@ def test_what_is_collected_while_it_looks_is_no_finding(installation):
                 if name not in kept and name in installation.path(oldest.name).read_text():
                     path.unlink()
 
-        def advance(self, size_bytes: int) -> None:
-            pass
+        def advance(self, size_bytes: int) -> None: ...
+        def searched(self, rows: int) -> None: ...
 
     with installation.catalog.read() as connection:
         others = sa.select(manifests.c.name).where(mine, manifests.c.name != oldest.name)

@@ -25,6 +25,7 @@ from penstock.settings.model import Settings, Workers
 from penstock.settings.sources import load
 from penstock.storage import paths
 from penstock.storage.catalog.collections import create_collection
+from penstock.storage.errors import Damaged
 from penstock.storage.ids import GenerationId, ManifestVersion, TenantId
 
 
@@ -120,6 +121,13 @@ def test_a_new_catalog_is_not_begun_where_the_objects_of_a_lost_one_lie(settings
     for _ in range(2):  # what the first attempt left behind does not let the second through
         with pytest.raises(MissingComponent, match="--rebuild-catalog"):
             prepare(settings)
+
+
+def test_a_catalog_that_is_no_database_is_told_with_the_way_out(settings):
+    wiring.make_data_dir(settings)
+    (settings.data_dir / "catalog.sqlite3").write_bytes(b"garbage " * 4_000)
+    with pytest.raises(Damaged, match=r"catalog.sqlite3 cannot be read: .*--rebuild-catalog"):
+        prepare(settings)
 
 
 def test_a_key_from_the_settings_is_kept_but_not_shown(tmp_path):
