@@ -1,10 +1,12 @@
 """Collecting garbage: objects that nothing leads to any more. What is needed, the catalog says.
 
-How it can delete files while others write and commit, whatever their clocks say, is told in ``grace.py``.
+How it can delete files while others write and commit, whatever their clocks say, is told in ``grace.py``. It deletes
+inside the transactions that shut the others out, and must: between a look and a delete outside of it somebody could
+commit what leads to the file, having found it there. What can be read before is: manifests, which never change.
 """
 
 import logging
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -20,9 +22,10 @@ from .catalog.tenants import hold_tenant_alone
 from .catalog.values import slices
 from .errors import Damaged, Missing, Unsupported
 from .grace import MIN_AGE_S
-from .ids import BatchId, GenerationId, TenantId
+from .ids import GenerationId, TenantId
+from .named_files import NamedFiles
 from .objects.store import ObjectInfo, ObjectStore
-from .segments.manifests import Swap, read_manifest
+from .segments.manifests import Swap
 
 log = logging.getLogger(__name__)
 
@@ -43,21 +46,6 @@ class Collected:
         return Collected(self.objects + other.objects, self.size_bytes + other.size_bytes)
 
 
-class NamedFiles:
-    """Which files each manifest names; a manifest is read once, for it never changes."""
-
-    def __init__(self, objects: ObjectStore) -> None:
-        self._objects = objects
-        self._files: dict[str, frozenset[str]] = {}
-
-    def of(self, manifest_names: Collection[str]) -> set[str]:
-        """Return these manifests and all files that they name. Raises Damaged or Unsupported: one cannot be read."""
-        for name in manifest_names:
-            if name not in self._files:
-                self._files[name] = read_manifest(self._objects, name).file_names
-        return {*manifest_names, *(file for name in manifest_names for file in self._files[name])}
-
-
 def collect_generations(
     catalog: Catalog,
     objects: ObjectStore,
@@ -66,8 +54,11 @@ def collect_generations(
     now: float,
     retention: Retention = _RETENTION,
     min_age_s: float = MIN_AGE_S,
+    named: NamedFiles | None = None,
 ) -> Collected:
     """End a tenant's versions past retention; delete what nothing leads to, and all of generations that are no more.
+
+    ``named``: the same at each call, so that a manifest is read once. It is for one object store and one thread.
 
     When a manifest that is kept cannot be read, nothing of the tenant is deleted, with a log line: nobody knows what
     it named. Writers of a generation wait while a few of its files are deleted; on SQLite, every other writer.
@@ -78,9 +69,10 @@ def collect_generations(
     for info in objects.list(paths.generations_prefix(tenant)):
         if now - info.modified_at >= min_age_s:
             old.setdefault(paths.generation_of(info.name), []).append(info)
-    named, collected = NamedFiles(objects), Collected()
+    named, collected = named or NamedFiles(objects), Collected()
     try:
-        kept = _kept_now(catalog, named, tenant=tenant)
+        listed = [info.name for infos in old.values() for info in infos]
+        kept = _kept_now(catalog, named, listed, tenant=tenant)
         for generation_id, infos in old.items():
             # Manifests first, so that a crash leaves none that names a missing file.
             unnamed = sorted(
@@ -91,23 +83,33 @@ def collect_generations(
                 collected += _collect(catalog, objects, named, some, tenant=tenant, generation_id=generation_id)
     except (Damaged, Unsupported) as error:
         log.warning("nothing of %s is collected: %s", tenant, error, extra={"action": "collect_refused"})
+    named.trim()
     return collected
 
 
-def collect_staging(objects: ObjectStore, *, tenant: TenantId, batch_ids: Iterable[BatchId]) -> Collected:
+def list_staged(
+    objects: ObjectStore, *, tenant: TenantId, now: float, min_age_s: float = MIN_AGE_S
+) -> list[ObjectInfo]:
+    """Return what was staged for batches of the tenant, and is old enough to be deleted."""
+    return [info for info in objects.list(paths.staging_prefix(tenant)) if now - info.modified_at >= min_age_s]
+
+
+def collect_staged(objects: ObjectStore, staged: Iterable[ObjectInfo]) -> Collected:
     """Delete what finished batches staged. The caller vouches that nobody will read it again."""
-    prefixes = [paths.staging_prefix(tenant, batch) for batch in batch_ids]
-    return _delete(objects, (info for prefix in prefixes for info in objects.list(prefix)))
+    return _delete(objects, staged)
 
 
 def collect_lost_staging(
-    catalog: Catalog, objects: ObjectStore, *, tenant: TenantId, now: float, min_age_s: float = MIN_AGE_S
+    catalog: Catalog, objects: ObjectStore, *, tenant: TenantId, staged: Iterable[ObjectInfo]
 ) -> Collected:
     """Delete what was staged for batches that the ledger does not have: of deleted collections, or never committed.
 
     Chunkers of this tenant wait while a few objects are looked at and deleted; on SQLite, every other writer.
+
+    Args:
+        staged: what ``list_staged`` found.
     """
-    old = [info for info in objects.list(paths.staging_prefix(tenant)) if now - info.modified_at >= min_age_s]
+    old = list(staged)
     with catalog.read() as connection:
         known = known_batches(connection, old)
     lost = [info for info in old if paths.batch_of(info.name) not in known]
@@ -176,42 +178,78 @@ def _collect(
     catalog: Catalog,
     objects: ObjectStore,
     named: NamedFiles,
-    infos: Iterable[ObjectInfo],
+    infos: Sequence[ObjectInfo],
     *,
     tenant: TenantId,
     generation_id: GenerationId,
 ) -> Collected:
-    """Delete those of a generation's files to which nothing leads, now that nobody can commit what would."""
-    with catalog.write("collect_generation") as connection:
-        if not hold_generation_alone(connection, generation_id):
-            hold_tenant_alone(connection, tenant)
-            hold_generation_alone(connection, generation_id)  # it may have been made while this waited
-        kept = _kept(connection, named, tenant=tenant)
-        return _delete(objects, (info for info in infos if info.name not in kept))
+    """Delete those of a generation's files to which nothing leads, now that nobody can commit what would.
+
+    A version that was published since the last look is read first, with nobody waiting, and everything asked again.
+    Where versions come faster than that, the files stay until the next pass.
+    """
+    for _ in range(_LOOKS_MAX):
+        with catalog.write("collect_generation") as connection:
+            if not hold_generation_alone(connection, generation_id):
+                hold_tenant_alone(connection, tenant)
+                hold_generation_alone(connection, generation_id)  # it may have been made while this waited
+            leads = _read_leads(connection, tenant=tenant)
+            if not named.unread(leads.manifests):
+                kept = leads.kept(named, [info.name for info in infos])
+                return _delete(objects, (info for info in infos if info.name not in kept))
+        with suppress(_Moved):
+            _read(catalog, named, leads, tenant=tenant)
+    return Collected()
 
 
-def _kept_now(catalog: Catalog, named: NamedFiles, *, tenant: TenantId) -> set[str]:
-    for _ in range(_LOOKS_MAX - 1):
-        with suppress(Missing), catalog.read() as connection:  # it sees one state; the next look sees a later one
-            return _kept(connection, named, tenant=tenant)
-    with catalog.read() as connection:
-        return _kept(connection, named, tenant=tenant)
+def _kept_now(catalog: Catalog, named: NamedFiles, objects: Collection[str], *, tenant: TenantId) -> set[str]:
+    """Return those of these objects to which something led a moment ago."""
+    for _ in range(_LOOKS_MAX):
+        with catalog.read() as connection:
+            leads = _read_leads(connection, tenant=tenant)
+        with suppress(_Moved):
+            _read(catalog, named, leads, tenant=tenant)
+            return leads.kept(named, objects)
+    return set(objects)
 
 
-def _kept(connection: Connection, named: NamedFiles, *, tenant: TenantId) -> set[str]:
-    """Return every object below the tenant's generations to which a row of the catalog leads."""
+class _Moved(Exception):
+    """A version was over before it was read: look again."""
+
+
+@dataclass(frozen=True)
+class _Leads:
+    """What in the catalog leads to objects below the tenant's generations."""
+
+    manifests: Collection[str]
+    outputs: set[str]
+
+    def kept(self, named: NamedFiles, objects: Collection[str]) -> set[str]:
+        """Return those of the objects to which it leads; all manifests were read."""
+        return named.among(objects, manifests=self.manifests) | self.outputs.intersection(objects)
+
+
+def _read_leads(connection: Connection, *, tenant: TenantId) -> _Leads:
     outputs = waiting_outputs(connection, tenant=tenant)
     # The merges were read first: a publish in between names what its swap batch did.
-    names = retained_manifests(connection, tenant=tenant)
-    while True:
-        try:
-            kept = named.of(names)
-            break
-        except Missing:
-            asked, names = names, retained_manifests(connection, tenant=tenant)
-            if names.keys() >= asked.keys():  # else another collector was at work: that version is over by now
-                raise
-    return kept | outputs
+    return _Leads(retained_manifests(connection, tenant=tenant).keys(), outputs)
+
+
+def _read(catalog: Catalog, named: NamedFiles, leads: _Leads, *, tenant: TenantId) -> None:
+    """Read the manifests that were not read yet.
+
+    Raises:
+        _Moved: one was not kept any more. Damaged, Unsupported: one that is kept cannot be read.
+    """
+    unread = named.unread(leads.manifests)
+    try:
+        named.read(unread)
+    except Missing as error:
+        with catalog.read() as connection:
+            now = retained_manifests(connection, tenant=tenant)
+        if now.keys() >= set(unread):  # else another collector was at work
+            raise
+        raise _Moved from error
 
 
 def waiting_outputs(connection: Connection, *, tenant: TenantId) -> set[str]:

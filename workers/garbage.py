@@ -18,10 +18,11 @@ from penstock.storage.collecting import (
     collect_lost_staging,
     collect_packs,
     collect_scratch,
-    collect_staging,
+    collect_staged,
+    list_staged,
 )
-from penstock.storage.grace import MIN_AGE_S
 from penstock.storage.ids import BatchId
+from penstock.storage.named_files import NamedFiles
 from penstock.storage.search.reader_leases import LeaseWatch
 
 from .components import Components
@@ -29,10 +30,13 @@ from .components import Components
 log = logging.getLogger(__name__)
 
 
-def collect_all(components: Components, *, pruning: ledger.PruningProgress, readers: LeaseWatch) -> Collected:
+def collect_all(
+    components: Components, *, pruning: ledger.PruningProgress, readers: LeaseWatch, named: NamedFiles
+) -> Collected:
     """Delete what nobody needs any more and return what that was. Moves ``pruning`` on. Raises Unavailable.
 
-    ``readers``: the same at each call, so that it learns which readers are alive.
+    ``readers``: the same at each call, so that it learns which readers are alive; ``named`` likewise, so that a pass in
+    which little changed reads little.
     """
     catalog, objects, now = components.catalog, components.objects, components.clock()
     kept = components.settings.snapshots
@@ -42,15 +46,16 @@ def collect_all(components: Components, *, pruning: ledger.PruningProgress, read
     if lapsed := readers.end_lapsed(catalog):
         log.info("Ended %d leases of readers that are gone.", lapsed)
     for tenant in tenants:  # first, for document versions stay as long as a version of the index serves them
-        collected += collect_generations(catalog, objects, tenant=tenant, now=now, retention=retention)
+        collected += collect_generations(catalog, objects, tenant=tenant, now=now, retention=retention, named=named)
     pruned = ledger.prune(catalog, now=now, progress=pruning)  # then, for it makes packs garbage
     if pruned.batches or pruned.versions:
         log.info("Forgot %d batches and %d document versions of long ago.", pruned.batches, pruned.versions)
     for tenant in tenants:
-        old = {info.name for info in objects.list(paths.staging_prefix(tenant)) if now - info.modified_at >= MIN_AGE_S}
-        over = finished(catalog, sorted({paths.batch_of(name) for name in old}))
-        collected += collect_staging(objects, tenant=tenant, batch_ids=over)
-        collected += collect_lost_staging(catalog, objects, tenant=tenant, now=now)
+        staged = list_staged(objects, tenant=tenant, now=now)
+        over = set(finished(catalog, sorted({paths.batch_of(info.name) for info in staged})))
+        collected += collect_staged(objects, (info for info in staged if paths.batch_of(info.name) in over))
+        others = [info for info in staged if paths.batch_of(info.name) not in over]
+        collected += collect_lost_staging(catalog, objects, tenant=tenant, staged=others)
         collected += collect_packs(catalog, objects, tenant=tenant, now=now)
     return collected
 

@@ -14,6 +14,7 @@ from penstock.storage import ledger
 from penstock.storage.catalog.collections import generation_info
 from penstock.storage.errors import Conflict
 from penstock.storage.ids import BatchId
+from penstock.storage.named_files import NamedFiles
 from penstock.storage.publishing.merging import build_merge
 from penstock.storage.search.reader_leases import LeaseWatch
 from penstock.storage.segments.manifests import Manifest, SegmentEntry, Swap, read_manifest
@@ -46,6 +47,7 @@ class Maintenance:
         self._planned_to = ""
         self._pruning = ledger.PruningProgress()
         self._readers = LeaseWatch()
+        self._named = NamedFiles(self._components.objects)
 
     def close(self) -> None:
         self._claims.close()
@@ -83,7 +85,7 @@ class Maintenance:
         opened, self._planned_to = plan_missed(self._components, after=self._planned_to)
         if opened:
             log.info("Planned %d merges that were missed.", opened)
-        collected = collect_all(self._components, pruning=self._pruning, readers=self._readers)
+        collected = collect_all(self._components, pruning=self._pruning, readers=self._readers, named=self._named)
         if collected.objects:
             log.info("Deleted %d unused objects of %d bytes.", collected.objects, collected.size_bytes)
         self._next_tick_at = time.monotonic() + COLLECT_EVERY_S / 2

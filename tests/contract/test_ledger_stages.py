@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from penstock.storage import ledger, paths
 from penstock.storage.catalog.jobs import cancel_job, get_job
 from penstock.storage.catalog.tables import batches
-from penstock.storage.collecting import collect_lost_staging
+from penstock.storage.collecting import collect_lost_staging, list_staged
 from penstock.storage.errors import Conflict
 from penstock.storage.grace import MIN_AGE_S
 from penstock.storage.ids import BatchId, VersionId
@@ -209,7 +209,12 @@ def test_chunks_that_were_collected_before_their_batch_was_committed_are_cut_aga
     for part in parts:
         line.objects.put(part.input, [b"chunks"])
     late = time.time() + 10 * MIN_AGE_S
-    assert collect_lost_staging(line.catalog, line.objects, tenant=line.tenant, now=late).objects == 1
+
+    def collected() -> int:
+        staged = list_staged(line.objects, tenant=line.tenant, now=late)
+        return collect_lost_staging(line.catalog, line.objects, tenant=line.tenant, staged=staged).objects
+
+    assert collected() == 1
 
     with pytest.raises(Conflict, match="was collected before anything named it"):
         line.finish_chunking(claim, parts=parts)
@@ -217,5 +222,5 @@ def test_chunks_that_were_collected_before_their_batch_was_committed_are_cut_aga
 
     line.objects.put(parts[0].input, [b"chunks"])
     line.finish_chunking(claim, parts=parts)
-    assert collect_lost_staging(line.catalog, line.objects, tenant=line.tenant, now=late).objects == 0
+    assert collected() == 0
     assert line.states() == {"a": ["embedding"]}

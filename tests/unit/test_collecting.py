@@ -1,11 +1,14 @@
 """Garbage goes; what a reader, a writer or a retained version may need stays."""
 
 import os
+from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 from sqlalchemy import delete, insert
 
-from penstock.storage import paths
+from penstock.settings.model import Settings
+from penstock.storage import ledger, paths
 from penstock.storage.catalog import tables
 from penstock.storage.catalog.retention import Retention
 from penstock.storage.collecting import (
@@ -13,13 +16,17 @@ from penstock.storage.collecting import (
     collect_lost_staging,
     collect_packs,
     collect_scratch,
-    collect_staging,
+    collect_staged,
+    list_staged,
 )
 from penstock.storage.ids import GenerationId, TenantId
+from penstock.storage.named_files import NamedFiles
+from penstock.storage.search.reader_leases import LeaseWatch
 from penstock.storage.segments.manifests import read_manifest
+from penstock.workers.garbage import collect_all
 
 from ..memory_objects import MemoryObjects
-from ..storage_samples import GENERATION, TENANT, Store, add_generation, open_catalog
+from ..storage_samples import GENERATION, TENANT, InterceptedObjects, Store, add_generation, open_catalog
 
 HOUR = 3_600.0
 NONE = {"retention": Retention(keep_versions=1, keep_s=0.0), "min_age_s": 0.0}
@@ -120,6 +127,92 @@ def test_a_generation_with_an_unreadable_manifest_is_left_alone(store, caplog):
     assert "nothing of acme is collected" in caplog.text
 
 
+class Reads:
+    """Which manifests were read, and how many transactions that write were open meanwhile."""
+
+    def __init__(self, store: Store, monkeypatch) -> None:
+        self.names: list[str] = []
+        self.open_transactions: list[int] = []
+        self._writing, write = 0, store.catalog.write
+
+        @contextmanager
+        def counted(what: str = "catalog"):
+            with write(what) as connection:
+                self._writing += 1
+                try:
+                    yield connection
+                finally:
+                    self._writing -= 1
+
+        monkeypatch.setattr(store.catalog, "write", counted)
+        store.objects = InterceptedObjects(store.objects, self._note)
+
+    def _note(self, _number: int, method: str, *args: object) -> None:
+        if method == "get":
+            self.names.append(str(args[0]))
+            self.open_transactions.append(self._writing)
+
+
+def test_a_manifest_is_read_once_however_many_passes_there_are(store, monkeypatch):
+    versions = publish_versions(store, 30)
+    reads, named = Reads(store, monkeypatch), NamedFiles(store.objects)
+    kept = Retention(keep_versions=20, keep_s=0.0)
+    assert collect(store, retention=kept, min_age_s=0.0, named=named).objects == 10
+    assert sorted(reads.names) == sorted(versions[-20:])
+    assert collect(store, retention=kept, min_age_s=0.0, named=named).objects == 0
+    versions += publish_versions(store, 2)
+    reads.names.clear()
+    collect(store, retention=kept, min_age_s=0.0, named=named)
+    assert reads.names == versions[-2:]
+    assert names(store) == named_by(store, *versions[-20:])
+
+
+def test_what_is_remembered_has_a_bound(store, monkeypatch):
+    versions = publish_versions(store, 12)
+    reads, named = Reads(store, monkeypatch), NamedFiles(store.objects, capacity=1)
+    for _ in range(2):
+        reads.names.clear()
+        collect(store, min_age_s=0.0, named=named, retention=Retention(keep_versions=20, keep_s=0.0))
+        assert set(reads.names) == set(versions)
+    assert names(store) == named_by(store, *versions)
+
+
+def test_a_version_published_between_two_looks_is_read_while_nobody_waits(store, monkeypatch):
+    versions = publish_versions(store, 3)
+    orphan = paths.segment(TENANT, GENERATION, "seg_orphan")
+    store.objects.put(orphan, [b"x"])
+    reads, write = Reads(store, monkeypatch), store.catalog.write
+
+    def published_first(what: str = "catalog"):
+        if what == "collect_generation" and len(store.published) < 5:
+            versions.extend(publish_versions(store, 1))
+        return write(what)
+
+    monkeypatch.setattr(store.catalog, "write", published_first)
+    assert collect(store, later_s=HOUR, retention=Retention(keep_versions=9, keep_s=0.0)).objects == 1
+    assert set(versions) <= set(reads.names)
+    assert set(reads.open_transactions) == {0}
+    assert names(store) == named_by(store, *versions)
+
+
+def test_where_versions_come_faster_than_they_are_read_files_stay_until_the_next_pass(store, monkeypatch):
+    publish_versions(store, 1)
+    orphan = paths.segment(TENANT, GENERATION, "seg_orphan")
+    store.objects.put(orphan, [b"x"])
+    write = store.catalog.write
+
+    def published_first(what: str = "catalog"):
+        if what == "collect_generation":
+            publish_versions(store, 1)
+        return write(what)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store.catalog, "write", published_first)
+        assert collect(store, later_s=HOUR, retention=Retention(keep_versions=9, keep_s=0.0)).objects == 0
+    assert orphan in names(store)
+    assert collect(store, later_s=HOUR, retention=Retention(keep_versions=9, keep_s=0.0)).objects == 1
+
+
 def test_a_generation_that_was_deleted_goes_whole_and_others_stay(store):
     publish_versions(store, 2)
     add_generation(store.catalog, tenant=TENANT, generation_id=GenerationId("gen_2"))
@@ -144,10 +237,28 @@ def test_staging_goes_with_its_batches(store):
         given = {"tenant_id": TENANT, "generation_id": GENERATION, "shard": 0, "stage": "embed", "state": "done"}
         connection.execute(insert(tables.batches).values(id="two", group_id="two", created_at=0, **given))
 
-    assert collect_staging(store.objects, tenant=TENANT, batch_ids=["one"]).objects == 2
-    assert collect_lost_staging(store.catalog, store.objects, tenant=TENANT, now=store.now + HOUR - 1).objects == 0
-    assert collect_lost_staging(store.catalog, store.objects, tenant=TENANT, now=store.now + HOUR).objects == 2
+    assert list_staged(store.objects, tenant=TENANT, now=store.now + HOUR - 1) == []
+    staged = list_staged(store.objects, tenant=TENANT, now=store.now + HOUR)
+    assert collect_staged(store.objects, [info for info in staged if paths.batch_of(info.name) == "one"]).objects == 2
+    others = [info for info in staged if paths.batch_of(info.name) != "one"]
+    assert collect_lost_staging(store.catalog, store.objects, tenant=TENANT, staged=others).objects == 2
     assert {paths.batch_of(name) for name in names(store)} == {"two"}
+
+
+def test_a_pass_lists_what_is_staged_once(store):
+    for batch in ("one", "two"):
+        store.objects.put(paths.staged_chunks(TENANT, batch), [b"chunks"])
+    with store.catalog.write() as connection:
+        given = {"tenant_id": TENANT, "generation_id": GENERATION, "shard": 0, "stage": "embed", "state": "done"}
+        connection.execute(insert(tables.batches).values(id="two", group_id="two", created_at=0, **given))
+    listed: list[str] = []
+    objects = InterceptedObjects(store.objects, lambda _number, method, *args: listed.append((method, *args)))
+    components = SimpleNamespace(
+        catalog=store.catalog, objects=objects, clock=lambda: store.now + HOUR, settings=Settings()
+    )
+    once = {"pruning": ledger.PruningProgress(), "readers": LeaseWatch(), "named": NamedFiles(objects)}
+    assert collect_all(components, **once).objects == 2
+    assert listed.count(("list", paths.staging_prefix(TENANT))) == 1
 
 
 def test_packs_stay_as_long_as_a_version_refers_to_them_or_they_are_young(store):
