@@ -6,6 +6,7 @@ Between two pieces searches have their turn, so that a probe of a large index ta
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import Future
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, TypeVar
@@ -64,11 +65,21 @@ async def _snapshot(components: Components, info: CollectionInfo) -> AsyncIterat
             snapshot.hold()  # cannot fail: it is held already
             return snapshot
 
-    snapshot = await asyncio.get_running_loop().run_in_executor(components.patient, held)
+    taken = components.patient.submit(held)
+    try:
+        snapshot = await asyncio.wrap_future(taken)
+    except asyncio.CancelledError:
+        taken.add_done_callback(_let_go)  # the thread goes on, and would hold it for nobody
+        raise
     try:
         yield snapshot
     finally:
         snapshot.release()
+
+
+def _let_go(taken: Future[Snapshot]) -> None:
+    if not taken.cancelled() and taken.exception() is None:
+        taken.result().release()
 
 
 async def _in_search_thread(components: Components, work: Callable[[], T]) -> T:

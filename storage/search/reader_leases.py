@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from ..catalog.engine import Catalog
 from ..catalog.reader_leases import Beat, LeasedVersion, end_lapsed, end_leases, read_beats, renew_leases, take_lease
@@ -20,6 +21,13 @@ log = logging.getLogger(__name__)
 
 RENEW_S = 60.0
 LAPSED_S = 15 * 60.0  # a reader that was stopped for so long is none; it looks again before it opens anything
+
+
+@dataclass
+class _Hold:
+    """One taking of a lease: who looks at an older one knows that it is another. ``used``: since the last renewal."""
+
+    used: bool = True
 
 
 class ReaderLeases:
@@ -33,7 +41,7 @@ class ReaderLeases:
         self._catalog = catalog
         self._renew_s = renew_s
         self._users: Counter[LeasedVersion] = Counter()
-        self._held: dict[LeasedVersion, bool] = {}  # whether it was used since the last renewal
+        self._held: dict[LeasedVersion, _Hold] = {}
         self._ending: list[LeasedVersion] = []  # being given back: who wants one waits, or it would lose it unseen
         self._changed = threading.Condition()
         self._renewer: threading.Thread | None = None
@@ -51,13 +59,15 @@ class ReaderLeases:
         with self._changed:
             self._changed.wait_for(lambda: leased not in self._ending)
             self._users[leased] += 1
-            known = leased in self._held and not opening
+            held = self._held.get(leased)
+            if held is not None:
+                held.used = True
         try:
-            if not known:
+            if held is None or opening:
                 take_lease(self._catalog, leased, reader=self.reader)
-            with self._changed:
-                self._held[leased] = True
-                self._start()
+                with self._changed:
+                    self._held[leased] = _Hold()
+                    self._start()
             yield
         finally:
             with self._changed:
@@ -68,17 +78,20 @@ class ReaderLeases:
     def renew(self) -> None:
         """Give back what was not used since the last time, renew the rest, and forget what was lost meanwhile."""
         with self._changed:
-            idle = [one for one, used in self._held.items() if not used and not self._users[one]]
-            wanted = self._held.keys() - set(idle)
-            self._held, self._ending = dict.fromkeys(wanted, False), idle
+            idle = [one for one, held in self._held.items() if not held.used and not self._users[one]]
+            wanted = {one: held for one, held in self._held.items() if one not in set(idle)}
+            for held in wanted.values():
+                held.used = False
+            self._held, self._ending = dict(wanted), idle
         if idle:
             self._give_back(idle)
         if not wanted:
             return
-        lost = wanted - renew_leases(self._catalog, reader=self.reader)
+        lost = wanted.keys() - renew_leases(self._catalog, reader=self.reader)
         with self._changed:
             for one in lost:
-                self._held.pop(one, None)
+                if self._held.get(one) is wanted[one]:  # else it was taken again meanwhile, and is there
+                    del self._held[one]
         if lost:
             log.warning(
                 "%d leases on versions ran out while this process stood still; it looks again before it opens them.",
@@ -107,7 +120,7 @@ class ReaderLeases:
         finally:
             with self._changed:
                 if not ended:  # next time: a row that nobody here knew of would be renewed with the others for ever
-                    self._held.update(dict.fromkeys(idle, False))
+                    self._held.update((one, _Hold(used=False)) for one in idle)
                 self._ending = []
                 self._changed.notify_all()
 

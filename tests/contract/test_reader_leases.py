@@ -1,6 +1,7 @@
 """A version that a live process reads is kept, whatever clocks say; one of a dead process is not kept for ever."""
 
 import threading
+from contextlib import ExitStack
 
 import pytest
 import sqlalchemy as sa
@@ -9,6 +10,7 @@ from penstock.storage.catalog.collections import delete_collection
 from penstock.storage.catalog.reader_leases import read_beats
 from penstock.storage.catalog.tables import reader_leases
 from penstock.storage.errors import NotKept, Unavailable
+from penstock.storage.search import reader_leases as reader_leases_module
 from penstock.storage.search.reader_leases import LeaseWatch, ReaderLeases
 
 from .test_kept_versions import TENANT, collection, expire, kept, made, publish  # noqa: F401 a fixture among them
@@ -114,6 +116,32 @@ def test_a_reader_that_was_taken_for_dead_looks_again_before_it_opens_anything(c
     assert "ran out while this process stood still" in caplog.text
     with pytest.raises(NotKept), leases.using((versions, 1)):
         raise AssertionError
+    leases.close()
+
+
+def test_a_lease_that_is_taken_again_while_its_loss_is_noticed_is_kept_and_given_back(catalog, versions, monkeypatch):
+    leases, watched = ReaderLeases(catalog, renew_s=NEVER_S), Watched(catalog)
+    renewed = reader_leases_module.renew_leases
+    with ExitStack() as stack:
+        stack.enter_context(leases.using((versions, 1)))
+        watched.after(0)
+        assert watched.after(LAPSED_S) == 1
+
+        def taken_again(*args, **kwargs):
+            found = renewed(*args, **kwargs)
+            stack.enter_context(leases.using((versions, 1), opening=True))
+            return found
+
+        with monkeypatch.context() as patched:
+            patched.setattr(reader_leases_module, "renew_leases", taken_again)
+            leases.renew()
+        (taken,) = read_beats(catalog)
+        leases.renew()
+        (beat,) = read_beats(catalog)
+        assert beat.beat == taken.beat + 1  # else a collector would take it for that of a dead process
+    for _ in range(2):
+        leases.renew()
+    assert read_beats(catalog) == []
     leases.close()
 
 

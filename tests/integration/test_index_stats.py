@@ -1,8 +1,10 @@
 """`penstock index stats` and its route against a real server."""
 
+import asyncio
 import json
 import threading
 import time
+from contextlib import contextmanager
 
 import pytest
 from typer.testing import CliRunner
@@ -11,6 +13,8 @@ from penstock import client
 from penstock.api.cli.application import app
 from penstock.api.http import inspecting
 from penstock.client import NewDocument
+from penstock.storage.catalog.collections import get_collection
+from penstock.storage.ids import TenantId
 from penstock.storage.inspection.probing import Probe
 
 from ..http_service import KEY, running_service
@@ -48,6 +52,41 @@ def test_the_figures_and_the_probe_come_from_the_served_version(service):
     assert [(one.kind, one.rows) for one in found.segments] == [("flat", 30)]
     assert found.bytes_per_vector == found.segments[0].bytes_per_vector > 4 * 384
     assert (found.probe.wanted, found.probe.asked, found.probe.self_recall, found.probe.recall) == (20, 20, 1.0, 1.0)
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_a_request_that_is_cancelled_lets_its_snapshot_go(service, monkeypatch, started):
+    components = service.components
+    info = get_collection(components.catalog, tenant=TenantId("default"), name="figures")
+    taking, go_on, get = threading.Event(), threading.Event(), components.snapshots.get
+    taken = []
+
+    @contextmanager
+    def slowly(*args, **options):
+        with get(*args, **options) as snapshot:
+            taken.append(snapshot)
+            taking.set()
+            go_on.wait(10)
+            yield snapshot
+
+    async def ask_and_cancel() -> None:
+        asking = asyncio.create_task(inspecting.index_stats(components, info, probe=0))
+        if started:
+            await asyncio.to_thread(taking.wait, 10)
+        else:
+            await asyncio.sleep(0)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+
+    with monkeypatch.context() as patched:
+        patched.setattr(components.snapshots, "get", slowly)
+        asyncio.run(ask_and_cancel())
+        go_on.set()
+    assert len(taken) == started
+    deadline = time.monotonic() + 10
+    while any(snapshot._holders for snapshot in taken):
+        assert time.monotonic() < deadline, "the snapshot is held for nobody"
 
 
 def test_without_a_probe_none_is_told(service):
