@@ -12,12 +12,12 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ..errors import Damaged, NotFound
-from ..ids import JobId, ManifestVersion, new_id
+from ..ids import JobId, ManifestVersion, TenantId, new_id
 from ..segments.differences import Comparison, Served
 from ..segments.manifests import Manifest
 from .collections import insert_collection
 from .manifests import ManifestInfo, Origin, hold_manifest, record_manifest
-from .tables import OF_DOCUMENT, collections, documents, generations, jobs, versions
+from .tables import OF_DOCUMENT, collections, documents, generations, jobs, manifests, versions
 from .tenants import hold_tenant
 from .values import batched
 
@@ -36,6 +36,35 @@ class Copy:
     name: str
     job_id: JobId
     max_collections: int
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """How a collection began, as far as its first version is kept to tell: ``version`` of collection ``parent``.
+
+    ``parent`` is None when it was deleted, or the catalog was lost since.
+    """
+
+    is_fork: bool
+    parent: str | None
+    version: ManifestVersion | None
+
+
+def find_beginning(connection: Connection, *, tenant: TenantId, name: str) -> Beginning | None:
+    """Return how the collection of that name began; None: there is none."""
+    mine, theirs, parents = generations.alias("mine"), generations.alias("theirs"), collections.alias("parents")
+    first = sa.and_(manifests.c.generation_id == mine.c.id, manifests.c.version == 1, manifests.c.operation == "fork")
+    wanted = (
+        sa.select(manifests.c.operation, manifests.c.origin_version, parents.c.name)
+        .select_from(collections)
+        .join(mine, sa.and_(mine.c.collection_id == collections.c.id, mine.c.state == "active"))
+        .join(manifests, first, isouter=True)
+        .join(theirs, theirs.c.id == manifests.c.origin_generation_id, isouter=True)
+        .join(parents, parents.c.id == theirs.c.collection_id, isouter=True)
+        .where(collections.c.tenant_id == tenant, collections.c.name == name)
+    )
+    row = connection.execute(wanted).first()
+    return None if row is None else Beginning(row.operation is not None, row.name, row.origin_version)
 
 
 def insert_copy(connection: Connection, copy: Copy) -> bool:

@@ -37,6 +37,15 @@ class Lineage:
     def newest(self) -> Manifest:
         return self.versions[0][1]
 
+    @property
+    def is_untouched_fork(self) -> bool:
+        """Whether it is the first version of a fork, and no writer was ever here.
+
+        So does one look whose process died between storing its manifest and inserting its rows: nobody ever saw it.
+        """
+        followed = any((paths.manifest_version(name) or 0) > 1 for name in self.unreadable)
+        return self.newest.version == 1 and self.last_epoch == 0 and not followed
+
 
 def find_tenants(objects: ObjectStore) -> list[TenantId]:
     """Return the tenants that have objects, by name."""

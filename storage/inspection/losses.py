@@ -62,3 +62,16 @@ def superseded(lineage: Lineage, *, tenant: TenantId) -> Finding:
         tenant=tenant,
         generation=lineage.generation_id,
     )
+
+
+def untouched_fork(lineage: Lineage, *, tenant: TenantId) -> Finding:
+    return Finding(
+        severity="warning",
+        check="manifests",
+        object=lineage.versions[0][0],
+        problem=f"another collection {lineage.newest.collection_name!r} came back: this one is a fork into which "
+        "nothing was published, perhaps one that was never finished",
+        advice="nothing, if nobody used it; else fork it again, under another name",
+        tenant=tenant,
+        generation=lineage.generation_id,
+    )

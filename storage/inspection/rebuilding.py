@@ -29,7 +29,7 @@ from ..segments.manifests import INT8, Manifest
 from ..segments.rows import DocumentRecord
 from .findings import Finding
 from .lineages import Lineage, find_lineages, find_tenants
-from .losses import superseded, unreadable, unserved, unused_packs
+from .losses import superseded, unreadable, unserved, untouched_fork, unused_packs
 
 MUST_BE_EMPTY = (collections, generations, manifests, documents, versions, jobs, batches)
 _ROWS_AT_ONCE = 1_000
@@ -97,13 +97,18 @@ def _rebuild_tenant(
 def _by_name(
     lineages: dict[CollectionId, list[Lineage]], result: Rebuilt, *, tenant: TenantId
 ) -> Iterator[Sequence[Lineage]]:
-    """Yield the generations of each collection, the newest first; of two of one name the one published last."""
+    """Yield the generations of each collection, the newest first; of two of one name the one published last.
+
+    A fork into which nothing was ever published gives way to any other: its name may have been taken when it was asked
+    for, and its process dead before it could find out.
+    """
     ordered = [sorted(mine, key=_published_at, reverse=True) for mine in lineages.values()]
     taken: set[str] = set()
-    for mine in sorted(ordered, key=lambda mine: _published_at(mine[0]), reverse=True):
+    for mine in sorted(ordered, key=lambda mine: (mine[0].is_untouched_fork, -_published_at(mine[0]))):
         name = mine[0].newest.collection_name
         if name in taken:
-            result.findings.append(superseded(mine[0], tenant=tenant))
+            told = untouched_fork if mine[0].is_untouched_fork else superseded
+            result.findings.append(told(mine[0], tenant=tenant))
             continue
         taken.add(name)
         yield mine

@@ -10,12 +10,12 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from ..catalog.collections import CollectionInfo, generation_info, get_collection
-from ..catalog.copies import Copy, insert_copy
+from ..catalog.copies import Copy, find_beginning, insert_copy
 from ..catalog.engine import Catalog
 from ..catalog.manifests import ManifestInfo, is_kept
 from ..catalog.references import Reference, find_version
 from ..errors import AlreadyExists, Conflict, Damaged, LimitReached, NotFound, NotKept, Unavailable
-from ..ids import CollectionId, GenerationId, JobId, ManifestVersion, checked_name, new_id
+from ..ids import CollectionId, GenerationId, JobId, ManifestVersion, TenantId, checked_name, new_id
 from ..limits import MAX_COLLECTIONS_PER_TENANT
 from ..objects.store import ObjectStore
 from ..segments.differences import Comparison
@@ -55,13 +55,37 @@ def fork_collection(
         Damaged: a manifest or a segment is not what was written.
     """
     checked_name("collection", name)
+    _refuse_taken(catalog, parent.tenant_id, name)  # here, for a look at two versions may take long
     for _ in range(_ATTEMPTS):
         with suppress(_Moved):
             looked_at = _look(catalog, objects, parent, reference)
-            return _commit(
-                catalog, objects, looked_at, parent=parent, name=name, now=clock(), max_collections=max_collections
-            )
+            try:
+                return _commit(
+                    catalog, objects, looked_at, parent=parent, name=name, now=clock(), max_collections=max_collections
+                )
+            except AlreadyExists:
+                _refuse_taken(catalog, parent.tenant_id, name)
+                raise
     raise Conflict(f"collection {parent.name!r} is published faster than it can be forked: try again, or fork a tag")
+
+
+def _refuse_taken(catalog: Catalog, tenant: TenantId, name: str) -> None:
+    """Raise AlreadyExists if there is a collection of that name; who asked twice learns that the first time did it."""
+    with catalog.read() as connection:
+        found = find_beginning(connection, tenant=tenant, name=name)
+    if found is None:
+        return
+    taken = f"collection {name!r} exists already"
+    if not found.is_fork:
+        raise AlreadyExists(f"{taken}: choose another name, or delete it first")
+    of = (
+        ""
+        if found.version is None
+        else f" of version {found.version} of {found.parent or 'a collection since deleted'}"
+    )
+    raise AlreadyExists(
+        f"{taken}, a fork{of}: if you asked for just that and got no answer, go on with it; else choose another name"
+    )
 
 
 class _Moved(Exception):

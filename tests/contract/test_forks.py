@@ -7,16 +7,17 @@ import pytest
 import sqlalchemy as sa
 
 from penstock.storage.catalog import copies
-from penstock.storage.catalog.collections import delete_collection, generation_info
+from penstock.storage.catalog.collections import create_collection, delete_collection, generation_info
 from penstock.storage.catalog.jobs import list_jobs
 from penstock.storage.catalog.manifests import list_manifests
 from penstock.storage.catalog.references import CURRENT, Reference
-from penstock.storage.catalog.retention import Retention
+from penstock.storage.catalog.retention import Retention, expire_versions
 from penstock.storage.catalog.tables import collections, documents, versions
 from penstock.storage.catalog.tenants import create_tenant
 from penstock.storage.catalog.values import batched
 from penstock.storage.collecting import collect_generations
 from penstock.storage.errors import AlreadyExists, InvalidName, LimitReached, NotFound, NotKept
+from penstock.storage.publishing import forks
 from penstock.storage.publishing.forks import fork_collection
 from penstock.storage.segments.manifests import read_manifest
 
@@ -97,6 +98,52 @@ def test_a_fork_of_an_old_version_has_the_chunks_that_were_deleted_since(line):
     assert copy.served() == {"a": ["apples"], "b": ["beeches"]}
     assert {source: info.chunk_count for source, info in copy.listed().items()} == {"a": 1, "b": 1}
     assert line.served() == {"b": ["beeches"]}
+
+
+def test_who_asks_twice_learns_what_the_first_time_made(line, monkeypatch):
+    line.put(a="apples")
+    line.put(a="apricots")
+    copy = fork(line, reference=Reference(version=1))
+    compared: list[object] = []
+    monkeypatch.setattr(forks, "_look", compared.append)
+    told = "'copy' exists already, a fork of version 1 of 'papers': if you asked for just that and got no answer"
+    with pytest.raises(AlreadyExists, match=told):
+        fork(line, reference=Reference(version=1))
+    with pytest.raises(AlreadyExists, match="'papers' exists already: choose another name"):
+        fork(line, "papers")
+    assert compared == []  # it need not be looked at for that
+    delete_collection(line.catalog, tenant=line.tenant, name="papers")
+    with pytest.raises(AlreadyExists, match="a fork of version 1 of a collection since deleted"):
+        fork(copy)
+    copy.put(b="beeches")
+    with copy.catalog.write() as connection:
+        expire_versions(connection, tenant=line.tenant, now=1e12, retention=Retention(1, 0.0))
+    with pytest.raises(AlreadyExists, match="'copy' exists already: choose another name"):
+        fork(copy)
+
+
+def test_a_name_that_is_taken_while_the_fork_is_made_is_told_likewise(line, monkeypatch):
+    line.put(a="apples")
+    look, before = forks._look, {info.name for info in line.objects.list("tenants/")}
+
+    def taken_meanwhile(*args):
+        found = look(*args)
+        monkeypatch.setattr(forks, "_look", look)
+        fork(line)
+        return found
+
+    monkeypatch.setattr(forks, "_look", taken_meanwhile)
+    with pytest.raises(AlreadyExists, match="a fork of version 1 of 'papers'"):
+        fork(line)
+    assert len({info.name for info in line.objects.list("tenants/")} - before) == 1  # the manifest of the one made
+
+
+def test_the_name_of_another_tenant_s_collection_is_free(line):
+    line.put(a="apples")
+    other = create_tenant(line.catalog, "other", now=1.0)
+    options = {"model": "hash", "dimensions": 8, "metric": "cosine", "chunking": {}, "shards": 1, "now": 1.0}
+    create_collection(line.catalog, tenant=other, name="copy", **options)
+    fork(line)
 
 
 def test_what_happens_to_one_does_not_happen_to_the_other(line):

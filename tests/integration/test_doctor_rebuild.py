@@ -6,10 +6,15 @@ import pytest
 import sqlalchemy as sa
 
 from penstock.client import NewDocument
+from penstock.storage.catalog.collections import get_collection
 from penstock.storage.catalog.migrations import migrate
+from penstock.storage.catalog.references import CURRENT
 from penstock.storage.catalog.tables import collections, documents, generations, manifests, shards, tenants, versions
 from penstock.storage.catalog.tenants import create_tenant
+from penstock.storage.ids import TenantId
 from penstock.storage.inspection import rebuilding
+from penstock.storage.publishing import forks
+from penstock.storage.publishing.forks import fork_collection
 
 from ..examined_installation import Installation, submit, texts
 from ..http_service import Service, running_service
@@ -184,6 +189,52 @@ def test_of_two_collections_of_one_name_the_one_published_last_comes_back(instal
     with installation.catalog.read() as connection:
         sources = connection.scalars(sa.select(documents.c.source).where(documents.c.tenant_id == "default")).all()
     assert sorted(sources) == ["z0", "z1", "z2"]
+
+
+def test_a_fork_that_was_never_finished_takes_no_name_from_a_collection(installation, monkeypatch):
+    """Its process died after the manifest was stored, before it could find out that the name is taken."""
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with installation.catalog.read() as connection:
+        before = sorted(connection.scalars(sa.select(collections.c.name)).all())
+    parent = get_collection(installation.catalog, tenant=TenantId("other"), name="notes")
+    monkeypatch.setattr(forks, "_insert", die)
+    monkeypatch.setattr(forks, "_refuse_taken", lambda *_, **__: None)  # it was not yet when that was asked
+    for name in ("notes", "phantom"):
+        with pytest.raises(KeyboardInterrupt):
+            fork_collection(
+                installation.catalog,
+                installation.objects,
+                parent=parent,
+                reference=CURRENT,
+                name=name,
+                clock=lambda: 1e12,
+            )
+    lose_catalog(installation)
+    told = installation.doctor("--rebuild-catalog", code=3)
+    assert any("perhaps one that was never finished" in one["problem"] for one in told["findings"])
+    notes = get_collection(installation.catalog, tenant=TenantId("other"), name="notes")
+    assert (notes.id, notes.generation.version) == (parent.id, parent.generation.version)
+    with installation.catalog.read() as connection:
+        now = sorted(connection.scalars(sa.select(collections.c.name)).all())
+    assert now == sorted([*before, "phantom"])  # nobody can tell it from a fork that was finished
+
+
+def test_a_fork_that_was_published_into_is_a_collection_like_others(installation):
+    with running_service(installation.folder, made=True) as service:
+        with service.penstock("other") as penstock:
+            penstock.fork("notes", "copy")
+            penstock.delete_collection("notes")
+            penstock.fork("copy", "notes")
+        submit(service, "notes", texts("z", 2), tenant="other")
+    lose_catalog(installation)
+    installation.doctor("--rebuild-catalog", code=3)
+    with installation.catalog.read() as connection:
+        wanted = sa.select(documents.c.source).join(collections, collections.c.id == documents.c.collection_id)
+        sources = connection.scalars(wanted.where(collections.c.name == "notes")).all()
+    assert {"z0", "z1"} <= set(sources)
 
 
 def test_a_rebuild_that_dies_leaves_the_catalog_empty_and_the_next_one_makes_it(installation, monkeypatch):
