@@ -78,11 +78,8 @@ def _refuse_taken(catalog: Catalog, tenant: TenantId, name: str) -> None:
     taken = f"collection {name!r} exists already"
     if not found.is_fork:
         raise AlreadyExists(f"{taken}: choose another name, or delete it first")
-    of = (
-        ""
-        if found.version is None
-        else f" of version {found.version} of {found.parent or 'a collection since deleted'}"
-    )
+    parent = "a collection since deleted" if found.parent is None else repr(found.parent)
+    of = "" if found.version is None else f" of version {found.version} of {parent}"
     raise AlreadyExists(
         f"{taken}, a fork{of}: if you asked for just that and got no answer, go on with it; else choose another name"
     )
