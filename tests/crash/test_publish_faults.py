@@ -12,12 +12,10 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import event
 from sqlalchemy.exc import OperationalError
 
 from penstock.storage.catalog.retention import Retention
@@ -30,6 +28,7 @@ from penstock.storage.publishing.merging import build_merge
 from penstock.storage.publishing.publisher import Revision, Trim
 from penstock.storage.segments.manifests import Swap
 
+from ..faults import PulledPlug, fail_after, fail_before, failing_statement, tear, torn_commit
 from ..faulty_proxy import FaultyProxy
 from ..memory_objects import MemoryObjects
 from ..s3_server import S3Server, open_objects
@@ -53,10 +52,6 @@ CHANGES = {
     "revisions": [REVISION],
     "trims": [Trim("t", "d", text_version_id="d-v1", ordinals=[0])],
 }
-
-
-class PulledPlug(Exception):
-    """The fault that a test injects."""
 
 
 @pytest.fixture(params=["local", "memory", "s3"])
@@ -117,26 +112,6 @@ def check_recovery(store: Store, swap: Swap) -> None:
     assert {info.name for info in successor.objects.list("")} == named
     assert list(successor.objects.scratch().iterdir()) == []
     assert texts_of(successor.content()) == NEW
-
-
-def fail_before(_objects: LocalObjects, *_call: object) -> None:
-    raise PulledPlug
-
-
-def fail_after(_objects: LocalObjects, *_call: object) -> Callable[[], None]:
-    def pull() -> None:
-        raise PulledPlug
-
-    return pull
-
-
-def tear(objects: LocalObjects, method: str, *args: object) -> None:
-    """A store without atomic writes: half of the object stays under its name."""
-    if method == "put":
-        name, parts = args
-        data = b"".join(parts)
-        objects.put(name, [data[: len(data) // 2]])
-    raise PulledPlug
 
 
 def fail_once_and_repeat(objects: LocalObjects, method: str, *args: object) -> None:
@@ -227,31 +202,10 @@ def behind_proxy(folder: Path, server: S3Server, decide: Callable) -> tuple[Stor
     return store, swap, proxy
 
 
-@contextmanager
-def failing_statement(store: Store, at: int):
-    """Make the catalog fail before its n-th statement, as a server does that goes away."""
-    engines = (store.catalog._reader, store.catalog._writer)
-    seen = 0
-
-    def before(_connection, _cursor, statement, *_rest) -> None:
-        nonlocal seen
-        seen += 1
-        if seen == at:
-            raise OperationalError(statement, {}, PulledPlug("database is locked"))
-
-    for engine in engines:
-        event.listen(engine, "before_cursor_execute", before)
-    try:
-        yield lambda: seen
-    finally:
-        for engine in engines:
-            event.remove(engine, "before_cursor_execute", before)
-
-
 def test_a_fault_in_any_statement_of_the_catalog_leaves_the_old_version(tmp_path):
     for at in range(1, NEVER):
         store, swap = prepared(tmp_path / str(at))
-        with failing_statement(store, at) as seen:
+        with failing_statement(store.catalog, at) as seen:
             try:
                 change(store, swap)
             except (StorageError, OperationalError):
@@ -269,24 +223,8 @@ def test_a_fault_in_any_statement_of_the_catalog_leaves_the_old_version(tmp_path
 @pytest.mark.parametrize("committed", [False, True])
 def test_a_fault_at_the_commit_is_old_or_new(tmp_path, committed):
     store, swap = prepared(tmp_path)
-    write = store.catalog.write
-
-    @contextmanager
-    def torn(what: str = "catalog"):
-        if what != "publish":
-            with write(what) as connection:
-                yield connection
-            return
-        with write(what) as connection:
-            yield connection
-            if not committed:
-                raise PulledPlug
-        raise PulledPlug  # the server committed, and its answer was lost
-
-    store.catalog.write = torn
-    with pytest.raises(PulledPlug):
+    with torn_commit(store.catalog, {"publish"}, committed=committed), pytest.raises(PulledPlug):
         change(store, swap)
-    store.catalog.write = write
 
     assert check_old_or_new(store.content()) == committed
     check_recovery(store, swap)

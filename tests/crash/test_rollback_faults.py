@@ -27,9 +27,9 @@ from penstock.storage.objects.local import LocalObjects
 from penstock.storage.publishing.forks import fork_collection
 from penstock.storage.segments.manifests import read_manifest
 
+from ..faults import PulledPlug, fail_after, fail_before, failing_statement, tear, torn_commit
 from ..served_line import ServedLine, collection_of, new_served_line
 from ..storage_samples import InterceptedObjects
-from .test_publish_faults import PulledPlug, fail_after, fail_before, tear
 
 NEVER = 10_000
 FIRST = {"a": ["apples", "more apples"], "b": ["beeches"], "c": ["cedars"]}
@@ -176,40 +176,7 @@ def test_a_fault_in_any_statement_of_the_catalog_is_as_before_or_done(template, 
 @pytest.mark.parametrize("committed", [False, True])
 def test_a_fault_at_the_commit_is_as_before_or_done(template, tmp_path, act, done, committed):
     with prepared(template, tmp_path / "one") as line:
-        write = line.catalog.write
-
-        @contextmanager
-        def torn(what: str = "catalog"):
-            with write(what) as connection:
-                yield connection
-                if what in {"publish", "fork"} and not committed:
-                    raise PulledPlug
-            if what in {"publish", "fork"}:
-                raise PulledPlug  # the server committed, and its answer was lost
-
-        line.catalog.write = torn
-        with pytest.raises(PulledPlug):
+        with torn_commit(line.catalog, {"publish", "fork"}, committed=committed), pytest.raises(PulledPlug):
             act(line)
-        line.catalog.write = write
         assert done(line) == committed
         check_recovery(line, act, done)
-
-
-@contextmanager
-def failing_statement(catalog: Catalog, at: int) -> Iterator[Callable[[], int]]:
-    """Make the catalog fail before its n-th statement, as a server does that goes away."""
-    engines, seen = (catalog._reader, catalog._writer), 0
-
-    def before(_connection, _cursor, statement, *_rest) -> None:
-        nonlocal seen
-        seen += 1
-        if seen == at:
-            raise OperationalError(statement, {}, PulledPlug("database is locked"))
-
-    for engine in engines:
-        sa.event.listen(engine, "before_cursor_execute", before)
-    try:
-        yield lambda: seen
-    finally:
-        for engine in engines:
-            sa.event.remove(engine, "before_cursor_execute", before)
