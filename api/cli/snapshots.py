@@ -24,6 +24,9 @@ CHANGES = {"added": "green", "changed": "yellow", "removed": "red"}
 
 @app.command("list")
 def list_(
+    before: Annotated[
+        int | None, typer.Option("--before", min=1, help="Number of the last version of the page before.")
+    ] = None,
     limit: Limit = 20,
     collection: Collection = "default",
     url: Url = None,
@@ -33,7 +36,7 @@ def list_(
 ) -> None:
     """List the versions that are kept, the newest first."""
     with connect(url, key, tenant) as client:
-        page = client.snapshots(collection, limit=limit)
+        page = client.snapshots(collection, before=before, limit=limit)
     if as_json:
         print_json(page)
         return
@@ -50,9 +53,10 @@ def list_(
             size(one.size_bytes),
             tags,
         )
-    console().print(rows if page.data else f"collection {collection!r} has no version yet: ingest documents first")
+    none = "has no version yet: ingest documents first" if before is None else f"keeps no version before {before}"
+    console().print(rows if page.data else f"collection {collection!r} {none}")
     if page.has_more:
-        console().print(f"[dim]older versions are kept too: --limit {min(1000, 10 * limit)} shows more[/]")
+        console().print(f"[dim]older versions are kept too: --before {page.last_version}[/]")
 
 
 @app.command("show")
@@ -74,6 +78,7 @@ def show(
 def diff(
     before: Named,
     after: Annotated[str, typer.Argument(help="The later version.")] = "current",
+    after_id: Annotated[str | None, typer.Option("--after", help="`last_id` of the page before.")] = None,
     limit: Limit = 100,
     collection: Collection = "default",
     url: Url = None,
@@ -83,7 +88,7 @@ def diff(
 ) -> None:
     """Show which documents the later version serves otherwise than the earlier one."""
     with connect(url, key, tenant) as client:
-        found = client.diff(collection, before, after, limit=limit)
+        found = client.diff(collection, before, after, after_id=after_id, limit=limit)
     print_json(found) if as_json else _show_diff(found)
 
 
@@ -200,4 +205,4 @@ def _show_diff(found: "SnapshotDiff") -> None:
     told = ", ".join(f"{number:,} {word}" for word in CHANGES if (number := getattr(found, word)))
     out.print(f"version {found.before} → {found.after}: {told or 'no document differs'}")
     if found.has_more:
-        out.print(f"[dim]the first {count(len(found.documents), 'document')}: --limit shows more[/]")
+        out.print(f"[dim]{count(len(found.documents), 'document')} of them: --after {found.last_id} shows more[/]")

@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 
 Watch = Annotated[bool, typer.Option("--watch", "-w", help="Show it again every second until Ctrl-C.")]
 EVERY_S = 1.0
+_FAILED = "their documents were begun again one by one, or are failed: `penstock documents list --state failed`"
+_AGAIN = "merges and expiries are planned again by themselves"
+DEAD = {
+    **dict.fromkeys(("chunk", "embed", "index"), _FAILED),
+    **dict.fromkeys(("merge", "swap", "expire"), _AGAIN),
+    "rollback": "a rollback changed nothing, and can be asked for again",
+}
 
 
 def status(
@@ -49,7 +56,7 @@ def _page(now: "Status") -> "RenderableType":
     head = f"[bold]Penstock {now.version}[/] · {count(now.queued_documents, 'document')} waiting to be cut"
     if now.oldest_queued_s is not None:
         head += f", the oldest for {duration(now.oldest_queued_s)}"
-    return Group(head, "", _stages(now), _roles(now), _jobs(now), _collections(now))
+    return Group(head, "", _stages(now), _dead(now), _roles(now), _jobs(now), _collections(now))
 
 
 def _stages(now: "Status") -> "Table":
@@ -60,6 +67,12 @@ def _stages(now: "Status") -> "Table":
         dead = f"[red]{stage.dead}[/]" if stage.dead else "0"
         rows.add_row(name, str(stage.ready), str(stage.sent), str(stage.running), dead, duration(stage.oldest_s))
     return rows
+
+
+def _dead(now: "Status") -> "RenderableType":
+    """Say what there is to do about what was given up, per stage."""
+    told = [advice for name, advice in DEAD.items() if name in now.stages and now.stages[name].dead]
+    return f"[dim]dead: given up within the last week; {'; '.join(dict.fromkeys(told))}[/]\n" if told else ""
 
 
 def _roles(now: "Status") -> "RenderableType":

@@ -12,7 +12,10 @@ class StageStatus(Answer):
     ready: int
     sent: int
     running: int
-    dead: int
+    dead: int = Field(
+        description="given up in the last week: their documents were begun again one by one, or are failed; merges "
+        "are planned again; a rollback changed nothing"
+    )
     oldest_s: float | None = Field(description="age of the oldest unfinished batch")
 
 

@@ -135,9 +135,13 @@ def finish_rollback(
 
 
 def fail_rollback(catalog: Catalog, claim: Claim, *, error: str, now: float) -> None:
-    """End a rollback that cannot succeed. Raises Conflict when the claim was lost."""
+    """End a rollback that cannot succeed. Raises Conflict when the claim was lost.
+
+    Done, and not dead: it was decided, who asked for it is told why, and nobody has to look after it. Dead are those at
+    which workers died until nobody tried any more.
+    """
     with catalog.write("fail_rollback") as connection:
-        end(connection, claim, state="dead", now=now, error=storable(error))
+        end(connection, claim, state="done", now=now, error=storable(error))
 
 
 def refuse_rollback(
@@ -232,7 +236,7 @@ def _check(changes: Sequence[Change], *, indexed: Mapping[str, Any], known: Mapp
 
 
 def _info(row: Row[Any]) -> RollbackInfo:
-    states: dict[str, RollbackState] = {"done": "done", "dead": "failed"}
+    states: dict[str, RollbackState] = {"done": "done" if row.error is None else "failed", "dead": "failed"}
     return RollbackInfo(
         id=BatchId(row.id),
         generation_id=GenerationId(row.generation_id),

@@ -18,6 +18,7 @@ from penstock.storage.catalog.values import batched
 from penstock.storage.errors import Conflict, Damaged, Fenced, NotFound, NotKept
 from penstock.storage.intake.documents import SubmittedDocument
 from penstock.storage.ledger import rollbacks
+from penstock.storage.ledger.overview import overview
 from penstock.storage.publishing.leases import acquire_lease
 from penstock.storage.segments import differences
 from penstock.storage.segments.manifests import read_manifest
@@ -288,8 +289,13 @@ def test_a_catalog_that_lacks_a_document_version_refuses_and_changes_nothing(lin
         line.carry_out(line.claim_rollback())
     assert line.served() == {"a": ["apricots"]}
     line.now += 100
-    ledger.fail_rollback(line.catalog, line.claim_rollback(), error="it is not there", now=line.now)
-    assert line.batch_states("rollback") == ["dead"]
+    claim = line.claim_rollback()
+    ledger.fail_rollback(line.catalog, claim, error="it is not there", now=line.now)
+    where = {"tenant": line.tenant, "generation_id": line.collection.generation.id}
+    told = ledger.get_rollback(line.catalog, **where, rollback_id=claim.batch_id)
+    assert (told.state, told.error, told.published) == ("failed", "it is not there", None)
+    stage = overview(line.catalog).stages["rollback"]
+    assert (stage.ready, stage.running, stage.dead) == (0, 0, 0)  # it was told: nobody has to look after it
 
 
 def test_a_number_that_was_given_anew_is_not_taken_for_what_it_was(line):

@@ -264,6 +264,12 @@ def test_tags_that_are_not_allowed_or_not_there_are_refused(books, service):
     path = f"/v1/tenants/default/collections/{name}/snapshots/1/tags/other"
     answer = service.http.delete(path)
     assert (answer.status_code, answer.json()["error"]["message"]) == (404, "version 1 has no tag 'other'")
+    with pytest.raises(client.Invalid, match="'current' is not allowed: it means the newest version"):
+        penstock.untag(name, "current")
+    with pytest.raises(client.Invalid, match="'3' is not allowed: it must begin with a letter"):
+        penstock.untag(name, "3")
+    with pytest.raises(client.NotFound, match="a version with the tag 'nosuch' is not kept"):
+        penstock.untag(name, "nosuch")
 
 
 def test_a_collection_without_a_version_has_none_to_show(service):
@@ -281,12 +287,20 @@ def test_the_command_line_lists_shows_compares_and_tags(books, run):
     listed = json.loads(run("snapshots", "list", "-c", name, "--json"))
     assert [one["version"] for one in listed["data"]] == [3, 2, 1]
     assert "release" in run("snapshots", "list", "-c", name)
-    assert "older versions are kept too" in run("snapshots", "list", "-c", name, "--limit", "1")
+    assert "older versions are kept too: --before 3" in run("snapshots", "list", "-c", name, "--limit", "1")
+    older = json.loads(run("snapshots", "list", "-c", name, "--before", "3", "--json"))
+    assert [one["version"] for one in older["data"]] == [2, 1]
+    assert "keeps no version before 1" in run("snapshots", "list", "-c", name, "--before", "1")
     assert json.loads(run("snapshots", "show", "release", "-c", name, "--json"))["version"] == 1
     assert "the current one" in run("snapshots", "show", "-c", name)
     assert "version 1 → 3: 1 added, 2 changed" in run("snapshots", "diff", "release", "-c", name)
     assert json.loads(run("snapshots", "diff", "1", "2", "-c", name, "--json"))["added"] == 1
     assert "no document differs" in run("snapshots", "diff", "3", "-c", name)
+    first = json.loads(run("snapshots", "diff", "1", "-c", name, "--limit", "2", "--json"))
+    told = run("snapshots", "diff", "1", "-c", name, "--limit", "2")
+    assert f"2 documents of them: --after {first['last_id']}" in " ".join(told.split())
+    rest = json.loads(run("snapshots", "diff", "1", "-c", name, "--after", first["last_id"], "--json"))
+    assert (len(rest["documents"]), rest["has_more"]) == (1, False)
     assert run("snapshots", "untag", "release", "-c", name).strip() == "tag 'release' is removed"
     assert "version_not_kept" in run("snapshots", "show", "release", "-c", name, "--json", code=1)
 

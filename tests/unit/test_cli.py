@@ -373,6 +373,7 @@ def test_json_is_one_value_and_nothing_else(penstock, command):
         (
             ["status"],
             [
+                "dead: given up within the last week; their documents were begun again one by one, or are failed",
                 "12 documents waiting to be cut, the oldest for 1 min 01 s",
                 "embed",
                 "batch b_1",

@@ -13,7 +13,7 @@ from penstock.storage.catalog.collections import CollectionInfo
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.manifests import ManifestInfo, is_kept, list_manifests
 from penstock.storage.catalog.references import find_version
-from penstock.storage.catalog.tags import put_tag, remove_tag
+from penstock.storage.catalog.tags import checked_tag, put_tag, remove_tag
 from penstock.storage.errors import AlreadyExists, Damaged, InvalidName, NotFound, NotKept
 from penstock.storage.ids import BatchId
 from penstock.storage.publishing.forks import fork_collection
@@ -179,6 +179,7 @@ def _diff(components: Components, tenant: str, name: str, snapshot: str, query: 
 
 def _tagged(components: Components, tenant: str, name: str, snapshot: str, tag: str, move: bool) -> dict[str, Any]:
     collection = find_collection(components.catalog, tenant, name)
+    checked_tag(tag)
     info = _found(components, collection, snapshot)
     with components.catalog.write("tag") as connection:
         put_tag(
@@ -194,6 +195,7 @@ def _tagged(components: Components, tenant: str, name: str, snapshot: str, tag: 
 
 def _untag(components: Components, tenant: str, name: str, snapshot: str, tag: str) -> None:
     collection = find_collection(components.catalog, tenant, name)
+    checked_tag(tag)
     info = _found(components, collection, snapshot)
     if tag not in info.tags:
         raise NotFound(f"version {info.version} has no tag {tag!r}")
