@@ -11,6 +11,7 @@ alone. fsync costs what it costs on this disk.
 import shutil
 import tempfile
 import time
+from collections.abc import Collection
 from pathlib import Path
 
 import indexes
@@ -47,15 +48,16 @@ class Writer:
         self._epoch = epoch
         self._made = 0
 
-    def publish(self, count: int) -> float:
-        """Publish new documents and return the seconds that took."""
+    def publish(self, count: int, *, taken: Collection[str] = ()) -> float:
+        """Publish new documents, while ``taken`` is being merged, and return the seconds that took."""
         numbers = range(self._made, self._made + count)
         self._made += count
         vectors = np.concatenate(list(made_up.sample(count, dimensions=self._dimensions, seed=self._made)))
         shares = {"uniform": np.random.default_rng(self._made).random(self._made)}
         rows = indexes.rows_of(numbers, shares=shares, prefix="new")
         began = time.perf_counter()
-        self._publisher.publish(self.generation_id, epoch=self._epoch, shard=0, additions=rows, vectors=vectors)
+        given = {"additions": rows, "vectors": vectors, "taken": taken}
+        self._publisher.publish(self.generation_id, epoch=self._epoch, shard=0, **given)
         return time.perf_counter() - began
 
     def merge(self, *, threads: int) -> bool:

@@ -2,7 +2,7 @@
 
 One thread searches a generation of a million rows through the reader's cache, as a query process does. First nothing
 else happens; then another process publishes a little, ten times a second at most, and a third merges the large graph
-with what came, until it is swapped in.
+with what came, until it is swapped in. What is published meanwhile a fourth merges, when it is enough for a graph.
 
 Doubts: a merge reads and writes gigabytes, so this measures the disk and the memory bus too; with two cores the
 searching thread and everything else have one each. At rest nothing else runs, so a p99 of a few hundred microseconds
@@ -12,11 +12,12 @@ is compared.
 import multiprocessing
 import os
 import tempfile
-import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from multiprocessing.synchronize import Event
 from pathlib import Path
+from typing import Any
 
 import indexes
 import numpy as np
@@ -26,18 +27,19 @@ import vectors as made_up
 
 from penstock.storage.catalog.collections import generation_info
 from penstock.storage.catalog.engine import Catalog
-from penstock.storage.ids import GenerationId
+from penstock.storage.ids import GenerationId, SegmentId
 from penstock.storage.objects.local import LocalObjects
-from penstock.storage.publishing.merging import Swap, build_merge
+from penstock.storage.publishing.merging import Swap, build_merge, plan_merge
 from penstock.storage.search import planner
 from penstock.storage.search.snapshots import SnapshotCache
 from penstock.storage.search.versions import open_snapshot
-from penstock.storage.segments.manifests import read_manifest
+from penstock.storage.segments.manifests import SegmentEntry, read_manifest
 
 K, EF = 10, 64
 CHUNKS = 50
 REST_S = 15.0
 TIMEOUT_S = 600.0
+AFTER_S = 3.0
 
 
 @dataclass
@@ -122,11 +124,12 @@ def _while_merging(
 ) -> tuple[Searches, int]:
     context = multiprocessing.get_context("spawn")
     merged, done = context.Event(), context.Event()
-    swapped = context.Value("i", 0)
-    writing = context.Process(target=_write, args=[folder, generation_id, every_s, merged, done, swapped])
+    beside = context.Value("i", 0)
+    writing = context.Process(target=_write, args=[folder, generation_id, every_s, merged, done, beside])
     writing.start()
     try:
-        return search_for(cache, generation_id, for_s=TIMEOUT_S, until=done), swapped.value
+        searches = search_for(cache, generation_id, for_s=TIMEOUT_S, until=done)
+        return searches, int(merged.is_set()) + beside.value
     finally:
         done.set()
         writing.join()
@@ -135,46 +138,67 @@ def _while_merging(
 def _write(
     folder: Path, generation_id: GenerationId, every_s: float, merged: Event, done: Event, swapped: object
 ) -> None:
-    """Publish now and then, swap the merge in when it is built, publish on for a while."""
+    """Publish now and then, and swap in each merge that is built; a while after that of the large graph, stop."""
     catalog, objects = Catalog.open(f"sqlite:///{folder / 'catalog.db'}"), LocalObjects(folder / "objects")
     writer = publish.Writer(catalog, objects, generation_id, dimensions=indexes.DIMENSIONS)
-    results: list[Swap] = []
     writer.publish(CHUNKS)
-    building = threading.Thread(target=_build_apart, args=[folder, generation_id, results, merged])
-    building.start()
+    large = Building.begun(folder, generation_id, writer.manifest().segments)
+    beside: Building | None = None
     ends_at = None
     while not done.is_set() and (ends_at is None or time.perf_counter() < ends_at):
         began = time.perf_counter()
-        writer.publish(CHUNKS)
-        if ends_at is None and merged.is_set():
-            writer.swap(results[0])
+        taken = [segment for each in (large, beside) if each for segment in each.inputs]
+        writer.publish(CHUNKS, taken=taken)
+        if ends_at is None and large.is_over():
+            writer.swap(large.result())
+            merged.set()
+            ends_at, large = time.perf_counter() + AFTER_S, None
+        if beside is not None and beside.is_over():
+            writer.swap(beside.result())
             swapped.value += 1  # type: ignore[attr-defined]
-            ends_at = time.perf_counter() + 3.0
+            beside = None
+        if beside is None and (chosen := plan_merge(writer.manifest(), taken=large.inputs if large else ())):
+            beside = Building.begun(folder, generation_id, chosen)
         time.sleep(max(0.0, every_s - (time.perf_counter() - began)))
     done.set()
-    building.join()
+    if beside is not None:
+        beside.result()
 
 
-def _build_apart(folder: Path, generation_id: GenerationId, results: list[Swap], merged: Event) -> None:
-    context = multiprocessing.get_context("spawn")
-    receiving, sending = context.Pipe(duplex=False)
-    process = context.Process(target=_build, args=[folder, generation_id, sending])
-    process.start()
-    results.append(Swap.from_details(receiving.recv()))
-    process.join()
-    merged.set()
+@dataclass
+class Building:
+    """A merge in a process of its own, as the maintenance role has them."""
+
+    inputs: list[SegmentId]
+    process: Any
+    receiving: Any
+
+    @classmethod
+    def begun(cls, folder: Path, generation_id: GenerationId, segments: Sequence[SegmentEntry]) -> "Building":
+        context = multiprocessing.get_context("spawn")
+        inputs = [entry.id for entry in segments]
+        receiving, sending = context.Pipe(duplex=False)
+        process = context.Process(target=_build, args=[folder, generation_id, inputs, sending])
+        process.start()
+        return cls(inputs, process, receiving)
+
+    def is_over(self) -> bool:
+        return bool(self.receiving.poll())
+
+    def result(self) -> Swap:
+        swap = Swap.from_details(self.receiving.recv())
+        self.process.join()
+        return swap
 
 
-def _build(folder: Path, generation_id: GenerationId, sending: object) -> None:
-    """Merge the graph with what came after it, as the maintenance role does: nicely, in a process of its own."""
+def _build(folder: Path, generation_id: GenerationId, inputs: list[SegmentId], sending: Any) -> None:
     os.nice(10)
     catalog, objects = Catalog.open(f"sqlite:///{folder / 'catalog.db'}"), LocalObjects(folder / "objects")
     name = generation_info(catalog, generation_id).manifest
     assert name is not None
     manifest = read_manifest(objects, name)
-    output = build_merge(objects, manifest, manifest.segments, threads=1)
-    swap = Swap([entry.id for entry in manifest.segments], output)
-    sending.send(swap.to_details())  # type: ignore[attr-defined]
+    output = build_merge(objects, manifest, [entry for entry in manifest.segments if entry.id in inputs], threads=1)
+    sending.send(Swap(inputs, output).to_details())
 
 
 if __name__ == "__main__":

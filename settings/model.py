@@ -267,6 +267,9 @@ class Workers(Group):
         default_factory=cores,
         description="Searches from the queue at once; default: one per core",
     )
+    merge_processes: Count = Field(
+        2, description="Merges at once: what is published beside a large one is merged meanwhile"
+    )
     shards: Count = Field(1, description="Writers that publish side by side; fixed for a collection when it is created")
     max_attempts: Count = Field(5, description="Attempts on a batch before its documents are tried alone, then failed")
     lease_s: Seconds = Field(

@@ -12,6 +12,7 @@ slower: take the slice of a vector first. And a mapped file can rot: every link 
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
+import numba
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
@@ -72,7 +73,19 @@ def _prefetch(_context: Any, floats: Any, at: Any) -> Any:
     return types.void(floats, at), generate
 
 
+def _floats_at(_context: Any, _address: Any) -> Any:
+    """Return a pointer to the float32 at an address."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+    floats: Any = types.CPointer(types.float32)  # type: ignore[no-untyped-call]
+    return floats(types.int64), generate
+
+
 prefetch: Any = intrinsic(_prefetch)
+_pointer: Any = intrinsic(_floats_at)
+_carray: Any = numba.carray  # type: ignore[attr-defined]
 
 
 @compiled(inline=True)
@@ -150,6 +163,33 @@ def scan(floats: Floats, places: Longs, query: Floats, l2: bool, best: Longs, co
         for i in range(size - 1, at, -1):
             best[i], costs[i] = best[i - 1], costs[i - 1]
         best[at], costs[at] = position, cost
+    return size
+
+
+@compiled()
+def scan_arrays(addresses: Longs, counts: Longs, query: Floats, l2: bool, best: Longs, costs: Floats) -> int:
+    """Find the nearest of all rows of several arrays of vectors; the first of equals wins.
+
+    Args:
+        addresses: i64[s], where each array f32[count, d] lies in memory, which stays there; counts: i64[s].
+        best: i64[k], out: rows, numbered through all arrays, nearest first; costs: f32[k], out.
+
+    Returns:
+        How many were found, ``min(k, all rows)``.
+    """
+    wanted, size, first = len(best), 0, 0
+    for array in range(len(addresses)):
+        floats = _carray(_pointer(addresses[array]), (counts[array] * len(query),), np.float32)
+        for row in range(counts[array]):
+            cost = _cost(floats, row * len(query), query, l2)
+            if size == wanted and cost >= costs[size - 1]:
+                continue
+            at = _place_for(costs, size, cost)
+            size += size < wanted
+            for i in range(size - 1, at, -1):
+                best[i], costs[i] = best[i - 1], costs[i - 1]
+            best[at], costs[at] = first + row, cost
+        first += counts[array]
     return size
 
 
@@ -445,7 +485,7 @@ def read_spans(descriptor: int, offsets: Longs, sizes: Longs, buffer: NDArray[np
     """Read spans of a file, one after the other, into ``buffer`` u8[sum of sizes]; returns 0, or BROKEN at its end."""
     at = 0
     for i in range(len(offsets)):
-        if _pread(np.int32(descriptor), buffer.ctypes.data + at, sizes[i], offsets[i]) != sizes[i]:
+        if sizes[i] and _pread(np.int32(descriptor), buffer.ctypes.data + at, sizes[i], offsets[i]) != sizes[i]:
             return BROKEN
         at += sizes[i]
     return 0
@@ -467,6 +507,7 @@ def warm() -> None:
     spread(mask, rows, mask)
     list_set(mask, np.empty(2, np.int64))
     scan(floats, places, query, False, best, costs)
+    scan_arrays(np.array([floats.ctypes.data]), np.ones(1, np.int64), query, False, best, costs)
     compare(-1, places, query, False, costs)
     read_spans(-1, places, places, np.empty(1, np.uint8))
     for asked in (query, (np.ones(1, np.int8), np.float32(1))):

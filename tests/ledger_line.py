@@ -121,16 +121,16 @@ class Line:
 
     def finish_merge(self, claim: ledger.Claim, *, name: str | None = None) -> dict[str, Any]:
         """Write a merged segment of a few bytes and make it wait for its swap. Returns the details of that."""
-        details = self.merged(name=name)
+        details = self.merged(name=name, inputs=claim.details.get("segments", ()))
         ledger.finish_merge(self.catalog, self.objects, claim, details=details, now=self.now)
         return details
 
-    def merged(self, *, name: str | None = None) -> dict[str, Any]:
+    def merged(self, *, name: str | None = None, inputs: Sequence[str] = ()) -> dict[str, Any]:
         """Write a merged segment of a few bytes, which nothing names yet."""
         segment = SegmentId(name or new_id("seg"))
         file = file_entry(paths.segment(self.tenant, self.collection.generation.id, segment), [b"merged"])
         self.objects.put(file.name, [b"merged"])
-        return Swap([], SegmentEntry(segment, "flat", 1, 1, 1, [file])).to_details()
+        return Swap([*map(SegmentId, inputs)], SegmentEntry(segment, "flat", 1, 1, 1, [file])).to_details()
 
     def cut(self, claim: ledger.Claim) -> list[ledger.EmbedPart]:
         """Cut the claimed documents into parts of one group; every document has one chunk in every part."""

@@ -18,6 +18,7 @@ from penstock.storage.catalog.tables import versions
 from penstock.storage.ids import GenerationId, ManifestVersion
 from penstock.storage.intake.documents import SubmittedDocument
 from penstock.storage.objects.local import LocalObjects
+from penstock.storage.publishing.merging import FAN_IN
 from penstock.storage.publishing.publisher import PublishedManifest, Publisher, acquire_lease
 from penstock.storage.publishing.rollbacks import plan_rollback
 from penstock.storage.search.versions import open_snapshot
@@ -33,6 +34,7 @@ class ServedLine(Line):
     """``publish`` writes segments: a document has one chunk per line of its text."""
 
     epoch: int | None = None
+    fan_in: int = FAN_IN
 
     def clock(self) -> float:
         self.now += 1
@@ -40,7 +42,7 @@ class ServedLine(Line):
 
     @property
     def publisher(self) -> Publisher:
-        return Publisher(self.catalog, self.objects, clock=self.clock)
+        return Publisher(self.catalog, self.objects, clock=self.clock, fan_in=self.fan_in)
 
     def lease(self) -> int:
         if self.epoch is None:
@@ -119,6 +121,7 @@ class ServedLine(Line):
             removed_document_ids=changes.removed,
             revisions=changes.revisions,
             trims=changes.trims,
+            taken=ledger.being_merged(self.catalog, generation_id),
             in_transaction=finish,
         )
 

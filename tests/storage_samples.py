@@ -15,6 +15,7 @@ from penstock.storage.catalog.statements import insert_if_absent
 from penstock.storage.ids import CollectionId, GenerationId, TenantId
 from penstock.storage.objects.local import LocalObjects
 from penstock.storage.objects.store import ObjectInfo, ObjectStore
+from penstock.storage.publishing.merging import FAN_IN
 from penstock.storage.publishing.publisher import PublishedManifest, Publisher, acquire_lease
 from penstock.storage.segments.manifests import Manifest, read_manifest
 from penstock.storage.segments.rows import DocumentRecord, Rows, chunk_identity
@@ -146,6 +147,7 @@ class Store:
     now: float = 1_000_000.0
     owner: str = "writer"
     epoch: int | None = None
+    fan_in: int = FAN_IN
     published: list[PublishedManifest] = field(default_factory=list)
 
     def clock(self) -> float:
@@ -156,7 +158,7 @@ class Store:
         if self.epoch is None:
             self.epoch = acquire_lease(self.catalog, shard=0, owner=self.owner, ttl_s=60, now=self.now)
             assert self.epoch is not None
-        publisher = Publisher(self.catalog, self.objects, clock=self.clock)
+        publisher = Publisher(self.catalog, self.objects, clock=self.clock, fan_in=self.fan_in)
         published = publisher.publish(GENERATION, epoch=self.epoch, shard=0, **changes)  # type: ignore[arg-type]
         self.published.append(published)
         return published

@@ -151,6 +151,7 @@ class Writer:
             removed_document_ids=changes.removed,
             revisions=changes.revisions,
             trims=changes.trims,
+            taken=ledger.being_merged(components.catalog, generation_id) if rows else (),
             in_transaction=finish,
         )
         announce(components, published.manifest)

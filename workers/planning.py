@@ -9,7 +9,6 @@ from contextlib import suppress
 import sqlalchemy as sa
 
 from penstock.storage import ledger
-from penstock.storage.catalog.completion import OPEN_BATCH
 from penstock.storage.catalog.tables import batches, generations
 from penstock.storage.errors import Damaged, NotFound, Unsupported
 from penstock.storage.ids import GenerationId
@@ -27,9 +26,11 @@ GIVEN_UP_S = 6 * 3_600.0  # what failed at every attempt would fail again, after
 def plan(components: Components, manifest: Manifest) -> bool:
     """Open the merge that this version needs.
 
-    False: it needs none, one is open or was given up lately, or the generation is retired or gone.
+    False: it needs none besides those that are open, one was given up lately, or the generation is retired or gone.
     """
-    planned = plan_merge(manifest)
+    if not plan_merge(manifest):  # of most versions: then nothing is asked
+        return False
+    planned = plan_merge(manifest, taken=ledger.being_merged(components.catalog, manifest.generation_id))
     if not planned or not _may_merge(components, manifest.generation_id):
         return False
     details = {"segments": [entry.id for entry in planned]}
@@ -64,11 +65,11 @@ def _may_merge(components: Components, generation_id: GenerationId) -> bool:
 
 def _open_to_merges(components: Components) -> tuple[sa.ColumnElement[bool], ...]:
     """Return the conditions for the generations that may have a merge now."""
-    given_up = sa.and_(
+    given_up = sa.exists().where(
+        batches.c.generation_id == generations.c.id,
+        batches.c.stage.in_(("merge", "swap")),
         batches.c.state == "dead",
         batches.c.attempts >= components.settings.workers.max_attempts,
         batches.c.finished_at > components.clock() - GIVEN_UP_S,
     )
-    of_merge = (batches.c.generation_id == generations.c.id, batches.c.stage.in_(("merge", "swap")))
-    left_alone = sa.exists().where(*of_merge, sa.or_(batches.c.state.in_(OPEN_BATCH), given_up))
-    return generations.c.state.in_(("active", "building")), ~left_alone
+    return generations.c.state.in_(("active", "building")), ~given_up

@@ -59,7 +59,7 @@ PLANS: Mapping[str, Plan] = {
     "embed": Plan(".embed:Embedding", "threads", lambda settings: settings.workers.embed_threads),
     "index": Plan(".index:Writer", "solo", lambda _settings: 1),
     "search": Plan(".search:Searcher", "threads", lambda settings: settings.workers.search_threads, results=True),
-    "maintenance": Plan(".maintenance:Maintenance", "prefork", lambda _settings: 1),
+    "maintenance": Plan(".maintenance:Maintenance", "prefork", lambda settings: settings.workers.merge_processes),
 }
 PROGRAMS = {"beat": ".beat:run", "flower": ".monitor:run"}  # roles that are no Celery workers
 ROLES = (*PLANS, *PROGRAMS)

@@ -52,7 +52,6 @@ _ENDED = tuple(word for word in VERSION_FINAL_STATES if word != "indexed")
 _NEVER_SERVED_AGAIN = f"state IN ({', '.join(repr(word) for word in _ENDED)})"
 _MAY_EXPIRE = "state = 'indexed' AND expires_at IS NOT NULL"
 _OPEN_ROLLBACK = "stage = 'rollback' AND state IN ('ready', 'sent', 'running')"
-_OPEN_MERGE = "stage IN ('merge', 'swap') AND state IN ('ready', 'sent', 'running')"
 
 
 def _one_of(column: str, words: tuple[str, ...]) -> CheckConstraint:
@@ -293,8 +292,5 @@ batches = Table(
     Index("ix_batches_leases", "state", "lease_until"),
     _partial("ix_batches_ended", "finished_at", "id", where="finished_at IS NOT NULL"),
     Index(None, "generation_id", "stage", "state"),
-    _partial(
-        "uq_batches_one_merge", "generation_id", where=_OPEN_MERGE, unique=True
-    ),  # two could take the same segments
     _partial("uq_batches_one_rollback", "generation_id", where=_OPEN_ROLLBACK, unique=True),
 )

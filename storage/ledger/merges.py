@@ -1,6 +1,7 @@
 """Merges of segments as two batches: ``merge``, built by maintenance, then ``swap``, published by the shard's writer.
 
-At most one is open per generation. A merge that is dropped loses nothing: its inputs are still served.
+At most `OPEN_MAX` are open per generation, and no two take the same segment: one may be of a large graph and take long.
+A merge that is dropped loses nothing: its inputs are still served.
 """
 
 from collections.abc import Mapping
@@ -12,7 +13,6 @@ from sqlalchemy.engine import Connection
 from ..catalog.collections import hold_generation
 from ..catalog.completion import OPEN_BATCH
 from ..catalog.engine import Catalog
-from ..catalog.statements import insert_if_absent
 from ..catalog.tables import batches, generations
 from ..catalog.values import storable
 from ..errors import Conflict, NotFound
@@ -22,11 +22,21 @@ from ..objects.store import ObjectStore
 from ..segments.manifests import Swap
 from .claims import Claim, claim_oldest, end
 
+OPEN_MAX = 2  # merges of one generation: so many may have a graph each to build, at most
+
+
+def being_merged(catalog: Catalog, generation_id: GenerationId) -> frozenset[str]:
+    """Return the segments of which a merge is being made, or waits for its swap."""
+    with catalog.read() as connection:
+        return frozenset[str]().union(*_open_inputs(connection, generation_id))
+
 
 def open_merge(
     catalog: Catalog, *, generation_id: GenerationId, details: Mapping[str, Any], now: float
 ) -> BatchId | None:
-    """Make a merge batch, ready to be claimed; ``details`` says what to merge. None: one is open already.
+    """Make a merge batch, ready to be claimed; ``details`` says what to merge: its ``segments``.
+
+    None: one of the segments is being merged already, or too many merges are open.
 
     Raises:
         NotFound: there is no such generation.
@@ -34,13 +44,25 @@ def open_merge(
     batch_id = BatchId(new_id("batch"))
     with catalog.write("open_merge") as connection:
         owner = sa.select(generations.c.tenant_id, generations.c.shard).where(generations.c.id == generation_id)
-        row = connection.execute(owner.with_for_update(read=True, key_share=True)).first()
+        row = connection.execute(owner.with_for_update(key_share=True)).first()  # one at a time of each generation
         if row is None:
             raise NotFound(f"there is no generation {generation_id!r}")
+        others = _open_inputs(connection, generation_id)
+        if len(others) >= OPEN_MAX or any(not other.isdisjoint(details["segments"]) for other in others):
+            return None
         values = _batch(batch_id, stage="merge", group_id=batch_id, details=details, now=now)
         values |= {"tenant_id": row.tenant_id, "generation_id": generation_id, "shard": row.shard}
-        made = insert_if_absent(connection, batches, values)
-    return batch_id if made else None
+        connection.execute(sa.insert(batches).values(values))
+    return batch_id
+
+
+def _open_inputs(connection: Connection, generation_id: GenerationId) -> list[frozenset[str]]:
+    of_merges = (batches.c.generation_id == generation_id, batches.c.stage.in_(("merge", "swap")))
+    still_open = sa.select(batches.c.stage, batches.c.details).where(*of_merges, batches.c.state.in_(OPEN_BATCH))
+    return [
+        frozenset(row.details["segments"] if row.stage == "merge" else Swap.from_details(row.details).inputs)
+        for row in connection.execute(still_open)
+    ]
 
 
 def finish_merge(

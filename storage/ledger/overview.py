@@ -64,7 +64,7 @@ class OpenMerge:
 
 
 def open_merges(catalog: Catalog, generation_id: GenerationId) -> list[OpenMerge]:
-    """Return the merges of a generation that are not over; there is at most one."""
+    """Return the merges of a generation that are not over."""
     wanted = sa.select(batches).where(batches.c.generation_id == generation_id, batches.c.stage.in_(("merge", "swap")))
     with catalog.read() as connection:
         rows = connection.execute(wanted.where(batches.c.state.in_(OPEN_BATCH)).order_by(batches.c.id)).all()

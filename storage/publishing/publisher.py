@@ -6,7 +6,7 @@ before the commit leaves files that nobody names. It never edits a file, and it 
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -26,6 +26,7 @@ from ..segments.rows import Rows
 from ..segments.segment import write_segment
 from .commits import Standing, advance, check_standing, read_standing
 from .leases import acquire_lease, release_lease, renew_lease
+from .merging import FAN_IN, fold
 from .revisions import Revision, Rewriting, Trim, plan_rewriting
 from .rollbacks import Rollback
 from .successors import bury, rows_of_documents, swap_in, united
@@ -57,12 +58,24 @@ InTransaction = Callable[[Connection, PublishedManifest], None]
 
 
 class Publisher:
-    """Publishes versions of the generations of one shard. Holds no state between calls."""
+    """Publishes versions of the generations of one shard. Holds no state between calls.
 
-    def __init__(self, catalog: Catalog, objects: ObjectStore, *, clock: Callable[[], float] = time.time) -> None:
+    Args:
+        fan_in: so many small segments become one, when more is added to them.
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        objects: ObjectStore,
+        *,
+        clock: Callable[[], float] = time.time,
+        fan_in: int = FAN_IN,
+    ) -> None:
         self._catalog = catalog
         self._objects = objects
         self._clock = clock
+        self._fan_in = fan_in
 
     def publish(  # noqa: PLR0913  (whatever a version can be made of)
         self,
@@ -77,6 +90,7 @@ class Publisher:
         trims: Sequence[Trim] = (),
         swap: Swap | None = None,
         rollback: Rollback | None = None,
+        taken: Collection[str] = (),
         in_transaction: InTransaction | None = None,
     ) -> PublishedManifest:
         """Publish the next version: rolled back, the merge swapped in, the removed documents gone, the additions there.
@@ -89,6 +103,7 @@ class Publisher:
             additions: n rows, in the order in which they get chunk ids.
             vectors: f32[n, d], finite; unit length where the metric is cosine.
             revisions, trims: of documents that are neither added nor removed; those of others do nothing.
+            taken: segments of which a merge is being made: they are not folded with others behind its back.
             in_transaction: called inside the committing transaction; what it raises undoes everything.
 
         Raises:
@@ -107,6 +122,8 @@ class Publisher:
         with self._looking_again(standing, needed=current.file_names):
             base = current if rollback is None else rollback.applied_to(current)
             successor = base if swap is None else swap_in(self._objects, base, swap)
+            if additions:
+                successor = fold(self._objects, successor, taken=taken, fan_in=self._fan_in)
             doomed = rows_of_documents(self._objects, successor, document_ids=leaving)
             rewriting = plan_rewriting(
                 self._objects,

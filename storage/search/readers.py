@@ -298,6 +298,12 @@ class SegmentReader:
         """Return the ascending rows i64 that are neither deleted nor expired at ``now``."""
         return self._listed(self.accepted(None, now=now))
 
+    def check_finite(self, costs: NDArray[np.float32]) -> None:
+        """Raise Damaged when a cost of a row is not a number, for then its vector is none."""
+        if not np.isfinite(costs).all():
+            name = self.segment.entry.files[-1].name
+            raise Damaged(f"{name}: a vector is not finite; restore or rebuild the segment")
+
     def _documents(self, filter: Filter) -> Bools:  # noqa: A002
         with self.shared.reading_fields():
             return evaluate(self.shared.fields, filter)
@@ -309,7 +315,7 @@ class SegmentReader:
         places = self.shared.places if rows is None else self.shared.places.take(rows)
         best, costs = np.empty(wanted, np.int64), np.empty(wanted, np.float32)
         kernels.scan(self.shared.floats, places, query, self._l2, best, costs)
-        self._check(costs)
+        self.check_finite(costs)
         found = best if rows is None else rows[best]
         return Found(found, -costs, "scan", accepted.count, compared=accepted.count)
 
@@ -336,7 +342,7 @@ class SegmentReader:
         else:
             best, costs = np.empty(min(k, len(rows)), np.int64), costs[:k]
             kernels.scan(self.shared.floats, self.shared.places.take(rows), query, self._l2, best, costs)
-        self._check(costs)
+        self.check_finite(costs)
         return Found(rows[best], -costs, method, accepted.count, compared=len(rows))
 
     def _walk(self, query: NDArray[np.float32], accepted: Accepted, *, k: int, ef: int, budget: int) -> Found:
@@ -363,13 +369,8 @@ class SegmentReader:
             rounded.compare(query, records, l2=self._l2, costs=costs)
             order = np.argsort(costs, kind="stable")
             records, costs = records[order], costs[order]
-        self._check(costs)
+        self.check_finite(costs)
         return Found(record_rows[records].astype(np.int64), -costs, "walk", accepted.count, int(visits))
-
-    def _check(self, costs: NDArray[np.float32]) -> None:
-        if not np.isfinite(costs).all():
-            name = self.segment.entry.files[-1].name
-            raise Damaged(f"{name}: a vector is not finite; restore or rebuild the segment")
 
     def _listed(self, accepted: Accepted) -> Longs:
         rows = accepted.rows()

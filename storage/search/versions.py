@@ -5,7 +5,7 @@ the catalog anything: which version is current is the business of snapshots.py.
 """
 
 import threading
-from collections.abc import Callable, Mapping, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
@@ -21,6 +21,7 @@ from ..segments.files import mending
 from ..segments.manifests import Manifest, SegmentEntry, read_manifest, segments_of
 from ..segments.segment import OpenSegment, open_segment, sample_segment
 from ..segments.tombstones import read_deletes
+from .flats import Flats
 from .hits import Hit, best_hits
 from .mismatches import check_kinds
 from .planner import TYPICAL, Costs
@@ -56,6 +57,7 @@ class Snapshot:
         self.manifest_name = generation.manifest
         self.files = {file.name: file.size_bytes for entry in segments_of(manifest) for file in entry.all_files}
         self.readers = readers
+        self._flats = Flats(readers.values(), l2=self.metric == "l2")
         self._lock = threading.Lock()
         self._holders = 0
         self._retired = False
@@ -96,7 +98,7 @@ class Snapshot:
             FilterMismatch: the filter compares a field with a kind of value that no document holds there.
             Damaged: a mapped file is not what it was when it was opened.
         """
-        return self.explained(vector, k=k, filter=filter, ef=ef, now=now)[0]
+        return _hits(self._found(vector, k=k, filter=filter, ef=ef, now=now), k=k)
 
     def explained(
         self,
@@ -108,20 +110,33 @@ class Snapshot:
         now: float,
     ) -> tuple[list[Hit], list[SegmentPlan]]:
         """Search, and also say how each segment was searched."""
+        found = self._found(vector, k=k, filter=filter, ef=ef, now=now)
+        return _hits(found, k=k), [_plan(reader.segment.entry, each) for reader, each in found]
+
+    def _found(
+        self,
+        vector: ArrayLike,
+        *,
+        k: int,
+        filter: Filter | None,  # noqa: A002
+        ef: int,
+        now: float,
+    ) -> list[tuple[SegmentReader, Found]]:
         query, ef = self._query(vector), max(ef, k)
         if self.closed:
             raise ValueError(f"snapshot {self.version} of {self.generation_id} is closed")
         if filter is not None:
             check_kinds(filter, self.readers.values())
-        found = [(reader, reader.search(query, k=k, ef=ef, filter=filter, now=now)) for reader in self.readers.values()]
-        hits = best_hits([(reader.segment, each) for reader, each in found if len(each.rows)], k=k)
-        return hits, [_plan(reader.segment.entry, each) for reader, each in found]
+        scanned = self._flats.search(query, k=k, now=now) if filter is None else {}
+        return [
+            (reader, scanned.get(segment) or reader.search(query, k=k, ef=ef, filter=filter, now=now))
+            for segment, reader in self.readers.items()
+        ]
 
     def exactly(self, vector: ArrayLike, *, k: int, now: float) -> list[Hit]:
         """Return the ``k`` best hits by a scan of every live row: what `search` is measured by."""
         query = self._query(vector)
-        found = [(reader.segment, reader.exactly(query, k=k, now=now)) for reader in self.readers.values()]
-        return best_hits([(segment, each) for segment, each in found if len(each.rows)], k=k)
+        return _hits([(reader, reader.exactly(query, k=k, now=now)) for reader in self.readers.values()], k=k)
 
     def warm(self, *, former: "Snapshot") -> None:
         """Prepare the segments that ``former`` has not: it serves meanwhile."""
@@ -152,7 +167,8 @@ class Snapshot:
 
     def _close_if_unused(self) -> None:
         if self.closed:
-            self.readers = {}  # the maps go with the last array that shows them; a newer version may share some
+            # The maps go with the last array that shows them; a newer version may share some.
+            self.readers, self._flats = {}, Flats((), l2=False)
 
     def _query(self, vector: ArrayLike) -> NDArray[np.float32]:
         query = np.array(vector, np.float32)  # a copy: the kernels were compiled for arrays that nobody writes
@@ -239,6 +255,10 @@ def _sampled(objects: ObjectStore, entry: SegmentEntry, *, dimensions: int) -> O
     segment = open_segment(objects, entry, dimensions=dimensions)
     sample_segment(objects, entry, segment)
     return segment
+
+
+def _hits(found: Sequence[tuple[SegmentReader, Found]], *, k: int) -> list[Hit]:
+    return best_hits([(reader.segment, each) for reader, each in found if len(each.rows)], k=k)
 
 
 def _plan(entry: SegmentEntry, found: Found) -> SegmentPlan:

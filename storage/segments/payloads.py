@@ -7,7 +7,7 @@ short.
 
 import os
 import weakref
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -31,15 +31,20 @@ class Payload:
         self._descriptor = open_for_reading(path)
         weakref.finalize(self, os.close, self._descriptor)
 
-    def read(self, section: str, *, starts: NDArray[np.int64], ends: NDArray[np.int64]) -> list[bytes]:
-        """Return the bytes between ``starts`` and ``ends`` i64[n] of a section. Raises Damaged at the file's end."""
-        sizes = ends - starts
-        bounds = np.concatenate(([0], np.cumsum(sizes)))
-        buffer = np.empty(int(bounds[-1]), np.uint8)
-        if kernels.read_spans(self._descriptor, starts + self._places[section], sizes, buffer) == kernels.BROKEN:
+    def read(self, spans: Sequence[tuple[str, NDArray[np.int64], NDArray[np.int64]]]) -> list[bytes]:
+        """Return the bytes from ``starts`` to ``ends``, i64[n], of each section, all of them read in one go.
+
+        Raises:
+            Damaged: the file ends before they do.
+        """
+        sizes = np.concatenate([ends - starts for _, starts, ends in spans])
+        offsets = np.concatenate([starts + self._places[section] for section, starts, _ in spans])
+        ends = sizes.cumsum()
+        buffer = np.empty(int(ends[-1]), np.uint8)
+        if kernels.read_spans(self._descriptor, offsets, sizes, buffer) == kernels.BROKEN:
             raise Damaged(f"{self._name} is shorter than when it was opened; restore or rebuild the segment")
         data = buffer.tobytes()
-        return [data[start:end] for start, end in pairwise(bounds.tolist())]
+        return [data[start:end] for start, end in pairwise([0, *ends.tolist()])]
 
 
 def open_for_reading(path: Path) -> int:

@@ -4,7 +4,7 @@ It holds no vectors and no chunk ids, and it does no I/O.
 """
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import cached_property
 from hashlib import blake2b
@@ -141,20 +141,17 @@ class Documents(Sequence[DocumentRecord]):
             record = self._decoded[position] = _record(self.line(position))
         return record
 
-    def records(
-        self, indexes: Sequence[int], *, read_lines: Callable[[NDArray[np.int64]], list[bytes]]
-    ) -> list[DocumentRecord]:
-        """Return these records; ``read_lines`` gives the lines of those that are not remembered."""
-        # Taken first: while lines are read another thread may forget everything.
-        known = {index: self._decoded.get(index) for index in dict.fromkeys(indexes)}
-        found = {index: record for index, record in known.items() if record is not None}
-        if missing := [index for index in known if index not in found]:
-            made = dict(zip(missing, map(_record, read_lines(np.array(missing, np.int64))), strict=True))
-            if len(self._decoded) + len(made) > _REMEMBERED_MAX:
-                self._decoded.clear()
-            self._decoded.update(made)
-            found |= made
-        return [found[index] for index in indexes]
+    def remembered(self, indexes: Iterable[int]) -> dict[int, DocumentRecord | None]:
+        """Return these records as far as they are remembered, each once."""
+        return {index: self._decoded.get(index) for index in indexes}
+
+    def remember(self, indexes: Sequence[int], *, lines: Iterable[bytes]) -> dict[int, DocumentRecord]:
+        """Decode these records from their lines, remember and return them. Raises Damaged."""
+        made = dict(zip(indexes, map(_record, lines), strict=True))
+        if len(self._decoded) + len(made) > _REMEMBERED_MAX:
+            self._decoded.clear()
+        self._decoded.update(made)
+        return made
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Sequence) and list(self) == list(other)

@@ -67,25 +67,34 @@ class OpenSegment:
     def documents(self) -> Documents:
         return self.rows.documents
 
-    def texts(self, rows: NDArray[np.int64]) -> list[str]:
-        return [decoded(text) for text in self._items("text", rows)]
+    def shown(self, rows: NDArray[np.int64]) -> tuple[list[str], list[str], list[DocumentRecord]]:
+        """Return the texts, headings and documents of these rows, read in one go; an empty heading means none.
 
-    def headings(self, rows: NDArray[np.int64]) -> list[str]:
-        """Return the headings of these rows; an empty one means none."""
-        return [decoded(heading) for heading in self._items("heading", rows)]
+        Raises:
+            Damaged: what is read is not what was written.
+        """
+        count, owners = len(rows), self.rows.document[rows].tolist()
+        known = self.documents.remembered(owners)
+        missing = [owner for owner, record in known.items() if record is None]
+        read = self._items([("text", rows), ("heading", rows), ("document", np.array(missing, np.int64))])
+        known |= self.documents.remember(missing, lines=read[2 * count :])
+        texts, headings = [decoded(text) for text in read[:count]], [decoded(text) for text in read[count : 2 * count]]
+        return texts, headings, [record for owner in owners if (record := known[owner]) is not None]
 
-    def records(self, documents: Sequence[int]) -> list[DocumentRecord]:
-        return self.documents.records(documents, read_lines=lambda missing: self._items("document", missing))
-
-    def _items(self, name: str, which: NDArray[np.int64]) -> list[bytes]:
-        offsets = self.sections.arrays[f"{name}_offsets"]
-        starts, ends = offsets[which].astype(np.int64), offsets[which + 1].astype(np.int64)
-        if not (ends > starts).any():
-            return [b""] * len(which)
+    def _items(self, wanted: Sequence[tuple[str, NDArray[np.int64]]]) -> list[bytes]:
+        """Return these items of each ragged column, one column after the other."""
+        spans = []
+        for name, which in wanted:
+            offsets = self.sections.arrays[f"{name}_offsets"]
+            spans.append((f"{name}_bytes", offsets[which].astype(np.int64), offsets[which + 1].astype(np.int64)))
         if self.payload is not None:
-            return self.payload.read(f"{name}_bytes", starts=starts, ends=ends)
-        data = self.sections.arrays[f"{name}_bytes"].data
-        return [bytes(data[start:end]) for start, end in zip(starts.tolist(), ends.tolist(), strict=True)]
+            return self.payload.read(spans)
+        return [
+            bytes(data[start:end])
+            for name, starts, ends in spans
+            for data in [self.sections.arrays[name].data]
+            for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
+        ]
 
     def row_vectors(self, rows: NDArray[np.uint32]) -> NDArray[np.float32]:
         """Return a copy f32[len(rows), d] of the vectors of these rows."""

@@ -1,4 +1,4 @@
-"""One merge per generation at a time: built, then swapped in, or dropped without harm."""
+"""Merges of a generation: no two of the same segment, built, then swapped in, or dropped without harm."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -20,9 +20,14 @@ def line(catalog) -> Line:
     return new_line(catalog)
 
 
-def open_merge(line: Line, **details: object):
+def open_merge(line: Line, *segments: str):
     generation_id = line.collection.generation.id
+    details = {"segments": list(segments or ("s1", "s2"))}
     return ledger.open_merge(line.catalog, generation_id=generation_id, details=details, now=line.now)
+
+
+def being_merged(line: Line) -> set[str]:
+    return set(ledger.being_merged(line.catalog, line.collection.generation.id))
 
 
 def claim_swap(line: Line, *, shard: int = 0, owner: str = "writer"):
@@ -37,7 +42,7 @@ def finish_swap(line: Line, claim: ledger.Claim) -> None:
 
 
 def test_a_merge_becomes_a_swap_and_then_the_next_may_be_opened(line):
-    merge = open_merge(line, segments=["s1", "s2"])
+    merge = open_merge(line)
     assert open_merge(line) is None
     (batch,) = line.send("merge")
     claim = line.claim(batch)
@@ -60,6 +65,24 @@ def test_of_many_who_would_merge_one_may(line):
     with ThreadPoolExecutor(6) as threads:
         made = list(threads.map(lambda _: open_merge(line), range(6)))
     assert sum(one is not None for one in made) == 1
+
+
+def test_two_merges_may_be_open_that_share_no_segment(line):
+    assert open_merge(line, "s1", "s2")
+    assert open_merge(line, "s2", "s3") is None
+    assert open_merge(line, "s3", "s4")
+    assert open_merge(line, "s5", "s6") is None
+    assert being_merged(line) == {"s1", "s2", "s3", "s4"}
+
+
+def test_segments_are_being_merged_until_the_swap_is_published(line):
+    open_merge(line)
+    built = line.finish_merge(line.claimed("merge"))
+    assert being_merged(line) == set(built["inputs"])
+    swap = claim_swap(line)
+    assert being_merged(line) == set(built["inputs"])
+    finish_swap(line, swap)
+    assert being_merged(line) == set()
 
 
 def test_generations_merge_independently(line):

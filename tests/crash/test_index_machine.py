@@ -140,10 +140,12 @@ class Engine(RuleBasedStateMachine):
         epoch = acquire_lease(self.catalog, shard=0, owner=f"writer {self.writers}", ttl_s=60.0, now=ends)
         assert epoch is not None
         self.epoch = epoch
-        self.publisher = Publisher(self.catalog, self.objects, clock=lambda: self.now)
+        self.publisher = Publisher(self.catalog, self.objects, clock=lambda: self.now, fan_in=FAN_IN)
 
     def publish(self, owner: Owner, **changes: object) -> None:
         self.now += 1.0
+        if owner.waiting is not None:
+            changes = {"taken": owner.waiting.inputs, **changes}
         published = self.publisher.publish(owner.generation_id, epoch=self.epoch, shard=0, **changes)  # type: ignore[arg-type]
         if published.changed:
             owner.history[published.manifest.version] = dict(owner.documents)
@@ -242,7 +244,7 @@ class Engine(RuleBasedStateMachine):
         manifest = self.manifest(owner)
         if owner.waiting is not None or manifest is None:
             return
-        chosen = manifest.segments if forced else plan_merge(manifest, graph_rows=GRAPH_ROWS, fan_in=FAN_IN)
+        chosen = manifest.segments if forced else plan_merge(manifest, graph_rows=GRAPH_ROWS)
         if chosen:
             output = build_merge(self.objects, manifest, chosen, graph_rows=GRAPH_ROWS)
             owner.waiting = Swap([entry.id for entry in chosen], output)

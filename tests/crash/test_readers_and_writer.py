@@ -57,7 +57,7 @@ def publish(store: Store, number: int) -> None:
 
 def merge(store: Store) -> bool:
     manifest = store.published[-1].manifest
-    chosen = plan_merge(manifest, graph_rows=GRAPH_ROWS, fan_in=FAN_IN)
+    chosen = plan_merge(manifest, graph_rows=GRAPH_ROWS)
     if chosen:
         output = build_merge(store.objects, manifest, chosen, graph_rows=GRAPH_ROWS)
         store.publish(swap=Swap([entry.id for entry in chosen], output))
@@ -66,6 +66,7 @@ def merge(store: Store) -> bool:
 
 def test_no_search_fails_or_mixes_versions_while_a_writer_publishes_ten_times_a_second(tmp_path):
     store = new_store(tmp_path)
+    store.fan_in = FAN_IN
     publish(store, 1)
     context = multiprocessing.get_context("spawn")
     stop, reports = context.Event(), context.Queue()

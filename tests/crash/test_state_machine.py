@@ -125,7 +125,7 @@ class Machine(RuleBasedStateMachine):
         migrate(catalog)
         ensure_installation(catalog, now=1.0, key="the key of these tests")
         create_tenant(catalog, "acme", now=1.0)
-        self.line = new_served_line(catalog, self.folder, name="papers")
+        self.line = replace(new_served_line(catalog, self.folder, name="papers"), fan_in=FAN_IN)
         self.line.lease()
         new_served_line(catalog, self.folder, tenant="acme", name="papers")
         self.models = [Model("default", "papers"), Model("acme", "papers")]
@@ -260,14 +260,15 @@ class Machine(RuleBasedStateMachine):
         with self.at(model) as line:
             generation = generation_info(line.catalog, line.collection.generation.id)
             manifest = read_manifest(line.objects, generation.manifest) if generation.manifest else None
-            inputs = plan_merge(manifest, graph_rows=GRAPH_ROWS, fan_in=FAN_IN) if manifest else None
+            inputs = plan_merge(manifest, graph_rows=GRAPH_ROWS) if manifest else None
             if not inputs:
                 return
-            assert ledger.open_merge(line.catalog, generation_id=generation.id, details={}, now=line.now)
+            details = {"segments": [entry.id for entry in inputs]}
+            assert ledger.open_merge(line.catalog, generation_id=generation.id, details=details, now=line.now)
             (batch_id,) = line.send("merge")
             claim = line.claim(batch_id)
             output = build_merge(line.objects, manifest, inputs, graph_rows=GRAPH_ROWS)
-            swap = Swap([entry.id for entry in inputs], output)
+            swap = Swap(details["segments"], output)
             ledger.finish_merge(line.catalog, line.objects, claim, details=swap.to_details(), now=line.now)
             options = {"owner": line.owner, "lease_s": LEASE_S, "now": line.now, "max_attempts": MAX_ATTEMPTS}
             waiting = ledger.claim_swap(line.catalog, shard=0, **options)

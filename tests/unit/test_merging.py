@@ -3,6 +3,7 @@
 import os
 import random
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +14,11 @@ import pytest
 from penstock.storage.errors import Conflict, Damaged
 from penstock.storage.publishing import graphs, merging, repairing
 from penstock.storage.publishing.graphs import build_graph
-from penstock.storage.publishing.merging import build_merge, plan_merge
+from penstock.storage.publishing.merging import build_merge, plan_fold, plan_merge
 from penstock.storage.publishing.publisher import Swap
 from penstock.storage.segments.graph_files import check_links
 from penstock.storage.segments.manifests import FileEntry, SegmentEntry
+from penstock.storage.segments.sections import open_sections
 from penstock.storage.segments.segment import open_segment
 from penstock.storage.segments.tombstones import read_deletes
 
@@ -57,27 +59,53 @@ def dead(segment: SegmentEntry, count: int) -> SegmentEntry:
     return replace(segment, deleted_count=count, deletes=FileEntry("tenants/acme/x.deletes", 1, ""))
 
 
-def planned(segments: list[SegmentEntry]) -> list[int] | None:
-    plan = plan_merge(sample(segments=segments), graph_rows=100, fan_in=4)
+def planned(segments: list[SegmentEntry], *, taken: Sequence[int] = ()) -> list[int] | None:
+    plan = plan_merge(sample(segments=segments), graph_rows=100, taken={segments[i].id for i in taken})
+    return plan and [segments.index(chosen) for chosen in plan]
+
+
+def folded(segments: list[SegmentEntry], *, taken: Sequence[int] = ()) -> list[int] | None:
+    chosen = {segments[i].id for i in taken}
+    plan = plan_fold(sample(segments=segments), graph_rows=100, fan_in=4, taken=chosen)
     return plan and [segments.index(chosen) for chosen in plan]
 
 
 def test_few_small_segments_are_left_alone():
-    assert planned([]) is None
-    assert planned(flat(1, 1, 1)) is None
-    assert planned([replace(entry(0, rows=99), kind="graph"), *flat(0, 5, 5, 5)[1:]]) is None
+    for way in (planned, folded):
+        assert way([]) is None
+        assert way(flat(1, 1, 1)) is None
+        assert way([replace(entry(0, rows=99), kind="graph"), *flat(0, 5, 5, 5)[1:]]) is None
 
 
-def test_neighbours_of_a_size_class_are_merged_lowest_class_first():
-    assert planned(flat(20, 20, 1, 2, 3, 1)) == [2, 3, 4, 5]
-    assert planned(flat(4, 1, 5, 6)) == [0, 1, 2, 3]
-    assert planned(flat(5, 1, 5, 1, 5, 1)) == [0, 1, 2, 3, 4, 5]
+def test_neighbours_of_a_size_class_are_folded_lowest_class_first():
+    assert folded(flat(20, 20, 1, 2, 3, 1)) == [2, 3, 4, 5]
+    assert folded(flat(4, 1, 5, 6)) == [0, 1, 2, 3]
+    assert folded(flat(5, 1, 5, 1, 5, 1)) == [0, 1, 2, 3, 4, 5]
 
 
 def test_a_large_segment_is_not_rewritten_for_a_few_rows():
-    assert planned(flat(1, 1, 20, 1, 1)) is None
-    assert planned(flat(60, 1, 1, 1)) is None
-    assert planned(flat(60, 1, 1, 1, 1)) == [1, 2, 3, 4]
+    assert folded(flat(1, 1, 20, 1, 1)) is None
+    assert folded(flat(60, 1, 1, 1)) is None
+    assert folded(flat(60, 1, 1, 1, 1)) == [1, 2, 3, 4]
+
+
+def test_what_is_enough_for_a_graph_is_not_folded():
+    assert folded(flat(24, 24, 24, 24)) == [0, 1, 2, 3]
+    assert folded(flat(25, 25, 25, 25)) is None
+
+
+def test_what_is_being_merged_is_neither_folded_nor_merged_again():
+    graphs = of_graphs(5_000, 1_250)
+
+    assert folded(flat(1, 1, 1, 1, 1), taken=[0]) == [1, 2, 3, 4]
+    assert folded(flat(1, 1, 1, 1, 1), taken=[2]) is None
+    assert planned([*graphs, *flat(0, 0, 60, 40)[2:]], taken=[0, 1]) == [2, 3]
+    assert planned([*graphs, *flat(0, 0, 60, 40)[2:]], taken=[0, 1, 2]) is None
+
+
+def test_what_comes_after_a_small_merge_waits_for_its_end():
+    assert planned(flat(500, 500, 60, 40), taken=[0, 1]) == [2, 3]
+    assert planned(flat(500, 499, 60, 40), taken=[0, 1]) is None
 
 
 def test_flat_segments_that_are_large_together_become_a_graph():
@@ -113,7 +141,7 @@ def test_rows_are_inserted_about_twice_however_large_the_index_grows():
     inserted = written = 0
     for publish in range(1_000):
         segments.append(replace(entry(publish), row_count=1_000, first_chunk_id=1, last_chunk_id=1_000))
-        while chosen := plan_merge(replace(sample(), segments=segments)):
+        while chosen := (plan_merge(manifest := replace(sample(), segments=segments)) or plan_fold(manifest)):
             at, rows = segments.index(chosen[0]), sum(each.row_count for each in chosen)
             is_graph = chosen[0].kind == "graph" or rows >= 10_000
             if is_graph:
@@ -124,6 +152,32 @@ def test_rows_are_inserted_about_twice_however_large_the_index_grows():
         assert len(segments) <= 3 + 2 * 8
     assert inserted <= 2.5 * 1_000_000
     assert written <= 30 * 1_000_000
+
+
+def test_a_writer_that_publishes_behind_a_long_merge_keeps_few_segments(store):
+    for publish in range(200):
+        store.add({f"d{publish}": ["text"]}, seed=publish)
+    manifest = store.published[-1].manifest
+
+    assert sorted(store.content()) == sorted(f"d{publish}" for publish in range(200))
+    assert len(manifest.segments) <= 3 * 7 + 1
+    assert all(entry.kind == "flat" for entry in manifest.segments)
+
+
+def test_a_damaged_segment_stays_apart_and_stops_no_publish(store, caplog):
+    for publish in range(8):
+        store.add({f"d{publish}": ["text"]})
+    manifest = store.published[-1].manifest
+    path = store.objects.local_path(manifest.segments[3].files[0].name)
+    data = bytearray(path.read_bytes())
+    data[open_sections(path, kind="segment").places["vectors"]] ^= 1
+    path.chmod(0o600)
+    path.write_bytes(data)
+
+    store.add({"d8": ["text"]})
+
+    assert store.published[-1].manifest.segments[:8] == manifest.segments
+    assert "Small segments stay apart" in caplog.text
 
 
 def test_worn_segments_are_written_anew():
@@ -246,17 +300,19 @@ def test_random_writes_merges_and_late_swaps_never_change_what_is_served(store):
     rng = random.Random(seed)
     model: dict[str, list[str]] = {}
     waiting: Swap | None = None
+    store.fan_in = 3
     for step in range(60):
         texts = {f"d{rng.randrange(25)}": [f"{step}.{i}" for i in range(rng.randrange(1, 5))] for _ in range(3)}
         removed = [document for document in rng.sample(sorted(model), len(model) // 12) if document not in texts]
         if waiting and not set(waiting.inputs) & {each.id for each in store.published[-1].manifest.segments}:
             waiting = None  # all its rows were deleted meanwhile
         swap = waiting if rng.random() < 0.4 else None
-        store.add(texts, seed=step, removed_document_ids=removed, swap=swap)
+        taken = waiting.inputs if waiting else ()
+        store.add(texts, seed=step, removed_document_ids=removed, swap=swap, taken=taken)
         model = {name: own for name, own in model.items() if name not in removed} | texts
         waiting = None if swap else waiting
         manifest = store.published[-1].manifest
-        plan = plan_merge(manifest, graph_rows=20, fan_in=3) if waiting is None else None
+        plan = plan_merge(manifest, graph_rows=20) if waiting is None else None
         if plan:
             output = build_merge(store.objects, manifest, plan, graph_rows=20)
             waiting = Swap([each.id for each in plan], output)

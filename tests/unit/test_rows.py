@@ -144,19 +144,17 @@ def test_rotten_text_and_records_are_damaged_when_they_are_read():
         Documents(np.full(rows.documents.data.size, ord("x"), "u1"), rows.documents.offsets)[0]
 
 
-def test_a_record_is_given_although_another_thread_forgets_all_of_them_meanwhile(monkeypatch):
+def test_what_is_remembered_of_records_is_bounded(monkeypatch):
     monkeypatch.setattr(rows_module, "_REMEMBERED_MAX", 2)
     documents = Documents.of_lines([Documents.of([record(name)]).line(0) for name in "abcd"])
 
-    def lines(missing) -> list[bytes]:
-        return [documents.line(index) for index in missing.tolist()]
+    def remember(*indexes: int) -> dict:
+        return documents.remember(indexes, lines=[documents.line(index) for index in indexes])
 
-    def rival(missing) -> list[bytes]:
-        documents.records([2, 3], read_lines=lines)  # more than are remembered
-        return lines(missing)
-
-    documents.records([0], read_lines=lines)
-    assert documents.records([1, 0, 1], read_lines=rival) == [record("b"), record("a"), record("b")]
+    assert remember(0, 1) == {0: record("a"), 1: record("b")}
+    assert documents.remembered([1, 0, 1, 2]) == {1: record("b"), 0: record("a"), 2: None}
+    assert remember(2) == {2: record("c")}
+    assert documents.remembered([0, 1, 2]) == {0: None, 1: None, 2: record("c")}
 
 
 def test_a_chunk_is_itself_only_under_the_same_text_and_settings():

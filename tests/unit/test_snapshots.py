@@ -9,6 +9,7 @@ import time
 import weakref
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -29,6 +30,7 @@ from penstock.storage.segments import blocks
 from penstock.storage.segments import segment as opening
 from penstock.storage.segments.fields import And, Compare, Exists, FieldIndex, Member, Or
 from penstock.storage.segments.rows import Rows, chunk_identity
+from penstock.storage.segments.sections import open_sections
 
 from ..storage_samples import (
     DIMENSIONS,
@@ -137,6 +139,39 @@ def test_scores_are_inner_products_or_negated_squared_distances(tmp_path, metric
 def test_a_vector_that_cannot_be_compared_is_refused(store, vector, says):
     with pytest.raises(ValueError, match=says):
         snapshot_of(store).search(vector, k=1, now=NOW)
+
+
+@pytest.mark.parametrize("metric", ["cosine", "l2"])
+def test_many_small_segments_give_what_each_of_them_gives_alone(tmp_path, metric):
+    store = new_store(tmp_path, metric=metric)
+    for number in range(5):
+        store.publish(
+            additions=documents(3 + number, first=10 * number), vectors=unit_vectors(9 + 3 * number, seed=number)
+        )
+    store.publish(removed_document_ids=["d1"])
+    snapshot = snapshot_of(store)
+    for k in (1, 4, 30, 1_000):
+        for now in (NOW, 6_000.0):  # then a row of the first of them expires, and of no other
+            query = unit_vectors(1, seed=k)[0]
+            hits, plans = snapshot.explained(query, k=k, now=now)
+            assert hits == snapshot.exactly(query, k=k, now=now)
+            assert len(hits) == min(k, sum(plan.accepted for plan in plans))
+            assert [plan.segment for plan in plans] == [entry.id for entry in snapshot.manifest.segments]
+
+
+def test_a_vector_of_a_small_segment_that_rots_while_it_is_served_is_named(store):
+    for number in range(3):
+        store.publish(additions=documents(2, first=10 * number), vectors=unit_vectors(6, seed=number))
+    snapshot = snapshot_of(store)
+    file = snapshot.manifest.segments[1].files[0]
+    path = store.objects.local_path(file.name)
+    path.chmod(0o600)
+    with path.open("r+b") as opened:
+        opened.seek(open_sections(path, kind="segment").places["vectors"])
+        opened.write(np.full(DIMENSIONS, np.nan, "<f4").tobytes())
+
+    with pytest.raises(Damaged, match=Path(file.name).name):
+        snapshot.search(unit_vectors(1)[0], k=2, now=NOW)
 
 
 def test_equal_scores_come_in_the_order_of_chunk_ids_across_segments(store):
@@ -833,7 +868,7 @@ def test_a_large_segment_that_lost_its_end_while_it_was_open_is_named_as_damaged
     snapshot = snapshot_of(store)
     segment = next(iter(snapshot.readers.values())).segment
     with pytest.raises(Damaged, match="shorter"):
-        segment.payload.read("text_bytes", starts=np.array([0]), ends=np.array([segment.sections.size_bytes]))
+        segment.payload.read([("text_bytes", np.array([0]), np.array([segment.sections.size_bytes]))])
 
 
 def test_a_new_version_is_warmed_before_it_takes_over_but_never_the_first(store, monkeypatch):
