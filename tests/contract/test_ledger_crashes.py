@@ -147,7 +147,8 @@ def test_failures_are_recorded_wholly_or_not_at_all(line, point):
 def test_a_merge_killed_at_a_commit_is_open_once_and_ends(line, commit, point):
     def merge() -> None:
         generation_id = line.collection.generation.id
-        ledger.open_merge(line.catalog, generation_id=generation_id, details={"round": 1}, now=line.now)
+        details = {"segments": ["s1"]}
+        ledger.open_merge(line.catalog, generation_id=generation_id, details=details, now=line.now)
         for batch in line.send("merge"):
             claim = line.claim(batch)
             if commit == "drop_merge":

@@ -137,7 +137,8 @@ def test_a_version_that_was_overtaken_in_a_group_that_waits_stays_with_it(line):
 
 
 def test_a_merge_is_forgotten_when_its_swap_is_over(line):
-    ledger.open_merge(line.catalog, generation_id=line.collection.generation.id, details={}, now=line.now)
+    details = {"segments": ["s1"]}
+    ledger.open_merge(line.catalog, generation_id=line.collection.generation.id, details=details, now=line.now)
     line.finish_merge(line.claimed("merge"))
     assert prune(line).batches == 0
 

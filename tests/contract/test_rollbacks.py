@@ -256,10 +256,10 @@ def test_open_merges_are_dropped(line):
     line.put(a="apples")
     line.put(b="beeches")
     generation_id = line.collection.generation.id
-    ledger.open_merge(line.catalog, generation_id=generation_id, details={"segments": []}, now=line.now)
+    ledger.open_merge(line.catalog, generation_id=generation_id, details={"segments": ["s1"]}, now=line.now)
     line.roll_back(1)
     assert line.batch_states("merge") == ["dead"]
-    assert ledger.open_merge(line.catalog, generation_id=generation_id, details={"segments": []}, now=line.now)
+    assert ledger.open_merge(line.catalog, generation_id=generation_id, details={"segments": ["s1"]}, now=line.now)
 
 
 def test_a_rollback_that_lost_its_lease_changes_nothing(line):

@@ -283,7 +283,7 @@ class Play:
 
     def merger(self) -> Callable[[], None]:
         def merge() -> None:
-            ledger.open_merge(self.catalog, generation_id=GENERATION, details={}, now=self.now)
+            ledger.open_merge(self.catalog, generation_id=GENERATION, details={"segments": ["s1"]}, now=self.now)
             with self.catalog.read() as connection:
                 mine = sa.and_(batches.c.stage == "merge", batches.c.state.in_(("ready", "running")))
                 found = connection.scalar(sa.select(batches.c.id).where(mine))

@@ -110,7 +110,11 @@ class Bench:
         create_tenant(self.catalog, tenant, now=self.now)
         made = [self._made(tenant, f"docs{number}", shards=1) for number in range(count)]
         return [
-            str(ledger.open_merge(self.catalog, generation_id=one.generation.id, details={}, now=self.now))
+            str(
+                ledger.open_merge(
+                    self.catalog, generation_id=one.generation.id, details={"segments": ["s1"]}, now=self.now
+                )
+            )
             for one in made
         ]
 
