@@ -111,13 +111,19 @@ class Transport:
 
     def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
         try:
-            return self._client.request(method, path, **options)
+            return self._client.send(self._request(method, path, **options))
         except httpx.TimeoutException as error:
             raise Unreachable(f"{self._base_url} did not answer in time ({type(error).__name__})") from error
         except (httpx.TransportError, httpx.InvalidURL) as error:
             raise Unreachable(
                 f"no connection to {self._base_url}: {error or type(error).__name__}. Is `penstock up` running there?"
             ) from error
+
+    def _request(self, method: str, path: str, **options: Any) -> httpx.Request:
+        try:
+            return self._client.build_request(method, path, **options)
+        except (TypeError, ValueError) as error:  # NaN, a lone surrogate, an object that is none of JSON's
+            raise Invalid(f"the request cannot be written as JSON: {error}", code="invalid_request") from error
 
 
 def _read(response: httpx.Response, kind: type[AnswerT]) -> AnswerT:

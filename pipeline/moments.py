@@ -14,7 +14,8 @@ from penstock.storage.segments.fields import And, Compare, CompareOp, Exists, Fi
 TIMES = ("$event_time", "$expires_at", "$ingested_at")
 DAY_S = 86_400.0
 _ISO = re.compile(
-    r"\d{4}-\d{2}-\d{2}(?P<time>[Tt ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(?P<zone>[Zz]|[+-]\d{2}(:?\d{2})?)?)?", re.ASCII
+    r"\d{4}-\d{2}-\d{2}(?P<time>[Tt ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(?P<zone>[Zz]|[+-]([01]\d|2[0-3])(:?[0-5]\d)?)?)?",
+    re.ASCII,
 )
 
 
@@ -44,7 +45,10 @@ def instant(text: str) -> float:
     """
     if not _ISO.fullmatch(text):
         raise ValueError(f"{text!r} is no date or time: write for example 2024-05-31 or 2024-05-31T12:00:00Z")
-    moment = datetime.fromisoformat(text.upper())
+    try:
+        moment = datetime.fromisoformat(text.upper())
+    except ValueError as error:  # a thirteenth month
+        raise ValueError(f"{text!r} is no date or time that there is: {error}") from error
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 

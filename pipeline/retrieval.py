@@ -135,8 +135,9 @@ def _checked(vector: ArrayLike | None, generation: "GenerationInfo") -> NDArray[
     except (TypeError, ValueError) as error:
         raise InvalidQuery(f"the vector is not a list of numbers: {error}", param="vector") from error
     if query.shape != (generation.dimensions,):
+        length = "x".join(map(str, query.shape)) or "no"
         raise InvalidQuery(
-            f"the vector has {'x'.join(map(str, query.shape)) or 'no'} dimensions, the collection has "
+            f"the vector has {length} dimension{'' if length == '1' else 's'}, the collection has "
             f"{generation.dimensions} (model {generation.model!r})",
             param="vector",
         )

@@ -27,7 +27,14 @@ class InvalidName(StorageError):
 
 
 class InvalidMetadata(InvalidName):
-    """Raised when a metadata field cannot be kept, or could not be compared exactly later; the message names it."""
+    """Raised when a metadata field cannot be kept, or could not be compared exactly later; the message names it.
+
+    ``param``: what was said wrongly about the document, if it is not its metadata.
+    """
+
+    def __init__(self, message: str, *, param: str = "metadata") -> None:
+        super().__init__(message)
+        self.param = param
 
 
 class FilterMismatch(StorageError):

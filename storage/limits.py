@@ -16,4 +16,6 @@ MAX_FILENAME_CHARACTERS = 4_096  # at least those of a source, from which it may
 MAX_MEDIA_TYPE_CHARACTERS = 255
 MAX_TITLE_CHARACTERS = 4_096
 
+EARLIEST_S, LATEST_S = -62_135_596_800.0, 253_402_300_799.0  # the years 1 to 9999, which calendars can show
+
 MAX_REMOVED_AT_ONCE = 10_000  # ids or sources that one request names; a filter may accept more

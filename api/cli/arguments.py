@@ -26,7 +26,7 @@ def parse_metadata(given: list[str], *, nulls: bool = False) -> dict[str, Any]:
     for word in given:
         if word.lstrip().startswith("{"):
             try:
-                fields |= json.loads(word)
+                fields |= _strictly(word)
             except ValueError as error:
                 raise UsageError(f"--metadata {word}: not a JSON object: {error}") from error
             continue
@@ -40,7 +40,7 @@ def parse_metadata(given: list[str], *, nulls: bool = False) -> dict[str, Any]:
 def parse_object(option: str, given: str) -> dict[str, Any]:
     """Return a JSON object. Raises UsageError."""
     try:
-        value = json.loads(given)
+        value = _strictly(given)
     except ValueError as error:
         raise UsageError(f"{option} {given}: not a JSON object: {error}") from error
     if not isinstance(value, dict):
@@ -134,9 +134,18 @@ def _one_of(known: tuple[Word, ...], given: str | None, *, option: str) -> Word 
     raise UsageError(f"{option} {given}: choose one of {', '.join(known)}")
 
 
+def _strictly(text: str) -> Any:
+    """Return JSON without Python's NaN and Infinity, which no server takes. Raises ValueError."""
+    return json.loads(text, parse_constant=_no_constant)
+
+
+def _no_constant(word: str) -> Any:
+    raise ValueError(f"{word} is no JSON number")
+
+
 def _value(text: str) -> Any:
     try:
-        value = json.loads(text)
+        value = _strictly(text)
     except ValueError:
         return text
     return value if isinstance(value, str | int | float | bool) else text

@@ -8,7 +8,7 @@ import typer
 
 from .connection import connect
 from .exits import ExitCode, UsageError
-from .options import Collection, Json, Key, Tenant, Url, Yes
+from .options import FILTERED, Collection, Json, Key, MinToken, Tenant, Timeout, Url, Yes
 from .output import console, count, plain, print_json, table
 
 if TYPE_CHECKING:
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 DOCUMENT_ID = re.compile(r"doc_[0-9a-f]{26}")
 Wait = Annotated[bool, typer.Option("--wait", help="Wait until searches have heard of it, with a progress bar.")]
-Timeout = Annotated[float | None, typer.Option("--timeout", min=0.0, help="Seconds to wait at most; then exit 5.")]
 
 chunks = typer.Typer(name="chunks", help="Delete chunks.", no_args_is_help=True)
 
@@ -29,9 +28,12 @@ def delete(
     ] = None,
     chosen: Annotated[
         str | None,
-        typer.Option("--filter", help="Delete the documents that it accepts now: 'year<2020,lang=en', or JSON."),
+        typer.Option(
+            "--filter", help=f"Delete the documents that it accepts now: 'year<2020,lang=en', on {FILTERED}; or JSON."
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be deleted.")] = False,
+    min_token: MinToken = None,
     yes: Yes = False,
     wait: Wait = False,
     timeout: Timeout = None,
@@ -47,7 +49,7 @@ def delete(
     if as_json and not (yes or dry_run):
         raise UsageError("--json asks nobody: add --yes to delete the documents, or --dry-run to see which")
     with connect(url, key, tenant) as client:
-        way = _way(client, collection, documents or [], chosen)
+        way = _way(client, collection, documents or [], chosen) | {"min_token": min_token}
         found = _asked(client, collection, way, dry_run=True)
         if not as_json:
             _show_found(found, collection)
@@ -129,6 +131,7 @@ def update(
 @chunks.command("delete")
 def delete_chunks(
     chunk_ids: Annotated[list[int], typer.Argument(help="Ids, as `penstock search --json` shows them.", min=0)],
+    min_token: MinToken = None,
     yes: Yes = False,
     wait: Wait = False,
     timeout: Timeout = None,
@@ -144,7 +147,7 @@ def delete_chunks(
     with connect(url, key, tenant) as client:
         if not yes:
             typer.confirm(f"Delete {count(len(set(chunk_ids)), 'chunk')} of {collection!r}?", abort=True)
-        done = client.delete_chunks(collection, chunk_ids)
+        done = client.delete_chunks(collection, chunk_ids, min_token=min_token)
         (job,) = _followed(client, [done.job], wait=wait, timeout_s=timeout, doing="deleting")
     if as_json:
         print_json(done.model_dump(mode="json") | {"job": job.model_dump(mode="json")})

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .connection import connect
-from .options import Collection, Json, Key, Tenant, Url
+from .options import Collection, Json, Key, Tenant, Timeout, Url
 from .output import console, count, print_json
 
 if TYPE_CHECKING:
@@ -40,11 +40,6 @@ Chunking = Annotated[
     ),
 ]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until everything is searchable.")]
-Timeout = Annotated[
-    float | None, typer.Option("--timeout", min=0.0, help="Wait this many seconds at most; then exit 5.")
-]
-
-
 Prefix = Annotated[
     str | None,
     typer.Option(

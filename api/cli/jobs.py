@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .connection import connect
-from .options import Json, Key, Tenant, Url
+from .options import Json, Key, Tenant, Timeout, Url
 from .output import by_state, console, print_json, state, table, when
 
 if TYPE_CHECKING:
@@ -46,9 +46,7 @@ def list_(
 def show(
     job_id: Id,
     wait: Annotated[bool, typer.Option("--wait", help="Wait until it is done, with a progress bar.")] = False,
-    timeout: Annotated[
-        float | None, typer.Option("--timeout", min=0.0, help="Seconds to wait at most; then exit 5.")
-    ] = None,
+    timeout: Timeout = None,
     url: Url = None,
     key: Key = None,
     tenant: Tenant = "default",

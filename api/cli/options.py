@@ -34,3 +34,11 @@ DataDir = Annotated[
 ]
 Limit = Annotated[int, typer.Option("--limit", min=1, max=1000, help="Most rows to list.")]
 Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+MinToken = Annotated[
+    str | None,
+    typer.Option(
+        "--min-token", help="Wait until the version of this token is there: jobs and searches give one with --json."
+    ),
+]
+Timeout = Annotated[float | None, typer.Option("--timeout", min=0.0, help="Seconds to wait at most; then exit 5.")]
+FILTERED = "metadata, $document_id, $source, $title, $media_type, and the times $event_time, $ingested_at, $expires_at"

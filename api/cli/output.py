@@ -64,7 +64,12 @@ def state(word: str) -> str:
 
 def when(at: float | None) -> str:
     """Return a time as this machine's clock shows it."""
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at)) if at is not None else "-"
+    if at is None:
+        return "-"
+    try:
+        return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(at))
+    except (OverflowError, ValueError, OSError):  # no year that this machine can show
+        return f"{at:g} s after 1970"
 
 
 def duration(seconds: float | None) -> str:

@@ -1,34 +1,38 @@
-"""`penstock search`: hits as a person reads them, with the passage that matched."""
+"""`penstock search`: a question in words or as a vector, and what is asked with it."""
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+import sys
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
-from penstock.storage.limits import MAX_K
+from penstock.storage.limits import MAX_EF, MAX_K
 
 from .connection import connect
 from .exits import UsageError
-from .options import Collection, Json, Key, Tenant, Url
-from .output import console, plain, print_json
+from .options import FILTERED, Collection, Json, Key, MinToken, Tenant, Url
+from .output import print_json
 
-if TYPE_CHECKING:
-    from rich.console import Console
-
-    from penstock.client.wire import Hit, SearchResult
-
-Text = Annotated[list[str], typer.Argument(help="What to search for, in your own words.", show_default=False)]
+Text = Annotated[list[str] | None, typer.Argument(help="What to search for, in your own words.", show_default=False)]
+Vector = Annotated[
+    str | None,
+    typer.Option("--vector", help="Search by this vector and not by words: a JSON list, @FILE that holds one, or -."),
+]
 K = Annotated[int, typer.Option("-k", min=1, max=MAX_K, help="Most hits to return.")]
 Filter = Annotated[
     list[str] | None,
     typer.Option(
         "--filter",
         "-f",
-        help="key=value, also with != > >= < <=, on metadata and $source, $title, $media_type; or a JSON filter. "
-        "Repeated: all must hold.",
+        help=f"key=value, also with != > >= < <=, on {FILTERED}; or a JSON filter. Repeated: all must hold.",
     ),
 ]
-
+Ef = Annotated[
+    int | None,
+    typer.Option("--ef", min=1, max=MAX_EF, help="How wide a graph is searched: more finds more, and is slower."),
+]
+Explain = Annotated[bool, typer.Option("--explain", help="Tell how each segment was searched, and what took the time.")]
 Version = Annotated[int | None, typer.Option("--version", min=0, help="Search this version of the collection.")]
 Tag = Annotated[str | None, typer.Option("--tag", help="Search the version that has this tag.")]
 AsOf = Annotated[
@@ -42,12 +46,16 @@ AsOf = Annotated[
 
 
 def search(
-    text: Text,
+    text: Text = None,
+    vector: Vector = None,
     k: K = 5,
     filters: Filter = None,
+    ef: Ef = None,
     version: Version = None,
     tag: Tag = None,
     as_of: AsOf = None,
+    min_token: MinToken = None,
+    explain: Explain = False,
     collection: Collection = "default",
     url: Url = None,
     key: Key = None,
@@ -55,23 +63,59 @@ def search(
     as_json: Json = False,
 ) -> None:
     """Search a collection by meaning, by default its newest version."""
-    query = " ".join(text)
-    if not query.strip():
+    query = " ".join(text) if text else None
+    if (query is None) == (vector is None):
+        raise UsageError("say what to look for, in words or by --vector, and not both")
+    if query is not None and not query.strip():
         raise UsageError("the search text is empty: say what to look for")
     with connect(url, key, tenant) as client:
         result = client.search(
             collection,
             query,
+            vector=None if vector is None else parse_vector(vector),
             k=k,
             filter=parse_filters(filters or []),
+            ef=ef,
             version=version,
             tag=tag,
-            as_of=parse_moment(as_of),
+            as_of=as_seconds(as_of),
+            min_token=min_token,
+            explain=explain,
         )
     if as_json:
         print_json(result)
-    else:
-        show_result(result, query, past=version is not None or as_of is not None)
+        return
+    from .hits import show_plan, show_result
+
+    show_result(result, query or "", past=version is not None or as_of is not None)
+    if result.explain is not None:
+        show_plan(result.explain)
+
+
+def parse_vector(given: str) -> list[float]:
+    """Return the numbers of a JSON list, of a file that holds one (``@FILE``), or of standard input (``-``).
+
+    Raises:
+        UsageError: there is no such file, or what there is is something else.
+    """
+    where = "--vector" if given[:1] not in ("@", "-") else f"--vector {given}"
+    try:
+        if given == "-":
+            given = sys.stdin.read()
+        elif given.startswith("@"):
+            given = Path(given[1:]).read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{where} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    try:
+        numbers = json.loads(given)
+    except (ValueError, RecursionError) as error:
+        raise UsageError(f"{where} is not JSON: {error}; write a list such as [0.1, -0.2], @FILE or -") from error
+    if not isinstance(numbers, list) or not all(type(number) in (int, float) for number in numbers):
+        raise UsageError(f"{where} is not a list of numbers: write a list such as [0.1, -0.2]")
+    try:
+        return [float(number) for number in numbers]
+    except OverflowError as error:
+        raise UsageError(f"{where} has a number that is too large for a vector") from error
 
 
 def parse_filters(given: list[str]) -> dict[str, Any] | str | None:
@@ -96,44 +140,9 @@ def parse_filters(given: list[str]) -> dict[str, Any] | str | None:
     return trees[0] if len(trees) == 1 else {"type": "and", "filters": trees}
 
 
-def parse_moment(given: str | None) -> float | str | None:
+def as_seconds(given: str | None) -> float | str | None:
     """Return seconds as a number; the server reads everything else."""
     try:
         return None if given is None else float(given)
     except ValueError:
         return given
-
-
-def show_result(result: "SearchResult", query: str, *, past: bool = False) -> None:
-    """Write the hits of a search to standard output. ``past``: not the newest version was asked for."""
-    out = console()
-    if not result.hits:
-        out.print("nothing found" if result.version else f"nothing found: the collection {_unpublished(past=past)}")
-        return
-    for rank, hit in enumerate(result.hits, start=1):
-        show_hit(out, hit, query, rank=rank)
-    took = f"{result.took_ms:.1f} ms"
-    out.print(f"[dim]{len(result.hits)} of the best chunks, version {result.version}, {took}[/]")
-
-
-def _unpublished(*, past: bool) -> str:
-    return "had no published documents then" if past else "has no published documents yet"
-
-
-def show_hit(out: "Console", hit: "Hit", query: str, *, rank: int) -> None:
-    """Write one hit: score and title, where it stands, and the passage with the words of the query marked."""
-    from .passages import marked_passage
-
-    document = hit.document
-    out.print(
-        f"[bold]{rank:2}  [green]{hit.score:.3f}[/]  {plain(document.title or document.source.rsplit('/', 1)[-1])}[/]"
-    )
-    page = f"page {hit.page}" if hit.page is not None else None
-    heading = hit.heading if hit.heading != document.title else None
-    place = " · ".join(plain(part) for part in (document.source, page, heading) if part)
-    out.print(f"           [dim]{place}[/]")
-    from rich.padding import Padding
-
-    passage = marked_passage(hit.text, query, styled=out.is_terminal)
-    out.print(Padding(passage, (0, 0, 0, 11), expand=False))
-    out.print()

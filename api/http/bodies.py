@@ -79,7 +79,15 @@ def refused_fields(error: ValidationError, kind: type[BaseModel], *, within: str
     """Return what to answer: the first wrong field, how many more there are, and what a misspelt one may mean."""
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     if first["type"] == "json_invalid":
-        message = f"the body is not JSON: {first['msg'].removeprefix('Invalid JSON: ')}"
-        return Refused(message, code="invalid_json", param=within)
+        return Refused(_unreadable(first["msg"].removeprefix("Invalid JSON: ")), code="invalid_json", param=within)
     problem = first_problem(error, kind)
-    return Refused(problem.message, param=".".join(part for part in (within, problem.path) if part) or None)
+    message = problem.message if problem.path else f"{within or 'the body'}: {problem.message}"
+    return Refused(message, param=".".join(part for part in (within, problem.path) if part) or None)
+
+
+def _unreadable(why: str) -> str:
+    if why.startswith("recursion limit"):
+        return f"the body is nested too deeply: {why}"
+    if why.endswith(" at line 1 column 0"):
+        return "the body is empty: send a JSON object"
+    return f"the body is not JSON: {why}"

@@ -47,7 +47,7 @@ class IndexQuery(Parameters):
 
 
 class SnapshotsQuery(Parameters):
-    before: int | None = Field(default=None, ge=1, description="`last_version` of the page before")
+    before: int | None = Field(default=None, ge=1, le=10**18, description="`last_version` of the page before")
     limit: int = Field(default=100, ge=1, le=1000)
 
 

@@ -20,9 +20,10 @@ from penstock.client.wire import DocumentFields, NewDocument, Submission, Upload
 from penstock.settings.model import Limits
 from penstock.storage.errors import InvalidMetadata
 from penstock.storage.intake.documents import SubmittedDocument
+from penstock.storage.intake.submissions import check_times
 from penstock.storage.metadata import check_metadata
 
-from ..errors import Refused
+from ..errors import Refused, refusal
 from .bodies import bounded, check_is_json, media_type, parse_json
 from .forms import SPOOLED_BYTES, files_of, received_form, text_of, too_many_documents
 
@@ -163,7 +164,7 @@ def _submitted(said: DocumentFields, data: bytes, position: int, *, media_type: 
         raise Refused(
             f"document {said.source!r}: {error}", code="invalid_metadata", param=f"documents[{position}].metadata"
         ) from error
-    return SubmittedDocument(
+    submitted = SubmittedDocument(
         source=said.source,
         filename=filename,
         data=data,
@@ -173,6 +174,11 @@ def _submitted(said: DocumentFields, data: bytes, position: int, *, media_type: 
         event_time=said.event_time,
         expires_at=said.expires_at,
     )
+    try:
+        check_times(submitted)
+    except InvalidMetadata as error:
+        raise refusal(error, param=f"documents[{position}].{error.param}") or error from error
+    return submitted
 
 
 def _check_count(count: int, limits: Limits) -> None:

@@ -33,7 +33,9 @@ class CollectionChange(Request):
     """What is given is changed. Null: as the server has it for all collections."""
 
     keep_versions: int | None = Field(default=None, ge=1, le=1_000_000, description="newest versions that are kept")
-    keep_s: float | None = Field(default=None, ge=0, description="how long others are kept after they were followed")
+    keep_s: float | None = Field(
+        default=None, ge=0, le=10_000_000_000, description="how long others are kept after they were followed"
+    )
 
 
 class Fork(Request):

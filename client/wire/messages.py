@@ -4,9 +4,11 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Request(BaseModel):
-    """Strict: text is never taken for a number, nor a boolean for one."""
+    """Strict: text is never taken for a number, nor a boolean for one. What is no number is sent as what it is."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, strict=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, strict=True, ser_json_inf_nan="constants"
+    )
 
 
 class Answer(BaseModel):

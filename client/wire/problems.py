@@ -42,7 +42,7 @@ def worded_problem(path: str, kind: str, text: str, *, known: Iterable[str], nou
         return f"unknown {noun} {path!r}: {_meant(name, list(known), noun=noun)}"
     if kind == "missing":
         return f"{noun} {path!r} is missing"
-    text = text[:1].lower() + text[1:]
+    text = text[:1].lower() + text[1:].replace(" after validation", "")
     return f"{noun} {path!r}: {text}" if path else text
 
 

@@ -86,8 +86,9 @@ def _kept(connection: Connection, generation_id: GenerationId) -> str:
         return "nothing was published yet"
     named = sa.select(tags.c.name, tags.c.version).where(tags.c.generation_id == generation_id).order_by(tags.c.name)
     names = [f"{row.name} ({row.version})" for row in connection.execute(named.limit(_TAGS_TOLD + 1))]
-    told = f"there are versions {_listed(_ranges(list(found)), most=_RANGES_TOLD, newest=True)}"
-    return told + (f", and the tags {_listed(names, most=_TAGS_TOLD)}" if names else "")
+    versions = _listed(_ranges(list(found)), most=_RANGES_TOLD, newest=True)
+    told = f"there {'are versions' if len(found) > 1 else 'is version'} {versions}"
+    return told + (f", and the tags {_listed(names, most=_TAGS_TOLD)}" if names else ", and no tag")
 
 
 def _ranges(ascending: list[int]) -> list[str]:

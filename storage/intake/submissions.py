@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +9,14 @@ from typing import Any
 from .. import paths
 from ..errors import InvalidMetadata, InvalidName
 from ..ids import TenantId
-from ..limits import MAX_FILENAME_CHARACTERS, MAX_MEDIA_TYPE_CHARACTERS, MAX_SOURCE_BYTES, MAX_TITLE_CHARACTERS
+from ..limits import (
+    EARLIEST_S,
+    LATEST_S,
+    MAX_FILENAME_CHARACTERS,
+    MAX_MEDIA_TYPE_CHARACTERS,
+    MAX_SOURCE_BYTES,
+    MAX_TITLE_CHARACTERS,
+)
 from ..metadata import check_metadata
 from ..objects.store import ObjectStore
 
@@ -101,10 +107,16 @@ def _candidate(submitted: SubmittedDocument) -> Candidate:
 def check_described(submitted: SubmittedDocument) -> None:
     """Check all that is said about a document. Raises InvalidName, InvalidMetadata."""
     _check_texts(submitted)
-    for name, moment in (("event_time", submitted.event_time), ("expires_at", submitted.expires_at)):
-        if moment is not None and not math.isfinite(moment):
-            raise InvalidMetadata(f"{name} of {submitted.source!r} is {moment}: use seconds since 1970")
+    check_times(submitted)
     check_metadata(submitted.metadata)
+
+
+def check_times(submitted: SubmittedDocument) -> None:
+    """Raises InvalidMetadata: a time is none, or so far off that it was meant otherwise."""
+    for name, moment in (("event_time", submitted.event_time), ("expires_at", submitted.expires_at)):
+        if moment is not None and not EARLIEST_S <= moment <= LATEST_S:  # nor is it a number that is none
+            told = f"{name} of {submitted.source!r} is {moment:g}: use seconds since 1970, not milliseconds"
+            raise InvalidMetadata(f"{told}, within the years 1 to 9999", param=name)
 
 
 def metadata_hash(submitted: SubmittedDocument) -> bytes:

@@ -125,6 +125,8 @@ def test_one_source_given_twice_is_refused_by_name(line):
         ({"title": "a\0"}, InvalidName, "the title of 'a'"),
         ({"metadata": {"x": float("nan")}}, InvalidMetadata, "'x'"),
         ({"event_time": float("inf")}, InvalidMetadata, "event_time of 'a'"),
+        ({"event_time": float("nan")}, InvalidMetadata, "event_time of 'a'"),
+        ({"expires_at": 1_717_156_800_000.0}, InvalidMetadata, "not milliseconds"),
     ],
 )
 def test_what_cannot_be_stored_is_refused_with_its_name(fields, error, told):

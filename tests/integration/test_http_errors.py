@@ -63,7 +63,7 @@ def submission(**changes):
     [
         (b"{", None, "not JSON"),
         (b"[]", None, "object"),
-        (b"", None, "not JSON"),
+        (b"", None, "empty"),
         (b"\xff\xfe", None, "not JSON"),
         (b'{"documents": [{"source": "\\ud800", "text": "b"}]}', None, "not JSON"),
         ({}, "documents", "missing"),
@@ -340,6 +340,9 @@ def test_a_source_that_no_document_can_have_is_not_known(service):
         (f"{DOCUMENTS}?limt=3", "limt"),
         ("/v1/tenants/default/jobs/job_1?wait=31", "wait"),
         ("/v1/tenants/UPPER/jobs", "tenant"),
+        (f"{COLLECTION}/snapshots?before={10**30}", "before"),
+        (f"{COLLECTION}/snapshots/2024-13-01", "snapshot"),
+        (f"{COLLECTION}/snapshots/2024-05-31T12:00:00+99:00", "snapshot"),
         ("/v1/tenants/default/collections/a.b", "collection"),
     ],
 )
@@ -410,6 +413,33 @@ def test_a_change_that_changes_nothing_is_refused_and_says_what_can_be_changed(s
 )
 def test_a_value_of_another_type_is_never_taken_for_what_it_looks_like(service, method, path, body, param):
     assert refused(service.http.request(method, path, json=body), 400)["param"] == param
+
+
+@pytest.mark.parametrize("name", ["event_time", "expires_at"])
+@pytest.mark.parametrize("moment", [1e300, -1e18, 1_717_156_800_000])
+def test_a_time_that_no_calendar_has_is_taken_for_milliseconds_and_refused(service, name, moment):
+    documents = [{"source": "a", "text": "b"}, {"source": "b", "text": "b", name: moment}]
+    error = refused(service.http.post(DOCUMENTS, json={"documents": documents}), 400)
+    assert (error["code"], error["param"]) == ("invalid_metadata", f"documents[1].{name}")
+    assert "use seconds since 1970, not milliseconds" in error["message"]
+
+
+def test_a_name_that_is_not_allowed_is_the_field_to_change(service):
+    for path in ("/v1/tenants", "/v1/tenants/default/collections"):
+        assert refused(service.http.post(path, json={"name": "A b"}), 400)["param"] == "name"
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ("", "the body is empty: send a JSON object"),
+        ("[]", "the body: input should be an object"),
+        ('{"query": "a", "filter": ' + "[" * 1_000 + "]" * 1_000 + "}", "the body is nested too deeply"),
+    ],
+)
+def test_a_body_that_is_no_object_says_what_it_is(service, body, told):
+    answer = service.http.post(SEARCH, content=body, headers={"content-type": "application/json"})
+    assert told in refused(answer, 400)["message"]
 
 
 def test_a_fork_without_a_name_is_told_the_only_field_there_is(service):

@@ -277,7 +277,7 @@ def test_a_collection_without_a_version_has_none_to_show(service):
         penstock.create_collection("empty")
         assert penstock.snapshots("empty").data == []
         assert penstock.search("empty", "x", as_of="2001-01-01").hits == []
-        with pytest.raises(client.NotFound, match="had no version then"):
+        with pytest.raises(client.NotFound, match="'empty' has no version yet: submit documents"):
             penstock.snapshot("empty", "current")
 
 

@@ -1,7 +1,10 @@
 """The command line as its users see it: what it prints, what it prints to programs, and how it ends."""
 
+import inspect
+import io
 import json
 import os
+import re
 import resource
 import subprocess
 import sys
@@ -11,9 +14,10 @@ from typer.testing import CliRunner
 
 from penstock.api.cli.application import app
 from penstock.api.cli.exits import ExitCode, UsageError, report
-from penstock.api.cli.output import by_state, count, duration, plain, print_json, size
-from penstock.api.cli.search import parse_filters, show_result
-from penstock.client import Busy, Conflict, Invalid, NotFound, Unauthorized, Unreachable
+from penstock.api.cli.hits import show_result
+from penstock.api.cli.output import by_state, count, duration, plain, print_json, size, when
+from penstock.api.cli.search import parse_filters, parse_vector
+from penstock.client import Busy, Conflict, Invalid, NotFound, Penstock, Unauthorized, Unreachable
 from penstock.client.wire import (
     Collection,
     CollectionStatus,
@@ -24,6 +28,7 @@ from penstock.client.wire import (
     Job,
     JobList,
     RoleStatus,
+    SearchQuery,
     SearchResult,
     StageStatus,
     Status,
@@ -31,6 +36,7 @@ from penstock.client.wire import (
     Tenant,
     TenantJob,
 )
+from penstock.pipeline.filters import BUILT_IN
 from penstock.settings.errors import InvalidSettings
 
 COMMANDS = [
@@ -131,6 +137,17 @@ FAILURE = {"state": "failed", "stage": "chunk", "error_code": "truncated", "erro
 BAD = document("papers/cut.pdf", chunks=None, **FAILURE)
 EMBED = {"role": "embed", "host": "box", "pid": 4, "started_at": 1.0, "seen_at": 99.0, "progress_at": 98.0}
 ACME = {"tenant": "acme", "name": "default", "model": "minilm", "version": 3, "chunks": 9, "documents": {"indexed": 2}}
+PLAN = {
+    "model": "minilm",
+    "metric": "cosine",
+    "embedding_ms": 4.2,
+    "waiting_ms": 0.04,
+    "searching_ms": 0.5,
+    "segments": [
+        {"segment": "seg_1", "kind": "graph", "rows": 10_000, "accepted": 9_000, "method": "walk", "visits": 310},
+        {"segment": "seg_2", "kind": "flat", "rows": 50, "accepted": 40, "method": "scan", "visits": 0},
+    ],
+}
 HIT = Hit(
     chunk_id=7,
     score=0.7312,
@@ -173,9 +190,10 @@ class Server:
         if self.raises is not None:
             raise self.raises
 
-    def search(self, collection, query, *, k, filter=None, version=None, tag=None, as_of=None):  # noqa: A002
-        self._note("search", collection, query, k, filter)
-        return SearchResult(hits=[HIT], version=3, token="gen_1:3", took_ms=1.25)
+    def search(self, collection, query, *, k, filter, explain, **options):  # noqa: A002
+        given = {name: value for name, value in options.items() if value is not None}
+        self._note("search", collection, query, k, filter, *([given] if given else []))
+        return SearchResult(hits=[HIT], version=3, token="gen_1:3", took_ms=1.25, explain=PLAN if explain else None)
 
     def status(self):
         self._note("status")
@@ -329,6 +347,77 @@ def test_a_hit_is_shown_with_score_title_place_and_marked_words(penstock, server
     for part in ("0.731", "On [penstocks]", "papers/good.md", "page 3", "Sluices", "«water»", "«flow»"):
         assert part in shown
     assert "sluice that" in " ".join(shown.split())
+
+
+def test_a_search_takes_what_its_http_body_takes(penstock, server):
+    assert {*SearchQuery.model_fields} == {*inspect.signature(Penstock.search).parameters} - {"self", "collection"}
+    penstock("search", "flow", "--ef", "80", "--min-token", "gen_1:3")
+    penstock("search", "flow", "--version", "2")
+    penstock("search", "flow", "--tag", "release")
+    penstock("search", "flow", "--as-of", "5.5")
+    penstock("search", "--vector", "[1, -0.5]")
+    assert [asked[-1] for asked in server.asked] == [
+        {"ef": 80, "min_token": "gen_1:3"},
+        {"version": 2},
+        {"tag": "release"},
+        {"as_of": 5.5},
+        {"vector": [1.0, -0.5]},
+    ]
+    assert server.asked[-1][2] is None
+    options = penstock("search", "--help").stdout
+    for name in {*SearchQuery.model_fields} - {"query", "k"}:
+        assert f"--{name.replace('_', '-')} " in options
+
+
+def test_a_plan_is_shown_for_people_and_given_whole_to_programs(penstock):
+    shown = penstock("search", "flow", "--explain").stdout
+    assert "minilm, cosine: 4.2 ms for the vector, 0.0 ms until the version was there, 0.5 ms to search" in shown
+    rows = [line.split() for line in shown.splitlines() if line.strip().startswith(("seg_", "2 segments"))]
+    assert rows == [
+        ["seg_1", "graph", "10,000", "9,000", "walk", "310"],
+        ["seg_2", "flat", "50", "40", "scan", "0"],
+        ["2", "segments", "10,050", "9,040", "310"],
+    ]
+    assert json.loads(penstock("search", "flow", "--explain", "--json").stdout)["explain"] == PLAN
+    assert "ms to search" not in penstock("search", "flow").stdout
+
+
+def test_a_vector_comes_from_the_command_line_a_file_or_standard_input(tmp_path, monkeypatch):
+    (tmp_path / "v.json").write_text("[1, 2.5]", encoding="utf-8")
+    monkeypatch.setattr("sys.stdin", io.StringIO("[1, 2.5]"))
+    assert parse_vector("[1, 2.5]") == parse_vector(f"@{tmp_path}/v.json") == parse_vector("-") == [1.0, 2.5]
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ("", "is not JSON"),
+        ("0.1 0.2", "is not JSON"),
+        ("[" * 100_000, "is not JSON"),
+        ("1", "is not a list of numbers"),
+        ("[true]", "is not a list of numbers"),
+        ('["1"]', "is not a list of numbers"),
+        ("[[1]]", "is not a list of numbers"),
+        ("[1" + "0" * 400 + "]", "too large"),
+        ("@/nowhere/v.json", "--vector @/nowhere/v.json cannot be read: No such file"),
+    ],
+)
+def test_what_is_no_vector_is_refused_before_the_server_is_asked(given, told):
+    with pytest.raises(UsageError, match=re.escape(told)):
+        parse_vector(given)
+
+
+@pytest.mark.parametrize("words", [(), ("flow", "--vector", "[1]")])
+def test_a_search_is_by_words_or_by_a_vector(penstock, server, words):
+    with pytest.raises(UsageError, match="in words or by --vector"):
+        penstock("search", *words)
+    assert server.asked == []
+
+
+def test_filters_name_every_built_in_field(penstock):
+    for command in (("search",), ("documents", "delete")):
+        told = penstock(*command, "--help").stdout
+        assert [field for field in BUILT_IN if field not in told] == []
 
 
 def test_filters_are_words_or_json_but_not_both():
@@ -589,6 +678,12 @@ def test_an_error_is_a_sentence_and_a_code(error, code, capsys):
     assert capsys.readouterr().err.startswith("error: ")
     assert report(error, as_json=True) == code
     assert set(json.loads(capsys.readouterr().err)["error"]) == {"code", "message"}
+
+
+def test_a_time_that_no_calendar_has_is_shown_all_the_same():
+    assert when(None) == "-"
+    assert when(0.0).startswith(("1969-12-31", "1970-01-01"))
+    assert when(1e300) == "1e+300 s after 1970"
 
 
 def test_an_error_of_the_server_keeps_its_code_and_its_field(capsys):

@@ -204,6 +204,7 @@ def test_files_are_hashed_as_the_client_does(folder):
         (["year=2024", "ratio=0.5", "draft=true"], {"year": 2024, "ratio": 0.5, "draft": True}),
         (["a=b=c", " spaced =x"], {"a": "b=c", "spaced": "x"}),
         (['{"tags": ["a", "b"]}', "lang=en"], {"tags": ["a", "b"], "lang": "en"}),
+        (["a=NaN", "b=Infinity"], {"a": "NaN", "b": "Infinity"}),
         (["version=1.2.3", 'list=["a"]', "nothing=null"], {"version": "1.2.3", "list": '["a"]', "nothing": "null"}),
     ],
 )
@@ -211,7 +212,7 @@ def test_metadata_is_written_as_words_or_json(given, fields):
     assert parse_metadata(given) == fields
 
 
-@pytest.mark.parametrize("given", ["lang", "=en", "{broken", '{"a": }'])
+@pytest.mark.parametrize("given", ["lang", "=en", "{broken", '{"a": }', '{"a": NaN}'])
 def test_metadata_of_another_form_is_wrong_usage(given):
     with pytest.raises(UsageError, match="--metadata"):
         parse_metadata([given])

@@ -161,6 +161,44 @@ def test_names_cannot_leave_their_place_in_the_path():
     assert paths == [b"/v1/tenants/a%3Fb/collections/c%23d%20%252F%20%C3%A9"]
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("-inf"), object(), "\ud800"])
+def test_what_json_cannot_say_is_refused_and_never_sent_as_something_else(value):
+    never = client_of(lambda request: pytest.fail(f"sent {request.content!r}"))
+    for ask in (
+        lambda: never.submit("c", [client.NewDocument(source="a", text="b", metadata={"x": value})]),
+        lambda: never.search("c", "q", filter={"type": "eq", "key": "x", "value": value}),
+        lambda: never.update_document("c", "doc_1", metadata={"x": value}),
+    ):
+        with pytest.raises(client.Invalid, match="cannot be written as JSON"):
+            ask()
+
+
+def test_a_number_that_is_none_reaches_the_server_in_a_form_so_that_it_can_refuse_it():
+    bodies: list[bytes] = []
+
+    def record(request: httpx.Request) -> httpx.Response:
+        bodies.append(request.content)
+        return failing(400, "invalid_metadata")(request)
+
+    with pytest.raises(client.Invalid):
+        client_of(record).upload("c", [client.Upload(content=b"x", source="a", metadata={"x": float("nan")})])
+    assert b'"metadata":{"x":NaN}' in bodies[0]
+
+
+@pytest.mark.parametrize(
+    ("ask", "told"),
+    [
+        (lambda c: c.search("c", "q", k="3"), "field 'k': input should be a valid integer"),
+        (lambda c: c.search("c", "q", as_of=True), "field 'as_of': input should be a valid number or a valid string"),
+        (lambda c: c.delete_chunks("c", [True]), r"field 'chunk_ids\[0\]': input should be a valid integer"),
+        (lambda c: c.change_retention("c", keep=3), "unknown field 'keep': did you mean 'keep_s'"),
+    ],
+)
+def test_a_request_is_refused_in_the_server_s_words_before_it_is_sent(ask, told):
+    with pytest.raises(client.Invalid, match=told):
+        ask(client_of(lambda request: pytest.fail(f"sent {request.content!r}")))
+
+
 def test_a_vector_is_sent_as_little_endian_float32():
     bodies: list[dict[str, Any]] = []
 

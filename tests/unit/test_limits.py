@@ -43,6 +43,7 @@ OF_THE_CODE = {
     "filename of a document, characters": limits.MAX_FILENAME_CHARACTERS,
     "title of a document, characters": limits.MAX_TITLE_CHARACTERS,
     "media type of a document, characters": limits.MAX_MEDIA_TYPE_CHARACTERS,
+    "times of a document, latest in seconds since 1970 (the year 9999)": int(limits.LATEST_S),
     "one document, bytes": SETTINGS.limits.max_document_bytes,
     "one document, pages of a PDF": SETTINGS.limits.max_pages,
     "one document, characters of its text": SETTINGS.limits.max_characters,

@@ -17,9 +17,9 @@ from penstock.storage.catalog.collections import (
     list_collections,
 )
 from penstock.storage.catalog.engine import Catalog
-from penstock.storage.errors import AlreadyExists
+from penstock.storage.errors import AlreadyExists, InvalidName
 
-from ...errors import Refused
+from ...errors import Refused, refusal
 from .. import answers
 from ..bodies import read_json
 from ..components import components_of
@@ -116,6 +116,8 @@ def _create(
         info = find_collection(catalog, tenant, name, counted=True)
         _require_same(info, chosen)
         return info, False
+    except InvalidName as error:
+        raise refusal(error, param="name") or error from error
     return info, True
 
 

@@ -243,9 +243,11 @@ def _found(components: Components, collection: CollectionInfo, snapshot: str) ->
     """Return the version; unlike `_known`, there must be one."""
     info = _known(components, collection, snapshot, param="snapshot")
     if info is None:
-        advice = "list the versions" if collection.generation.version else "submit documents to publish the first"
+        told = "had no version then: list the versions"
+        if not collection.generation.version:
+            told = "has no version yet: submit documents to publish the first"
         raise Refused(
-            f"collection {collection.name!r} had no version then: {advice}",
+            f"collection {collection.name!r} {told}",
             status=404,
             code="version_not_kept",
             param="snapshot",

@@ -8,8 +8,9 @@ from starlette.responses import Response
 from penstock.client import wire
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.tenants import create_tenant, list_tenants
-from penstock.storage.errors import AlreadyExists
+from penstock.storage.errors import AlreadyExists, InvalidName
 
+from ...errors import refusal
 from .. import answers
 from ..bodies import read_json
 from ..components import components_of
@@ -50,6 +51,8 @@ def _create(catalog: Catalog, name: str, *, now: float) -> bool:
         create_tenant(catalog, name, now=now)
     except AlreadyExists:
         return False
+    except InvalidName as error:
+        raise refusal(error, param="name") or error from error
     return True
 
 
