@@ -435,7 +435,7 @@ def test_a_search_that_waited_in_vain_says_so(store, cache):
         cache.get(TENANT, GENERATION, min_version=7, timeout_s=0.1),
     ):
         pass
-    assert 0.1 <= time.monotonic() - started < 5
+    assert time.monotonic() - started >= 0.1
 
 
 def test_a_search_keeps_its_version_while_the_next_is_swapped_in_and_then_releases_it(store, cache):
