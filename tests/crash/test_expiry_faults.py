@@ -1,0 +1,152 @@
+"""Whatever fails, tears or dies while expired documents are taken out: they are there as before, or gone, whole.
+
+What has not expired, and what is described anew until later, is served throughout. After each fault somebody else
+does the same again, index and catalog agree, and the collector leaves nothing that no version names.
+"""
+
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.exc import OperationalError
+
+from penstock.storage.catalog.engine import Catalog
+from penstock.storage.catalog.migrations import migrate
+from penstock.storage.catalog.tables import batches
+from penstock.storage.catalog.tenants import ensure_installation
+from penstock.storage.errors import StorageError
+from penstock.storage.intake.documents import SubmittedDocument
+
+from ..served_line import ServedLine, new_served_line
+from ..storage_samples import InterceptedObjects
+from .test_publish_faults import PulledPlug, fail_after, fail_before, fail_once_and_repeat, tear
+from .test_rollback_faults import NEVER, check_recovery, failing_statement, prepared
+
+ENDS_AT, LATER = 50_000.0, 1e12
+BEFORE = {"a": ["apples", "more apples"], "b": ["beeches"], "c": ["cedars"], "d": ["dates"], "e": ["elms"]}
+AFTER = {"b": ["beeches"], "c": ["cedars"], "e": ["elms"]}
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory) -> Path:
+    """A collection in two segments: ``a`` and ``d`` have expired since; the end of ``e`` was put off."""
+    folder = tmp_path_factory.mktemp("template")
+    catalog = Catalog.open(f"sqlite:///{folder}/catalog.db")
+    migrate(catalog)
+    ensure_installation(catalog, now=1.0, key="the key of these tests")
+    line = new_served_line(catalog, folder)
+    for some in (("a", "b", "c"), ("d", "e")):
+        line.accept(
+            [
+                SubmittedDocument(
+                    source,
+                    f"{source}.txt",
+                    "\n".join(BEFORE[source]).encode(),
+                    expires_at=ENDS_AT if source in {"a", "d", "e"} else None,
+                )
+                for source in some
+            ]
+        )
+        line.run()
+    line.update("e", values={"expires_at": LATER})
+    line.run()
+    assert line.served() == BEFORE
+    catalog.dispose()
+    return folder
+
+
+def expire(line: ServedLine) -> None:
+    line.expire()
+
+
+def expired(line: ServedLine) -> bool:
+    served = line.served()
+    assert served in (BEFORE, AFTER)
+    assert line.indexed() == line.numbers(), "index and catalog say the same of every document"
+    assert set(line.listed()) == set(served)
+    return served == AFTER
+
+
+def recover(line: ServedLine) -> None:
+    check_recovery(line, expire, expired)
+    with line.catalog.read() as connection:
+        states = connection.scalars(sa.select(batches.c.state).where(batches.c.stage == "expire")).all()
+    assert states == ["done"]
+
+
+@pytest.mark.parametrize("fault", [fail_before, fail_after, tear])
+def test_a_fault_in_any_operation_of_the_store_leaves_what_was(template, tmp_path, fault):
+    for at in range(1, NEVER):
+        with prepared(template, tmp_path / str(at)) as line:
+            objects = InterceptedObjects(
+                line.objects,
+                lambda number, method, *args, at=at, true=line.objects: (
+                    fault(true, method, *args) if number == at else None
+                ),
+            )
+            try:
+                expire(ServedLine(line.catalog, line.collection, objects=objects, now=line.now))
+            except PulledPlug:
+                assert not expired(line)
+            else:
+                assert expired(line)
+                assert objects.count == at - 1 > 5
+                return
+            recover(line)
+
+
+def test_a_store_that_repeats_any_write_changes_nothing(template, tmp_path):
+    for at in range(1, NEVER):
+        with prepared(template, tmp_path / str(at)) as line:
+            objects = InterceptedObjects(
+                line.objects,
+                lambda number, method, *args, at=at, true=line.objects: (
+                    fail_once_and_repeat(true, method, *args) if number == at and method in {"put", "delete"} else None
+                ),
+            )
+            expire(ServedLine(line.catalog, line.collection, objects=objects, now=line.now))
+            assert expired(line)
+            if objects.count < at:
+                return
+            recover(line)
+
+
+def test_a_fault_in_any_statement_of_the_catalog_is_as_before_or_done(template, tmp_path):
+    for at in range(1, NEVER):
+        with prepared(template, tmp_path / str(at)) as line:
+            with failing_statement(line.catalog, at) as seen:
+                try:
+                    expire(line)
+                except (StorageError, OperationalError):
+                    failed = True
+                else:
+                    failed = False
+            assert expired(line) != failed
+            if seen() < at:
+                assert not failed
+                assert at > 10
+                return
+            recover(line)
+
+
+@pytest.mark.parametrize("committed", [False, True])
+def test_a_fault_at_the_commit_is_as_before_or_done(template, tmp_path, committed):
+    with prepared(template, tmp_path / "one") as line:
+        write = line.catalog.write
+
+        @contextmanager
+        def torn(what: str = "catalog"):
+            with write(what) as connection:
+                yield connection
+                if what == "publish" and not committed:
+                    raise PulledPlug
+            if what == "publish":
+                raise PulledPlug  # the server committed, and its answer was lost
+
+        line.catalog.write = torn
+        with pytest.raises(PulledPlug):
+            expire(line)
+        line.catalog.write = write
+        assert expired(line) == committed
+        recover(line)
