@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..objects.store import ObjectStore
+from ..segments.lookups import read_rows
 from ..segments.manifests import Manifest
 from ..segments.rows import DocumentRecord, Documents, Original, Rows
-from ..segments.segment import open_segment
 from .successors import Tombstones, rows_of_documents
 
 
@@ -92,8 +92,7 @@ def plan_rewriting(
     trimmed: dict[str, int] = {trim.id: 0 for trim in trims}
     entries = {entry.id: entry for entry in manifest.segments}
     for segment_id, live in rows_of_documents(objects, manifest, document_ids=owners).items():
-        segment = open_segment(objects, entries[segment_id], dimensions=manifest.dimensions)
-        taken = segment.rows.take(live)
+        taken, taken_vectors = read_rows(objects, entries[segment_id], live, dimensions=manifest.dimensions)
         records = list(taken.documents)
         dead = _trimmed(taken, records, trims, found=trimmed)
         again = np.array([record.document_id in revised for record in records], np.bool_)[taken.document]
@@ -101,7 +100,7 @@ def plan_rewriting(
             leaving[segment_id] = live[dead | again]
         if (kept := again & ~dead).any():
             several.append(_revised(taken.take(kept), revised))
-            vectors.append(segment.row_vectors(live[kept]))
+            vectors.append(taken_vectors[kept])
     rows = Rows.concat(several)
     return Rewriting(leaving, rows, np.concatenate(vectors) if vectors else None, trimmed)
 

@@ -92,13 +92,33 @@ def open_graph(
     Raises:
         Damaged: truncated, not of this many rows or dimensions, or not a file of hnswlib 0.8.
     """
-    with open_to_map(path) as file:
-        if file.seek(0, 2) < HEADER_BYTES:
-            raise Damaged(f"{path.name} is truncated: it is shorter than a graph's header")
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    view = _view(mapped, dimensions=dimensions, record_rows=record_rows, upper_at=upper_at, source=path.name)
+    view = _mapped(path, dimensions=dimensions, record_rows=record_rows, upper_at=upper_at)
     _check_places(view, source=path.name)
     return view
+
+
+def read_vectors(
+    path: Path,
+    rows: NDArray[np.uint32],
+    *,
+    dimensions: int,
+    record_rows: NDArray[np.uint32],
+    upper_at: NDArray[np.uint32],
+) -> NDArray[np.float32]:
+    """Return a copy f32[len(rows), dimensions] of the vectors of ascending rows; reads their records, not the graph.
+
+    Raises:
+        Damaged: as ``open_graph``, or a record is not that of its row.
+    """
+    view = _mapped(path, dimensions=dimensions, record_rows=record_rows, upper_at=upper_at)
+    wanted = np.zeros(view.count, np.bool_)
+    wanted[rows] = True
+    records = np.flatnonzero(wanted.take(record_rows, mode="clip"))
+    records = records[np.argsort(record_rows[records])]
+    labels = view.words.reshape(view.count, view.stride)[records, -2]
+    if not (np.array_equal(record_rows[records], rows) and np.array_equal(labels, rows)):
+        raise Damaged(f"{path.name}: a label is not the row of its record; rebuild the segment")
+    return view.vectors[records]
 
 
 def check_links(view: GraphView, *, source: str) -> None:
@@ -141,6 +161,14 @@ def graph_shape(path: Path) -> tuple[int, int]:
     with path.open("rb") as file:
         header = _HEADER.unpack(file.read(HEADER_BYTES))
     return header[2], header[3]
+
+
+def _mapped(path: Path, *, dimensions: int, record_rows: NDArray[np.uint32], upper_at: NDArray[np.uint32]) -> GraphView:
+    with open_to_map(path) as file:
+        if file.seek(0, 2) < HEADER_BYTES:
+            raise Damaged(f"{path.name} is truncated: it is shorter than a graph's header")
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    return _view(mapped, dimensions=dimensions, record_rows=record_rows, upper_at=upper_at, source=path.name)
 
 
 def _view(

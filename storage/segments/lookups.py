@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,9 +10,10 @@ from numpy.typing import NDArray
 from ..errors import Damaged
 from ..objects.store import ObjectStore
 from .document_keys import find_rows, read_keys
-from .files import SEGMENT_KIND, column, mending, open_container
+from .files import SEGMENT_KIND, column, mapped, mending, open_container
+from .graph_files import read_vectors
 from .manifests import SegmentEntry
-from .rows import Documents
+from .rows import Documents, Rows
 from .sections import Sections
 from .tombstones import read_deletes
 
@@ -114,6 +116,26 @@ def open_document_chunks(objects: ObjectStore, entry: SegmentEntry) -> DocumentC
     if missing:
         raise Damaged(f"{sections.source} lacks the sections {', '.join(sorted(missing))}")
     return DocumentChunks(sections, rows=entry.row_count, dead=read_deletes(objects, entry))
+
+
+@mending
+def read_rows(
+    objects: ObjectStore, entry: SegmentEntry, rows: NDArray[np.uint32], *, dimensions: int
+) -> tuple[Rows, NDArray[np.float32]]:
+    """Return a copy of these ascending rows and of their vectors f32[len(rows), d]. Reads what they hold.
+
+    Raises:
+        Damaged: a file is missing, or what it says of these rows contradicts itself.
+    """
+    sections = open_container(objects, entry.files[0], kind=SEGMENT_KIND)
+    taken = Rows.read(sections, rows)
+    if entry.kind == "flat":
+        return taken, column(sections, "vectors", "<f4", count=entry.row_count, width=dimensions)[rows]
+    record_rows, upper_at = (
+        column(sections, name, "<u4", count=entry.row_count) for name in ("graph_record_rows", "graph_upper_at")
+    )
+    read = partial(read_vectors, rows=rows, dimensions=dimensions, record_rows=record_rows, upper_at=upper_at)
+    return taken, mapped(objects, entry.files[1], read)
 
 
 def _live_rows_of(

@@ -41,9 +41,15 @@ def join_offsets(several: Sequence[Offsets]) -> Offsets:
     return np.concatenate(joined)
 
 
-def fits(data: NDArray[Any], offsets: NDArray[Any], *, count: int) -> bool:
-    """Say whether these are ``count`` items: the types, the ends, and offsets that never descend."""
+def fits(data: NDArray[Any], offsets: NDArray[Any], *, count: int, at: NDArray[Any] | None = None) -> bool:
+    """Say whether these are ``count`` items: the types, the ends, and offsets that never descend.
+
+    With ``at``, positions of items, only of these: whether each lies inside of the data.
+    """
     typed = data.dtype == np.uint8 and data.ndim == 1 and offsets.dtype == np.dtype("<u8")
     if not typed or offsets.shape != (count + 1,):
         return False
+    if at is not None:
+        starts, ends = offsets[at], offsets[at.astype(np.int64) + 1]
+        return bool((starts <= ends).all() and (ends <= data.size).all())
     return offsets[0] == 0 and int(offsets[-1]) == data.size and not (offsets[1:] < offsets[:-1]).any()

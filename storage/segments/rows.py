@@ -263,15 +263,30 @@ class Rows:
         Raises:
             Damaged: a section is missing, or lengths and offsets contradict each other.
         """
+        rows = cls(**cls._viewed(sections))
+        rows._check(Damaged, source=sections.source)
+        return rows
+
+    @classmethod
+    def read(cls, sections: Sections, wanted: NDArray[np.uint32]) -> "Rows":
+        """Copy some rows out of an opened container. Looks at what is theirs only, however many there are beside them.
+
+        Raises:
+            Damaged: a section is missing, or what is said of these rows contradicts itself.
+        """
+        rows = cls(**cls._viewed(sections))
+        rows._check(Damaged, source=sections.source, at=wanted)
+        return rows.take(wanted)
+
+    @classmethod
+    def _viewed(cls, sections: Sections) -> dict[str, Any]:
         arrays = sections.arrays
         names = [field.name for field in fields(cls) if field.name != "documents"]
         missing = [name for name in (*names, *_DOCUMENTS) if name not in arrays]
         if missing:
             raise Damaged(f"{sections.source} lacks the sections {', '.join(missing)}")
         documents = Documents(arrays["document_bytes"], arrays["document_offsets"])
-        rows = cls(documents=documents, **{name: arrays[name] for name in names})
-        rows._check(Damaged, source=sections.source)
-        return rows
+        return {"documents": documents, **{name: arrays[name] for name in names}}
 
     def to_arrays(self) -> dict[str, Array]:
         """Return the sections that ``from_sections`` reads."""
@@ -316,21 +331,26 @@ class Rows:
     def __len__(self) -> int:
         return len(self.document)
 
-    def _check(self, error: type[Exception], *, source: str) -> None:
-        """Check what a reader relies on to stay inside the arrays: one pass over each small column."""
+    def _check(self, error: type[Exception], *, source: str, at: NDArray[np.uint32] | None = None) -> None:
+        """Check what a reader relies on to stay inside the arrays: a pass over each small column, or ``at`` rows."""
         count = len(self)
+        if at is not None and len(at) and int(at.max()) >= count:
+            raise error(f"{source}: row {int(at.max())} of {count} is asked for")
         for name, dtype in _COLUMNS.items():
             column = getattr(self, name)
             if column.shape != (count,) or column.dtype != np.dtype(dtype):
                 raise error(f"{source}: column {name!r} is {column.dtype}{column.shape}, not {dtype}({count},)")
         if self.identity.shape != (count, IDENTITY_BYTES):
             raise error(f"{source}: the identities have the shape {self.identity.shape}, not {(count, IDENTITY_BYTES)}")
-        ragged = [(getattr(self, data), getattr(self, offsets), count) for data, offsets in _RAGGED]
-        ragged.append((self.documents.data, self.documents.offsets, len(self.documents)))
-        if not all(fits(data, offsets, count=items) for data, offsets, items in ragged):
-            raise error(f"{source}: texts, headings or documents do not lie where their offsets say")
-        if count and int(self.document.max()) >= len(self.documents):
+        owners = self.document if at is None else np.unique(self.document[at])
+        if len(owners) and int(owners.max()) >= len(self.documents):
             raise error(f"{source}: a row belongs to a document that is not there")
+        ragged = [(getattr(self, data), getattr(self, offsets), count, at) for data, offsets in _RAGGED]
+        ragged.append(
+            (self.documents.data, self.documents.offsets, len(self.documents), None if at is None else owners)
+        )
+        if not all(fits(data, offsets, count=items, at=places) for data, offsets, items, places in ragged):
+            raise error(f"{source}: texts, headings or documents do not lie where their offsets say")
 
 
 def chunk_identity(text: str, *, chunking: Mapping[str, Any]) -> bytes:

@@ -1,0 +1,105 @@
+"""A few rows of a segment read without opening it: the same as an opened one gives, at a cost that is theirs."""
+
+import random
+
+import numpy as np
+import pytest
+
+from penstock.storage.errors import Damaged
+from penstock.storage.publishing.merging import build_merge
+from penstock.storage.publishing.publisher import Swap
+from penstock.storage.segments.graph_files import HEADER_BYTES, graph_shape
+from penstock.storage.segments.lookups import read_rows
+from penstock.storage.segments.sections import open_sections
+from penstock.storage.segments.segment import open_segment
+
+from ..storage_samples import DIMENSIONS, Store, current_manifest, many_rows, new_store, unit_vectors
+
+ROWS = 300
+
+
+@pytest.fixture(params=["flat", "graph"])
+def store(request, tmp_path) -> Store:
+    store = new_store(tmp_path)
+    store.publish(additions=many_rows(ROWS), vectors=unit_vectors(ROWS))
+    if request.param == "graph":
+        manifest = current_manifest(store.catalog, store.objects)
+        output = build_merge(store.objects, manifest, manifest.segments, graph_rows=50, threads=2)
+        store.publish(swap=Swap([manifest.segments[0].id], output))
+    return store
+
+
+@pytest.fixture
+def entry(store):
+    return current_manifest(store.catalog, store.objects).segments[0]
+
+
+def overwrite(store: Store, name: str, at: int, data: bytes) -> None:
+    path = store.objects.local_path(name)
+    held = bytearray(path.read_bytes())
+    held[at : at + len(data)] = data
+    path.unlink()
+    path.write_bytes(held)
+
+
+def test_rows_are_those_of_the_opened_segment(store, entry):
+    opened = open_segment(store.objects, entry, dimensions=DIMENSIONS)
+    chooser = random.Random(1)
+    for count in (1, 2, 17, ROWS):
+        chosen = np.array(sorted(chooser.sample(range(ROWS), count)), "<u4")
+        rows, vectors = read_rows(store.objects, entry, chosen, dimensions=DIMENSIONS)
+        expected = opened.rows.take(chosen)
+        assert rows.texts() == expected.texts()
+        assert rows.documents == expected.documents
+        assert (rows.document == expected.document).all()
+        assert (rows.identity == expected.identity).all()
+        assert (vectors == opened.row_vectors(chosen)).all()
+
+
+def test_nothing_but_what_is_theirs_is_looked_at(store, entry):
+    """However many rows there are beside them: what those say may be garbage, which opening the segment would find."""
+    chosen = np.array([4, 5, 6, 7], "<u4")
+    before, vectors_before = read_rows(store.objects, entry, chosen, dimensions=DIMENSIONS)
+    places = open_sections(store.objects.local_path(entry.files[0].name), kind="segment").places
+    for section, width in (("document", 4), ("text_offsets", 8), ("heading_offsets", 8), ("chunk_id", 8)):
+        overwrite(store, entry.files[0].name, places[section] + 100 * width, b"\xff" * width * 100)
+    if entry.kind == "graph":
+        count, record_bytes = graph_shape(store.objects.local_path(entry.files[1].name))
+        overwrite(store, entry.files[1].name, HEADER_BYTES + count * record_bytes, b"\xff" * 100)
+    with pytest.raises(Damaged):
+        open_segment(store.objects, entry, dimensions=DIMENSIONS)
+    rows, vectors = read_rows(store.objects, entry, chosen, dimensions=DIMENSIONS)
+    assert rows.texts() == before.texts()
+    assert rows.documents == before.documents
+    assert (vectors == vectors_before).all()
+
+
+@pytest.mark.parametrize("section", ["document", "text_offsets", "heading_offsets", "document_offsets"])
+def test_what_is_said_of_them_is_bounded(store, entry, section):
+    places = open_sections(store.objects.local_path(entry.files[0].name), kind="segment").places
+    overwrite(store, entry.files[0].name, places[section], b"\xff" * 80)
+    with pytest.raises(Damaged):
+        read_rows(store.objects, entry, np.array([4, 5], "<u4"), dimensions=DIMENSIONS)
+
+
+def test_a_record_of_another_row_is_refused(tmp_path):
+    store = new_store(tmp_path)
+    store.publish(additions=many_rows(ROWS), vectors=unit_vectors(ROWS))
+    manifest = current_manifest(store.catalog, store.objects)
+    output = build_merge(store.objects, manifest, manifest.segments, graph_rows=50)
+    places = open_sections(store.objects.local_path(output.files[0].name), kind="segment").places
+    count, record_bytes = graph_shape(store.objects.local_path(output.files[1].name))
+    row = np.array([5], "<u4")
+    read_rows(store.objects, output, row, dimensions=DIMENSIONS)
+    for section, file in (("graph_record_rows", 0), ("labels", 1)):
+        name = output.files[file].name
+        at = places[section] if file == 0 else HEADER_BYTES + record_bytes - 8
+        step = 4 if file == 0 else record_bytes
+        held = store.objects.local_path(name).read_bytes()
+        wrong = bytearray(held)
+        for record in range(count):
+            wrong[at + record * step : at + record * step + 4] = b"\x07\0\0\0"
+        overwrite(store, name, 0, bytes(wrong))
+        with pytest.raises(Damaged, match="label"):
+            read_rows(store.objects, output, row, dimensions=DIMENSIONS)
+        overwrite(store, name, 0, held)
