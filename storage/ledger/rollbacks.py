@@ -154,7 +154,7 @@ def refuse_rollback(
     waiting = sa.select(batches.c.id, batches.c.details).where(batches.c.generation_id == generation_id)
     waiting = waiting.where(batches.c.stage == "rollback", batches.c.state.in_(OPEN_BATCH)).with_for_update()
     ids = [row.id for row in connection.execute(waiting) if row.details["version"] == version]
-    over = {"state": "dead", "owner": None, "lease_until": None, "finished_at": now, "error": storable(error)}
+    over = {"state": "done", "owner": None, "lease_until": None, "finished_at": now, "error": storable(error)}
     connection.execute(sa.update(batches).where(batches.c.id.in_(ids)).values(over))
     return bool(ids)
 

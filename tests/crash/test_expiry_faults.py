@@ -4,7 +4,6 @@ What has not expired, and what is described anew until later, is served througho
 does the same again, index and catalog agree, and the collector leaves nothing that no version names.
 """
 
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -18,10 +17,11 @@ from penstock.storage.catalog.tenants import ensure_installation
 from penstock.storage.errors import StorageError
 from penstock.storage.intake.documents import SubmittedDocument
 
+from ..faults import PulledPlug, fail_after, fail_before, failing_statement, tear, torn_commit
 from ..served_line import ServedLine, new_served_line
 from ..storage_samples import InterceptedObjects
-from .test_publish_faults import PulledPlug, fail_after, fail_before, fail_once_and_repeat, tear
-from .test_rollback_faults import NEVER, check_recovery, failing_statement, prepared
+from .test_publish_faults import fail_once_and_repeat
+from .test_rollback_faults import NEVER, check_recovery, prepared
 
 ENDS_AT, LATER = 50_000.0, 1e12
 BEFORE = {"a": ["apples", "more apples"], "b": ["beeches"], "c": ["cedars"], "d": ["dates"], "e": ["elms"]}
@@ -133,20 +133,7 @@ def test_a_fault_in_any_statement_of_the_catalog_is_as_before_or_done(template, 
 @pytest.mark.parametrize("committed", [False, True])
 def test_a_fault_at_the_commit_is_as_before_or_done(template, tmp_path, committed):
     with prepared(template, tmp_path / "one") as line:
-        write = line.catalog.write
-
-        @contextmanager
-        def torn(what: str = "catalog"):
-            with write(what) as connection:
-                yield connection
-                if what == "publish" and not committed:
-                    raise PulledPlug
-            if what == "publish":
-                raise PulledPlug  # the server committed, and its answer was lost
-
-        line.catalog.write = torn
-        with pytest.raises(PulledPlug):
+        with torn_commit(line.catalog, {"publish"}, committed=committed), pytest.raises(PulledPlug):
             expire(line)
-        line.catalog.write = write
         assert expired(line) == committed
         recover(line)
