@@ -23,7 +23,7 @@ from ..storage_samples import InterceptedObjects
 from .test_publish_faults import fail_once_and_repeat
 from .test_rollback_faults import NEVER, check_recovery, prepared
 
-ENDS_AT, LATER = 50_000.0, 1e12
+ENDS_AT, LATER = 50_000.0, 2e11
 BEFORE = {"a": ["apples", "more apples"], "b": ["beeches"], "c": ["cedars"], "d": ["dates"], "e": ["elms"]}
 AFTER = {"b": ["beeches"], "c": ["cedars"], "e": ["elms"]}
 
