@@ -4,7 +4,7 @@ It copies inside the database and touches no object. Work in Python goes with wh
 current one of the parent, whose documents the parent's rows describe.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,8 @@ from .manifests import ManifestInfo, Origin, hold_manifest, record_manifest
 from .tables import OF_DOCUMENT, collections, documents, generations, jobs, manifests, versions
 from .tenants import hold_tenant
 from .values import batched
+
+_COPIED_AT_ONCE = 5_000  # documents
 
 
 @dataclass(frozen=True)
@@ -121,7 +123,10 @@ def _copy_versions(connection: Connection, copy: Copy) -> None:
 
     First everything out and then everything in, for what comes may have the source of what goes.
     """
-    _insert(connection, copy, versions.c.generation_id == copy.kept.generation_id, versions.c.state == "indexed")
+    source = versions.c.generation_id == copy.kept.generation_id
+    for low, high in _ranges(connection, copy):
+        between = sa.and_(versions.c.document_id > low, versions.c.document_id <= high)
+        _insert(connection, copy, source, between, versions.c.state == "indexed")
     mine = versions.c.generation_id == copy.first.generation_id
     # Without regard to what the current version serves of them: it is nothing where all chunks were deleted.
     for some in batched(copy.comparison.document_ids()):
@@ -137,7 +142,9 @@ def _copy_versions(connection: Connection, copy: Copy) -> None:
 def _copy_served(connection: Connection, copy: Copy, served: Sequence[Served]) -> None:
     mine = versions.c.generation_id == copy.first.generation_id
     wanted = [(one.document.document_id, one.document.number) for one in served]
-    pairs = sa.tuple_(versions.c.document_id, versions.c.number).in_(wanted)
+    # The ids alone too: SQLite finds no pairs by an index, and would look at every version there is.
+    theirs = versions.c.document_id.in_([document_id for document_id, _ in wanted])
+    pairs = sa.and_(theirs, sa.tuple_(versions.c.document_id, versions.c.number).in_(wanted))
     _insert(connection, copy, versions.c.generation_id == copy.kept.generation_id, pairs)
     copied = connection.execute(sa.select(versions.c.document_id, versions.c.content_hash).where(mine, pairs))
     hashes = {row.document_id: row.content_hash for row in copied}
@@ -147,6 +154,23 @@ def _copy_served(connection: Connection, copy: Copy, served: Sequence[Served]) -
     counted = sa.update(versions).where(mine, versions.c.document_id == sa.bindparam("document"))
     rows = [{"document": one.document.document_id, "count": one.chunks} for one in served]
     connection.execute(counted.values(chunk_count=sa.bindparam("count")), rows)
+
+
+def _ranges(connection: Connection, copy: Copy) -> Iterator[tuple[str, str]]:
+    """Yield ranges of document ids, above the first one and up to the second, that take in all of the parent's.
+
+    A database holds what it copies from a table into the same in its memory.
+    """
+    low = ""
+    parent = sa.select(generations.c.collection_id).where(generations.c.id == copy.kept.generation_id).scalar_subquery()
+    mine = (documents.c.tenant_id == copy.first.tenant_id, documents.c.collection_id == parent)
+    while True:
+        some = sa.select(documents.c.id).where(*mine, documents.c.id > low).order_by(documents.c.id)
+        high = connection.scalar(sa.select(sa.func.max(some.limit(_COPIED_AT_ONCE).subquery().c.id)))
+        if high is None:
+            return
+        yield low, high
+        low = high
 
 
 def _insert(connection: Connection, copy: Copy, *conditions: sa.ColumnElement[bool]) -> None:

@@ -77,9 +77,15 @@ class _Place:
 class _Found:
     """A document that differs, not decoded yet, and where the segments of each version have it."""
 
+    key: int
     document_id: str
     before: list[_Place] = field(default_factory=list)
     after: list[_Place] = field(default_factory=list)
+
+    @property
+    def rank(self) -> tuple[int, str]:
+        """What `rank` returns for it."""
+        return self.key, self.document_id
 
     def decoded(self) -> Change:
         return Change(_served(self.before), _served(self.after))
@@ -168,7 +174,8 @@ class Comparison:
         parts = self._parts
         if not parts:
             return
-        begin, at_most = 0 if after is None else key_of(after), max(1, _SLICE_DOCUMENTS // len(parts))
+        last = (0, "") if after is None else rank(after)
+        begin, at_most = last[0], max(1, _SLICE_DOCUMENTS // len(parts))
         places = [part.place_of(begin) for _, part in parts]
         while any(place < part.count for place, (_, part) in zip(places, parts, strict=True)):
             end = min(part.key_at(place + at_most) for place, (_, part) in zip(places, parts, strict=True))
@@ -179,9 +186,7 @@ class Comparison:
                 for (is_after, part), place, stop in zip(parts, places, ends, strict=True)
                 if stop > place
             ]
-            for found in _differing(spans):
-                if after is None or rank(found.document_id) > rank(after):
-                    yield found
+            yield from (found for found in _differing(spans) if found.rank > last)
             begin, places = end, ends
 
 
@@ -210,8 +215,11 @@ class _Span:
         found = np.flatnonzero(np.isin(self.keys, keys) & (self.counts > 0))
         return [int(index) for index in found[np.argsort(self.positions[found], kind="stable")]]
 
-    def id_of(self, index: int) -> str:
-        return self.documents.id_of(int(self.positions[index]))
+    def raw_id(self, index: int) -> bytes:
+        return self.documents.raw_id(int(self.positions[index]))
+
+    def found(self, index: int) -> _Found:
+        return _Found(int(self.keys[index]), self.documents.id_of(int(self.positions[index])))
 
     def place(self, index: int) -> _Place:
         return _Place(self.documents, int(self.positions[index]), int(self.counts[index]))
@@ -223,18 +231,20 @@ def _differing(spans: Sequence[_Span]) -> list[_Found]:
     chunk_ids = np.setxor1d(former, latter, assume_unique=True)
     if not len(chunk_ids):
         return []
-    found: dict[str, _Found] = {}
+    found: dict[bytes, _Found] = {}  # by their ids as they stand in the segments
     keys: list[NDArray[np.uint64]] = []
     for span in spans:
         touched = span.differing(chunk_ids)
         keys.append(span.keys[touched])
-        found |= {name: _Found(name) for name in map(span.id_of, touched.tolist())}
+        for index in touched.tolist():
+            if (raw := span.raw_id(index)) not in found:
+                found[raw] = span.found(index)
     touched_keys = np.concatenate(keys)
     for span in spans:
         for index in span.with_keys(touched_keys):
-            if (one := found.get(span.id_of(index))) is not None:  # else another document with the same key
+            if (one := found.get(span.raw_id(index))) is not None:  # else another document with the same key
                 (one.after if span.is_after else one.before).append(span.place(index))
-    return sorted(found.values(), key=lambda one: rank(one.document_id))
+    return sorted(found.values(), key=lambda one: one.rank)
 
 
 def _chunk_ids(spans: Iterable[_Span]) -> NDArray[np.uint64]:

@@ -113,8 +113,11 @@ class Documents(Sequence[DocumentRecord]):
 
     def id_of(self, index: int) -> str:
         """Return the document's id, without decoding the rest of its line. Raises Damaged."""
-        decoded: str = json.loads(b'"' + self.raw_id(index) + b'"')
-        return decoded
+        raw = self.raw_id(index)
+        try:
+            return raw.decode("ascii") if b"\\" not in raw else str(json.loads(b'"' + raw + b'"'))
+        except ValueError as error:
+            raise Damaged("the id of a document is not what it was: its segment was overwritten; restore it") from error
 
     @staticmethod
     def encoded_id(document_id: str) -> bytes:
