@@ -15,7 +15,14 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from penstock.storage.errors import InvalidName
 from penstock.storage.ids import checked_name
-from penstock.storage.limits import MAX_COLLECTIONS_PER_TENANT, MAX_DIMENSIONS, MAX_EF, MAX_K, MIN_DIMENSIONS
+from penstock.storage.limits import (
+    MAX_COLLECTIONS_PER_TENANT,
+    MAX_DIMENSIONS,
+    MAX_EF,
+    MAX_K,
+    MAX_KEPT_VERSIONS,
+    MIN_DIMENSIONS,
+)
 from penstock.storage.paths import checked_object_name
 
 from .urls import is_http_url
@@ -246,7 +253,9 @@ class Search(Group):
 class Snapshots(Group):
     """How long past versions of a collection are kept; a collection may have values of its own, and tags keep more."""
 
-    keep_versions: Count = Field(10, description="Versions that are kept whatever their age, the current one included")
+    keep_versions: Annotated[int, Field(ge=1, le=MAX_KEPT_VERSIONS)] = Field(
+        10, description="Versions that are kept whatever their age, the current one included"
+    )
     keep_s: Annotated[float, Field(ge=0)] = Field(
         3_600.0, description="How long a version is kept at least after it was followed by the next"
     )

@@ -14,6 +14,7 @@ from .manifests import ManifestInfo, read_manifest_row
 from .tables import manifests, tags
 
 _RANGES_TOLD = 8
+_VERSIONS_SEEN = 1_000  # of those that are kept, to say which there are
 _TAGS_TOLD = 10
 
 
@@ -81,12 +82,13 @@ def read_version(connection: Connection, generation_id: GenerationId, reference:
 
 def _kept(connection: Connection, generation_id: GenerationId) -> str:
     numbers = sa.select(manifests.c.version).where(manifests.c.generation_id == generation_id)
-    found = connection.scalars(numbers.order_by(manifests.c.version)).all()
+    found = connection.scalars(numbers.order_by(manifests.c.version.desc()).limit(_VERSIONS_SEEN + 1)).all()
     if not found:
         return "nothing was published yet"
+    ranges = ["…"] * (len(found) > _VERSIONS_SEEN) + _ranges(sorted(found[:_VERSIONS_SEEN]))
     named = sa.select(tags.c.name, tags.c.version).where(tags.c.generation_id == generation_id).order_by(tags.c.name)
     names = [f"{row.name} ({row.version})" for row in connection.execute(named.limit(_TAGS_TOLD + 1))]
-    versions = _listed(_ranges(list(found)), most=_RANGES_TOLD, newest=True)
+    versions = _listed(ranges, most=_RANGES_TOLD, newest=True)
     told = f"there {'are versions' if len(found) > 1 else 'is version'} {versions}"
     return told + (f", and the tags {_listed(names, most=_TAGS_TOLD)}" if names else ", and no tag")
 

@@ -48,6 +48,11 @@ def expire_versions(
         manifests.c.version < generations.c.version,
         manifests.c.followed_at <= now - keep_s,
     )
+    tagged, leased = (
+        sa.exists().where(by.c.generation_id == manifests.c.generation_id, by.c.version == manifests.c.version)
+        for by in (tags, reader_leases)
+    )
+    old = old.where(~tagged, ~leased)  # or all that is tagged would be locked at each pass
     ordered = old.order_by(manifests.c.generation_id, manifests.c.version)
     found: dict[GenerationId, list[int]] = defaultdict(list)
     for row in connection.execute(ordered.with_for_update(of=manifests, skip_locked=True)):
@@ -56,10 +61,6 @@ def expire_versions(
     waiting = waiting.where(batches.c.stage == "rollback", batches.c.state.in_(OPEN_BATCH))
     for row in connection.execute(waiting):
         found[row.generation_id] = [n for n in found[row.generation_id] if n != row.details["version"]]
-    tagged, leased = (
-        sa.exists().where(by.c.generation_id == manifests.c.generation_id, by.c.version == manifests.c.version)
-        for by in (tags, reader_leases)
-    )
     names: list[str] = []
     for generation_id, numbers in found.items():
         for some in slices(numbers):  # asked again: what was tagged or leased before the lock was taken stays

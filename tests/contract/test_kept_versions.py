@@ -5,14 +5,16 @@ import threading
 import pytest
 import sqlalchemy as sa
 
+from penstock.storage.catalog import references
 from penstock.storage.catalog.collections import CollectionInfo, change_retention, create_collection, delete_collection
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.manifests import Origin, hold_manifest, list_manifests, record_manifest
+from penstock.storage.catalog.reader_leases import take_lease
 from penstock.storage.catalog.retention import Retention, expire_versions, retained_manifests
 from penstock.storage.catalog.tables import generations, manifests, tags
 from penstock.storage.catalog.tags import put_tag, remove_tag
 from penstock.storage.catalog.tenants import create_tenant
-from penstock.storage.errors import AlreadyExists, InvalidName, NotFound
+from penstock.storage.errors import AlreadyExists, InvalidName, NotFound, NotKept
 from penstock.storage.ids import ManifestVersion, TenantId
 from penstock.storage.segments.manifests import FileEntry, Manifest, SegmentEntry
 
@@ -118,6 +120,33 @@ def test_a_collection_may_keep_more_or_less_than_the_others(catalog, collection)
     assert expire(catalog, now=1e9) == []
     with pytest.raises(NotFound):
         change_retention(catalog, tenant=TENANT, name="nothing", values={"keep_s": 1.0})
+
+
+def test_what_a_tag_or_a_lease_keeps_is_not_locked_at_each_pass(catalog, collection):
+    """Somebody else may hold such a version for as long as he likes, and there may be thousands."""
+    for version in range(1, 5):
+        publish(catalog, collection, version=version, at=10.0 * version)
+    tag(catalog, collection, "release", 1)
+    take_lease(catalog, (collection.generation.id, 2), reader="reader")
+    seen: list[int] = []
+
+    def note(_connection, cursor, statement, *_rest) -> None:
+        if "FOR UPDATE" in statement and "manifests" in statement:
+            seen.append(cursor.rowcount)
+
+    sa.event.listen(catalog._writer, "after_cursor_execute", note)
+    assert expire(catalog, now=1e9) == []
+    sa.event.remove(catalog._writer, "after_cursor_execute", note)
+    assert sum(seen) == 0
+    assert kept(catalog, collection) == [4, 3, 2, 1]
+
+
+def test_who_names_a_version_that_is_not_there_is_told_of_the_newest_ones_only(catalog, collection, monkeypatch):
+    monkeypatch.setattr(references, "_VERSIONS_SEEN", 3)
+    for version in range(1, 7):
+        publish(catalog, collection, version=version, at=10.0 * version)
+    with pytest.raises(NotKept, match=r"there are versions …, 4 to 6"):
+        references.find_version(catalog, collection.generation.id, references.Reference(version=9))
 
 
 def test_the_current_version_is_kept_under_the_strictest_retention(catalog, collection):

@@ -12,7 +12,7 @@ from penstock.client import wire
 from penstock.pipeline import filters
 from penstock.pipeline.embedding import model_card
 from penstock.pipeline.errors import ProviderMisconfigured
-from penstock.settings.model import Embedding, Search, Settings
+from penstock.settings.model import Embedding, Search, Settings, Snapshots
 from penstock.storage import ids, limits, metadata
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "limits.md"
@@ -39,6 +39,7 @@ OF_THE_CODE = {
     "collections of one tenant": SETTINGS.limits.max_collections_per_tenant,
     "name of a tenant or a collection, characters": next(n for n in range(1, 1000) if not ids.NAME.fullmatch("a" * n))
     - 1,
+    "versions kept by retention (`keep_versions`), most that can be set": limits.MAX_KEPT_VERSIONS,
     "source of a document, bytes": limits.MAX_SOURCE_BYTES,
     "filename of a document, characters": limits.MAX_FILENAME_CHARACTERS,
     "title of a document, characters": limits.MAX_TITLE_CHARACTERS,
@@ -78,6 +79,10 @@ def test_every_setting_beside_a_limit_has_that_default_and_every_limit_of_the_se
 
 def test_the_wire_refuses_what_storage_would_refuse():
     """The client cannot import the limits: it stands alone."""
+    assert wire.CollectionChange(keep_versions=limits.MAX_KEPT_VERSIONS)
+    for refused in (wire.CollectionChange, Snapshots):
+        with pytest.raises(ValidationError, match="less than or equal to 1000000"):
+            refused(keep_versions=limits.MAX_KEPT_VERSIONS + 1)
     assert longest(wire.DocumentFields, "source") == wire.LONGEST_SOURCE == limits.MAX_SOURCE_BYTES
     assert longest(wire.DocumentFields, "filename") == limits.MAX_FILENAME_CHARACTERS
     assert longest(wire.DocumentFields, "title") == limits.MAX_TITLE_CHARACTERS
