@@ -13,7 +13,7 @@ from ..errors import Damaged, Missing
 from ..ids import DocumentId
 from ..objects.store import ObjectStore
 from ..paths import manifest_version
-from ..search.readers import SearchableSegment
+from ..search.searchable import SearchableSegment
 from ..segments.graph_files import check_links
 from ..segments.manifests import Manifest, SegmentEntry, read_manifest
 from ..segments.segment import open_segment

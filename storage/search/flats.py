@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from .. import kernels
 from ..ids import SegmentId
-from .readers import Found, SegmentReader
+from .found import Found
+from .readers import SegmentReader
 
 
 class Flats:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ..ids import ChunkId
 from ..segments.rows import DocumentRecord
 from ..segments.segment import OpenSegment
-from .readers import Found
+from .found import Found
 
 
 class Hit(NamedTuple):

@@ -10,7 +10,7 @@ from collections.abc import MutableMapping
 from weakref import WeakValueDictionary
 
 from ..ids import GenerationId, ManifestVersion
-from .readers import SearchableSegment
+from .searchable import SearchableSegment
 from .versions import Snapshot
 
 _Key = tuple[GenerationId, ManifestVersion]

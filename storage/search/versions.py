@@ -22,10 +22,12 @@ from ..segments.manifests import Manifest, SegmentEntry, read_manifest, segments
 from ..segments.segment import OpenSegment, open_segment, sample_segment
 from ..segments.tombstones import read_deletes
 from .flats import Flats
+from .found import Found
 from .hits import Hit, best_hits
 from .mismatches import check_kinds
 from .planner import TYPICAL, Costs
-from .readers import Found, SearchableSegment, SegmentReader
+from .readers import SegmentReader
+from .searchable import SearchableSegment
 
 LEASED_BYTES = 64 << 20  # a download of more may take longer than a version is kept
 

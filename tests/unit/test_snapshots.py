@@ -24,6 +24,7 @@ from penstock.storage.publishing.merging import build_merge
 from penstock.storage.publishing.publisher import Publisher, Swap
 from penstock.storage.search import planner, readers, versions
 from penstock.storage.search.mismatches import check_kinds
+from penstock.storage.search.searchable import SearchableSegment
 from penstock.storage.search.snapshots import SnapshotCache, open_snapshot
 from penstock.storage.search.warming import touch
 from penstock.storage.segments import blocks
@@ -875,13 +876,13 @@ def test_a_new_version_is_warmed_before_it_takes_over_but_never_the_first(store,
     warmed: list[tuple[int, int]] = []
     store.publish(additions=documents(3), vectors=unit_vectors(9))
     with_cache = SnapshotCache(store.catalog, store.objects, poll_s=60)
-    warm = readers.SearchableSegment.warm
+    warm = SearchableSegment.warm
 
     def watched(shared):
         warmed.append((shared.segment.entry.row_count, version_of_served(with_cache)))
         warm(shared)
 
-    monkeypatch.setattr(readers.SearchableSegment, "warm", watched)
+    monkeypatch.setattr(SearchableSegment, "warm", watched)
     assert version_of(with_cache) == 1
     store.publish(additions=documents(1, first=3), vectors=unit_vectors(3, seed=1))
     with_cache.refresh(GENERATION)

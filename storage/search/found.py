@@ -1,0 +1,63 @@
+"""What goes into the search of one segment and comes out of it: the rows that count, and those that were found."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .. import kernels
+from . import planner
+
+Bools = NDArray[np.bool_]
+Longs = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Found:
+    """Rows of one segment, best first, and how they were found.
+
+    Attributes:
+        rows: i64[m].
+        scores: f32[m]; higher is better.
+        accepted: how many rows a search could find.
+        visits: records a walk visited.
+        compared: vectors that were compared outside of a walk.
+    """
+
+    rows: NDArray[np.int64]
+    scores: NDArray[np.float32]
+    method: planner.Method
+    accepted: int
+    visits: int = 0
+    compared: int = 0
+
+
+@dataclass(frozen=True)
+class Accepted:
+    """Which rows of a segment count in a search: all, those of a mask, or those of a list.
+
+    Attributes:
+        count: how many.
+        mask: bool[n], or None.
+        listed: i64[count], ascending, or None.
+    """
+
+    count: int
+    mask: Bools | None = None
+    listed: Longs | None = None
+
+    def rows(self) -> Longs | None:
+        """Return the rows that count, ascending, or None for all."""
+        if self.mask is None:
+            return self.listed
+        rows = np.empty(self.count + 1, np.int64)
+        kernels.list_set(self.mask, rows)  # three times as fast as flatnonzero
+        return rows[:-1]
+
+    def as_mask(self, count: int) -> Bools | None:
+        """Return bool[count], or None for all rows."""
+        if self.listed is None:
+            return self.mask
+        mask = np.zeros(count, np.bool_)
+        mask[self.listed] = True
+        return mask
