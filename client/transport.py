@@ -1,5 +1,6 @@
 """Sends requests and turns every failure into one of this folder's errors. Knows no route."""
 
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ from .wire.problems import first_problem
 
 AnswerT = TypeVar("AnswerT", bound=Answer)
 
+KEY = re.compile(r"[!-~]+")
 LONGEST_POLL_S = 30.0  # the server's bound on one long poll
 RETRY_DELAYS_S = (0.1, 0.5)
 # Below the server's own limit: a connection it is just closing is never taken for a new request.
@@ -49,10 +51,13 @@ class Transport:
     def __init__(
         self, base_url: str, *, api_key: str, timeout_s: float, transport: httpx.BaseTransport | None = None
     ) -> None:
+        key = api_key.strip()  # of a file it often has the end of the line
+        if not KEY.fullmatch(key):  # told without it: what it would be refused with has it in its message
+            raise Unauthorized("the key is empty, or has a character that no key has: `penstock up` printed it once")
         self._base_url = base_url.rstrip("/")
         self._client = httpx.Client(
             base_url=self._base_url,
-            headers={"Authorization": f"Bearer {api_key}", "Accept": "application/json"},
+            headers={"Authorization": f"Bearer {key}", "Accept": "application/json"},
             timeout=httpx.Timeout(timeout_s, connect=min(timeout_s, 5.0)),
             limits=httpx.Limits(keepalive_expiry=KEEPALIVE_S),
             # Reading all certificates takes 0.1 s, which an http:// server has no use for; redirects are not followed.
@@ -114,7 +119,7 @@ class Transport:
             return self._client.send(self._request(method, path, **options))
         except httpx.TimeoutException as error:
             raise Unreachable(f"{self._base_url} did not answer in time ({type(error).__name__})") from error
-        except (httpx.TransportError, httpx.InvalidURL) as error:
+        except httpx.TransportError as error:
             raise Unreachable(
                 f"no connection to {self._base_url}: {error or type(error).__name__}. Is `penstock up` running there?"
             ) from error
@@ -124,6 +129,8 @@ class Transport:
             return self._client.build_request(method, path, **options)
         except (TypeError, ValueError) as error:  # NaN, a lone surrogate, an object that is none of JSON's
             raise Invalid(f"the request cannot be written as JSON: {error}", code="invalid_request") from error
+        except httpx.InvalidURL as error:
+            raise Invalid(f"the request cannot be written as a URL: {error}", code="invalid_request") from error
 
 
 def _read(response: httpx.Response, kind: type[AnswerT]) -> AnswerT:

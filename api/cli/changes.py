@@ -8,7 +8,7 @@ import typer
 
 from .connection import connect
 from .exits import ExitCode, UsageError
-from .options import FILTERED, Collection, Json, Key, MinToken, Tenant, Timeout, Url, Yes
+from .options import FILTERED, Collection, DocumentName, Json, Key, MinToken, Tenant, Timeout, Url, Yes
 from .output import console, count, plain, print_json, table
 
 if TYPE_CHECKING:
@@ -66,10 +66,7 @@ def delete(
 
 
 def update(
-    document: Annotated[
-        str,
-        typer.Argument(help="Id or source, as `penstock documents list` shows them.", show_default=False),
-    ],
+    document: DocumentName,
     metadata: Annotated[
         list[str] | None,
         typer.Option(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .connection import connect
-from .options import Collection, Json, Key, Limit, Tenant, Url
+from .options import Collection, DocumentName, Json, Key, Limit, Tenant, Url
 from .output import console, plain, print_json, size, state, table, when
 
 if TYPE_CHECKING:
@@ -55,12 +55,7 @@ def list_(
 
 @app.command("show")
 def show(
-    document: Annotated[
-        str,
-        typer.Argument(
-            help="Id or source of the document, as `penstock documents list` shows them.", show_default=False
-        ),
-    ],
+    document: DocumentName,
     collection: Collection = "default",
     url: Url = None,
     key: Key = None,

@@ -24,6 +24,9 @@ Key = Annotated[
 ]
 Tenant = Annotated[str, typer.Option("--tenant", envvar="PENSTOCK_TENANT", help="Tenant to act for.")]
 Collection = Annotated[str, typer.Option("--collection", "-c", help="Collection to act on.")]
+DocumentName = Annotated[
+    str, typer.Argument(help="Id or source, as `penstock documents list` shows them.", show_default=False)
+]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on standard output.")]
 Config = Annotated[
     Path | None,

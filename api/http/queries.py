@@ -1,4 +1,4 @@
-"""Query parameters, and the routes that refuse all others. They are text, from which numbers are read."""
+"""Query parameters, and routes that refuse what they do not know. Parameters are text, from which numbers are read."""
 
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, get_type_hints
@@ -67,13 +67,16 @@ class TagQuery(Parameters):
     move: bool = Field(default=False, description="take the name from another version")
 
 
-class ParametersRoute(APIRoute):
-    """A route that knows its query parameters: any other is refused, like an unknown field, and never ignored."""
+class StrictRoute(APIRoute):
+    """A route that knows what it takes: any other query parameter, or a body, is refused, and never ignored."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         usual, known = super().get_route_handler(), _parameters_of(self)
+        reads_body = "requestBody" in (self.openapi_extra or {})
 
         async def handler(request: Request) -> Response:
+            if not reads_body and request.method != "GET":  # where nobody minds one
+                _refuse_body(request)
             if known is None and request.scope["query_string"]:
                 raise Refused(
                     "there are no query parameters here: what is asked for goes into the body",
@@ -85,6 +88,13 @@ class ParametersRoute(APIRoute):
                 raise _refused(error.errors(), known or Parameters) from error
 
         return handler
+
+
+def _refuse_body(request: Request) -> None:
+    """Refuse more than ``{}``, which some programs send with every POST."""
+    announced = request.headers.get("content-length", "0")
+    if "transfer-encoding" in request.headers or (announced.isdigit() and int(announced) > len("{}")):
+        raise Refused(f"{request.method} takes no body here: the path says all that there is to say")
 
 
 def _parameters_of(route: APIRoute) -> type[Parameters] | None:

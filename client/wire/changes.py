@@ -7,6 +7,7 @@ from pydantic import Field
 from .documents import DocumentName
 from .jobs import Job
 from .messages import Answer, Request
+from .searches import Filter
 
 MAX_REMOVED_AT_ONCE = 10_000  # ids or sources in one request; a filter may accept more
 
@@ -20,9 +21,7 @@ class Deletion(Request):
 
     ids: list[str] | None = Field(default=None, min_length=1, max_length=MAX_REMOVED_AT_ONCE)
     sources: list[str] | None = Field(default=None, min_length=1, max_length=MAX_REMOVED_AT_ONCE)
-    filter: dict[str, Any] | list[Any] | str | None = Field(
-        default=None, description='`{"type": "eq", "key": "lang", "value": "en"}`, nested by `and` and `or`'
-    )
+    filter: Filter | None = None
     min_token: str | None = Field(default=None, description="resolve the filter in a snapshot that covers this token")
     dry_run: bool = False
 

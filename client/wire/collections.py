@@ -23,7 +23,7 @@ class NewCollection(Request):
     """What is left out is the server's default. ``quantization`` int8 takes a third of the memory for large indexes."""
 
     name: Name
-    model: str | None = None
+    model: str | None = Field(default=None, min_length=1, max_length=128)
     chunking: Chunking | None = None
     metric: Metric | None = None
     quantization: Quantization | None = None

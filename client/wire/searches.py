@@ -4,11 +4,16 @@ import base64
 import sys
 from array import array
 from collections.abc import Iterable
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
 from .messages import Answer, Request
+
+Filter = Annotated[
+    dict[str, Any] | list[Any] | str,
+    Field(description='`{"type": "eq", "key": "lang", "value": "en"}`, nested by `and` and `or`'),
+]
 
 
 def packed_vector(vector: Iterable[float]) -> str:
@@ -25,9 +30,7 @@ class SearchQuery(Request):
     query: str | None = Field(default=None, min_length=1, max_length=65_536)
     vector: list[float] | str | None = None
     k: int = Field(default=10, ge=1)
-    filter: dict[str, Any] | list[Any] | str | None = Field(
-        default=None, description='`{"type": "eq", "key": "lang", "value": "en"}`, nested by `and` and `or`'
-    )
+    filter: Filter | None = None
     ef: int | None = Field(
         default=None, ge=1, le=4096, description="how wide a graph is searched: higher finds more, slower"
     )

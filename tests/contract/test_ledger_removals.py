@@ -574,6 +574,21 @@ def test_a_generation_is_looked_at_once_a_minute_and_by_one_batch(line):
 # At the same time
 
 
+def asked(line: Line, dice: random.Random) -> JobId:
+    """Ask anything of two of the documents."""
+    some = dice.sample("abcde", 2)
+    match dice.choice(["submit", "remove", "update", "trim"]):
+        case "submit":
+            ends_at = dice.choice([None, line.now - 1])
+            return line.accept([document(source, str(dice.random()), expires_at=ends_at) for source in some]).job_id
+        case "remove":
+            return line.remove(*some).job_id
+        case "update":
+            return line.update(some[0], patch={"n": dice.random()}, values={"expires_at": None}).job_id
+        case _:
+            return line.trim(some[0], 0)
+
+
 def test_rivals_and_the_writer_on_the_same_documents_never_wait_in_a_ring_nor_count_twice(postgres_catalog):
     seed = int(os.environ.get("PENSTOCK_TEST_SEED", random.SystemRandom().randrange(2**32)))
     print(f"PENSTOCK_TEST_SEED={seed}")
@@ -584,18 +599,10 @@ def test_rivals_and_the_writer_on_the_same_documents_never_wait_in_a_ring_nor_co
     def rival(number: int) -> None:
         dice = random.Random(seed + number)
         for _ in range(25):
-            some = dice.sample("abcde", 2)
-            with suppress(NotFound, Conflict):  # deleted, or without text
-                match dice.choice(["submit", "remove", "update", "trim"]):
-                    case "submit":
-                        ends_at = dice.choice([None, line.now - 1])
-                        line.accept([document(source, str(dice.random()), expires_at=ends_at) for source in some])
-                    case "remove":
-                        line.remove(*some)
-                    case "update":
-                        line.update(some[0], patch={"n": dice.random()}, values={"expires_at": None})
-                    case "trim":
-                        line.trim(some[0], 0)
+            with suppress(NotFound, Conflict):  # deleted, or without text, or over before it is cancelled
+                job_id = asked(line, dice)
+                if dice.random() < 0.3:
+                    cancel(line, job_id)
 
     def work() -> None:
         while not stop.is_set():
@@ -618,10 +625,15 @@ def test_rivals_and_the_writer_on_the_same_documents_never_wait_in_a_ring_nor_co
     line.reconcile()
 
     with postgres_catalog.read() as connection:
-        numbered = sa.select(documents.c.source, documents.c.newest, sa.func.max(versions.c.number), sa.func.count())
+        numbered = sa.select(documents.c.source, documents.c.highest, sa.func.max(versions.c.number), sa.func.count())
         numbered = numbered.join(versions, OF_DOCUMENT).where(versions.c.action != "trim")
-        rows_found = connection.execute(numbered.group_by(documents.c.source, documents.c.newest)).all()
+        rows_found = connection.execute(numbered.group_by(documents.c.source, documents.c.highest)).all()
+        served = sa.select(documents.c.source).join(versions, OF_DOCUMENT).where(versions.c.state == "indexed")
+        indexed = set(connection.scalars(served))
         still_open = connection.scalars(sa.select(jobs.c.id).where(jobs.c.state == "running")).all()
-    assert [(newest, newest) for _, newest, _, _ in rows_found] == [(most, count) for _, _, most, count in rows_found]
+    assert [(highest, highest) for _, highest, _, _ in rows_found] == [
+        (most, count) for _, _, most, count in rows_found
+    ]
+    assert not {source for source, state in listed(line).items() if state == "cancelled"} & indexed
     assert still_open == []
     assert line.batch_states("index").count("done") == len(line.batch_states("index"))

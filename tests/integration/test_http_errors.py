@@ -374,6 +374,24 @@ def test_a_parameter_where_there_are_none_is_refused_rather_than_ignored(service
     assert service.http.get(COLLECTION).status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("DELETE", COLLECTION), ("DELETE", f"{DOCUMENTS}/doc_0"), ("POST", f"{COLLECTION}/snapshots/1/rollback")],
+)
+def test_a_body_where_there_is_none_is_refused_rather_than_ignored(service, method, path):
+    error = refused(service.http.request(method, path, json={"dry_run": True}), 400)
+    assert error["message"].startswith(f"{method} takes no body here")
+    assert service.http.get(COLLECTION).status_code == 200
+    answer = service.http.request("POST", "/v1/tenants/default/jobs/job_0/cancel", json={})
+    assert refused(answer, 404)["code"] == "not_found"
+
+
+@pytest.mark.parametrize("model", ["", "openai/" + "x" * 200])
+def test_a_model_name_that_cannot_be_one_is_never_taken_for_the_usual_model(service, model):
+    asked = {"name": "nameless", "model": model}
+    assert refused(service.http.post("/v1/tenants/default/collections", json=asked), 400)["param"] == "model"
+
+
 def test_a_change_that_changes_nothing_is_refused_and_says_what_can_be_changed(service):
     error = refused(service.http.patch(COLLECTION, json={}), 400)
     assert "give keep_versions or keep_s" in error["message"]

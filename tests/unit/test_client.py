@@ -173,6 +173,25 @@ def test_what_json_cannot_say_is_refused_and_never_sent_as_something_else(value)
             ask()
 
 
+@pytest.mark.parametrize("key", ["", " ", "pk_a\nb", "pk_é", "pk_a b"])
+def test_a_key_that_is_none_is_refused_without_being_told(key):
+    with pytest.raises(client.Unauthorized) as caught:
+        client.Penstock("http://server", key)
+    assert "pk_" not in str(caught.value)
+
+
+def test_a_key_from_a_file_may_end_its_line():
+    keys: list[str] = []
+
+    def record(request: httpx.Request) -> httpx.Response:
+        keys.append(request.headers["authorization"])
+        return failing(404, "word")(request)
+
+    with pytest.raises(client.NotFound):
+        client.Penstock("http://server", "pk_a\n", transport=httpx.MockTransport(record)).status()
+    assert keys == ["Bearer pk_a"]
+
+
 def test_a_number_that_is_none_reaches_the_server_in_a_form_so_that_it_can_refuse_it():
     bodies: list[bytes] = []
 

@@ -26,9 +26,9 @@ from ..components import components_of
 from ..configurations import Configuration, configuration
 from ..docs import json_body
 from ..lookups import find_collection, find_tenant
-from ..queries import ParametersRoute
+from ..queries import StrictRoute
 
-router = APIRouter(tags=["collections"], route_class=ParametersRoute)
+router = APIRouter(tags=["collections"], route_class=StrictRoute)
 COLLECTIONS = "/v1/tenants/{tenant}/collections"
 
 

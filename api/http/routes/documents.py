@@ -21,10 +21,10 @@ from ..bodies import read_json
 from ..components import Components, components_of
 from ..docs import json_body, submission_body
 from ..lookups import find_collection
-from ..queries import DocumentsQuery, ParametersRoute
+from ..queries import DocumentsQuery, StrictRoute
 from ..uploads import Arrived, arrived
 
-router = APIRouter(tags=["documents"], route_class=ParametersRoute)
+router = APIRouter(tags=["documents"], route_class=StrictRoute)
 DOCUMENTS = "/v1/tenants/{tenant}/collections/{collection}/documents"
 JOB_ID = re.compile(r"[a-z0-9_]{1,64}")
 KNOWN_BODY_BYTES = 32 << 20

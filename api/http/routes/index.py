@@ -10,9 +10,9 @@ from penstock.client import wire
 from .. import answers, inspecting
 from ..components import components_of
 from ..lookups import find_collection
-from ..queries import IndexQuery, ParametersRoute
+from ..queries import IndexQuery, StrictRoute
 
-router = APIRouter(tags=["collections"], route_class=ParametersRoute)
+router = APIRouter(tags=["collections"], route_class=StrictRoute)
 
 
 @router.get(

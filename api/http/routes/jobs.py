@@ -14,9 +14,9 @@ from .. import answers
 from ..components import components_of
 from ..lookups import find_tenant
 from ..polling import polled
-from ..queries import JobQuery, JobsQuery, ParametersRoute
+from ..queries import JobQuery, JobsQuery, StrictRoute
 
-router = APIRouter(tags=["jobs"], route_class=ParametersRoute)
+router = APIRouter(tags=["jobs"], route_class=StrictRoute)
 JOBS = "/v1/tenants/{tenant}/jobs"
 
 

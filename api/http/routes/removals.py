@@ -22,11 +22,11 @@ from ..bodies import read_json
 from ..components import Components, components_of
 from ..docs import json_body
 from ..lookups import find_collection
-from ..queries import ParametersRoute
+from ..queries import StrictRoute
 from ..searching import WAIT_S, wanted_version
 from .documents import DOCUMENTS
 
-router = APIRouter(tags=["documents"], route_class=ParametersRoute)
+router = APIRouter(tags=["documents"], route_class=StrictRoute)
 CHUNKS = "/v1/tenants/{tenant}/collections/{collection}/chunks"
 LONG_BODY_BYTES = 32 << 20
 

@@ -12,9 +12,9 @@ from .. import answers, searching
 from ..bodies import read_json
 from ..components import components_of
 from ..docs import json_body
-from ..queries import ParametersRoute
+from ..queries import StrictRoute
 
-router = APIRouter(tags=["search"], route_class=ParametersRoute)
+router = APIRouter(tags=["search"], route_class=StrictRoute)
 
 
 @router.post(

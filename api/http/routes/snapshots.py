@@ -27,9 +27,9 @@ from ..components import Components, components_of
 from ..docs import json_body
 from ..lookups import find_collection
 from ..polling import polled
-from ..queries import DiffQuery, ParametersRoute, RollbackQuery, SnapshotsQuery, TagQuery
+from ..queries import DiffQuery, RollbackQuery, SnapshotsQuery, StrictRoute, TagQuery
 
-router = APIRouter(tags=["snapshots"], route_class=ParametersRoute)
+router = APIRouter(tags=["snapshots"], route_class=StrictRoute)
 SNAPSHOTS = "/v1/tenants/{tenant}/collections/{collection}/snapshots"
 SNAPSHOT = SNAPSHOTS + "/{snapshot}"
 ROLLBACK = "/v1/tenants/{tenant}/collections/{collection}/rollbacks/{rollback}"

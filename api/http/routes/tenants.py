@@ -16,9 +16,9 @@ from ..bodies import read_json
 from ..components import components_of
 from ..docs import json_body
 from ..lookups import find_tenant
-from ..queries import ParametersRoute
+from ..queries import StrictRoute
 
-router = APIRouter(tags=["tenants"], route_class=ParametersRoute)
+router = APIRouter(tags=["tenants"], route_class=StrictRoute)
 
 
 @router.get("/v1/tenants", response_model=wire.TenantList, summary="List tenants")
