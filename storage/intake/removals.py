@@ -7,6 +7,8 @@ is resolved to ids before (``selections.py``), so that a document which arrives 
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from heapq import nsmallest
+from itertools import chain
 from typing import Any
 
 import sqlalchemy as sa
@@ -68,16 +70,15 @@ def remove_documents(
     """
     target = Target(tenant, collection_id, generation_id, now)
     found_names, deleted, already = 0, 0, 0
-    seen: set[str] = set()  # a document may be named by its id and by its source
+    seen = _Seen(document_ids, sources)
     for chosen in _chosen(document_ids, sources):
         with catalog.write("remove") as connection:
             found = hold_documents(connection, target, chosen, job_id=job_id)
-            fresh = [row for row in found.rows if row.id not in seen]
+            fresh = seen.add(found.rows)
             leaving = [row for row in fresh if _leaves(row)]
             job_id = record_job(connection, target, job_id, opened=bool(leaving), unchanged=0)
             _log_deletes(connection, target, leaving, shard=found.shard, job_id=job_id)
         found_names += len(found.rows)
-        seen.update(row.id for row in fresh)
         deleted += len(leaving)
         already += len(fresh) - len(leaving)
     assert job_id is not None
@@ -110,15 +111,39 @@ def survey_documents(
     """Say what a removal of these documents would do. Changes nothing, and keeps nobody from changing it."""
     mine = (documents.c.collection_id == collection_id, documents.c.tenant_id == tenant)
     newest = sa.and_(OF_DOCUMENT, versions.c.number == documents.c.newest)
-    wanted = sa.select(documents.c.id, documents.c.source, versions.c.state).join(versions, newest, isouter=True)
-    found: dict[str, Row[Any]] = {}
+    told: sa.Select[Any] = sa.select(documents.c.id, documents.c.source, versions.c.state)
+    wanted = told.join(versions, newest, isouter=True)
+    deleted, already, seen = 0, 0, _Seen(document_ids, sources)
+    sample: list[tuple[str, str]] = []
+    unknown_ids, unknown_sources = {*document_ids}, {*sources}
     with catalog.read() as connection:
-        for chosen in _chosen(document_ids, sources):
-            found |= {row.id: row for row in connection.execute(wanted.where(*mine, chosen))}
-    leaving = sorted((row.source, row.id) for row in found.values() if _leaves(row))
-    missing = sorted([*{*document_ids} - found.keys(), *{*sources} - {row.source for row in found.values()}])
-    sample = [(document_id, source) for source, document_id in leaving[:SAMPLE]]
-    return Survey(len(leaving), len(found) - len(leaving), len(missing), sample, missing[:SAMPLE])
+        for chosen in _chosen(document_ids, sources):  # of each slice only numbers and a few names are kept
+            rows = connection.execute(wanted.where(*mine, chosen)).all()
+            fresh = seen.add(rows)
+            leaving = [(row.source, row.id) for row in fresh if _leaves(row)]
+            deleted += len(leaving)
+            already += len(fresh) - len(leaving)
+            sample = sorted([*sample, *leaving])[:SAMPLE]
+            unknown_ids.difference_update(row.id for row in rows)
+            unknown_sources.difference_update(row.source for row in rows)
+    named = [(document_id, source) for source, document_id in sample]
+    unknown = len(unknown_ids) + len(unknown_sources)
+    return Survey(deleted, already, unknown, named, nsmallest(SAMPLE, chain(unknown_ids, unknown_sources)))
+
+
+class _Seen:
+    """Which documents were met: one may be named by its id and by its source, and only then anything is remembered."""
+
+    def __init__(self, document_ids: Collection[str], sources: Collection[str]) -> None:
+        self._ids: set[str] | None = set() if document_ids and sources else None
+
+    def add(self, rows: Sequence[Row[Any]]) -> list[Row[Any]]:
+        """Return those of the rows that were not met before."""
+        if self._ids is None:
+            return list(rows)
+        fresh = [row for row in rows if row.id not in self._ids]
+        self._ids.update(row.id for row in fresh)
+        return fresh
 
 
 def _chosen(document_ids: Collection[str], sources: Collection[str]) -> list[sa.ColumnElement[bool]]:

@@ -13,8 +13,6 @@ from ..search.mismatches import check_kinds
 from ..search.readers import SegmentReader
 from ..search.versions import Snapshot
 from ..segments.fields import Filter
-from ..segments.rows import DocumentRecord, Documents
-from .removals import SAMPLE
 from .trims import LocatedChunk
 
 _ALWAYS = float("-inf")  # a moment at which nothing has expired yet
@@ -22,11 +20,10 @@ _ALWAYS = float("-inf")  # a moment at which nothing has expired yet
 
 @dataclass(frozen=True)
 class Selection:
-    """The documents that a filter accepts in one version, by id. ``sample``: the first few of them."""
+    """The ids of the documents that a filter accepts in one version, ascending."""
 
     version: ManifestVersion
     document_ids: list[str]
-    sample: list[DocumentRecord]
 
 
 def select_documents(snapshot: Snapshot, filter: Filter, *, now: float) -> Selection:  # noqa: A002
@@ -37,15 +34,13 @@ def select_documents(snapshot: Snapshot, filter: Filter, *, now: float) -> Selec
         Damaged: a segment is not what was written.
     """
     check_kinds(filter, snapshot.readers.values())
-    places: dict[str, tuple[Documents, int]] = {}
+    ids: set[str] = set()  # nothing else of each: a filter may accept millions
     for reader in snapshot.readers.values():
         rows = reader.accepted(filter, now=now).rows()
         owners = reader.segment.rows.document if rows is None else reader.segment.rows.document[rows]
         documents = reader.segment.documents
-        places |= {documents.id_of(ordinal): (documents, ordinal) for ordinal in np.unique(owners).tolist()}
-    ids = sorted(places)
-    sample = [documents[ordinal] for documents, ordinal in (places[document_id] for document_id in ids[:SAMPLE])]
-    return Selection(snapshot.version, ids, sample)
+        ids.update(map(documents.id_of, np.unique(owners).tolist()))
+    return Selection(snapshot.version, sorted(ids))
 
 
 def locate_chunks(snapshot: Snapshot, chunk_ids: Collection[int]) -> list[LocatedChunk]:

@@ -50,17 +50,20 @@ def claim_index(
     max_chunks: int,
     max_attempts: int = 5,
 ) -> list[IndexGroup]:
-    """Take the shard's index batches that are due, oldest first, up to ``max_chunks`` but at least one.
+    """Take the shard's index batches that are due, up to ``max_chunks`` but at least one.
+
+    The oldest of each tenant come first, then the second ones, and so on: whoever deletes a million documents, a batch
+    for each few hundred, lets others wait for one publish and not for all.
 
     For the holder of the shard's lease only. What the same ``owner`` took before and did not finish is taken again.
     """
-    claimable = _claimable(shard=shard, owner=owner, now=now, max_attempts=max_attempts)
+    open_ones = _claimable(shard=shard, owner=owner, now=now, max_attempts=max_attempts)
     with catalog.read() as connection:  # the common case, without the write lock
-        if connection.execute(claimable.limit(1)).first() is None:
+        if connection.execute(sa.select(batches.c.id).where(*open_ones).limit(1)).first() is None:
             return []
     with catalog.write("claim_index") as connection:
         while True:
-            rows = connection.execute(claimable.with_for_update(skip_locked=True)).all()
+            rows = connection.execute(_by_turns(open_ones)).all()
             taken = _within(rows, max_chunks=max_chunks)
             group_ids = [row.group_id for row in taken]
             closed = close_empty_batches(connection, group_ids, now=now)
@@ -105,25 +108,36 @@ def finish_indexing(
     finish_jobs(connection, now=now, job_ids=affected)
 
 
-def _claimable(*, shard: int, owner: str, now: float, max_attempts: int) -> sa.Select[Any]:
+def _claimable(*, shard: int, owner: str, now: float, max_attempts: int) -> tuple[sa.ColumnElement[bool], ...]:
     due = sa.and_(batches.c.state.in_(("ready", "sent")), batches.c.next_attempt_at <= now)
     left = sa.or_(batches.c.lease_until < now, batches.c.owner == owner)
     lapsed = sa.and_(batches.c.state == "running", left, batches.c.attempts < max_attempts)
     # The states in one list as well, or the server looks at every index batch there ever was.
     still_open = (batches.c.stage == "index", batches.c.state.in_(OPEN_BATCH), batches.c.shard == shard)
-    wanted = sa.select(batches).where(*still_open, sa.or_(due, lapsed))
-    return wanted.order_by(batches.c.created_at, batches.c.id).limit(_LOOK_AHEAD)
+    return (*still_open, sa.or_(due, lapsed))
+
+
+def _by_turns(open_ones: Sequence[sa.ColumnElement[bool]]) -> sa.Select[Any]:
+    age = (batches.c.created_at, batches.c.id)
+    turn = sa.func.row_number().over(partition_by=batches.c.tenant_id, order_by=age).label("turn")
+    ranked = sa.select(batches.c.id, turn).where(*open_ones).subquery()
+    # Asked again outside: what somebody ended before it was locked is not ranked anew.
+    wanted = sa.select(batches).join(ranked, ranked.c.id == batches.c.id).where(*open_ones)
+    ordered = wanted.order_by(ranked.c.turn, *age).limit(_LOOK_AHEAD)
+    return ordered.with_for_update(of=batches, skip_locked=True)
 
 
 def _within(rows: Sequence[Row[Any]], *, max_chunks: int) -> list[Row[Any]]:
+    """Choose, in this order, what fits; what does not waits until it is the first."""
     taken: list[Row[Any]] = []
     chunks = 0
     for row in rows:
         suspect = row.attempts >= SUSPECT_ATTEMPTS
-        chunks += max(row.chunk_count, row.document_count)  # a removal has no chunks, and costs about as much
-        if taken and (suspect or chunks > max_chunks):
-            break
+        more = max(row.chunk_count, row.document_count)  # a removal has no chunks, and costs about as much
+        if taken and (suspect or chunks + more > max_chunks):
+            continue
         taken.append(row)
+        chunks += more
         if suspect:
             break
     return taken

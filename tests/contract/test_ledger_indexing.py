@@ -8,6 +8,7 @@ import sqlalchemy as sa
 
 from penstock.storage.catalog.jobs import cancel_job, get_job
 from penstock.storage.catalog.tables import batches, versions
+from penstock.storage.catalog.tenants import create_tenant
 from penstock.storage.errors import Conflict
 
 from ..ledger_line import LEASE_S, MAX_ATTEMPTS, TENANT, Line, new_line, rows
@@ -143,6 +144,36 @@ def test_groups_are_claimed_oldest_first_up_to_the_chunks_asked_for(line):
         ["d1a", "d1b", "d1c"],
     ]
     assert len(line.claim_index(owner="other", max_chunks=1)) == 1
+
+
+def test_who_has_many_groups_lets_others_wait_for_one_publish_and_not_for_all(line):
+    """A delete of many documents is a batch for each few hundred; another tenant's document came after all of them."""
+    for number in range(12):
+        line.now += 1
+        embedded(line, *(f"d{number}{letter}" for letter in "abc"))
+    other = new_line(line.catalog, tenant=create_tenant(line.catalog, "acme", now=2.0), objects=line.objects)
+    other.now = line.now + 1
+    embedded(other, "late")
+    embedded(other, "later")
+    taken = line.claim_index(max_chunks=7)
+    assert [[version.source for version in group.versions] for group in taken] == [
+        ["d0a", "d0b", "d0c"],
+        ["late"],
+        ["d1a", "d1b", "d1c"],
+    ]
+
+
+def test_a_group_that_is_too_large_beside_others_is_passed_over_until_it_is_the_first(line):
+    embedded(line, "a")
+    line.now += 1
+    embedded(line, *(f"large{number}" for number in range(9)))
+    line.now += 1
+    embedded(line, "b")
+    (first, second) = line.claim_index(max_chunks=5)
+    assert [group.versions[0].source for group in (first, second)] == ["a", "b"]
+    line.publish([first, second])
+    (large,) = line.claim_index(max_chunks=5)
+    assert len(large.versions) == 9
 
 
 def test_a_group_that_failed_before_is_claimed_alone(line):
