@@ -43,6 +43,10 @@ def test_a_document_needs_one_content_that_can_be_read(content):
         ({"collection": "docs", "query": "x"}, "tenant"),
         ({**ADDRESS, "query": "x", "k": "secret"}, "k"),
         ({**ADDRESS, "vector": [float("nan")]}, "vector"),
+        ({**ADDRESS, "query": "x", "k": "3"}, "k"),
+        ({**ADDRESS, "query": "x", "k": True}, "k"),
+        ({**ADDRESS, "vector": [True]}, "vector"),
+        ({**ADDRESS, "query": "x", "timeout_s": "1"}, "timeout_s"),
     ],
 )
 def test_a_search_that_is_not_well_formed_is_refused_by_the_name_of_its_field(values, field):
