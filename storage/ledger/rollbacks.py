@@ -128,7 +128,7 @@ def finish_rollback(
     drop_open_merges(connection, claim.generation.id, error="the collection was rolled back", now=now)
     lock_documents(connection, claim.generation.collection_id, ids=rollback.comparison.document_ids())
     count = 0
-    for some in batched(rollback.comparison.changes()):
+    for some in batched(rollback.comparison.changes_by_id()):
         _bring_back(connection, claim, some, now=now)
         count += len(some)
     return count

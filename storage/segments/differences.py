@@ -120,6 +120,15 @@ class Comparison:
         """
         return (found.decoded() for found in self._found(after=after))
 
+    def changes_by_id(self) -> Iterator[Change]:
+        """Yield what ``changes`` does by id, the order in which documents lie in a database. Holds all their ids.
+
+        Raises as ``changes``.
+        """
+        ids = sorted(self.document_ids())
+        for first in range(0, len(ids), _SLICE_DOCUMENTS):
+            yield from (found.decoded() for found in self._among(ids[first : first + _SLICE_DOCUMENTS]))
+
     def document_ids(self) -> Iterator[str]:
         """Yield the ids of all documents that differ, in the order of `rank`; decodes none. Raises as ``changes``."""
         return (found.document_id for found in self._found())
@@ -182,12 +191,20 @@ class Comparison:
             end = max(end, begin + 1)
             ends = [part.place_of(end) for _, part in parts]
             spans = [
-                _Span(is_after, part, place, stop)
+                _Span(is_after, part, np.arange(place, stop))
                 for (is_after, part), place, stop in zip(parts, places, ends, strict=True)
                 if stop > place
             ]
             yield from (found for found in _differing(spans) if found.rank > last)
             begin, places = end, ends
+
+    def _among(self, document_ids: Sequence[str]) -> list[_Found]:
+        """Return those of these documents that differ, by id."""
+        keys = np.unique(np.fromiter(map(key_of, document_ids), "<u8", len(document_ids)))
+        spans = [_Span(is_after, part, part.places_of(keys)) for is_after, part in self._parts]
+        wanted = set(document_ids)  # others may have one of these keys
+        found = [one for one in _differing(spans) if one.document_id in wanted]
+        return sorted(found, key=lambda one: one.document_id)
 
 
 def rank(document_id: str) -> tuple[int, str]:
@@ -196,11 +213,11 @@ def rank(document_id: str) -> tuple[int, str]:
 
 
 class _Span:
-    """Documents of one segment whose keys lie side by side."""
+    """Some documents of one segment, by key: all of a key, or none."""
 
-    def __init__(self, is_after: bool, part: DocumentChunks, first: int, end: int) -> None:
+    def __init__(self, is_after: bool, part: DocumentChunks, places: NDArray[np.int64]) -> None:
         self.is_after = is_after
-        self.keys, self.positions = part.documents_between(first, end)
+        self.keys, self.positions = part.documents_at(places)
         self.owners, self.chunk_ids = part.live_chunks_of(self.positions)  # owners: indexes into the two above
         self.counts = np.bincount(self.owners, minlength=len(self.positions))
         self.documents = part.new_documents()

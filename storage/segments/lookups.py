@@ -85,17 +85,21 @@ class DocumentChunks:
         """Return the key of the document at this place, behind the last one what is above every key."""
         return int(self._keys[place]) if place < self.count else _KEY_MAX + 1
 
-    def documents_between(self, first: int, end: int) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
-        """Return the keys at these places, which ascend, and the positions in ``new_documents``."""
-        return self._keys[first:end], self._order[first:end].astype(np.int64)
+    def places_of(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
+        """Return the places of all documents that have one of these keys, which ascend."""
+        first, end = (np.searchsorted(self._keys, keys, side) for side in ("left", "right"))
+        return _joined_ranges(first, end)
+
+    def documents_at(self, places: NDArray[np.int64]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
+        """Return the keys at these places and the positions in ``new_documents``."""
+        return self._keys[places], self._order[places].astype(np.int64)
 
     def live_chunks_of(self, documents: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.uint64]]:
         """Return the live chunks of the documents at these positions: whose each is, by its index, and its id."""
         wanted = documents.astype("<u4")
         starts, ends = (np.searchsorted(self._owners, wanted, side) for side in ("left", "right"))
-        counts = ends - starts
-        owners = np.repeat(np.arange(len(wanted)), counts)
-        rows = (np.arange(len(owners)) + np.repeat(starts - np.cumsum(counts) + counts, counts)).astype("<u4")
+        owners = np.repeat(np.arange(len(wanted)), ends - starts)
+        rows = _joined_ranges(starts, ends).astype("<u4")
         rows = rows if self._rows is None else self._rows[rows]
         if len(self._dead):
             at = np.minimum(np.searchsorted(self._dead, rows), len(self._dead) - 1)
@@ -106,6 +110,12 @@ class DocumentChunks:
     def new_documents(self) -> Documents:
         """Return the documents; what they remember goes with what is returned."""
         return Documents(self._data, self._offsets)
+
+
+def _joined_ranges(starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
+    counts = ends - starts
+    joined: NDArray[np.int64] = np.arange(counts.sum()) + np.repeat(starts - np.cumsum(counts) + counts, counts)
+    return joined
 
 
 @mending

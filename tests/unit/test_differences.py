@@ -131,6 +131,11 @@ def test_pages_tell_what_the_whole_does_in_one_order(many, monkeypatch, limit, s
     assert [len(page) for page in found[:-1]] == [limit] * (len(found) - 1)
     assert told == sorted(told, key=rank) == list(comparison.document_ids())
     assert set(told) == {f"d{i}" for i in range(60, 110)}
+    by_id = list(comparison.changes_by_id())
+    assert [change.document.document_id for change in by_id] == sorted(told)
+    assert {change.document.document_id: change for change in by_id} == {
+        change.document.document_id: change for change in comparison.changes()
+    }
     assert comparison.counts() == ChangeCounts(added=10, changed=40, removed=0)
     assert Comparison(many.objects, manifest(many, 2), manifest(many, 1)).counts() == ChangeCounts(0, 40, 10)
 
@@ -159,10 +164,12 @@ def test_a_comparison_holds_no_document_that_it_has_told(many, monkeypatch):
     kept: list[weakref.ref[rows.DocumentRecord]] = []
     monkeypatch.setattr(rows, "_record", noted)
     most = 0
-    for _ in Comparison(many.objects, manifest(many, 1), manifest(many, 2)).changes():
-        gc.collect()
-        most = max(most, sum(one() is not None for one in kept))
-    assert len(kept) == 90
+    comparison = Comparison(many.objects, manifest(many, 1), manifest(many, 2))
+    for changes in (comparison.changes(), comparison.changes_by_id()):
+        for _ in changes:
+            gc.collect()
+            most = max(most, sum(one() is not None for one in kept))
+    assert len(kept) == 2 * 90
     assert most <= 2 * 8
 
 
@@ -189,6 +196,7 @@ def test_documents_whose_keys_are_equal_are_told_apart(store, monkeypatch):
         **dict.fromkeys(("d1", "d2"), ((1, 1), None)),
     }
     assert comparison.counts() == ChangeCounts(added=0, changed=3, removed=2)
+    assert [change.document.document_id for change in comparison.changes_by_id()] == ["d0", "d1", "d2", "d4", "d8"]
     assert sorted(name for page in pages(comparison, limit=1) for name in page) == ["d0", "d1", "d2", "d4", "d8"]
 
 
