@@ -44,10 +44,13 @@ class Session:
 
 
 def _no_name(kind: str, part: str) -> Invalid:
+    """Return what to raise for what can name no ``kind``, in the server's words where it would have any."""
+    if kind == "snapshot":
+        told = "write a number, a tag, current, or a time such as 2024-05-31T12:00:00Z"
+        return Invalid(f"{part!r} names no version: {told}", code="invalid_query", param=kind)
+    if kind == "tag":
+        return Invalid(f"{part!r} is no tag: use a letter, then a-z, 0-9, '-' and '_'", code="invalid_name", param=kind)
     if kind in ("tenant", "collection"):
-        return Invalid(
-            f"{kind} name {part!r} is not allowed: use 1 to 64 of a-z, 0-9, '-' and '_'",
-            code="invalid_name",
-            param=kind,
-        )
-    return Invalid(f"{part!r} names no {kind}: no name or id is empty or has a '/'", code="invalid_id", param=kind)
+        allowed = "use 1 to 64 of a-z, 0-9, '-' and '_', starting and ending with a letter or digit"
+        return Invalid(f"{kind} name {part!r} is not allowed: {allowed}", code="invalid_name", param=kind)
+    return Invalid(f"{part!r} is no id of a {kind}: ids have a-z, 0-9 and '_'", code="invalid_id", param=kind)

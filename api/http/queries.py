@@ -1,11 +1,13 @@
 """Query parameters, and routes that refuse what they do not know. Parameters are text, from which numbers are read."""
 
+import re
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_type_hints
 
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -15,6 +17,16 @@ from penstock.client.wire.problems import worded_problem
 from ..errors import Refused
 
 
+def _checked_place(text: str) -> str:
+    if not PLACE.fullmatch(text):
+        raise PydanticCustomError("no_place", "it is no id: give the `last_id` of the page before")
+    return text
+
+
+PLACE = re.compile(r"[a-z0-9_]{1,64}")
+Place = Annotated[str, AfterValidator(_checked_place), Field(description="`last_id` of the page before")]
+
+
 class Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -22,12 +34,12 @@ class Parameters(BaseModel):
 class DocumentsQuery(Parameters):
     state: DocumentState | None = Field(default=None, description="only documents whose newest version is so")
     source: str | None = Field(default=None, pattern=r"^[^\x00]*$", description="only the document of this source")
-    after: str | None = Field(default=None, pattern="^[a-z0-9_]{1,64}$", description="`last_id` of the page before")
+    after: Place | None = None
     limit: int = Field(default=100, ge=1, le=1000)
 
 
 class JobsQuery(Parameters):
-    after: str | None = Field(default=None, pattern="^[a-z0-9_]{1,64}$", description="`last_id` of the page before")
+    after: Place | None = None
     limit: int = Field(default=20, ge=1, le=100)
 
 
@@ -53,7 +65,7 @@ class SnapshotsQuery(Parameters):
 
 class DiffQuery(Parameters):
     to: str = Field(default="current", min_length=1, max_length=64, description="the later version; any name of it")
-    after: str | None = Field(default=None, pattern="^[a-z0-9_]{1,64}$", description="`last_id` of the page before")
+    after: Place | None = None
     limit: int = Field(default=1000, ge=1, le=10_000)
 
 

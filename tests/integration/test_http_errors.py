@@ -353,6 +353,8 @@ def test_wrong_parameters_and_names_are_named(service, path, param):
 def test_an_unknown_parameter_is_told_what_this_route_has_and_not_what_others_have(service):
     error = refused(service.http.get(f"{COLLECTION}/index?xyz=3"), 400)
     assert error["message"] == "unknown query parameter 'xyz': the only query parameter here is 'probe'"
+    error = refused(service.http.get(f"{DOCUMENTS}?after=../x"), 400)
+    assert error["message"] == "query parameter 'after': it is no id: give the `last_id` of the page before"
     error = refused(service.http.get("/v1/tenants/default/jobs?xyz=3"), 400)
     assert error["message"] == "unknown query parameter 'xyz': there are after, limit"
 

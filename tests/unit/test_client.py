@@ -73,8 +73,13 @@ def test_what_names_another_path_is_refused_before_anything_is_sent(name):
             client.Invalid, match=f"collection name '{re.escape(name)}' is not allowed: use 1 to 64 of a-z"
         ):
             ask(name)
-    for ask, kind in ((never.job, "job"), (lambda name: never.document("books", name), "document")):
-        with pytest.raises(client.Invalid, match=f"'{re.escape(name)}' names no {kind}: "):
+    for ask, told in (
+        (never.job, "is no id of a job: "),
+        (lambda name: never.document("books", name), "is no id of a document: "),
+        (lambda name: never.snapshot("books", name), "names no version: write a number, a tag"),
+        (lambda name: never.tag("books", 1, name), "is no tag: "),
+    ):
+        with pytest.raises(client.Invalid, match=f"^'{re.escape(name)}' {told}"):
             ask(name)
     with pytest.raises(client.Invalid, match=f"tenant name '{re.escape(name)}' is not allowed"):
         client_of(failing(404, "word"), tenant=name).collections()
