@@ -21,7 +21,7 @@ from ..grace import check_not_collected
 from ..ids import GenerationId, ManifestVersion, TenantId
 from ..objects.store import ObjectStore
 from ..publishing.commits import advance, read_standing
-from ..publishing.leases import acquire_lease, release_lease, renew_lease
+from ..publishing.leases import acquire_lease, keeping_lease, renew_lease
 from ..segments.manifests import Manifest, check_invariants, name_of
 from .contents import read_indexed
 from .examination import Examination
@@ -119,7 +119,10 @@ class Repairer:
     def _publish(self, found: ExaminedGeneration, examiner: GenerationExaminer) -> Iterator[Repair]:
         shard = found.stated.info.shard
         epoch = self._lease(shard)
-        try:
+        # A large segment takes longer than a lease lasts.
+        with keeping_lease(
+            self._catalog, shard=shard, owner=self._owner, epoch=epoch, ttl_s=LEASE_S, clock=self._clock
+        ):
             # Nobody else publishes from here on. What came since the examination is read now; the rest is known.
             with self._catalog.read() as connection:
                 stated = read_stated_generation(connection, found.stated.info.id)
@@ -130,8 +133,6 @@ class Repairer:
             if _needs_a_version(again):
                 yield from self._publish_mended(again, examiner, epoch=epoch)
             yield from self._forget_damaged(again)
-        finally:
-            release_lease(self._catalog, shard=shard, owner=self._owner, epoch=epoch)
 
     def _lease(self, shard: int) -> int:
         until = time.monotonic() + self._wait_s

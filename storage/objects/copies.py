@@ -19,10 +19,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from errno import EDQUOT, ENOSPC
+from errno import EDQUOT, EIO, ENOSPC
 from hashlib import blake2b as new_blake2b
 from hashlib import file_digest
-from io import FileIO
+from io import BufferedReader, FileIO
 from pathlib import Path
 from threading import Lock
 
@@ -99,7 +99,7 @@ class ObjectCache:
         target = self._target(name, checked=True)
         try:
             with target.open("rb") as file:
-                if file_digest(file, _new_digest).hexdigest() == blake2b:
+                if _reads_as(file, blake2b):
                     return False
                 held = os.fstat(file.fileno()).st_ino
             if target.stat().st_ino == held:
@@ -205,6 +205,16 @@ class _Copy:
     path: Path
     size_bytes: int
     used_at: float
+
+
+def _reads_as(file: BufferedReader, blake2b: str) -> bool:
+    """Say whether the file has this digest; what the disk cannot read has none."""
+    try:
+        return file_digest(file, _new_digest).hexdigest() == blake2b
+    except OSError as error:
+        if error.errno != EIO:
+            raise
+        return False
 
 
 def _use(path: Path) -> bool:

@@ -207,14 +207,19 @@ class RemoteObjects:
         elif found.size_bytes != len(data):
             raise AlreadyExists(f"object {name} was written before with another size; objects are written once")
         elif self._clock() - found.modified_at > RENEWED_AFTER_S:  # else it is of our own try whose answer was lost
-            self._renew(name)
+            return self._renew(name)
         return True
 
-    def _renew(self, name: str) -> None:
-        """Date an object now, so that no collector takes it for garbage: write its own bytes over it."""
-        found = self._call(name, lambda path: obstore.get(self._store, path))
-        with suppress(PreconditionError):  # a rival was quicker
+    def _renew(self, name: str) -> bool:
+        """Date an object now, so that no collector takes it for garbage: write its own bytes over it.
+
+        False: a rival wrote it, or a collector deleted it, at this moment; who looks again knows which.
+        """
+        with suppress(PreconditionError, NotFound):
+            found = self._call(name, lambda path: obstore.get(self._store, path))
             self._put(name, bytes(found.bytes()), mode={"e_tag": found.meta["e_tag"]})
+            return True
+        return False
 
     def _put(self, name: str, data: bytes, *, mode: "PutMode") -> None:
         put = partial(obstore.put, mode=mode, use_multipart=False)

@@ -3,11 +3,16 @@
 A lease does not stop a writer that slept past its end. Its epoch does: publishing compares it in the transaction.
 """
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from threading import Event, Thread
+
 from sqlalchemy import insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from ..catalog.engine import Catalog
 from ..catalog.tables import shards
+from ..errors import Unavailable
 
 
 def acquire_lease(catalog: Catalog, *, shard: int, owner: str, ttl_s: float, now: float) -> int | None:
@@ -38,6 +43,28 @@ def renew_lease(catalog: Catalog, *, shard: int, owner: str, epoch: int, ttl_s: 
             .values(expires_at=now + ttl_s)
         )
     return renewed.rowcount == 1
+
+
+@contextmanager
+def keeping_lease(
+    catalog: Catalog, *, shard: int, owner: str, epoch: int, ttl_s: float, clock: Callable[[], float]
+) -> Iterator[None]:
+    """Renew a lease that is held while the block runs, however long that takes; give it back at the end."""
+    over = Event()
+
+    def keep() -> None:
+        while not over.wait(ttl_s / 3):
+            with suppress(Unavailable):  # publishing is what finds out whether it was lost
+                renew_lease(catalog, shard=shard, owner=owner, epoch=epoch, ttl_s=ttl_s, now=clock())
+
+    keeper = Thread(target=keep, name="lease", daemon=True)
+    keeper.start()
+    try:
+        yield
+    finally:
+        over.set()
+        keeper.join()
+        release_lease(catalog, shard=shard, owner=owner, epoch=epoch)
 
 
 def release_lease(catalog: Catalog, *, shard: int, owner: str, epoch: int) -> bool:

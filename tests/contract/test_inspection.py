@@ -2,6 +2,7 @@
 
 import secrets
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -73,6 +74,14 @@ def flip(line: ServedLine, name: str) -> None:
     data[len(data) // 2] ^= 1
     path.unlink()
     path.write_bytes(bytes(data))
+
+
+def rot(copy: Path) -> None:
+    """Let the second chunk of a local copy become one of the first document."""
+    data = bytearray(copy.read_bytes())
+    data[open_sections(copy, kind="segment").places["document"] + 4] ^= 1
+    copy.unlink()
+    copy.write_bytes(data)
 
 
 def fork(line: ServedLine, name: str) -> ServedLine:
@@ -229,14 +238,22 @@ def test_a_copy_in_the_cache_that_rotted_is_no_finding_and_nothing_is_mended_by_
     before = line.served()
     file = current(line).segments[0].files[0]
     copy = line.objects.local_path(file.name, blake2b=file.blake2b)
-    sections = open_sections(copy, kind="segment")
-    data = bytearray(copy.read_bytes())
-    data[sections.places["document"] + 4] ^= 1  # the second chunk becomes one of the first document
-    copy.unlink()
-    copy.write_bytes(data)
+    rot(copy)
     assert problems(line) == []
     assert repair(line) == []
     assert line.served() == before
+
+
+def test_a_catalog_is_rebuilt_from_objects_and_not_from_copies_that_rotted(line, s3_server, tmp_path, empty_url):
+    line.objects = open_objects(s3_server.endpoint, tmp_path / "cache", prefix=f"test-{secrets.token_hex(6)}")
+    line.put(a="apples", b="beeches")
+    file = current(line).segments[0].files[0]
+    rot(line.objects.local_path(file.name, blake2b=file.blake2b))
+    catalog = Catalog.open(empty_url)
+    migrate(catalog)
+    assert rebuild_catalog(catalog, line.objects, now=line.clock()).findings == []
+    assert _over(catalog, line, line.collection.name).served() == {"a": ["apples"], "b": ["beeches"]}
+    catalog.dispose()
 
 
 def test_a_newer_version_that_is_on_its_way_wins_over_one_that_starts_again(line):

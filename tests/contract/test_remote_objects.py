@@ -1,5 +1,6 @@
 """What a store in a bucket promises besides: whatever happens on the way, and to the copies that are mapped."""
 
+import errno
 import json
 import logging
 import os
@@ -195,6 +196,27 @@ def test_a_repeated_write_counts_as_modified_a_moment_ago(objects, monkeypatch):
     assert objects.get(NAME) == b"first"
 
 
+@pytest.mark.parametrize("moment", ["found", "read"])
+def test_an_object_that_is_collected_while_it_is_written_again_is_there_afterwards(objects, monkeypatch, moment):
+    """The collector comes between the look at what is there and its being dated anew."""
+    objects.put(NAME, [b"first"])
+    objects._clock = lambda: 1e12
+    method = {"found": "find", "read": "_put"}[moment]
+    done, collected = getattr(objects, method), []
+
+    def collecting(name, *rest, **options):
+        found = done(name) if moment == "found" else None
+        if not collected and (moment == "found" or isinstance(options["mode"], dict)):
+            collected.append(name)
+            objects.delete(name)
+        return found if moment == "found" else done(name, *rest, **options)
+
+    monkeypatch.setattr(objects, method, collecting)
+    objects.put(NAME, [b"again"])
+    assert collected == [NAME]
+    assert len(objects.get(NAME)) == 5
+
+
 def test_a_damaged_pack_is_replaced_by_the_bytes_its_name_says(objects):
     pack = f"tenants/acme/packs/{digest(b'right')}"
     objects.put(pack, [b"wrong"])
@@ -289,6 +311,25 @@ def test_a_damaged_copy_is_dropped_and_downloaded_again(objects, caplog):
 
     assert objects.local_path(NAME, blake2b=digest(data)).read_bytes() == data
     assert "damaged" in caplog.text
+
+
+def test_a_copy_that_the_disk_cannot_read_is_downloaded_again(objects, monkeypatch):
+    objects.put(NAME, [b"content"])
+    copy = objects.local_path(NAME, blake2b=digest(b"content"))
+    for number, dropped in ((errno.EIO, True), (errno.EACCES, None)):
+
+        def failing(*_args, number=number):
+            raise OSError(number, "the disk says so")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(object_cache, "file_digest", failing)
+            if dropped:
+                assert objects.drop_damaged_copy(NAME, blake2b=digest(b"content"))
+            else:
+                with pytest.raises(OSError, match="the disk says so"):
+                    objects.drop_damaged_copy(NAME, blake2b=digest(b"content"))
+        assert copy.exists() == (not dropped)
+        objects.local_path(NAME, blake2b=digest(b"content"))
 
 
 def test_a_copy_without_a_checksum_does_not_count_as_one_with(objects):

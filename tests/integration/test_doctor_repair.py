@@ -19,9 +19,11 @@ from penstock.storage.catalog.tables import (
     jobs,
     manifests,
     reader_leases,
+    shards,
     tags,
     versions,
 )
+from penstock.storage.inspection import repairs
 from penstock.storage.inspection.examination import Examination, examine
 from penstock.storage.inspection.repairs import Repairer
 from penstock.storage.publishing.commits import advance, read_standing
@@ -363,6 +365,29 @@ def test_while_a_writer_holds_the_shard_nothing_is_published_and_it_says_so(inst
     assert _pointer(installation) == before
 
 
+def test_a_repair_that_takes_longer_than_a_lease_keeps_it(installation, monkeypatch):
+    """A large segment is written for minutes: no writer comes in between and makes all of it for nothing."""
+    entry = next(entry for entry in installation.current().segments if entry.kind == "flat")
+    installation.path(entry.files[0].name).unlink()
+    salvage, seen = repairs.salvage, []
+
+    def slow(*args):
+        for _ in range(3):  # ends of the lease, one after the other
+            seen.append(_lease_ends_at(installation))
+            until = time.monotonic() + 60
+            while _lease_ends_at(installation) == seen[-1]:
+                assert time.monotonic() < until, "the lease is not renewed"
+                time.sleep(0.01)
+        return salvage(*args)
+
+    monkeypatch.setattr(repairs, "LEASE_S", 0.3)
+    monkeypatch.setattr(repairs, "salvage", slow)
+    assert all(told.done for told in _repairer(installation).repair(_examined(installation)))
+    assert seen == sorted(seen)
+    assert _lease_ends_at(installation) == 0.0, "it was given back"
+    assert_nothing_is_lost(installation)
+
+
 def test_what_a_writer_published_since_the_look_is_not_undone(installation):
     """The pointer moves between the examination and the repair."""
     entry = next(entry for entry in installation.current().segments if entry.kind == "flat")
@@ -406,6 +431,11 @@ def _examined(installation: Installation) -> Examination:
 
 def _repairer(installation: Installation, **options) -> Repairer:
     return Repairer(installation.catalog, installation.objects, owner="doctor", **options)
+
+
+def _lease_ends_at(installation: Installation) -> float:
+    with installation.catalog.read() as connection:
+        return connection.scalars(sa.select(shards.c.expires_at)).one()
 
 
 def _pointer(installation: Installation) -> str:

@@ -43,3 +43,20 @@ def test_a_file_that_may_not_be_read_is_not_taken_for_a_damaged_one(store):
     entry = current_manifest(store.catalog, store.objects).segments[0]
     with pytest.raises(OSError, match="the disk says so"):
         checked(store, error=errno.EACCES).problem_of(entry.files[0])
+
+
+def test_a_read_that_went_wrong_once_is_not_taken_for_a_damaged_file(store):
+    """A repair gives up what it is told is damaged."""
+    entry = current_manifest(store.catalog, store.objects).segments[0]
+    read, wrong = store.objects.get_range, [b"\1", b"\2"]
+
+    def altered(name, *, offset, size_bytes):
+        data = read(name, offset=offset, size_bytes=size_bytes)
+        return data[:-1] + wrong.pop() if wrong else data
+
+    store.objects.get_range = altered
+    files = CheckedFiles(store.objects, on_bytes=lambda _: None)
+    assert files.problem_of(entry.files[0]) == "it does not match its checksum", "it was wrong twice"
+    wrong.append(b"\1")
+    assert CheckedFiles(store.objects, on_bytes=lambda _: None).is_intact(entry.files[0])
+    assert wrong == []
