@@ -61,10 +61,11 @@ def selected(plant: Plant, collection: CollectionInfo, key: str, value: object) 
     snapshots = wiring.new_snapshots(plant.settings, plant.catalog, plant.objects)
     try:
         with snapshots.get(collection.tenant_id, collection.generation.id) as snapshot:
-            found = select_documents(snapshot, Compare("eq", key, value), now=time.time())
-            return sorted(record.source for record in found.sample)
+            found = select_documents(snapshot, Compare("eq", key, value), now=time.time()).document_ids
     finally:
         snapshots.close()
+    ask = {"tenant": collection.tenant_id, "collection_id": collection.id, "limit": 100}
+    return sorted(info.source for info in list_documents(plant.catalog, **ask) if info.id in found)
 
 
 def manifest_of(plant: Plant, collection: CollectionInfo) -> Manifest:
