@@ -107,10 +107,12 @@ def test_a_damaged_file_is_mended_and_no_document_is_lost(installation, rng, kin
     assert_nothing_is_lost(installation)
 
 
-def test_a_damaged_merge_is_replaced_by_the_segments_it_was_made_of(installation):
-    """They are kept by past versions; what was replaced since does not come back."""
+@pytest.mark.parametrize("harm", ["missing", "flipped"])
+def test_a_damaged_merge_is_replaced_by_the_segments_it_was_made_of(installation, harm):
+    """They are kept by past versions, and have all rows where a torn graph has some; what was replaced stays away."""
     entry = next(entry for entry in installation.current().segments if entry.kind == "graph")
-    installation.path(entry.files[1].name).unlink()
+    name = entry.files[1].name
+    installation.path(name).unlink() if harm == "missing" else installation.flip(name, at=HEADER_BYTES + 4)
     assert any("1 segments came back from past versions" in told for told in repaired(installation))
     assert assert_nothing_is_lost(installation) == set()
 
