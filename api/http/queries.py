@@ -90,8 +90,9 @@ class StrictRoute(APIRoute):
             if not reads_body and request.method != "GET":  # where nobody minds one
                 _refuse_body(request)
             if known is None and request.scope["query_string"]:
+                place = "the body" if reads_body else "the path"
                 raise Refused(
-                    "there are no query parameters here: what is asked for goes into the body",
+                    f"{request.method} takes no query parameters here: what is asked for stands in {place}",
                     param=next(iter(request.query_params), None),
                 )
             try:
@@ -106,7 +107,7 @@ def _refuse_body(request: Request) -> None:
     """Refuse more than ``{}``, which some programs send with every POST."""
     announced = request.headers.get("content-length", "0")
     if "transfer-encoding" in request.headers or (announced.isdigit() and int(announced) > len("{}")):
-        raise Refused(f"{request.method} takes no body here: the path says all that there is to say")
+        raise Refused(f"{request.method} takes no body here: what is asked for stands in the path")
 
 
 def _parameters_of(route: APIRoute) -> type[Parameters] | None:
