@@ -37,10 +37,17 @@ from penstock.storage.segments.manifests import SegmentEntry, read_manifest
 from penstock.workers.maintenance import NICENESS
 
 K, EF = 10, 64
-CHUNKS = 50
 REST_S = 15.0
 TIMEOUT_S = 600.0
 AFTER_S = 3.0
+
+
+@dataclass(frozen=True)
+class Publishes:
+    """How often something is published, and how much."""
+
+    every_s: float
+    chunks: int
 
 
 @dataclass
@@ -59,6 +66,7 @@ def main() -> None:
     flags = report.parser("Do searches notice that their index is merged, swapped and published into?")
     flags.add_argument("--vectors", type=int, default=1_000_000, help="rows of the index")
     flags.add_argument("--every", type=float, default=0.1, metavar="SECONDS", help="between two publishes")
+    flags.add_argument("--chunks", type=int, default=5, help="of each publish")
     given = flags.parse_args()
     count = min(given.vectors, indexes.QUICK_ROWS) if given.quick else given.vectors
     costs = planner.prepare()
@@ -70,10 +78,17 @@ def main() -> None:
         cache.prepare()
         search_for(cache, writer.generation_id, for_s=3.0)
         rest = search_for(cache, writer.generation_id, for_s=3.0 if given.quick else REST_S)
-        busy, swapped = _while_merging(cache, Path(folder), writer.generation_id, every_s=given.every)
+        busy, swapped = _while_merging(cache, Path(folder), writer.generation_id, Publishes(given.every, given.chunks))
         cache.close()
     answer = report.Report(
-        "reload", {**report.conditions(["hnswlib"]), "vectors": count, "seconds between publishes": given.every, "k": K}
+        "reload",
+        {
+            **report.conditions(["hnswlib"]),
+            "vectors": count,
+            "seconds between publishes": given.every,
+            "chunks published": given.chunks,
+            "k": K,
+        },
     )
     figures = {
         "p99_ratio": (busy.p99() / rest.p99(), "merging / at rest", "at most 1.5"),
@@ -121,12 +136,12 @@ def _open_ms(writer: publish.Writer, costs: planner.Costs) -> float:
 
 
 def _while_merging(
-    cache: SnapshotCache, folder: Path, generation_id: GenerationId, *, every_s: float
+    cache: SnapshotCache, folder: Path, generation_id: GenerationId, publishes: Publishes
 ) -> tuple[Searches, int]:
     context = multiprocessing.get_context("spawn")
     merged, done = context.Event(), context.Event()
     beside = context.Value("i", 0)
-    writing = context.Process(target=_write, args=[folder, generation_id, every_s, merged, done, beside])
+    writing = context.Process(target=_write, args=[folder, generation_id, publishes, merged, done, beside])
     writing.start()
     try:
         searches = search_for(cache, generation_id, for_s=TIMEOUT_S, until=done)
@@ -137,19 +152,19 @@ def _while_merging(
 
 
 def _write(
-    folder: Path, generation_id: GenerationId, every_s: float, merged: Event, done: Event, swapped: object
+    folder: Path, generation_id: GenerationId, publishes: Publishes, merged: Event, done: Event, swapped: object
 ) -> None:
     """Publish now and then, and swap in each merge that is built; a while after that of the large graph, stop."""
     catalog, objects = Catalog.open(f"sqlite:///{folder / 'catalog.db'}"), LocalObjects(folder / "objects")
     writer = publish.Writer(catalog, objects, generation_id, dimensions=indexes.DIMENSIONS)
-    writer.publish(CHUNKS)
+    writer.publish(publishes.chunks)
     large = Building.begun(folder, generation_id, writer.manifest().segments)
     beside: Building | None = None
     ends_at = None
     while not done.is_set() and (ends_at is None or time.perf_counter() < ends_at):
         began = time.perf_counter()
         taken = [segment for each in (large, beside) if each for segment in each.inputs]
-        writer.publish(CHUNKS, taken=taken)
+        writer.publish(publishes.chunks, taken=taken)
         if ends_at is None and large.is_over():
             writer.swap(large.result())
             merged.set()
@@ -160,7 +175,7 @@ def _write(
             beside = None
         if beside is None and (chosen := plan_merge(writer.manifest(), taken=large.inputs if large else ())):
             beside = Building.begun(folder, generation_id, chosen)
-        time.sleep(max(0.0, every_s - (time.perf_counter() - began)))
+        time.sleep(max(0.0, publishes.every_s - (time.perf_counter() - began)))
     done.set()
     if beside is not None:
         beside.result()

@@ -8,6 +8,7 @@ here, which is what is reported for sentence embeddings.
 """
 
 from collections.abc import Iterator
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,10 +22,7 @@ Vectors = NDArray[np.float32]
 
 def sample(count: int, *, dimensions: int, seed: int) -> Iterator[Vectors]:
     """Yield slices f32[k, dimensions] of unit length, ``count`` rows in all."""
-    world = np.random.default_rng(WORLD)
-    centres = world.standard_normal((TOPICS, LATENT)).astype(np.float32)
-    basis = np.linalg.qr(world.standard_normal((dimensions, LATENT)))[0].T.astype(np.float32)
-    weights = world.dirichlet(np.full(TOPICS, 0.7))
+    centres, basis, weights = _world(dimensions)
     numbers = np.random.default_rng(seed)
     for first in range(0, count, SLICE_ROWS):
         rows = min(SLICE_ROWS, count - first)
@@ -34,6 +32,15 @@ def sample(count: int, *, dimensions: int, seed: int) -> Iterator[Vectors]:
         vectors += NOISE * np.sqrt(LATENT / dimensions) * numbers.standard_normal((rows, dimensions)).astype(np.float32)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         yield vectors.astype(np.float32)
+
+
+@cache
+def _world(dimensions: int) -> tuple[Vectors, Vectors, NDArray[np.float64]]:
+    """Return where the topics lie, f32[TOPICS, LATENT], the space they lie in, f32[LATENT, d], and their shares."""
+    world = np.random.default_rng(WORLD)
+    centres = world.standard_normal((TOPICS, LATENT)).astype(np.float32)
+    basis = np.linalg.qr(world.standard_normal((dimensions, LATENT)))[0].T.astype(np.float32)
+    return centres, basis, world.dirichlet(np.full(TOPICS, 0.7))
 
 
 def queries(count: int, *, dimensions: int) -> Vectors:

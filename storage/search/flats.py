@@ -4,7 +4,7 @@ Behind a large graph there are always some: what was published last. One by one,
 microseconds before it looks at a vector.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -33,22 +33,27 @@ class Flats:
             for one in self._readers
         }
 
-    def search(self, query: NDArray[np.float32], *, k: int, now: float) -> Mapping[SegmentId, Found]:
-        """Find the ``k`` nearest rows of all these segments, and return for each what it has of them.
+    def among(self, *, now: float) -> Collection[SegmentId]:
+        """Return which segments `search` searches: none while one of them has a row that has expired."""
+        return () if self._first_expiry <= now else self._scanned.keys()
 
-        Of a version in which a row has expired nothing is returned: then its segments must be searched one by one.
+    def search(self, query: NDArray[np.float32], *, k: int, least: float) -> Mapping[SegmentId, Found]:
+        """Find the ``k`` nearest rows of all these segments, and return for each what it has of them.
 
         Args:
             query: f32[d], finite, read-only.
+            least: a row with a lower score is no hit: as many better ones were found elsewhere.
 
         Raises:
             Damaged: a vector is not finite.
         """
-        if not self._readers or self._first_expiry <= now:
-            return {}
         wanted = min(k, int(self._firsts[-1]))
         best, costs = np.empty(wanted, np.int64), np.empty(wanted, np.float32)
         kernels.scan_arrays(self._addresses, self._counts, query, self._l2, best, costs)
+        if wanted and costs[0] > -least:  # most of the time: what was published last is a small part of everything
+            return self._scanned
+        kept = ~(costs > -least)  # with what is not a number, which is told below
+        best, costs = best[kept], costs[kept]
         owners = self._firsts.searchsorted(best, "right") - 1
         rows, found = best - self._firsts[owners], dict(self._scanned)
         for owner in dict.fromkeys(owners.tolist()):
