@@ -28,7 +28,7 @@ from .liveness import Liveness
 from .planning import plan_missed
 
 log = logging.getLogger(__name__)
-NICENESS = 15  # of merges: at 10 a busy machine lets one keep a search waiting three milliseconds, once in a hundred
+NICENESS = 10  # merging must not slow searches and ingestion down
 LEASES = 10  # of workers.lease_s: hnswlib keeps the GIL, and with it every renewal, while it reads or writes a graph
 
 
