@@ -27,7 +27,7 @@ from penstock.storage.inspection import repairs
 from penstock.storage.inspection.examination import Examination, examine
 from penstock.storage.inspection.repairs import Repairer
 from penstock.storage.publishing.commits import advance, read_standing
-from penstock.storage.publishing.leases import acquire_lease
+from penstock.storage.publishing.leases import acquire_lease, release_lease
 from penstock.storage.publishing.merging import build_merge
 from penstock.storage.segments.blocks import BLOCK_BYTES
 from penstock.storage.segments.graph_files import HEADER_BYTES, graph_shape
@@ -35,7 +35,7 @@ from penstock.storage.segments.manifests import Manifest, describe_file, name_of
 from penstock.storage.segments.segment import open_segment
 from penstock.storage.segments.tombstones import read_deletes
 
-from ..examined_installation import Installation, texts
+from ..examined_installation import Installation, submit, texts
 from ..http_service import running_service
 
 FAIL = "penstock.storage.inspection.repairs.hit"
@@ -154,6 +154,84 @@ def test_a_segment_whose_rows_are_damaged_is_given_up_and_its_documents_start_ag
     assert any("110 documents are indexed again from their packs" in one for one in told)
     again = assert_nothing_is_lost(installation)
     assert len(again) == 110
+
+
+@pytest.mark.parametrize("past", ["kept", "forgotten"])
+@pytest.mark.parametrize(
+    ("harmed", "whose"),
+    [
+        ("flat", "another tenant's, shorter"),
+        ("flat", "another tenant's, longer"),
+        ("flat", "its neighbour's"),
+        ("graph", "another tenant's, shorter"),
+        ("graph", "its neighbour's"),
+    ],
+)
+def test_the_whole_file_of_another_segment_is_taken_for_what_it_is(installation, harmed, whose, past):
+    """A restore mixed files up: not a row of it is served to whom it does not belong, nor counts twice."""
+    more, foreign = texts("e", 30), texts("f", 60) if "longer" in whose else {}
+    with running_service(installation.folder, made=True) as service:
+        submit(service, "books", more)
+        if foreign:
+            submit(service, "notes", foreign, tenant="other")
+        release_lease(service.components.catalog, shard=0, owner="tests", epoch=service.epoch or 0)
+    if past == "forgotten":
+        _forget_past_versions(installation)
+    graph, mine, neighbour = installation.current().segments
+    assert (graph.kind, mine.kind, mine.row_count, neighbour.row_count) == ("graph", "flat", 30, 30)
+    theirs = max(installation.current("other").segments, key=lambda entry: entry.row_count)
+    assert theirs.row_count == (60 if foreign else 5)
+    source = neighbour if whose == "its neighbour's" else theirs
+    lost = graph if harmed == "graph" else mine
+    installation.rewrite(lost.files[0].name, installation.path(source.files[0].name).read_bytes())
+
+    objects = installation.objects
+    before = {info.name for info in objects.list("tenants/default/")}
+
+    assert any("was published" in told for told in repaired(installation))
+
+    live, state = served(installation), states(installation)
+    assert live == {name: text for name, text in (EXPECTED | more).items() if state[name] == "indexed"}
+    assert set(state.values()) <= {"indexed", "queued"}
+    assert more.items() <= live.items(), "what was intact stays"
+    again = {name for name, word in state.items() if word == "queued"}
+    assert len(again) == (lost.live_count if past == "forgotten" else 0)
+    assert served(installation, "other") == texts("n", 5) | foreign
+    written = {info.name for info in objects.list("tenants/default/")} - before
+    not_ours = [text.encode() for text in served(installation, "other").values()]
+    copied = [name for name in written for text in not_ours if text in objects.get(name)]
+    assert copied == [], "another tenant's texts were written under this one's prefix"
+
+
+@pytest.mark.parametrize("past", ["kept", "forgotten"])
+def test_a_graph_file_of_another_segment_is_taken_for_what_it_is(installation, past):
+    """As many rows, and whole; the segment beside it is intact."""
+    manifest = installation.current()
+    entry = next(entry for entry in manifest.segments if entry.kind == "graph")
+    lost = np.fromfile(installation.path(entry.files[1].name), "|u1")
+    count, record_bytes = graph_shape(installation.path(entry.files[1].name))
+    vectors = lost[HEADER_BYTES : HEADER_BYTES + count * record_bytes].reshape(count, -1)
+    vectors = vectors[:, -8 - 4 * manifest.dimensions : -8]
+    vectors[:] = vectors[::-1].copy()  # each row has another's
+    if past == "forgotten":
+        _forget_past_versions(installation)
+    installation.rewrite(entry.files[1].name, lost.tobytes())
+    assert any("was published" in told for told in repaired(installation))
+    again = assert_nothing_is_lost(installation)
+    assert len(again) == (entry.live_count if past == "forgotten" else 0)
+
+
+def test_a_fork_keeps_the_rows_of_a_file_that_lies_with_its_parent(installation):
+    """The file tells the parent's generation, as its name does, and is the fork's nevertheless."""
+    with running_service(installation.folder, made=True) as service, service.penstock() as penstock:
+        penstock.fork("books", "copy")
+        penstock.delete_collection("books")
+    manifest = installation.current()
+    entry = next(entry for entry in manifest.segments if entry.kind == "graph")
+    assert (manifest.collection_name, manifest.generation_id in entry.files[0].name) == ("copy", False)
+    installation.flip_section(entry.files[0].name, "expires_at")
+    assert any("1 segments were written anew" in told for told in repaired(installation))
+    assert served(installation) == EXPECTED
 
 
 def test_documents_that_start_again_are_found_again(installation):

@@ -9,16 +9,17 @@ import pytest
 
 from penstock.storage.inspection.checksums import CheckedFiles
 from penstock.storage.inspection.remains import Remains, read_remains
+from penstock.storage.objects.local import LocalObjects
 from penstock.storage.publishing.merging import build_merge
 from penstock.storage.publishing.publisher import Swap
 from penstock.storage.segments.blocks import BLOCK_BYTES
 from penstock.storage.segments.graph_files import HEADER_BYTES, graph_shape
 from penstock.storage.segments.manifests import SegmentEntry
 from penstock.storage.segments.sections import open_sections
-from penstock.storage.segments.segment import open_segment
+from penstock.storage.segments.segment import open_segment, write_segment
 from penstock.storage.segments.tombstones import read_deletes
 
-from ..storage_samples import Store, current_manifest, many_rows, new_store, unit_vectors
+from ..storage_samples import GENERATION, TENANT, Store, current_manifest, many_rows, new_store, unit_vectors
 
 ROWS, DIMENSIONS = 400, 256  # about three blocks of vectors, four with the links
 
@@ -191,3 +192,55 @@ def test_rows_beside_other_segments_are_apart_where_those_lie_between(damaging):
     assert [part.rows.text(0) for part in parts] == [left.rows.text(0), left.rows.text(20)]
     assert (parts[1].vectors == left.vectors[20:-5]).all()
     assert list(left.beside([between(1, 10_000)])) == []
+
+
+def whole_file(
+    folder: Path, entry: SegmentEntry, *, rows: int = ROWS, first: int | None = None, last: int = 0, **owner: str
+) -> bytes:
+    """Return the whole file of a flat segment that is like ``entry`` but for its rows and what is given."""
+    chunk_ids = np.arange(rows, dtype="<u8") + np.uint64(first or entry.first_chunk_id)
+    chunk_ids[-1] = last or chunk_ids[-1]
+    given = {"tenant": TENANT, "generation_id": GENERATION, "segment_id": entry.id, **owner}
+    content, vectors = many_rows(rows, prefix="x"), unit_vectors(rows, dimensions=DIMENSIONS, seed=1)
+    elsewhere = LocalObjects(folder / "elsewhere")
+    written = write_segment(elsewhere, rows=content, chunk_ids=chunk_ids, vectors=vectors, **given)
+    return elsewhere.get(written.files[0].name)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"segment_id": "seg_other"},
+        {"generation_id": "gen_2"},
+        {"tenant": "other"},
+        {"rows": 5},
+        {"rows": 5, "last": ROWS},
+        {"rows": ROWS + 100},
+        {"rows": ROWS + 100, "last": ROWS},
+        {"first": ROWS + 1},
+        {"first": 2, "last": ROWS},
+        {"last": ROWS + 1},
+    ],
+    ids=str,
+)
+def test_of_a_whole_file_that_is_not_of_the_segment_nothing_is_left(damaging, tmp_path, other):
+    """After a restore that mixed files up: another segment's, generation's or tenant's, longer, shorter or as long."""
+    data = whole_file(tmp_path, damaging.entry, **other)
+    damaging.change(0, lambda _: bytearray(data))
+    assert damaging.remains() is None
+
+
+@GRAPHS
+def test_of_a_graph_whose_vectors_are_those_of_another_nothing_is_left(store, damaging):
+    """The segment is intact, and the graph file a whole one of as many rows."""
+    manifest = current_manifest(store.catalog, store.objects)
+    store.publish(additions=many_rows(ROWS, prefix="y"), vectors=unit_vectors(ROWS, dimensions=DIMENSIONS, seed=2))
+    added = current_manifest(store.catalog, store.objects).segments[-1]
+    other = build_merge(store.objects, manifest, [added], graph_rows=50)
+    assert graph_shape(store.objects.local_path(other.files[1].name)) == graph_shape(damaging.paths[1])
+    for harmed in ([], [0]):
+        data = store.objects.get(other.files[1].name)
+        damaging.change(1, lambda _, data=data: bytearray(data))
+        for _ in harmed:
+            damaging.flip(0, damaging.place_of("document_keys") + 5)
+        assert damaging.remains() is None
