@@ -6,7 +6,8 @@ Compiled code is kept on disk beside this module, or in NUMBA_CACHE_DIR; all ker
 numba notices a change only in the file of the function it calls. Nothing here knows segments, filters or versions.
 
 Two traps. Index arithmetic on a flat array makes numba check for wrap-around, which LLVM turns into gathers, 2.3 times
-slower: take the slice of a vector first. And a mapped file can rot: every link is bounded before it is followed.
+slower: take the slice of a vector first. And a mapped file can rot: every link is bounded before it is followed, and a
+cost that is not a number ends the search, for in a list that is ordered it would let others fall out.
 """
 
 from collections.abc import Callable
@@ -31,13 +32,13 @@ Bytes = NDArray[np.int8]
 Graph = tuple[Words, Floats, Bytes, Words, Words, Longs]  # words, floats, bytes, upper, upper_at, shape: see `walk`
 Query = Floats | tuple[Bytes, Any]  # as vectors are stored in the records: float32, or int8 and what the product counts
 
-BROKEN = -1  # in place of a count: a link leads nowhere
+BROKEN = -1  # in place of a count: a link leads nowhere, or a vector holds what is not a number
 SPENT = -2  # in place of a count: the budget of visits was not enough
 LINE = 16  # words of a cache line
 PREFETCHED = (
     128  # words of a vector to ask for at once: the hardware follows by itself (0: 1.13 of hnswlib's time, 128: 0.86)
 )
-# Sums may be reassociated; NaN must stay NaN, so that a rotten vector ends no loop.
+# Sums may be reassociated; NaN must stay NaN, for it tells of a rotten vector.
 OPTIONS: Any = {"fastmath": {"reassoc", "nsz", "contract"}, "boundscheck": False, "error_model": "numpy"}
 ASTRAY = 8  # times fewer accepted records than expected
 AHEAD = 8  # vectors of a scan to ask for in advance
@@ -138,6 +139,18 @@ def _place_for(costs: Floats, size: int, cost: Any) -> int:
     return low
 
 
+@compiled(inline=True)
+def _keep(best: Longs, costs: Floats, size: int, row: Any, cost: Any) -> int:
+    """Put a row among the best, which it must belong to, behind its equals; return how many there are then."""
+    at = _place_for(costs, size, cost)
+    if size < len(best):
+        size += 1
+    for i in range(size - 1, at, -1):
+        best[i], costs[i] = best[i - 1], costs[i - 1]
+    best[at], costs[at] = row, cost
+    return size
+
+
 @compiled()
 def scan(floats: Floats, places: Longs, query: Floats, l2: bool, best: Longs, costs: Floats) -> int:
     """Find the nearest of the vectors that start at ``places``; the first of equals wins.
@@ -147,7 +160,7 @@ def scan(floats: Floats, places: Longs, query: Floats, l2: bool, best: Longs, co
         best: i64[k], out: positions in ``places``, nearest first; costs: f32[k], out.
 
     Returns:
-        How many were found, ``min(k, n)``.
+        How many were found, ``min(k, n)``, or BROKEN.
     """
     wanted, size, count = len(best), 0, len(places)
     for position in range(count):
@@ -155,14 +168,10 @@ def scan(floats: Floats, places: Longs, query: Floats, l2: bool, best: Longs, co
             for line in range(0, PREFETCHED, LINE):
                 prefetch(floats, places[position + AHEAD] + line)
         cost = _cost(floats, places[position], query, l2)
-        if size == wanted and cost >= costs[size - 1]:
-            continue
-        at = _place_for(costs, size, cost)
-        if size < wanted:
-            size += 1
-        for i in range(size - 1, at, -1):
-            best[i], costs[i] = best[i - 1], costs[i - 1]
-        best[at], costs[at] = position, cost
+        if np.isnan(cost):
+            return BROKEN
+        if size < wanted or cost < costs[size - 1]:
+            size = _keep(best, costs, size, position, cost)
     return size
 
 
@@ -175,20 +184,18 @@ def scan_arrays(addresses: Longs, counts: Longs, query: Floats, l2: bool, best: 
         best: i64[k], out: rows, numbered through all arrays, nearest first; costs: f32[k], out.
 
     Returns:
-        How many were found, ``min(k, all rows)``.
+        How many were found, ``min(k, all rows)``; or BROKEN, and the array to blame is ``best[0]``.
     """
     wanted, size, first = len(best), 0, 0
     for array in range(len(addresses)):
         floats = _carray(_pointer(addresses[array]), (counts[array] * len(query),), np.float32)
         for row in range(counts[array]):
             cost = _cost(floats, row * len(query), query, l2)
-            if size == wanted and cost >= costs[size - 1]:
-                continue
-            at = _place_for(costs, size, cost)
-            size += size < wanted
-            for i in range(size - 1, at, -1):
-                best[i], costs[i] = best[i - 1], costs[i - 1]
-            best[at], costs[at] = first + row, cost
+            if np.isnan(cost):
+                best[0] = array
+                return BROKEN
+            if size < wanted or cost < costs[size - 1]:
+                size = _keep(best, costs, size, first + row, cost)
         first += counts[array]
     return size
 
@@ -216,6 +223,8 @@ def _descend(graph: Graph, query: Query, l2: bool) -> Any:
                 cost = _cost_of(graph, other, query, l2)
                 if cost < least:
                     best, least, moved = other, cost, True
+    if np.isnan(least):
+        return np.int64(BROKEN), np.float32(0)
     return best, least
 
 
@@ -244,7 +253,7 @@ def _unvisited(graph: Graph, record: Any, visited: Marks, epoch: Any, fresh: Lon
 
 
 @compiled()
-def walk(
+def walk(  # noqa: C901
     graph: Graph, query: Query, l2: bool, visited: Marks, epoch: Any, best: Longs, costs: Floats
 ) -> tuple[Any, Any]:
     """Walk an hnswlib graph and return its nearest records, as hnswlib's search does at ``ef = len(best)``.
@@ -284,6 +293,8 @@ def walk(
         for j in range(found):
             record = fresh[j]
             cost = _cost_of(graph, record, query, l2)
+            if np.isnan(cost):
+                return np.int64(BROKEN), np.int64(visits)
             if size == ef and cost >= costs[size - 1]:
                 continue
             at = _place_for(costs, size, cost)
@@ -326,7 +337,7 @@ def _pop(costs: Floats, records: Longs, size: int) -> None:
 
 
 @compiled()
-def walk_accepted(  # noqa: PLR0913, PLR0917  (compiled code takes what it needs one by one)
+def walk_accepted(  # noqa: C901, PLR0913, PLR0917  (compiled code takes what it needs one by one)
     graph: Graph,
     query: Query,
     l2: bool,
@@ -374,6 +385,8 @@ def walk_accepted(  # noqa: PLR0913, PLR0917  (compiled code takes what it needs
         for j in range(found):
             record = fresh[j]
             cost = _cost_of(graph, record, query, l2)
+            if np.isnan(cost):
+                return np.int64(BROKEN), np.int64(visits)
             if size == ef and cost >= costs[size - 1]:
                 continue
             _push(near, nearest, waiting, cost, record)

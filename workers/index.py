@@ -133,7 +133,12 @@ class Writer:
         parts = [part for group in groups for part in group.parts]
         rows, vectors = staging.read_wanted(components.objects, parts, wanted=changes.put)
 
+        taken = ledger.being_merged(components.catalog, generation_id) if rows else frozenset()
+
         def finish(connection: Connection, published: PublishedManifest) -> None:
+            if rows:
+                served = {entry.id for entry in published.manifest.segments}
+                ledger.check_not_merged(connection, generation_id, taken=taken, served=served)
             ledger.finish_indexing(
                 connection,
                 groups,
@@ -151,7 +156,7 @@ class Writer:
             removed_document_ids=changes.removed,
             revisions=changes.revisions,
             trims=changes.trims,
-            taken=ledger.being_merged(components.catalog, generation_id) if rows else (),
+            taken=taken,
             in_transaction=finish,
         )
         announce(components, published.manifest)

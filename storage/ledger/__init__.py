@@ -10,7 +10,7 @@ from .claims import Claim, Held, claim, renew
 from .contents import FailedDocument, VersionRow
 from .expiry import ExpiredDocument, claim_expiry, finish_expiry, open_expiries, read_expired
 from .indexing import IndexGroup, claim_index, finish_indexing
-from .merges import being_merged, claim_swap, drop_merge, finish_merge, finish_swap, open_merge
+from .merges import being_merged, check_not_merged, claim_swap, drop_merge, finish_merge, finish_swap, open_merge
 from .pruning import Pruned, PruningProgress, prune
 from .quarantine import retry_later
 from .reconciliation import Reconciled, reconcile
@@ -39,6 +39,7 @@ __all__ = [
     "RollbackInfo",
     "VersionRow",
     "being_merged",
+    "check_not_merged",
     "claim",
     "claim_expiry",
     "claim_index",

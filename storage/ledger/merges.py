@@ -4,7 +4,7 @@ At most `OPEN_MAX` are open per generation, and no two take the same segment: on
 A merge that is dropped loses nothing: its inputs are still served.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -29,6 +29,23 @@ def being_merged(catalog: Catalog, generation_id: GenerationId) -> frozenset[str
     """Return the segments of which a merge is being made, or waits for its swap."""
     with catalog.read() as connection:
         return frozenset[str]().union(*_open_inputs(connection, generation_id))
+
+
+def check_not_merged(
+    connection: Connection, generation_id: GenerationId, *, taken: Collection[str], served: Collection[str]
+) -> None:
+    """Check, in a publish transaction, that no merge was opened meanwhile of segments that it serves no more.
+
+    Args:
+        taken: what `being_merged` returned before: those the publish has left alone.
+        served: the segments of the version that is published.
+
+    Raises:
+        Conflict: one was, whose work would be in vain.
+    """
+    opened = frozenset[str]().union(*_open_inputs(connection, generation_id)).difference(taken)
+    if not opened.issubset(served):
+        raise Conflict(f"a merge of {generation_id} was opened while its segments were folded: leave it those")
 
 
 def open_merge(

@@ -82,16 +82,28 @@ def fold(objects: ObjectStore, manifest: Manifest, *, taken: Collection[str] = (
     Args:
         taken: segments of which a merge is being made.
     """
-    chosen = plan_fold(manifest, taken=taken, fan_in=fan_in)
-    if chosen is None:
-        return manifest
-    try:
-        output = build_merge(objects, manifest, chosen)
-    except Damaged as error:  # what is published now is none the worse for it
-        log.warning("Small segments stay apart: %s", error, extra={"generation": manifest.generation_id})
-        return manifest
-    at = manifest.segments.index(chosen[0])
-    return replace(manifest, segments=[*manifest.segments[:at], output, *manifest.segments[at + len(chosen) :]])
+    apart = set(taken)
+    while chosen := plan_fold(manifest, taken=apart, fan_in=fan_in):
+        try:
+            output = build_merge(objects, manifest, chosen)
+        except Damaged as error:  # what is published now is none the worse for it, nor are its neighbours
+            log.warning("A small segment stays apart: %s", error, extra={"generation": manifest.generation_id})
+            apart |= _damaged(objects, manifest, chosen)
+        else:
+            at = manifest.segments.index(chosen[0])
+            return replace(manifest, segments=[*manifest.segments[:at], output, *manifest.segments[at + len(chosen) :]])
+    return manifest
+
+
+def _damaged(objects: ObjectStore, manifest: Manifest, segments: Sequence[SegmentEntry]) -> set[str]:
+    """Return which of these cannot be read whole; all of them, when each can by now."""
+    damaged: set[str] = set()
+    for entry in segments:
+        try:
+            verify_segment(objects, entry, dimensions=manifest.dimensions)
+        except Damaged:
+            damaged.add(entry.id)
+    return damaged or {entry.id for entry in segments}
 
 
 def plan_fold(

@@ -49,10 +49,12 @@ class Flats:
         """
         wanted = min(k, int(self._firsts[-1]))
         best, costs = np.empty(wanted, np.int64), np.empty(wanted, np.float32)
-        kernels.scan_arrays(self._addresses, self._counts, query, self._l2, best, costs)
-        if wanted and costs[0] > -least:  # most of the time: what was published last is a small part of everything
+        size = kernels.scan_arrays(self._addresses, self._counts, query, self._l2, best, costs)
+        if size == kernels.BROKEN:
+            raise self._readers[best[0]].rotten()
+        if costs[0] > -least:  # most of the time: what was published last is a small part of everything
             return self._scanned
-        kept = ~(costs > -least)  # with what is not a number, which is told below
+        kept = costs <= -least
         best, costs = best[kept], costs[kept]
         owners = self._firsts.searchsorted(best, "right") - 1
         rows, found = best - self._firsts[owners], dict(self._scanned)

@@ -143,10 +143,14 @@ class SegmentReader:
         return self._listed(self.accepted(None, now=now))
 
     def check_finite(self, costs: NDArray[np.float32]) -> None:
-        """Raise Damaged when a cost of a row is not a number, for then its vector is none."""
+        """Raise Damaged when a cost of a row is not finite, for then its vector is not."""
         if not np.isfinite(costs).all():
-            name = self.segment.entry.files[-1].name
-            raise Damaged(f"{name}: a vector is not finite; restore or rebuild the segment")
+            raise self.rotten()
+
+    def rotten(self) -> Damaged:
+        """Return what to raise of a vector that is not finite."""
+        name = self.segment.entry.files[-1].name
+        return Damaged(f"{name}: a vector is not finite; restore or rebuild the segment")
 
     def _documents(self, filter: Filter) -> Bools:  # noqa: A002
         with self.shared.reading_fields():
@@ -158,8 +162,7 @@ class SegmentReader:
         rows, wanted = accepted.rows(), min(k, accepted.count)
         places = self.shared.places if rows is None else self.shared.places.take(rows)
         best, costs = np.empty(wanted, np.int64), np.empty(wanted, np.float32)
-        kernels.scan(self.shared.floats, places, query, self._l2, best, costs)
-        self.check_finite(costs)
+        self._checked_scan(places, query, best, costs)
         found = best if rows is None else rows[best]
         return Found(found, -costs, "scan", accepted.count, compared=accepted.count)
 
@@ -172,6 +175,11 @@ class SegmentReader:
         found = self._compared(query, np.sort(candidates), accepted=accepted, k=k, method=method)
         return replace(found, visits=after.visits) if after else found
 
+    def _checked_scan(self, places: Longs, query: NDArray[np.float32], best: Longs, costs: NDArray[np.float32]) -> None:
+        if kernels.scan(self.shared.floats, places, query, self._l2, best, costs) == kernels.BROKEN:
+            raise self.rotten()
+        self.check_finite(costs)
+
     def _compared(
         self, query: NDArray[np.float32], rows: Longs, *, accepted: Accepted, k: int, method: planner.Method
     ) -> Found:
@@ -181,12 +189,12 @@ class SegmentReader:
         assert graph is not None
         if rounded is not None:
             rounded.compare(query, graph.row_records[rows].astype(np.int64), l2=self._l2, costs=costs)
+            self.check_finite(costs)  # all of them: it would be ordered behind the others
             best = np.argsort(costs, kind="stable")[:k]
             costs = costs[best]
         else:
             best, costs = np.empty(min(k, len(rows)), np.int64), costs[:k]
-            kernels.scan(self.shared.floats, self.shared.places.take(rows), query, self._l2, best, costs)
-        self.check_finite(costs)
+            self._checked_scan(self.shared.places.take(rows), query, best, costs)
         return Found(rows[best], -costs, method, accepted.count, compared=len(rows))
 
     def _walk(self, query: NDArray[np.float32], accepted: Accepted, *, k: int, ef: int, budget: int) -> Found:
@@ -204,7 +212,8 @@ class SegmentReader:
                 graph, asked, self._l2, marks, epoch, record_rows, mask, budget, share, best, costs
             )
         if size == kernels.BROKEN:
-            raise Damaged(f"{self.segment.entry.files[1].name}: a link leads nowhere; restore or rebuild the segment")
+            name = self.segment.entry.files[1].name
+            raise Damaged(f"{name}: a link leads nowhere, or a vector is not finite; restore or rebuild the segment")
         records = best[: max(0, int(size))]  # a walk whose budget is spent found nothing to rely on
         costs = costs[: len(records)]
         if rounded:

@@ -125,20 +125,21 @@ class Snapshot:
         now: float,
     ) -> list[tuple[SegmentReader, Found]]:
         query, ef = self._query(vector), max(ef, k)
+        readers, flats = self.readers, self._flats  # before the question: who does not hold it may see it closed
         if self.closed:
             raise ValueError(f"snapshot {self.version} of {self.generation_id} is closed")
         if filter is not None:
-            check_kinds(filter, self.readers.values())
-        together = self._flats.among(now=now) if filter is None else ()
+            check_kinds(filter, readers.values())
+        together = flats.among(now=now) if filter is None else ()
         found = {
             segment: reader.search(query, k=k, ef=ef, filter=filter, now=now)
-            for segment, reader in self.readers.items()
+            for segment, reader in readers.items()
             if segment not in together
         }
         if together:
             full = [each.scores[k - 1] for each in found.values() if len(each.scores) >= k]
-            found |= self._flats.search(query, k=k, least=max(full, default=-np.inf))
-        return [(reader, found[segment]) for segment, reader in self.readers.items()]
+            found |= flats.search(query, k=k, least=max(full, default=-np.inf))
+        return [(reader, found[segment]) for segment, reader in readers.items()]
 
     def exactly(self, vector: ArrayLike, *, k: int, now: float) -> list[Hit]:
         """Return the ``k`` best hits by a scan of every live row: what `search` is measured by."""

@@ -32,7 +32,7 @@ class Payload:
         weakref.finalize(self, os.close, self._descriptor)
 
     def read(self, spans: Sequence[tuple[str, NDArray[np.int64], NDArray[np.int64]]]) -> list[bytes]:
-        """Return the bytes from ``starts`` to ``ends``, i64[n], of each section, all of them read in one go.
+        """Return the bytes from ``starts`` to ``ends``, i64[n], within each section, all of them read in one go.
 
         Raises:
             Damaged: the file ends before they do.

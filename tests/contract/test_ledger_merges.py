@@ -75,6 +75,21 @@ def test_two_merges_may_be_open_that_share_no_segment(line):
     assert being_merged(line) == {"s1", "s2", "s3", "s4"}
 
 
+def test_who_folds_segments_of_a_merge_that_was_just_opened_is_told(line):
+    generation_id = line.collection.generation.id
+    taken = being_merged(line)
+    open_merge(line, "s1", "s2")
+
+    def check(**given: set[str]) -> None:
+        with line.catalog.write() as connection:
+            ledger.check_not_merged(connection, generation_id, **given)
+
+    check(taken=taken, served={"s1", "s2", "s3"})
+    check(taken=being_merged(line), served={"s3"})
+    with pytest.raises(Conflict, match="was opened while"):
+        check(taken=taken, served={"s1", "s3"})
+
+
 def test_segments_are_being_merged_until_the_swap_is_published(line):
     open_merge(line)
     built = line.finish_merge(line.claimed("merge"))

@@ -21,16 +21,17 @@ from penstock.settings.model import Limits, Settings, Workers
 from penstock.storage import ledger, paths
 from penstock.storage.catalog.collections import CollectionInfo, change_retention, create_collection, generation_info
 from penstock.storage.catalog.documents import DocumentInfo, list_documents
+from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.migrations import migrate
 from penstock.storage.catalog.tables import batches, generations, manifests, shards, versions
 from penstock.storage.catalog.tenants import create_tenant
 from penstock.storage.errors import Damaged
 from penstock.storage.grace import MIN_AGE_S
-from penstock.storage.ids import TenantId
+from penstock.storage.ids import GenerationId, TenantId
 from penstock.storage.intake.documents import SubmittedDocument, accept
 from penstock.storage.ledger.pruning import KEEP_S
 from penstock.storage.search.snapshots import open_snapshot
-from penstock.storage.segments.manifests import Swap, read_manifest
+from penstock.storage.segments.manifests import Manifest, Swap, read_manifest
 from penstock.workers import documents, planning, routes
 from penstock.workers.chunk import Chunker
 from penstock.workers.dispatcher import Dispatcher, Message
@@ -461,6 +462,30 @@ def test_many_small_publishes_leave_few_segments_and_everything_is_found_once(li
     assert line.states() == {f"d{number}": "indexed" for number in range(20)}
     assert sorted(set(line.found())) == sorted(f"d{number}" for number in range(20))
     assert len(line.found()) == sum(document.chunk_count for document in line.documents().values())
+
+
+def test_a_merge_that_is_opened_just_before_its_segments_are_folded_keeps_them(line, monkeypatch):
+    def current() -> Manifest:
+        with line.catalog.read() as connection:
+            return read_manifest(line.objects, connection.scalar(sa.select(generations.c.manifest)))
+
+    def opened(catalog: Catalog, generation_id: GenerationId) -> frozenset[str]:
+        found = real(catalog, generation_id)
+        details = {"segments": [entry.id for entry in current().segments]}
+        ledger.open_merge(catalog, generation_id=generation_id, details=details, now=time.time())
+        return found
+
+    for number in range(8):
+        line.submit(**{f"d{number}": f"{WORDS} number {number}"})
+        line.run()
+    before, real = current().segments, ledger.being_merged
+    assert len(before) == 8
+    monkeypatch.setattr(ledger, "being_merged", opened)
+    line.submit(d8=WORDS)
+    line.run(only=[routes.CHUNK, routes.EMBED, routes.INDEX])
+
+    assert current().segments[:8] == before
+    assert line.states()["d8"] == "indexed"
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ class Built:
         best, costs = np.empty(ef, np.int64), np.empty(ef, np.float32)
         marks = np.zeros(len(self.rows), np.uint16)
         size, visits = kernels.walk(self.graph, query, self.l2, marks, np.uint16(1), best, costs)
-        return self.rows[best[:size]].tolist(), costs[:size], int(visits)
+        return (self.rows[best[: max(size, 0)]].tolist() if size >= 0 else size), costs[: max(size, 0)], int(visits)
 
     def walk_accepted(self, query, *, ef, accepted, budget=10**9, share=0.0):
         best, costs = np.empty(ef, np.int64), np.empty(ef, np.float32)
@@ -144,6 +144,21 @@ def test_a_scan_prefers_the_first_of_equal_vectors():
     assert best.tolist() == list(range(10))
 
 
+@pytest.mark.parametrize("at", [0, 3, 6])
+@pytest.mark.parametrize("k", [1, 3])
+def test_a_vector_that_is_none_ends_a_scan_whatever_is_nearer(at, k):
+    vectors = np.ones((7, DIMENSIONS), np.float32) * np.arange(1, 8, dtype=np.float32)[:, None]
+    vectors[at, 5] = np.nan
+    query, places = frozen(np.ones(DIMENSIONS, np.float32)), np.arange(7) * DIMENSIONS
+    best, costs = np.empty(k, np.int64), np.empty(k, np.float32)
+
+    assert kernels.scan(frozen(vectors.reshape(-1)), places, query, False, best, costs) == kernels.BROKEN
+    apart = [frozen(vectors[:2].copy()), frozen(vectors[2:].copy())]
+    addresses = np.array([part.ctypes.data for part in apart])
+    assert kernels.scan_arrays(addresses, np.array([2, 5]), query, False, best, costs) == kernels.BROKEN
+    assert best[0] == (0 if at < 2 else 1)
+
+
 def test_a_walk_that_is_not_where_the_accepted_records_are_is_given_up_early(built):
     query = frozen(vectors_of("random", 1, seed=6)[0])
     costs = -(built.vectors @ query)
@@ -182,28 +197,31 @@ def test_links_that_lead_nowhere_end_the_walk_wherever_they_are(built):
     assert broken > 0
 
 
-def test_not_a_number_ends_in_the_costs_and_in_no_endless_loop(built):
+def test_not_a_number_ends_a_walk_and_is_told(built):
     words, _, _, upper, upper_at, shape = built.graph
     rotten = words.copy()
     rotten.reshape(COUNT, -1)[:, 20] = 0x7FC00000
     rotten.flags.writeable = False
     graph = (rotten, rotten.view(np.float32), rotten.view(np.int8), upper, upper_at, shape)
     damaged = Built(built.vectors, built.peer, graph, built.rows, built.l2)
-    _, costs, visits = damaged.walk(frozen(built.vectors[0].copy()), ef=20)
-    assert np.isnan(costs).any()
-    assert visits <= COUNT
+    query = frozen(built.vectors[0].copy())
+    size, _, visits = damaged.walk(query, ef=20)
+    assert (size, visits <= COUNT) == (kernels.BROKEN, True)
+    size, _, _ = damaged.walk_accepted(query, ef=20, accepted=np.ones(COUNT, np.bool_))
+    assert size == kernels.BROKEN
 
 
 def test_warming_compiles_all_that_mapped_segments_need(built):
     kernels.warm()
-    compiled = [len(kernel.signatures) for kernel in (kernels.scan, kernels.walk, kernels.walk_accepted)]
+    searching = (kernels.scan, kernels.scan_arrays, kernels.walk, kernels.walk_accepted)
+    compiled = [len(kernel.signatures) for kernel in searching]
     built.walk(frozen(built.vectors[0].copy()), ef=10)
     built.walk_accepted(frozen(built.vectors[0].copy()), ef=10, accepted=np.ones(COUNT, np.bool_))
-    assert [len(kernel.signatures) for kernel in (kernels.scan, kernels.walk, kernels.walk_accepted)] == compiled
+    assert [len(kernel.signatures) for kernel in searching] == compiled
 
 
 def test_kernels_release_the_gil():
-    for kernel in (kernels.scan, kernels.walk, kernels.walk_accepted):
+    for kernel in (kernels.scan, kernels.scan_arrays, kernels.walk, kernels.walk_accepted):
         assert kernel.targetoptions["nogil"]
 
 

@@ -164,20 +164,24 @@ def test_a_writer_that_publishes_behind_a_long_merge_keeps_few_segments(store):
     assert all(entry.kind == "flat" for entry in manifest.segments)
 
 
-def test_a_damaged_segment_stays_apart_and_stops_no_publish(store, caplog):
-    for publish in range(8):
+def test_a_damaged_segment_stays_apart_and_its_neighbours_are_folded(store, caplog):
+    for publish in range(4):
         store.add({f"d{publish}": ["text"]})
-    manifest = store.published[-1].manifest
-    path = store.objects.local_path(manifest.segments[3].files[0].name)
+    damaged = store.published[-1].manifest.segments[1]
+    path = store.objects.local_path(damaged.files[0].name)
     data = bytearray(path.read_bytes())
     data[open_sections(path, kind="segment").places["vectors"]] ^= 1
     path.chmod(0o600)
     path.write_bytes(data)
 
-    store.add({"d8": ["text"]})
+    for publish in range(4, 100):
+        store.add({f"d{publish}": ["text"]})
 
-    assert store.published[-1].manifest.segments[:8] == manifest.segments
-    assert "Small segments stay apart" in caplog.text
+    manifest = store.published[-1].manifest
+    assert damaged in manifest.segments
+    assert manifest.live_chunks == 100
+    assert len(manifest.segments) <= 2 + 2 * 7 + 1
+    assert Path(damaged.files[0].name).name in caplog.text
 
 
 def test_worn_segments_are_written_anew():

@@ -873,6 +873,37 @@ def test_a_large_segment_that_lost_its_end_while_it_was_open_is_named_as_damaged
         segment.payload.read([("text_bytes", np.array([0]), np.array([segment.sections.size_bytes]))])
 
 
+@pytest.mark.parametrize("mapped", [True, False])
+@pytest.mark.parametrize("column", ["text_offsets", "document_offsets", "document"])
+def test_places_of_texts_that_rot_while_they_are_served_are_named_as_damaged(store, monkeypatch, mapped, column):
+    store.publish(additions=documents(40), vectors=unit_vectors(120))
+    if not mapped:
+        monkeypatch.setattr(opening, "MAPPED_BYTES", 0)
+    snapshot = snapshot_of(store)
+    [path] = [store.objects.local_path(name) for name in snapshot.files]
+    sections = open_sections(path, kind="segment")
+    rotten = np.frombuffer(sections.arrays[column].tobytes(), sections.arrays[column].dtype).copy()
+    rotten[5::2] ^= 1 << 18
+    path.chmod(0o600)
+    with path.open("r+b") as opened:
+        opened.seek(sections.places[column])
+        opened.write(rotten.tobytes())
+
+    with pytest.raises(Damaged, match=f"{path.name}.*does not lie where"):
+        snapshot.search(unit_vectors(1)[0], k=120, now=NOW)
+
+
+def test_equal_scores_come_in_the_order_of_chunk_ids_from_scanned_and_from_searched_segments(store):
+    vectors = np.tile(unit_vectors(1), (6, 1))
+    for number in range(4):
+        store.publish(additions=documents(2, first=10 * number), vectors=vectors)
+    store.publish(removed_document_ids=["d11"])  # so that this one is searched alone
+
+    for k in (2, 9, 12):
+        hits = snapshot_of(store).search(unit_vectors(1)[0], k=k, now=NOW)
+        assert [hit.chunk_id for hit in hits] == [1, 2, 3, 4, 5, 6, 7, 8, 9, 13, 14, 15][:k]
+
+
 def test_a_new_version_is_warmed_before_it_takes_over_but_never_the_first(store, monkeypatch):
     warmed: list[tuple[int, int]] = []
     store.publish(additions=documents(3), vectors=unit_vectors(9))
