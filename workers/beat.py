@@ -4,11 +4,13 @@ import logging
 import signal
 import threading
 from collections.abc import Sequence
+from datetime import timedelta
 from types import FrameType
 from typing import Any
 
 from celery import Celery
 from celery.beat import ScheduleEntry, Scheduler, Service
+from celery.schedules import schedule
 
 from penstock.settings import logs, wiring
 from penstock.settings.model import Settings
@@ -20,6 +22,7 @@ from .heartbeat import Heartbeat
 from .liveness import Liveness
 
 log = logging.getLogger(__name__)
+FIRST_TICK_S = 20.0  # after the start
 
 
 class CelerySender:
@@ -51,6 +54,13 @@ class Ticks(Scheduler):  # type: ignore[misc]  # Celery publishes no types
 
     Nobody may be reading them, and Redis keeps what expired until somebody does.
     """
+
+    def setup_schedule(self) -> None:
+        """Begin soon: what was left undone must not wait longer each time that a machine is started again."""
+        super().setup_schedule()
+        for entry in self.schedule.values():
+            if isinstance(entry.schedule, schedule):
+                entry.last_run_at = entry.default_now() - entry.schedule.run_every + timedelta(seconds=FIRST_TICK_S)
 
     def apply_entry(self, entry: ScheduleEntry, producer: Any = None) -> None:
         if not self._waits(entry):

@@ -133,10 +133,11 @@ class Writer:
         parts = [part for group in groups for part in group.parts]
         rows, vectors = staging.read_wanted(components.objects, parts, wanted=changes.put)
 
-        taken = ledger.being_merged(components.catalog, generation_id) if rows else frozenset()
+        folds = bool(rows or changes.revisions)
+        taken = ledger.being_merged(components.catalog, generation_id) if folds else frozenset()
 
         def finish(connection: Connection, published: PublishedManifest) -> None:
-            if rows:
+            if folds:
                 served = {entry.id for entry in published.manifest.segments}
                 ledger.check_not_merged(connection, generation_id, taken=taken, served=served)
             ledger.finish_indexing(

@@ -20,6 +20,7 @@ from ..limits import MAX_COLLECTIONS_PER_TENANT
 from ..objects.store import ObjectStore
 from ..segments.differences import Comparison
 from ..segments.manifests import Manifest, check_invariants, name_of, read_manifest
+from ..segments.segment import check_served
 
 _ATTEMPTS = 5  # a version may be published between the comparison and the transaction
 
@@ -97,6 +98,7 @@ def _look(catalog: Catalog, objects: ObjectStore, parent: CollectionInfo, refere
     assert generation.manifest is not None
     try:
         manifest = read_manifest(objects, kept.name)
+        check_served(objects, manifest.segments, dimensions=manifest.dimensions)
         comparison = Comparison(objects, read_manifest(objects, generation.manifest), manifest)
         comparison.check()  # not first in the transaction, where nobody could mend anything
     except Damaged:

@@ -122,7 +122,7 @@ class Publisher:
         with self._looking_again(standing, needed=current.file_names):
             base = current if rollback is None else rollback.applied_to(current)
             successor = base if swap is None else swap_in(self._objects, base, swap)
-            if additions:
+            if additions or revisions:  # which add a segment too
                 successor = fold(self._objects, successor, taken=taken, fan_in=self._fan_in)
             doomed = rows_of_documents(self._objects, successor, document_ids=leaving)
             rewriting = plan_rewriting(

@@ -1,8 +1,8 @@
 """Rolling back: a new version of a generation that names the segments of an old one, and documents to match.
 
 No file but the manifest is written, and the work goes with what differs between the two versions, a slice of it at a
-time. The writer of the
-shard does it, like every publish: what was accepted meanwhile is indexed on top. It decides nothing about batches.
+time. The writer of the shard does it, like every publish: what was accepted meanwhile is indexed on top. It decides
+nothing about batches.
 """
 
 from dataclasses import dataclass, replace
@@ -15,6 +15,7 @@ from ..ids import GenerationId, ManifestVersion
 from ..objects.store import ObjectStore
 from ..segments.differences import Comparison
 from ..segments.manifests import Manifest, read_manifest
+from ..segments.segment import check_served
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,10 @@ def plan_rollback(
         raise NotKept(f"there is no version {version} to roll back to")
     try:
         manifest = read_manifest(objects, kept.name)
-        comparison = Comparison(objects, read_manifest(objects, current), manifest)
+        served = read_manifest(objects, current)
+        others = [entry for entry in manifest.segments if entry not in served.segments]
+        check_served(objects, others, dimensions=manifest.dimensions)
+        comparison = Comparison(objects, served, manifest)
         comparison.check()  # not first in the transaction, where nobody could mend anything
         return Rollback(kept.version, manifest, current, comparison)
     except Damaged:

@@ -17,9 +17,8 @@ from ..errors import Damaged
 from ..ids import ManifestVersion, SegmentId
 from ..objects.store import ObjectStore
 from ..segments.fields import Filter
-from ..segments.files import mending
 from ..segments.manifests import Manifest, SegmentEntry, read_manifest, segments_of
-from ..segments.segment import OpenSegment, open_segment, sample_segment
+from ..segments.segment import open_sampled
 from ..segments.tombstones import read_deletes
 from .flats import Flats
 from .found import Found
@@ -253,16 +252,9 @@ def _open_reader(
         return former
     shared = former.shared if former is not None else opened.get(entry.files[0].name)
     if shared is None or shared.segment.entry.files != entry.files:
-        segment = _sampled(objects, entry, dimensions=manifest.dimensions)
+        segment = open_sampled(objects, entry, dimensions=manifest.dimensions)
         shared = opened[entry.files[0].name] = SearchableSegment(segment, costs=costs)
     return SegmentReader(shared, entry, deleted=read_deletes(objects, entry), l2=manifest.metric == "l2")
-
-
-@mending
-def _sampled(objects: ObjectStore, entry: SegmentEntry, *, dimensions: int) -> OpenSegment:
-    segment = open_segment(objects, entry, dimensions=dimensions)
-    sample_segment(objects, entry, segment)
-    return segment
 
 
 def _hits(found: Sequence[tuple[SegmentReader, Found]], *, k: int) -> list[Hit]:

@@ -6,7 +6,7 @@ segment serves every version that names it. It searches nothing and publishes no
 """
 
 import mmap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import paths
-from ..errors import Damaged
+from ..errors import Damaged, Missing
 from ..ids import GenerationId, SegmentId, TenantId, new_id
 from ..objects.mapped_files import open_to_map
 from ..objects.store import ObjectStore
@@ -215,6 +215,31 @@ def sample_segment(objects: ObjectStore, entry: SegmentEntry, segment: OpenSegme
             intact = blocks_match(data, digests, sample=_SAMPLED_GRAPH_BLOCKS)
         if not intact:
             raise Damaged(f"{path.name} does not match the checksums of its blocks; restore or rebuild the segment")
+
+
+@mending
+def open_sampled(objects: ObjectStore, entry: SegmentEntry, *, dimensions: int) -> OpenSegment:
+    """Open a segment to be served. Raises as ``open_segment`` and ``sample_segment``."""
+    segment = open_segment(objects, entry, dimensions=dimensions)
+    sample_segment(objects, entry, segment)
+    return segment
+
+
+def check_served(objects: ObjectStore, entries: Iterable[SegmentEntry], *, dimensions: int) -> None:
+    """Check that readers will serve these segments: those that lie here as they check them, of others that they exist.
+
+    What is elsewhere is compared with its checksum by who downloads it.
+
+    Raises:
+        Damaged: naming a file that is missing or not what was written.
+    """
+    for entry in entries:
+        files = entry.all_files
+        if all(objects.is_local(file.name) for file in files):
+            open_sampled(objects, entry, dimensions=dimensions)
+            read_deletes(objects, entry)
+        elif gone := objects.missing([file.name for file in files]):
+            raise Missing(f"{gone[0]} is missing from the object store; restore or rebuild it")
 
 
 def _graph_blocks(sections: Sections) -> NDArray[np.uint8]:

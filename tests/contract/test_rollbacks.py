@@ -22,6 +22,7 @@ from penstock.storage.ledger.overview import overview
 from penstock.storage.publishing.leases import acquire_lease
 from penstock.storage.segments import differences
 from penstock.storage.segments.manifests import read_manifest
+from penstock.storage.segments.sections import open_sections
 
 from ..served_line import ServedLine, new_served_line
 from .test_forks import fork
@@ -296,6 +297,26 @@ def test_a_catalog_that_lacks_a_document_version_refuses_and_changes_nothing(lin
     assert (told.state, told.error, told.published) == ("failed", "it is not there", None)
     stage = overview(line.catalog).stages["rollback"]
     assert (stage.ready, stage.running, stage.dead) == (0, 0, 0)  # it was told: nobody has to look after it
+
+
+@pytest.mark.parametrize("section", ["vectors", "text_bytes"])
+def test_a_version_that_no_reader_would_open_is_neither_rolled_back_to_nor_forked(line, section):
+    line.put(a="apples")
+    line.put(a="apricots")
+    [first, _] = sorted(info.name for info in line.objects.list("tenants/") if info.name.endswith(".segment"))
+    path = line.objects.local_path(first)
+    data = bytearray(path.read_bytes())
+    data[open_sections(path, kind="segment").places[section]] ^= 1
+    path.unlink()
+    path.write_bytes(bytes(data))
+
+    with pytest.raises(Damaged, match=path.name):
+        fork(line, reference=Reference(version=1))
+    line.ask_rollback(1)
+    with pytest.raises(Damaged, match=path.name):
+        line.carry_out(line.claim_rollback())
+    assert version_of(line) == 2
+    check(line)
 
 
 def test_a_number_that_was_given_anew_is_not_taken_for_what_it_was(line):

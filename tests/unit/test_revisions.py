@@ -70,6 +70,15 @@ def test_a_revised_document_keeps_its_text_and_vectors_and_says_something_else(s
     assert select_documents(snapshot_of(store), Compare("eq", "month", 2), now=9.0).document_ids == []
 
 
+def test_a_collection_that_is_only_described_anew_keeps_few_segments(store):
+    store.add({f"d{i}": [f"text {i}"] for i in range(5)})
+    for number in range(2, 80):
+        store.publish(revisions=[revision(f"d{number % 5}", number=number)])
+
+    assert len(store.published[-1].manifest.segments) <= 3 * 7
+    assert {name: len(chunks) for name, chunks in store.content().items()} == {f"d{i}": 1 for i in range(5)}
+
+
 def test_a_revision_of_a_document_without_chunks_publishes_nothing(store):
     store.add({"a": ["one"]})
     assert not store.publish(revisions=[revision("nobody")]).changed

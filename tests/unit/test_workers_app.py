@@ -6,8 +6,8 @@ import pytest
 
 from penstock.settings.model import Settings, Workers
 from penstock.workers import routes
-from penstock.workers.app import HARD_LIMIT_S, SOFT_LIMIT_S, make_app
-from penstock.workers.beat import CelerySender, Ticks
+from penstock.workers.app import COLLECT_EVERY_S, HARD_LIMIT_S, SOFT_LIMIT_S, make_app
+from penstock.workers.beat import FIRST_TICK_S, CelerySender, Ticks
 from penstock.workers.dispatcher import Message
 from penstock.workers.liveness import Liveness
 from penstock.workers.run import register
@@ -142,3 +142,12 @@ def test_every_task_has_a_queue_and_every_role_reads_its_own(tmp_path):
     ]
     assert {"index.0", "index.1", "index.2"} <= queues
     assert all(routes.role_queues(role, shards=[])[0] in queues for role in ("chunk", "embed", "search", "maintenance"))
+
+
+def test_the_first_tick_comes_soon_after_the_start_and_the_next_when_its_time_has_come(tmp_path):
+    ticks = Ticks(make_app(settings(tmp_path)), lazy=True)
+    ticks.setup_schedule()
+    collect = ticks.schedule["collect"]
+
+    assert 0 < collect.is_due().next <= FIRST_TICK_S
+    assert next(collect).is_due().next > COLLECT_EVERY_S / 2
