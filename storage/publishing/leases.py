@@ -3,8 +3,9 @@
 A lease does not stop a writer that slept past its end. Its epoch does: publishing compares it in the transaction.
 """
 
+import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from threading import Event, Thread
 
 from sqlalchemy import insert, or_, select, update
@@ -12,7 +13,8 @@ from sqlalchemy.exc import IntegrityError
 
 from ..catalog.engine import Catalog
 from ..catalog.tables import shards
-from ..errors import Unavailable
+
+log = logging.getLogger(__name__)
 
 
 def acquire_lease(catalog: Catalog, *, shard: int, owner: str, ttl_s: float, now: float) -> int | None:
@@ -49,13 +51,19 @@ def renew_lease(catalog: Catalog, *, shard: int, owner: str, epoch: int, ttl_s: 
 def keeping_lease(
     catalog: Catalog, *, shard: int, owner: str, epoch: int, ttl_s: float, clock: Callable[[], float]
 ) -> Iterator[None]:
-    """Renew a lease that is held while the block runs, however long that takes; give it back at the end."""
+    """Renew a lease that is held while the block runs, however long that takes; give it back at the end.
+
+    Raises nothing of its own: publishing is what finds out whether the lease was lost, and one that cannot be given
+    back ends by itself.
+    """
     over = Event()
 
     def keep() -> None:
         while not over.wait(ttl_s / 3):
-            with suppress(Unavailable):  # publishing is what finds out whether it was lost
+            try:
                 renew_lease(catalog, shard=shard, owner=owner, epoch=epoch, ttl_s=ttl_s, now=clock())
+            except Exception as error:  # noqa: BLE001  whatever it is, the next turn may still be in time
+                log.warning("The lease of shard %d was not renewed: %s", shard, error)
 
     keeper = Thread(target=keep, name="lease", daemon=True)
     keeper.start()
@@ -64,7 +72,10 @@ def keeping_lease(
     finally:
         over.set()
         keeper.join()
-        release_lease(catalog, shard=shard, owner=owner, epoch=epoch)
+        try:
+            release_lease(catalog, shard=shard, owner=owner, epoch=epoch)
+        except Exception as error:  # noqa: BLE001  how the block ended is what the caller has to know
+            log.warning("The lease of shard %d was not given back, and ends within %g s: %s", shard, ttl_s, error)
 
 
 def release_lease(catalog: Catalog, *, shard: int, owner: str, epoch: int) -> bool:

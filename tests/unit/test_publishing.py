@@ -10,10 +10,11 @@ from sqlalchemy import select, update
 from penstock.storage.catalog.manifests import list_manifests
 from penstock.storage.catalog.tables import generations
 from penstock.storage.collecting import collect_generations
-from penstock.storage.errors import Conflict, Damaged, Fenced, NotFound
+from penstock.storage.errors import Conflict, Damaged, Fenced, NotFound, Unavailable
 from penstock.storage.grace import MIN_AGE_S
 from penstock.storage.ids import GenerationId
-from penstock.storage.publishing.leases import acquire_lease, release_lease, renew_lease
+from penstock.storage.publishing import leases
+from penstock.storage.publishing.leases import acquire_lease, keeping_lease, release_lease, renew_lease
 from penstock.storage.publishing.merging import build_merge
 from penstock.storage.publishing.publisher import Publisher
 from penstock.storage.segments.manifests import Swap
@@ -219,6 +220,38 @@ def test_only_one_owner_holds_a_lease_and_each_has_an_epoch_of_its_own(store):
     assert release_lease(store.catalog, shard=0, owner="b", epoch=3)
     assert take("a", 21) == 4
     assert acquire_lease(store.catalog, shard=1, owner="b", ttl_s=10, now=0) == 1
+
+
+@pytest.mark.parametrize("error", [Unavailable("busy"), Damaged("no database"), RuntimeError("whatever")], ids=repr)
+def test_a_lease_is_kept_on_after_a_renewal_that_failed_in_whatever_way(store, monkeypatch, error):
+    epoch = acquire_lease(store.catalog, shard=0, owner="a", ttl_s=60, now=store.now)
+    turns, renewed = [], threading.Event()
+
+    def renew(*args, **options):
+        turns.append(options)
+        if len(turns) < 3:
+            raise error
+        assert renew_lease(*args, **options)
+        renewed.set()
+
+    monkeypatch.setattr(leases, "renew_lease", renew)
+    later = store.now + 1_000
+    with keeping_lease(store.catalog, shard=0, owner="a", epoch=epoch, ttl_s=0.03, clock=lambda: later):
+        assert renewed.wait(60), "the renewals ended with the first that failed"
+        assert acquire_lease(store.catalog, shard=0, owner="b", ttl_s=10, now=later) is None
+    assert acquire_lease(store.catalog, shard=0, owner="b", ttl_s=10, now=later) is not None, "it was given back"
+
+
+def test_a_lease_that_cannot_be_given_back_hides_neither_an_error_nor_a_success(store, monkeypatch):
+    def release(*_, **__):
+        raise Unavailable("the catalog does not answer")
+
+    monkeypatch.setattr(leases, "release_lease", release)
+    kept = {"shard": 0, "owner": "a", "epoch": 1, "ttl_s": 60.0, "clock": store.clock}
+    with keeping_lease(store.catalog, **kept):
+        pass
+    with pytest.raises(Conflict, match="what went wrong"), keeping_lease(store.catalog, **kept):
+        raise Conflict("what went wrong")
 
 
 def test_a_writer_whose_lease_was_taken_or_given_back_is_fenced_before_it_writes(store):
