@@ -83,7 +83,8 @@ def collect_generations(
                 collected += _collect(catalog, objects, named, some, tenant=tenant, generation_id=generation_id)
     except (Damaged, Unsupported) as error:
         log.warning("nothing of %s is collected: %s", tenant, error, extra={"action": "collect_refused"})
-    named.trim()
+    finally:
+        named.trim()
     return collected
 
 

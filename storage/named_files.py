@@ -10,11 +10,14 @@ from collections.abc import Collection
 from .objects.store import ObjectStore
 from .segments.manifests import read_manifest
 
-CAPACITY = 200_000  # names of files, each counted once per manifest: some 20 MB, for neighbours share most of theirs
+CAPACITY = 200_000  # names of files, each counted once per manifest: up to 30 MB, for neighbours share most of theirs
 
 
 class NamedFiles:
-    """Reads each manifest once, and remembers the latest used ones until they name ``capacity`` files together.
+    """Reads each manifest once. Between passes it remembers the latest used ones that name ``capacity`` files together.
+
+    Within a pass, which is one tenant's, it holds all that it was asked about, however many: what is garbage depends on
+    every version that is kept. That is some KB for each of them, if the segments are not very many.
 
     What was read was whole. That a manifest rotted or went since is for an examination to tell; what it named is known.
     Not safe between threads.
@@ -23,7 +26,7 @@ class NamedFiles:
     def __init__(self, objects: ObjectStore, *, capacity: int = CAPACITY) -> None:
         self._objects = objects
         self._capacity = capacity
-        self._files: OrderedDict[str, frozenset[str]] = OrderedDict()  # least recently used first
+        self._files: OrderedDict[str, tuple[str, ...]] = OrderedDict()  # least recently used first
 
     def unread(self, manifests: Collection[str]) -> list[str]:
         """Return those of these manifests that nobody has read yet."""
@@ -32,19 +35,20 @@ class NamedFiles:
     def read(self, manifests: Collection[str]) -> None:
         """Read those of these manifests that nobody has read yet. Raises Damaged or Unsupported: one cannot be."""
         for name in self.unread(manifests):
-            self._files[name] = frozenset(map(sys.intern, read_manifest(self._objects, name).file_names))
+            # Interned and in a tuple, a name takes 8 bytes where another manifest has it too; in a set, some 100.
+            self._files[name] = tuple(map(sys.intern, read_manifest(self._objects, name).file_names))
 
     def among(self, objects: Collection[str], *, manifests: Collection[str]) -> set[str]:
         """Return those of the objects that are one of these manifests, which were read, or named by one."""
         wanted = frozenset(objects)
         found = set(wanted.intersection(manifests))
         for name in manifests:
-            found |= wanted & self._files[name]
+            found |= wanted.intersection(self._files[name])
             self._files.move_to_end(name)
         return found
 
     def trim(self) -> None:
-        """Forget what is more than is to be remembered."""
+        """Forget what is more than is to be remembered: a pass is over."""
         count = sum(map(len, self._files.values()))
         while count > self._capacity:
             count -= len(self._files.popitem(last=False)[1])

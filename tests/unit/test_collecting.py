@@ -19,6 +19,7 @@ from penstock.storage.collecting import (
     collect_staged,
     list_staged,
 )
+from penstock.storage.errors import Unavailable
 from penstock.storage.ids import GenerationId, TenantId
 from penstock.storage.named_files import NamedFiles
 from penstock.storage.search.reader_leases import LeaseWatch
@@ -177,6 +178,19 @@ def test_what_is_remembered_has_a_bound(store, monkeypatch):
         collect(store, min_age_s=0.0, named=named, retention=Retention(keep_versions=20, keep_s=0.0))
         assert set(reads.names) == set(versions)
     assert names(store) == named_by(store, *versions)
+
+
+def test_what_is_remembered_has_its_bound_after_a_pass_that_failed_too(store):
+    versions, named = publish_versions(store, 12), NamedFiles(store.objects, capacity=0)
+
+    def fail(_number: int, method: str, *_: object) -> None:
+        if method == "delete":
+            raise Unavailable("the object store does not answer")
+
+    store.objects = InterceptedObjects(store.objects, fail)
+    with pytest.raises(Unavailable):
+        collect(store, named=named, **NONE)
+    assert named.unread(versions) == versions
 
 
 def test_a_version_published_between_two_looks_is_read_while_nobody_waits(store, monkeypatch):
