@@ -12,6 +12,7 @@ from ..errors import Damaged
 from ..segments.codes import CodedRows
 from ..segments.columns import Kind
 from ..segments.fields import FieldIndex
+from ..segments.ragged import joined_ranges
 from ..segments.segment import OpenSegment
 from . import planner
 from .found import Bools, Longs
@@ -91,9 +92,7 @@ class SearchableSegment:
         owners = self.segment.rows.document
         wanted = documents.astype(owners.dtype)
         first, end = np.searchsorted(owners, wanted, "left"), np.searchsorted(owners, wanted, "right")
-        counts = end - first
-        rows: Longs = np.repeat(first - np.concatenate(([0], np.cumsum(counts)[:-1])), counts) + np.arange(counts.sum())
-        return rows
+        return joined_ranges(first, end)
 
     def rows_accepted(self, documents: Bools) -> Bools:
         """Return bool[n], what ``documents`` says of the owner of each row; it may be ``documents`` itself."""

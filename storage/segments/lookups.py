@@ -13,6 +13,7 @@ from .document_keys import find_rows, read_keys
 from .files import SEGMENT_KIND, column, mapped, mending, open_container
 from .graph_files import read_vectors
 from .manifests import SegmentEntry
+from .ragged import joined_ranges
 from .rows import Documents, Rows
 from .sections import Sections
 from .tombstones import read_deletes
@@ -88,7 +89,7 @@ class DocumentChunks:
     def places_of(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
         """Return the places of all documents that have one of these keys, which ascend."""
         first, end = (np.searchsorted(self._keys, keys, side) for side in ("left", "right"))
-        return _joined_ranges(first, end)
+        return joined_ranges(first, end)
 
     def documents_at(self, places: NDArray[np.int64]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
         """Return the keys at these places and the positions in ``new_documents``."""
@@ -99,7 +100,7 @@ class DocumentChunks:
         wanted = documents.astype("<u4")
         starts, ends = (np.searchsorted(self._owners, wanted, side) for side in ("left", "right"))
         owners = np.repeat(np.arange(len(wanted)), ends - starts)
-        rows = _joined_ranges(starts, ends).astype("<u4")
+        rows = joined_ranges(starts, ends).astype("<u4")
         rows = rows if self._rows is None else self._rows[rows]
         if len(self._dead):
             at = np.minimum(np.searchsorted(self._dead, rows), len(self._dead) - 1)
@@ -110,12 +111,6 @@ class DocumentChunks:
     def new_documents(self) -> Documents:
         """Return the documents; what they remember goes with what is returned."""
         return Documents(self._data, self._offsets)
-
-
-def _joined_ranges(starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
-    counts = ends - starts
-    joined: NDArray[np.int64] = np.arange(counts.sum()) + np.repeat(starts - np.cumsum(counts) + counts, counts)
-    return joined
 
 
 @mending

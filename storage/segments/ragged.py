@@ -41,6 +41,13 @@ def join_offsets(several: Sequence[Offsets]) -> Offsets:
     return np.concatenate(joined)
 
 
+def joined_ranges(starts: NDArray[np.int64], ends: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the positions from each start to its end, exclusive, one range after the other."""
+    counts = ends - starts
+    joined: NDArray[np.int64] = np.arange(counts.sum()) + np.repeat(starts - np.cumsum(counts) + counts, counts)
+    return joined
+
+
 def fits(data: NDArray[Any], offsets: NDArray[Any], *, count: int, at: NDArray[Any] | None = None) -> bool:
     """Say whether these are ``count`` items: the types, the ends, and offsets that never descend.
 
