@@ -495,9 +495,15 @@ def compare(descriptor: int, offsets: Longs, query: Floats, l2: bool, costs: Flo
 
 @compiled()
 def read_spans(descriptor: int, offsets: Longs, sizes: Longs, buffer: NDArray[np.uint8]) -> int:
-    """Read spans of a file, one after the other, into ``buffer`` u8[sum of sizes]; returns 0, or BROKEN at its end."""
+    """Read spans of a file, one after the other, into ``buffer`` u8[sum of sizes].
+
+    Returns:
+        0, or BROKEN: the file ends before they do, or one of them is none.
+    """
     at = 0
     for i in range(len(offsets)):
+        if sizes[i] < 0 or sizes[i] > len(buffer) - at or offsets[i] < 0:
+            return BROKEN
         if sizes[i] and _pread(np.int32(descriptor), buffer.ctypes.data + at, sizes[i], offsets[i]) != sizes[i]:
             return BROKEN
         at += sizes[i]

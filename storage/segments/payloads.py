@@ -29,20 +29,27 @@ class Payload:
         self._places = places
         self._name = path.name
         self._descriptor = open_for_reading(path)
+        self._size_bytes = os.fstat(self._descriptor).st_size
         weakref.finalize(self, os.close, self._descriptor)
 
     def read(self, spans: Sequence[tuple[str, NDArray[np.int64], NDArray[np.int64]]]) -> list[bytes]:
         """Return the bytes from ``starts`` to ``ends``, i64[n], within each section, all of them read in one go.
 
         Raises:
-            Damaged: the file ends before they do.
+            Damaged: the file ends before they do, or they lie where nothing can.
         """
         sizes = np.concatenate([ends - starts for _, starts, ends in spans])
         offsets = np.concatenate([starts + self._places[section] for section, starts, _ in spans])
         ends = sizes.cumsum()
-        buffer = np.empty(int(ends[-1]), np.uint8)
+        total = int(ends[-1])
+        if not 0 <= total <= self._size_bytes:  # no room may be made of what offsets tell that have rotted
+            raise Damaged(
+                f"{self._name}: a text or a record does not lie where its place is told; restore or rebuild it"
+            )
+        buffer = np.empty(total, np.uint8)
         if kernels.read_spans(self._descriptor, offsets, sizes, buffer) == kernels.BROKEN:
-            raise Damaged(f"{self._name} is shorter than when it was opened; restore or rebuild the segment")
+            told = "is shorter than when it was opened, or a text does not lie where its place is told"
+            raise Damaged(f"{self._name} {told}; restore or rebuild the segment")
         data = buffer.tobytes()
         return [data[start:end] for start, end in pairwise([0, *ends.tolist()])]
 

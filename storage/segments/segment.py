@@ -82,25 +82,29 @@ class OpenSegment:
         return texts, headings, [record for owner in owners if (record := known[owner]) is not None]
 
     def _items(self, wanted: Sequence[tuple[str, NDArray[np.int64]]]) -> list[bytes]:
-        """Return these items of each ragged column, one column after the other."""
-        spans = [self._span(name, which) for name, which in wanted]
+        """Return these items of each ragged column, one column after the other. What rotted must not lead astray."""
+        try:
+            spans = [self._span(name, which) for name, which in wanted]
+        except IndexError as error:
+            raise self._astray() from error
         if self.payload is not None:
             return self.payload.read(spans)
-        return [
-            bytes(data[start:end])
-            for name, starts, ends in spans
-            for data in [self.sections.arrays[name].data]
-            for start, end in zip(starts.tolist(), ends.tolist(), strict=True)
-        ]
+        found: list[bytes] = []
+        for section, starts, ends in spans:
+            data = self.sections.arrays[section].data
+            for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+                if not 0 <= start <= end <= len(data):
+                    raise self._astray()
+                found.append(bytes(data[start:end]))
+        return found
 
     def _span(self, name: str, which: NDArray[np.int64]) -> tuple[str, NDArray[np.int64], NDArray[np.int64]]:
-        """Return the section of these items, where each begins and where it ends. What rotted must not lead astray."""
-        offsets, section = self.sections.arrays[f"{name}_offsets"], f"{name}_bytes"
-        if not len(which) or int(which.max()) < len(offsets) - 1:
-            starts, ends = offsets[which].astype(np.int64), offsets[which + 1].astype(np.int64)
-            if ((starts >= 0) & (starts <= ends) & (ends <= len(self.sections.arrays[section]))).all():
-                return section, starts, ends
-        raise Damaged(f"{self.sections.source}: a {name} does not lie where its place is told; restore or rebuild it")
+        offsets = self.sections.arrays[f"{name}_offsets"]
+        return f"{name}_bytes", offsets[which].astype(np.int64), offsets[which + 1].astype(np.int64)
+
+    def _astray(self) -> Damaged:
+        source = self.sections.source
+        return Damaged(f"{source}: a text does not lie where its place is told; restore or rebuild the segment")
 
     def row_vectors(self, rows: NDArray[np.uint32]) -> NDArray[np.float32]:
         """Return a copy f32[len(rows), d] of the vectors of these rows."""

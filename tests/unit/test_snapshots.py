@@ -889,7 +889,7 @@ def test_places_of_texts_that_rot_while_they_are_served_are_named_as_damaged(sto
         opened.seek(sections.places[column])
         opened.write(rotten.tobytes())
 
-    with pytest.raises(Damaged, match=f"{path.name}.*does not lie where"):
+    with pytest.raises(Damaged, match=f"{path.name}.*does not lie where its place is told"):
         snapshot.search(unit_vectors(1)[0], k=120, now=NOW)
 
 
