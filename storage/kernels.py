@@ -337,7 +337,7 @@ def _pop(costs: Floats, records: Longs, size: int) -> None:
 
 
 @compiled()
-def walk_accepted(  # noqa: C901, PLR0913, PLR0917  (compiled code takes what it needs one by one)
+def walk_accepted(  # noqa: PLR0913, PLR0917  (compiled code takes what it needs one by one)
     graph: Graph,
     query: Query,
     l2: bool,
@@ -394,11 +394,7 @@ def walk_accepted(  # noqa: C901, PLR0913, PLR0917  (compiled code takes what it
             if rows[record] >= len(accepted):
                 return np.int64(BROKEN), np.int64(visits)
             if accepted[rows[record]]:
-                at = _place_for(costs, size, cost)
-                size += size < ef
-                for t in range(size - 1, at, -1):
-                    best[t], costs[t] = best[t - 1], costs[t - 1]
-                best[at], costs[at] = record, cost
+                size = _keep(best, costs, size, record, cost)
     return np.int64(size), np.int64(visits)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import paths
-from ..errors import Damaged, Missing
+from ..errors import Damaged
 from ..ids import GenerationId, SegmentId, TenantId, new_id
 from ..objects.mapped_files import open_to_map
 from ..objects.store import ObjectStore
@@ -22,7 +22,7 @@ from .blocks import blocks_match
 from .codes import CodedRows
 from .document_keys import build_keys
 from .fields import FieldIndex, build_index
-from .files import SEGMENT_KIND, column, descends, local_file, mapped, mending, verify_file
+from .files import SEGMENT_KIND, column, descends, local_file, mapped, mending, missing, verify_file
 from .graph_files import GraphView, check_links, open_graph
 from .manifests import FileEntry, SegmentEntry, file_entry
 from .payloads import Payload
@@ -238,12 +238,12 @@ def check_served(objects: ObjectStore, entries: Iterable[SegmentEntry], *, dimen
         Damaged: naming a file that is missing or not what was written.
     """
     for entry in entries:
-        files = entry.all_files
-        if all(objects.is_local(file.name) for file in files):
+        files = {file.name: file for file in entry.all_files}
+        if all(map(objects.is_local, files)):
             open_sampled(objects, entry, dimensions=dimensions)
             read_deletes(objects, entry)
-        elif gone := objects.missing([file.name for file in files]):
-            raise Missing(f"{gone[0]} is missing from the object store; restore or rebuild it")
+        elif gone := objects.missing(files):
+            raise missing(files[gone[0]])
 
 
 def _graph_blocks(sections: Sections) -> NDArray[np.uint8]:
