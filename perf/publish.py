@@ -23,7 +23,8 @@ from penstock.storage.catalog.collections import generation_info
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.ids import GenerationId
 from penstock.storage.objects.local import LocalObjects
-from penstock.storage.publishing.merging import Swap, build_merge, plan_merge
+from penstock.storage.publishing.merging import Swap, build_merge
+from penstock.storage.publishing.planning import plan_merge
 from penstock.storage.publishing.publisher import Publisher, acquire_lease
 from penstock.storage.segments.manifests import Manifest, read_manifest
 from penstock.storage.segments.segment import open_segment

@@ -29,7 +29,8 @@ from penstock.storage.catalog.collections import generation_info
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.ids import GenerationId, SegmentId
 from penstock.storage.objects.local import LocalObjects
-from penstock.storage.publishing.merging import Swap, build_merge, plan_merge
+from penstock.storage.publishing.merging import Swap, build_merge
+from penstock.storage.publishing.planning import plan_merge
 from penstock.storage.search import planner
 from penstock.storage.search.snapshots import SnapshotCache
 from penstock.storage.search.versions import open_snapshot

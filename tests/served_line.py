@@ -18,7 +18,7 @@ from penstock.storage.catalog.tables import versions
 from penstock.storage.ids import GenerationId, ManifestVersion
 from penstock.storage.intake.documents import SubmittedDocument
 from penstock.storage.objects.local import LocalObjects
-from penstock.storage.publishing.merging import FAN_IN
+from penstock.storage.publishing.planning import FAN_IN
 from penstock.storage.publishing.publisher import PublishedManifest, Publisher, acquire_lease
 from penstock.storage.publishing.rollbacks import plan_rollback
 from penstock.storage.search.versions import open_snapshot

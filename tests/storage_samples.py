@@ -15,7 +15,7 @@ from penstock.storage.catalog.statements import insert_if_absent
 from penstock.storage.ids import CollectionId, GenerationId, TenantId
 from penstock.storage.objects.local import LocalObjects
 from penstock.storage.objects.store import ObjectInfo, ObjectStore
-from penstock.storage.publishing.merging import FAN_IN
+from penstock.storage.publishing.planning import FAN_IN
 from penstock.storage.publishing.publisher import PublishedManifest, Publisher, acquire_lease
 from penstock.storage.segments.manifests import Manifest, read_manifest
 from penstock.storage.segments.rows import DocumentRecord, Rows, chunk_identity

@@ -12,7 +12,7 @@ from penstock.storage import ledger
 from penstock.storage.catalog.tables import batches, generations
 from penstock.storage.errors import Damaged, NotFound, Unsupported
 from penstock.storage.ids import GenerationId
-from penstock.storage.publishing.merging import plan_merge
+from penstock.storage.publishing.planning import plan_merge
 from penstock.storage.segments.manifests import Manifest, read_manifest
 
 from .components import Components

@@ -22,7 +22,8 @@ from ..ids import GenerationId, ManifestVersion, TenantId
 from ..objects.store import ObjectStore
 from ..publishing.commits import advance, read_standing
 from ..publishing.leases import acquire_lease, keeping_lease, renew_lease
-from ..segments.manifests import Manifest, check_invariants, name_of
+from ..publishing.successors import store_successor
+from ..segments.manifests import Manifest
 from .contents import read_indexed
 from .examination import Examination
 from .examined import ExaminedGeneration, counts_of
@@ -164,25 +165,16 @@ class Repairer:
                 documents=mended.lost,
                 trimmed={trim.document_id for trim in trims},
             )
-        manifest = self._stored(mended.manifest, parent=standing.name, epoch=epoch)
+        name, manifest = store_successor(
+            self._objects, mended.manifest, parent=standing.name, epoch=epoch, now=self._clock()
+        )
         self._renew(info.shard, epoch=epoch)
         hit("repair.files_written")
         with self._catalog.write("repair") as connection:
-            name = name_of(manifest, manifest.to_json())
             advance(connection, standing, name=name, manifest=manifest, origin=Origin("repair"))
             check_not_collected(self._objects, [name, *sorted(manifest.file_names)])
             restart(connection, restarts, now=self._clock())
         yield self._told(found, _words(manifest, salvaged, mended, restarts))
-
-    def _stored(self, manifest: Manifest, *, parent: str | None, epoch: int) -> Manifest:
-        version = ManifestVersion(manifest.version + 1)
-        numbered = replace(
-            manifest, version=version, parent=parent, writer_epoch=epoch, created_at=self._clock()
-        )  # fmt: skip
-        check_invariants(numbered)
-        data = numbered.to_json()
-        self._objects.put(name_of(numbered, data), [data])
-        return numbered
 
     def _renew(self, shard: int, *, epoch: int) -> None:
         now = self._clock()

@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError, GenericError, PreconditionError
+from obstore.exceptions import AlreadyExistsError, BaseError, PreconditionError
 from obstore.store import S3Store
 
 from ..errors import AlreadyExists, NotFound, Unavailable
 from ..paths import checked_object_name
 from .calls import NO_SUCH_RANGE, RemoteCalls, status_of
-from .copies import RANGE_BYTES, ObjectCache, RemoteFile
+from .copies import ObjectCache, RemoteFile
+from .ranges import read_part, read_range, read_start
 from .store import ObjectInfo
 
 if TYPE_CHECKING:
@@ -125,7 +126,7 @@ class RemoteObjects:
         if not size_bytes:
             self._head(name)
             return b""
-        return self._call(name, partial(_read_range, self._store, offset=offset, size_bytes=size_bytes))
+        return self._call(name, partial(read_range, self._store, offset=offset, size_bytes=size_bytes))
 
     def local_path(self, name: str, *, blake2b: str | None = None) -> Path:
         look = partial(self._look, checked_object_name(name))
@@ -242,7 +243,7 @@ class RemoteObjects:
     def _look(self, name: str) -> RemoteFile:
         """Ask for an object and its first bytes, in one call when there are any."""
         try:
-            start, meta = self._call(name, partial(_read_start, self._store))
+            start, meta = self._call(name, partial(read_start, self._store))
         except Unavailable as error:
             if status_of(error.__cause__ or error) != NO_SUCH_RANGE:
                 raise
@@ -252,39 +253,10 @@ class RemoteObjects:
 
     def _read_exactly(self, name: str, e_tag: str, offset: int, size_bytes: int) -> bytes:
         try:
-            read = partial(_read_part, self._store, e_tag=e_tag, offset=offset, size_bytes=size_bytes)
+            read = partial(read_part, self._store, e_tag=e_tag, offset=offset, size_bytes=size_bytes)
             return self._call(name, read, expected=(PreconditionError,))
         except PreconditionError as error:
             raise Unavailable(f"object {name} was written anew while it was being downloaded. Try again.") from error
-
-
-class _CutShort(GenericError):
-    """Raised when an answer has fewer bytes than it announced."""
-
-
-def _read_range(store: S3Store, path: str, *, offset: int, size_bytes: int) -> bytes:
-    try:
-        return bytes(obstore.get_range(store, path, start=offset, length=size_bytes))
-    except BaseError as error:
-        if status_of(error) == NO_SUCH_RANGE:  # it begins after the end
-            return b""
-        raise
-
-
-def _read_start(store: S3Store, path: str) -> "tuple[bytes, ObjectMeta]":
-    found = obstore.get(store, path, options={"range": (0, RANGE_BYTES)})
-    start = bytes(found.bytes())
-    if len(start) != min(RANGE_BYTES, found.meta["size"]):
-        raise _CutShort(f"{len(start)} bytes came of the first {RANGE_BYTES}")
-    return start, found.meta
-
-
-def _read_part(store: S3Store, path: str, *, e_tag: str, offset: int, size_bytes: int) -> bytes:
-    found = obstore.get(store, path, options={"range": (offset, offset + size_bytes), "if_match": e_tag})
-    data = bytes(found.bytes())
-    if len(data) != size_bytes:
-        raise _CutShort(f"{len(data)} bytes came of {size_bytes}")
-    return data
 
 
 def _is_named(name: str, parts: Sequence[bytes | memoryview]) -> bool:

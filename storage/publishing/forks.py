@@ -19,7 +19,7 @@ from ..ids import CollectionId, GenerationId, JobId, ManifestVersion, TenantId, 
 from ..limits import MAX_COLLECTIONS_PER_TENANT
 from ..objects.store import ObjectStore
 from ..segments.differences import Comparison
-from ..segments.manifests import Manifest, check_invariants, name_of, read_manifest
+from ..segments.manifests import Manifest, read_manifest, write_manifest
 from ..segments.segment import check_served
 
 _ATTEMPTS = 5  # a version may be published between the comparison and the transaction
@@ -134,10 +134,7 @@ def _commit(
         writer_epoch=0,  # no writer made it
         created_at=now,
     )
-    check_invariants(first)
-    data = first.to_json()
-    manifest_name = name_of(first, data)
-    objects.put(manifest_name, [data])
+    manifest_name = write_manifest(objects, first)
     copy = Copy(
         kept=looked_at.kept,
         seen=looked_at.seen,

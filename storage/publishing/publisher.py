@@ -19,17 +19,18 @@ from ..catalog.manifests import Origin
 from ..errors import Damaged, Fenced, Missing
 from ..failpoints import hit
 from ..grace import check_not_collected
-from ..ids import ChunkId, GenerationId, ManifestVersion
+from ..ids import ChunkId, GenerationId
 from ..objects.store import ObjectStore
-from ..segments.manifests import Manifest, Swap, check_invariants, name_of, read_manifest
+from ..segments.manifests import Manifest, Swap, read_manifest
 from ..segments.rows import Rows
 from ..segments.segment import write_segment
 from .commits import Standing, advance, check_standing, read_standing
 from .leases import acquire_lease, release_lease, renew_lease
-from .merging import FAN_IN, fold
+from .merging import fold
+from .planning import FAN_IN
 from .revisions import Revision, Rewriting, Trim, plan_rewriting
 from .rollbacks import Rollback
-from .successors import bury, rows_of_documents, swap_in, united
+from .successors import bury, rows_of_documents, store_successor, swap_in, united
 
 __all__ = [
     "PublishedManifest",
@@ -134,7 +135,10 @@ class Publisher:
             if swap or doomed or rewriting.leaving or additions or base.segments != current.segments:
                 successor = bury(self._objects, successor, doomed=united(doomed, rewriting.leaving))
                 successor = self._add(successor, *_together(additions, vectors, rewriting))
-                name, manifest = self._store(successor, standing)
+                hit("publish.segments_written")
+                name, manifest = store_successor(
+                    self._objects, successor, parent=standing.name, epoch=epoch, now=self._clock()
+                )
                 published = replace(published, name=name, manifest=manifest, changed=True, trimmed=rewriting.trimmed)
         hit("publish.files_written")
         with self._catalog.write("publish") as connection:
@@ -187,22 +191,6 @@ class Publisher:
             vectors=vectors,
         )
         return replace(manifest, segments=[*manifest.segments, entry], next_chunk_id=following)
-
-    def _store(self, manifest: Manifest, standing: Standing) -> tuple[str, Manifest]:
-        """Number the next version, check it, and store its manifest."""
-        numbered = replace(
-            manifest,
-            version=ManifestVersion(manifest.version + 1),
-            parent=standing.name,
-            writer_epoch=standing.epoch,
-            created_at=self._clock(),
-        )
-        check_invariants(numbered)
-        data = numbered.to_json()
-        name = name_of(numbered, data)
-        hit("publish.segments_written")
-        self._objects.put(name, [data])
-        return name, numbered
 
 
 def _origin(generation_id: GenerationId, *, swap: Swap | None, rollback: Rollback | None) -> Origin:

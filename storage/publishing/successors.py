@@ -1,6 +1,6 @@
-"""The segments of the next version, made from those of the version before: swap, bury, append.
+"""The next version, made from the one before: the merge swapped in, rows buried, its manifest numbered and stored.
 
-It writes files of tombstones under new names and changes nothing that exists. Publishing decides whether they count.
+It writes tombstones and manifests under new names and changes nothing that exists. A commit decides whether they count.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import Conflict, Damaged
-from ..ids import SegmentId
+from ..ids import ManifestVersion, SegmentId
 from ..objects.store import ObjectStore
 from ..segments.lookups import read_chunk_ids, read_document_rows
-from ..segments.manifests import Manifest, SegmentEntry, Swap
+from ..segments.manifests import Manifest, SegmentEntry, Swap, write_manifest
 from ..segments.tombstones import read_deletes, with_deletes
 
 Tombstones = Mapping[SegmentId, NDArray[np.uint32]]  # by segment: ascending rows that are live
@@ -76,6 +76,24 @@ def swap_in(objects: ObjectStore, manifest: Manifest, swap: Swap) -> Manifest:
         raise Damaged(f"merged segment {output.id} does not hold the live chunks of its inputs: merge them again")
     segments = [*others, *([successor] if successor else [])]
     return replace(manifest, segments=sorted(segments, key=lambda entry: entry.first_chunk_id))
+
+
+def store_successor(
+    objects: ObjectStore, manifest: Manifest, *, parent: str | None, epoch: int, now: float
+) -> tuple[str, Manifest]:
+    """Number the version that follows, check it, and store its manifest; returns that and its name.
+
+    Args:
+        manifest: the segments to serve, with the number of the version before.
+        parent: the name of the manifest before.
+        epoch: of the writer's lease.
+
+    Raises:
+        Damaged: an invariant does not hold. Nothing was stored.
+    """
+    version = ManifestVersion(manifest.version + 1)
+    numbered = replace(manifest, version=version, parent=parent, writer_epoch=epoch, created_at=now)
+    return write_manifest(objects, numbered), numbered
 
 
 def _dead_rows(objects: ObjectStore, output: SegmentEntry, *, replaced: Sequence[SegmentEntry]) -> NDArray[np.uint32]:

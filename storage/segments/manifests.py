@@ -175,6 +175,15 @@ def read_manifest(objects: ObjectStore, name: str) -> Manifest:
     return manifest
 
 
+def write_manifest(objects: ObjectStore, manifest: Manifest) -> str:
+    """Check a manifest, store it, and return its name. Raises Damaged: an invariant does not hold."""
+    check_invariants(manifest)
+    data = manifest.to_json()
+    name = name_of(manifest, data)
+    objects.put(name, [data])
+    return name
+
+
 def file_entry(name: str, parts: list[bytes | memoryview]) -> FileEntry:
     """Describe a file of these parts, as ``ObjectStore.put`` will write them."""
     digest = blake2b(digest_size=CHECKSUM_BYTES)

@@ -23,6 +23,7 @@ from penstock.api.cli.checks import Finding, run_checks
 from penstock.settings.model import Settings
 from penstock.storage.errors import AlreadyExists, Damaged, NotFound, Unavailable
 from penstock.storage.objects import copies as object_cache
+from penstock.storage.objects import ranges
 from penstock.storage.objects import remote as remote_objects
 from penstock.storage.objects.mapped_files import open_to_map
 from penstock.storage.objects.store import ObjectStore
@@ -57,7 +58,7 @@ def objects(s3_server: S3Server, tmp_path: Path, prefix: str) -> ObjectStore:
 @pytest.fixture
 def small_ranges(monkeypatch):
     """Files of some thousand bytes are downloaded in several ranges."""
-    for module in (object_cache, remote_objects):
+    for module in (object_cache, ranges):
         monkeypatch.setattr(module, "RANGE_BYTES", RANGE)
 
 
@@ -436,10 +437,10 @@ sys.path.insert(0, sys.argv[1])
 from penstock.api.cli.checks import Finding, run_checks
 from penstock.settings.model import Settings
 from penstock.storage.objects import copies as object_cache
-from penstock.storage.objects import remote as remote_objects
+from penstock.storage.objects import ranges
 from tests.s3_server import open_objects
 
-object_cache.RANGE_BYTES = remote_objects.RANGE_BYTES = {RANGE}
+object_cache.RANGE_BYTES = ranges.RANGE_BYTES = {RANGE}
 object_cache.PARALLEL = 1
 endpoint, folder, prefix, name, checksum = sys.argv[2:]
 store = open_objects(endpoint, Path(folder), prefix=prefix)

@@ -26,9 +26,10 @@ from penstock.storage.errors import Conflict, NotKept
 from penstock.storage.ids import GenerationId, TenantId
 from penstock.storage.intake.selections import select_documents
 from penstock.storage.objects.local import LocalObjects
-from penstock.storage.publishing import merging
+from penstock.storage.publishing import planning
 from penstock.storage.publishing.leases import acquire_lease
-from penstock.storage.publishing.merging import build_merge, plan_merge
+from penstock.storage.publishing.merging import build_merge
+from penstock.storage.publishing.planning import plan_merge
 from penstock.storage.publishing.publisher import Publisher, Swap
 from penstock.storage.publishing.revisions import Revision, Trim
 from penstock.storage.publishing.rollbacks import plan_rollback
@@ -413,7 +414,7 @@ def _rows(made: list[Held]) -> tuple[Rows, np.ndarray]:
 
 @pytest.fixture(autouse=True)
 def small_thresholds(monkeypatch):
-    monkeypatch.setattr(merging, "REWRITTEN_PER_ROW", 1)
+    monkeypatch.setattr(planning, "REWRITTEN_PER_ROW", 1)
 
 
 TestEngine = Engine.TestCase

@@ -11,7 +11,8 @@ import numpy as np
 
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.objects.local import LocalObjects
-from penstock.storage.publishing.merging import build_merge, plan_merge
+from penstock.storage.publishing.merging import build_merge
+from penstock.storage.publishing.planning import plan_merge
 from penstock.storage.publishing.publisher import Swap
 from penstock.storage.search.snapshots import SnapshotCache
 

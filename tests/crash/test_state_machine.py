@@ -41,7 +41,8 @@ from penstock.storage.intake.selections import locate_chunks, select_documents
 from penstock.storage.intake.trims import remove_chunks
 from penstock.storage.objects.local import LocalObjects
 from penstock.storage.publishing.forks import fork_collection
-from penstock.storage.publishing.merging import build_merge, plan_merge
+from penstock.storage.publishing.merging import build_merge
+from penstock.storage.publishing.planning import plan_merge
 from penstock.storage.search.snapshots import Snapshot, SnapshotCache
 from penstock.storage.segments.fields import Compare, Exists
 from penstock.storage.segments.manifests import Swap, read_manifest

@@ -14,7 +14,8 @@ import pytest
 from penstock.storage.errors import Conflict, Damaged
 from penstock.storage.publishing import graphs, merging, repairing
 from penstock.storage.publishing.graphs import build_graph
-from penstock.storage.publishing.merging import build_merge, plan_fold, plan_merge
+from penstock.storage.publishing.merging import build_merge
+from penstock.storage.publishing.planning import plan_fold, plan_merge
 from penstock.storage.publishing.publisher import Swap
 from penstock.storage.segments.graph_files import check_links
 from penstock.storage.segments.manifests import FileEntry, SegmentEntry
