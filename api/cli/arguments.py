@@ -1,6 +1,7 @@
 """Reads what a person types for a structured value. Says what to write instead, in the words of the option."""
 
 import json
+import math
 import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
@@ -14,10 +15,10 @@ if TYPE_CHECKING:
 Word = TypeVar("Word", bound=str)
 
 
-def parse_metadata(given: list[str], *, nulls: bool = False) -> dict[str, Any]:
-    """Return the fields of ``key=value`` words, whose values are JSON where they can be, and of JSON objects.
+def parse_metadata(given: list[str]) -> dict[str, Any]:
+    """Return the fields of ``key=value`` words and of JSON objects; of two for one field the later one.
 
-    ``nulls``: ``key=null`` means null, which takes a field away, and not the word.
+    A value is what it is as JSON, null included, and text where it is no JSON: ``x=5`` is a number, ``x="5"`` text.
 
     Raises:
         UsageError: a word is neither.
@@ -33,7 +34,7 @@ def parse_metadata(given: list[str], *, nulls: bool = False) -> dict[str, Any]:
         key, equals, value = word.partition("=")
         if not equals or not key.strip():
             raise UsageError(f"--metadata {word}: write key=value, or a JSON object")
-        fields[key.strip()] = None if nulls and value == "null" else _value(value)
+        fields[key.strip()] = _value(value)
     return fields
 
 
@@ -136,16 +137,25 @@ def _one_of(known: tuple[Word, ...], given: str | None, *, option: str) -> Word 
 
 def _strictly(text: str) -> Any:
     """Return JSON without Python's NaN and Infinity, which no server takes. Raises ValueError."""
-    return json.loads(text, parse_constant=_no_constant)
+    try:
+        return json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def _no_constant(word: str) -> Any:
     raise ValueError(f"{word} is no JSON number")
 
 
+def _finite(word: str) -> float:
+    number = float(word)
+    if not math.isfinite(number):  # what Python makes of 1e999
+        raise ValueError(f"{word} is too large a number")
+    return number
+
+
 def _value(text: str) -> Any:
     try:
-        value = _strictly(text)
+        return _strictly(text)
     except ValueError:
         return text
-    return value if isinstance(value, str | int | float | bool) else text

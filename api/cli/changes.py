@@ -8,7 +8,7 @@ import typer
 
 from .connection import connect
 from .exits import ExitCode, UsageError
-from .options import FILTERED, Collection, DocumentName, Json, Key, MinToken, Tenant, Timeout, Url, Yes
+from .options import FILTERED, METADATA_VALUES, Collection, DocumentName, Json, Key, MinToken, Tenant, Timeout, Url, Yes
 from .output import console, count, plain, print_json, table
 
 if TYPE_CHECKING:
@@ -70,7 +70,9 @@ def update(
     metadata: Annotated[
         list[str] | None,
         typer.Option(
-            "--metadata", "-m", help="key=value or a JSON object, merged; null takes a field away. Repeatable."
+            "--metadata",
+            "-m",
+            help=f"key=value or a JSON object, merged; null takes a field away. {METADATA_VALUES} Repeatable.",
         ),
     ] = None,
     replace: Annotated[
@@ -97,7 +99,7 @@ def update(
 
     changes: dict[str, Any] = {}
     if metadata:
-        changes["metadata"] = parse_metadata(metadata, nulls=True)
+        changes["metadata"] = parse_metadata(metadata)
     if replace is not None:
         changes["replace_metadata"] = parse_object("--replace-metadata", replace)
     if title is not None:

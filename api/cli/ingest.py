@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .connection import connect
-from .options import Collection, Json, Key, Tenant, Timeout, Url
+from .options import METADATA_VALUES, Collection, Json, Key, Tenant, Timeout, Url
 from .output import console, count, print_json
 
 if TYPE_CHECKING:
@@ -28,7 +28,9 @@ Paths = Annotated[
 ]
 Metadata = Annotated[
     list[str] | None,
-    typer.Option("--metadata", "-m", help="key=value, or a JSON object, for every document; may be repeated."),
+    typer.Option(
+        "--metadata", "-m", help=f"key=value or a JSON object, for every document. {METADATA_VALUES} Repeatable."
+    ),
 ]
 Model = Annotated[str | None, typer.Option("--model", help="Embedding model, when the collection is made now.")]
 Chunking = Annotated[

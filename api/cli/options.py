@@ -45,3 +45,6 @@ MinToken = Annotated[
 ]
 Timeout = Annotated[float | None, typer.Option("--timeout", min=0.0, help="Seconds to wait at most; then exit 5.")]
 FILTERED = "metadata, $document_id, $source, $title, $media_type, and the times $event_time, $ingested_at, $expires_at"
+METADATA_VALUES = (
+    """A value is JSON where it can be (5, true, ["a"], {"b": 1}), else text; text at all events: 'x="5"'."""
+)

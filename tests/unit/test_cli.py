@@ -325,6 +325,15 @@ def test_every_command_explains_itself(penstock, command):
     assert len(shown.splitlines()) > 5
 
 
+@pytest.mark.parametrize("command", [("ingest",), ("documents", "update")], ids=" ".join)
+def test_commands_that_take_metadata_say_what_a_value_becomes_and_how_text_is_forced(penstock, command):
+    shown = " ".join(penstock(*command, "--help").stdout.replace("│", " ").split())
+    assert (
+        """A value is JSON where it can be (5, true, ["a"], {"b": 1}), else text; text at all events: 'x="5"'."""
+        in shown
+    )
+
+
 def test_every_command_is_tested_here(penstock):
     shown = penstock("--help").stdout.partition("Commands:")[2].partition("Exit codes")[0]
     listed = {line.split()[0] for line in shown.splitlines() if line.startswith("  ") and line.strip()}

@@ -204,15 +204,21 @@ def test_files_are_hashed_as_the_client_does(folder):
         (["year=2024", "ratio=0.5", "draft=true"], {"year": 2024, "ratio": 0.5, "draft": True}),
         (["a=b=c", " spaced =x"], {"a": "b=c", "spaced": "x"}),
         (['{"tags": ["a", "b"]}', "lang=en"], {"tags": ["a", "b"], "lang": "en"}),
-        (["a=NaN", "b=Infinity"], {"a": "NaN", "b": "Infinity"}),
-        (["version=1.2.3", 'list=["a"]', "nothing=null"], {"version": "1.2.3", "list": '["a"]', "nothing": "null"}),
+        (["a=NaN", "b=Infinity", "c=1e999"], {"a": "NaN", "b": "Infinity", "c": "1e999"}),
+        (['x={"y": 1}', 'list=["a", 2]', "nothing=null"], {"x": {"y": 1}, "list": ["a", 2], "nothing": None}),
+        (['zip="0815"', 'on="true"', 'none="null"'], {"zip": "0815", "on": "true", "none": "null"}),
+        (
+            ["version=1.2.3", "zip=0815", "x={y:1}", "empty="],
+            {"version": "1.2.3", "zip": "0815", "x": "{y:1}", "empty": ""},
+        ),
+        (["deep=" + "[" * 100_000], {"deep": "[" * 100_000}),
     ],
 )
 def test_metadata_is_written_as_words_or_json(given, fields):
     assert parse_metadata(given) == fields
 
 
-@pytest.mark.parametrize("given", ["lang", "=en", "{broken", '{"a": }', '{"a": NaN}'])
+@pytest.mark.parametrize("given", ["lang", "=en", "{broken", '{"a": }', '{"a": NaN}', '{"a": 1e999}'])
 def test_metadata_of_another_form_is_wrong_usage(given):
     with pytest.raises(UsageError, match="--metadata"):
         parse_metadata([given])
