@@ -32,7 +32,9 @@ UNSEEN: tuple[type[BaseModel], ...] = (  # by the framework: routes read their b
 )
 DESCRIPTION = """\
 Submit documents, follow their jobs, search. Everything below a tenant belongs to it alone: what is another tenant's
-does not exist. Times are seconds since 1970. Every error is `{"error": {"code", "message", "param"}}`."""
+does not exist. Times are seconds since 1970. Types are strict: an integer is written without a point and without
+quotes (`"k": 3`, not `3.0`). An unknown field, and a query parameter that is unknown or given twice, are refused.
+Every error is `{"error": {"code", "message", "param"}}`."""
 TAGS = [
     {"name": "search", "description": "Find passages."},
     {"name": "documents", "description": "Submit, change and delete documents, and see what became of them."},

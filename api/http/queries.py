@@ -1,6 +1,10 @@
-"""Query parameters, and routes that refuse what they do not know. Parameters are text, from which numbers are read."""
+"""Query parameters, and routes that refuse what they do not know. Parameters are text, from which numbers are read.
+
+None of them is a list, so none may stand there twice.
+"""
 
 import re
+from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Annotated, Any, get_type_hints
 
@@ -95,12 +99,22 @@ class StrictRoute(APIRoute):
                     f"{request.method} takes no query parameters here: what is asked for stands in {place}",
                     param=next(iter(request.query_params), None),
                 )
+            if known is not None:
+                _refuse_repeated(request, known)
             try:
                 return await usual(request)
             except RequestValidationError as error:
                 raise _refused(error.errors(), known or Parameters) from error
 
         return handler
+
+
+def _refuse_repeated(request: Request, known: type[Parameters]) -> None:
+    """Refuse a parameter that is given twice: whichever was taken, the other would be ignored."""
+    given = Counter(name for name, _ in request.query_params.multi_items() if name in known.model_fields)
+    name = next((name for name, times in given.items() if times > 1), None)
+    if name is not None:
+        raise Refused(f"query parameter {name!r} is given {given[name]} times: give it once", param=name)
 
 
 def _refuse_body(request: Request) -> None:

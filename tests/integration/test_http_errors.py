@@ -2,12 +2,15 @@
 
 import json
 import socket
+from pathlib import Path
+from typing import get_args, get_origin
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
 from penstock import client
+from penstock.api.http.queries import Parameters
 from penstock.client import NewDocument, Upload
 from penstock.storage.errors import Damaged, Unavailable
 from penstock.storage.metadata import MAX_BYTES
@@ -15,6 +18,8 @@ from penstock.storage.metadata import MAX_BYTES
 from ..http_service import KEY, Service, running_service
 
 LIMITS = {"max_document_bytes": 1000, "max_submission_bytes": 200_000, "max_documents_per_submission": 5}
+ROOT = Path(__file__).parents[2]
+SEVERAL = {list, set, tuple, frozenset}
 COLLECTION = "/v1/tenants/default/collections/errors"
 DOCUMENTS = f"{COLLECTION}/documents"
 SEARCH = f"{COLLECTION}/search"
@@ -214,6 +219,7 @@ def test_json_as_curl_sends_it_is_taken(service):
         ({"query": "a", "k": "3"}, "k", "integer"),
         ({"query": "a", "k": True}, "k", "integer"),
         ({"query": "a", "k": 3.5}, "k", "integer"),
+        ({"query": "a", "k": 3.0}, "k", "integer"),
         ({"query": 5}, "query", "string"),
         ({"query": "a", "explain": "true"}, "explain", "boolean"),
         ({"query": "a", "version": "1"}, "version", "integer"),
@@ -357,6 +363,34 @@ def test_an_unknown_parameter_is_told_what_this_route_has_and_not_what_others_ha
     assert error["message"] == "query parameter 'after': it is no id: give the `last_id` of the page before"
     error = refused(service.http.get("/v1/tenants/default/jobs?xyz=3"), 400)
     assert error["message"] == "unknown query parameter 'xyz': there are after, limit"
+
+
+def test_the_page_on_searching_shows_what_a_number_with_a_point_is_answered(service):
+    shown = (ROOT / "docs" / "search.md").read_text()
+    asked = """{"query": "pears", "k": 3.0}"""
+    assert f"-d '{asked}'" in shown
+    answer = service.http.post(SEARCH, content=asked)
+    assert answer.status_code == 400
+    assert answer.text in shown
+
+
+@pytest.mark.parametrize("again", ["before=1&limit=2&before=2", "before=1&limit=2&before=1"])
+def test_a_parameter_that_is_given_twice_is_refused_rather_than_the_last_one_taken(service, again):
+    error = refused(service.http.get(f"{COLLECTION}/snapshots?{again}"), 400)
+    assert (error["code"], error["param"]) == ("invalid_request", "before")
+    assert error["message"] == "query parameter 'before' is given 2 times: give it once"
+
+
+def test_an_unknown_parameter_that_is_given_twice_is_unknown(service):
+    error = refused(service.http.get(f"{COLLECTION}/snapshots?xyz=1&xyz=2"), 400)
+    assert error["message"].startswith("unknown query parameter 'xyz'")
+
+
+def test_no_parameter_is_a_list_which_is_why_none_may_be_repeated():
+    fields = [field for kind in Parameters.__subclasses__() for field in kind.model_fields.values()]
+    assert fields
+    for field in fields:
+        assert not {get_origin(one) or one for one in (field.annotation, *get_args(field.annotation))} & SEVERAL
 
 
 @pytest.mark.parametrize("move", ["true", "1", "yes"])
