@@ -23,6 +23,7 @@ from .contents import Contents, Indexed, read_indexed
 from .examined import ExaminedGeneration, NamedFile, counts_of, is_lossy, key_of, named_files, segments_of
 from .reachability import look_for_rows
 from .statements import StatedGeneration, StatedVersion, read_stated_generation
+from .wording import counted, numbered
 
 _LOOKS = 5
 REPAIR = "`penstock doctor --repair` mends it"
@@ -107,7 +108,7 @@ class GenerationExaminer:
         if not missed:
             return
         few = not is_lossy(reached)
-        told = f"{missed:,} of {reached.asked:,} rows that were looked for are not found by their own vector"
+        told = f"searches for {counted(reached.asked, 'row')} by their own vectors miss {missed:,}"
         if few:
             told += ": as few as that are within what a graph may miss"
         found.report(
@@ -147,14 +148,16 @@ class GenerationExaminer:
         if lost := found.difference.lost:
             why = "in the damaged files above" if broken else "though no file is damaged"
             told = (
-                f"{len(lost):,} documents of collection {collection!r} are indexed by the ledger, and their chunks are "
+                f"the ledger indexes {counted(len(lost), 'document')} of collection {collection!r} of which the index "
             )
-            told += f"not whole in the index, {why}: {_shown([indexed[document].source for document in lost])}"
-            found.report("error", "contents", name, told, f"they must be indexed again from their packs: {REPAIR}")
+            told += f"has not all chunks, {why}: {_shown([indexed[document].source for document in lost])}"
+            found.report("error", "contents", name, told, f"what is lost must be indexed again from packs: {REPAIR}")
         if stray := found.difference.stray:
-            told = f"{found.difference.stray_chunks:,} live chunks of {len(stray):,} documents in collection "
-            told += f"{collection!r} are not those of the versions that the ledger indexes: {_shown(stray)}"
-            found.report("error", "contents", name, told, f"they must not be found: {REPAIR}")
+            told = f"{counted(found.difference.stray_chunks, 'live chunk')} of {counted(len(stray), 'document')} in "
+            told += (
+                f"collection {collection!r} must not be found: the ledger indexes no version with them: {_shown(stray)}"
+            )
+            found.report("error", "contents", name, told, f"they must be taken out: {REPAIR}")
 
 
 def _check_statements(found: ExaminedGeneration) -> None:
@@ -179,7 +182,7 @@ def _check_statements(found: ExaminedGeneration) -> None:
             )
             found.report("error", "manifests", str(name), told, "restore catalog and objects from one backup")
         if current.live_chunks != info.live_chunks:
-            told = f"it has {current.live_chunks:,} live chunks where the catalog counts {info.live_chunks:,}"
+            told = f"it has {counted(current.live_chunks, 'live chunk')} where the catalog counts {info.live_chunks:,}"
             found.report("warning", "manifests", str(name), told, REPAIR)
     for version in stated.versions:
         manifest = found.manifests.get(version.name)
@@ -190,14 +193,14 @@ def _check_statements(found: ExaminedGeneration) -> None:
 
 def _report_file(found: ExaminedGeneration, named: NamedFile, problem: str) -> None:
     entry, collection = named.entry, found.stated.collection
-    of = f"{entry.kind} segment {entry.id} with {entry.live_count:,} live chunks"
+    of = f"{entry.kind} segment {entry.id} with {counted(entry.live_count, 'live chunk')}"
     if found.stated.info.manifest in named.names and found.is_served:
         told = f"{problem}: {of} of the current version of collection {collection!r} cannot be trusted"
         found.report("error", "files", named.file.name, told, _mend())
         return
     versions = [version for version in found.stated.versions if version.name in named.names]
-    numbers = ", ".join(str(version.version) for version in versions)
-    told = f"{problem}: {of} is damaged, and version {numbers} of collection {collection!r} cannot be opened"
+    those = numbered(version.version for version in versions)
+    told = f"{problem}: {of} is damaged, and {those} of collection {collection!r} cannot be opened"
     found.report("warning", "files", named.file.name, told, _let_go(*versions))
 
 
@@ -206,10 +209,13 @@ def _mend() -> str:
 
 
 def _let_go(*versions: StatedVersion) -> str:
-    tags = [tag for version in versions for tag in version.tags]
-    if tags:
-        return f"restore the file from a backup, or remove the tag {tags[0]!r}, which keeps this version"
-    return "nothing, if nobody needs this version: it goes in time, or at once with `penstock doctor --repair`"
+    tagged = [version for version in versions if version.tags]
+    if tagged:
+        tags = [repr(tag) for version in tagged for tag in version.tags]
+        named = f"the tag {tags[0]}, which keeps" if len(tags) == 1 else f"the tags {_shown(tags)}, which keep"
+        return f"restore the file from a backup, or remove {named} {numbered(one.version for one in tagged)}"
+    those = "these versions: they go" if len(versions) > 1 else "this version: it goes"
+    return f"nothing, if nobody needs {those} in time, or at once with `penstock doctor --repair`"
 
 
 def _shown(words: Sequence[str | DocumentId]) -> str:

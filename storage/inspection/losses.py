@@ -7,6 +7,7 @@ from ..ids import TenantId
 from ..objects.store import ObjectStore
 from .findings import Finding
 from .lineages import Lineage
+from .wording import counted
 
 
 def unused_packs(objects: ObjectStore, used: set[str], *, tenant: TenantId) -> Iterator[Finding]:
@@ -16,10 +17,11 @@ def unused_packs(objects: ObjectStore, used: set[str], *, tenant: TenantId) -> I
             severity="warning",
             check="packs",
             object=min(unused, key=lambda info: -info.modified_at).name,
-            problem=f"{len(unused):,} packs of {sum(info.size_bytes for info in unused):,} bytes, of which this is the "
-            "newest, hold documents that the index does not: replaced, deleted or failed ones, and those that were "
-            "accepted and not indexed yet, whose sources and metadata only the lost catalog knew",
-            advice="submit the latest documents again. The maintenance role deletes these packs: copy them away before "
+            problem=f"documents that the index does not hold lie in {counted(len(unused), 'pack')} of "
+            f"{sum(info.size_bytes for info in unused):,} bytes, of which this is the newest: replaced, deleted or "
+            "failed ones, and those that were accepted and not indexed yet, whose sources and metadata only the lost "
+            "catalog knew",
+            advice="submit the latest documents again. The maintenance role deletes such packs: copy them away before "
             "it is started if their producers cannot",
             tenant=tenant,
         )

@@ -16,19 +16,20 @@ from ..objects.store import ObjectInfo, ObjectStore
 from ..segments.manifests import Manifest
 from .findings import Check, Finding
 from .statements import kept_names
+from .wording import counted
 
 LEFT_ALONE_S = 2 * MIN_AGE_S  # the collector comes by every few minutes, and takes what is half as old
 
 
 @dataclass(frozen=True)
 class _Kind:
-    """``part``: the third part of such an object's name."""
+    """``part``: the third part of such an object's name; ``noun``: what one is called."""
 
     part: str
-    word: str
+    noun: str
 
 
-_KINDS = (_Kind("generations", "index files"), _Kind("packs", "packs"), _Kind("staging", "staged objects"))
+_KINDS = (_Kind("generations", "index file"), _Kind("packs", "pack"), _Kind("staging", "staged object"))
 
 
 def find_orphans(
@@ -55,7 +56,7 @@ def find_orphans(
                 found = [info for info in found if paths.batch_of(info.name) not in batches]
             orphans = [info for info in found if info.name not in named]
             if orphans:
-                yield _note(orphans, word=kind.word, tenant=tenant, now=now)
+                yield _note(orphans, noun=kind.noun, tenant=tenant, now=now)
 
 
 def find_unknown_tenants(objects: ObjectStore, *, known: Sequence[TenantId]) -> Iterator[Finding]:
@@ -72,8 +73,8 @@ def find_unknown_tenants(objects: ObjectStore, *, known: Sequence[TenantId]) -> 
             severity="warning",
             check="orphans",
             object=paths.tenant_prefix(TenantId(tenant)),
-            problem=f"{count:,} objects of {sizes[tenant]:,} bytes belong to a tenant that is not in the catalog: "
-            "nobody serves them, and no collector looks at them",
+            problem=f"{counted(count, 'object')} of {sizes[tenant]:,} bytes under a tenant that is not in the catalog: "
+            "nobody serves it, and no collector looks there",
             advice="is this the catalog of this object store? If not, restore it, or make it again from the objects "
             "with `penstock doctor --rebuild-catalog`; if so, delete the folder",
         )
@@ -88,11 +89,11 @@ def find_stale_scratch(objects: ObjectStore, *, now: float) -> Iterator[Finding]
             if path.is_file() and now - status.st_mtime >= LEFT_ALONE_S:
                 found.append(ObjectInfo(str(path), status.st_size, status.st_mtime))
     if found:
-        yield _note(found, word="files in the scratch directory", tenant=None, now=now, check="scratch")
+        yield _note(found, noun="scratch file", tenant=None, now=now, check="scratch")
 
 
 def _note(
-    found: Sequence[ObjectInfo], *, word: str, tenant: TenantId | None, now: float, check: Check = "orphans"
+    found: Sequence[ObjectInfo], *, noun: str, tenant: TenantId | None, now: float, check: Check = "orphans"
 ) -> Finding:
     oldest = min(found, key=lambda info: info.modified_at)
     size_bytes = sum(info.size_bytes for info in found)
@@ -100,8 +101,8 @@ def _note(
         severity="note",
         check=check,
         object=oldest.name,
-        problem=f"nobody names {len(found):,} {word} of {size_bytes:,} bytes; this is the oldest,"
-        f" {(now - oldest.modified_at) / 3_600:.0f} hours old",
-        advice="nothing: the maintenance role deletes them. If they stay for days, its log says why",
+        problem=f"nobody names {counted(len(found), noun)} of {size_bytes:,} bytes; this is the oldest,"
+        f" {counted(round((now - oldest.modified_at) / 3_600), 'hour')} old",
+        advice="nothing: the maintenance role deletes such objects. If one stays for days, its log says why",
         tenant=tenant,
     )

@@ -12,6 +12,7 @@ from ..ids import TenantId
 from ..objects.store import ObjectStore
 from .checksums import CheckedFiles
 from .findings import Finding
+from .wording import counted
 
 NEEDED = (*UNFINISHED, "indexed")
 
@@ -55,13 +56,13 @@ def check_packs(
 
 
 def _finding(pack: NeededPack, problem: str, *, tenant: TenantId) -> Finding:
-    waiting = f"{pack.unfinished:,} documents that are not indexed yet will fail; " if pack.unfinished else ""
+    waiting = f"{counted(pack.unfinished, 'document')} still to be indexed will fail; " if pack.unfinished else ""
     return Finding(
         severity="error" if pack.unfinished else "warning",
         check="packs",
         object=pack.name,
-        problem=f"{problem}: {waiting}{pack.indexed:,} indexed documents are found as before, "
-        "but cannot be indexed again",
+        problem=f"{problem}: {waiting}{counted(pack.indexed, 'indexed document')} can be found as before, "
+        "but not be indexed again",
         advice="restore it from a backup, or submit these documents again: that writes their bytes anew",
         tenant=tenant,
     )

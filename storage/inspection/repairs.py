@@ -32,6 +32,7 @@ from .reconciling import Reconciled, read_trims, reconcile
 from .restarts import Restart, plan_restarts, restart
 from .salvage import Salvaged, salvage
 from .statements import read_stated_generation
+from .wording import counted, numbered
 
 LEASE_S = 120.0
 LOOK_AGAIN_S = 0.5
@@ -92,11 +93,14 @@ class Repairer:
     def _mend_rows(self, found: ExaminedGeneration) -> Iterator[Repair]:
         """Make the numbers in the catalog those of the manifests that it names."""
         stated, current = found.stated, found.current
+        corrected: list[int] = []
         for version in stated.versions:
             manifest = found.manifests.get(version.name)
             if manifest is not None and counts_of(manifest) != version.counts:
                 self._set_counts(stated.info.id, version.version, manifest)
-                yield self._told(found, f"the row of version {version.version} was corrected")
+                corrected.append(version.version)
+        if corrected:
+            yield self._told(found, f"what the catalog says of {numbered(corrected)} was corrected")
         if current is None or found.contradicts:
             return
         if current.live_chunks != stated.info.live_chunks:
@@ -192,31 +196,43 @@ class Repairer:
 
     def _forget_damaged(self, found: ExaminedGeneration) -> Iterator[Repair]:
         """Let go of past versions that cannot be opened and that nobody keeps: retention would, a little later."""
+        ended: list[int] = []
+        forgotten: list[int] = []
+        try:
+            for version in self._damaged_past(found):
+                with self._catalog.write("repair_history") as connection:
+                    refused, gone = _forget(connection, found.stated.info.id, version, now=self._clock())
+                ended += [version] * refused
+                forgotten += [version] * gone
+        finally:  # what was done is told, whatever stopped the rest
+            if ended:
+                yield self._told(found, f"rolling back to {numbered(ended)} was ended, because of damage")
+            if forgotten:
+                state = "is not kept any more: it" if len(forgotten) == 1 else "are not kept any more: they"
+                yield self._told(found, f"{numbered(forgotten)} {state} could not be opened")
+
+    def _damaged_past(self, found: ExaminedGeneration) -> list[ManifestVersion]:
         with self._catalog.read() as connection:
             pointer = read_stated_generation(connection, found.stated.info.id).info.manifest
-        for version in found.stated.versions:
-            manifest = found.manifests.get(version.name)
-            damaged = manifest is None or any(found.is_broken(entry) for entry in manifest.segments)
-            if not damaged or version.name == pointer:
-                continue
-            with self._catalog.write("repair_history") as connection:
-                refused, forgotten = _forget(connection, found.stated.info.id, version.version, now=self._clock())
-            if refused:
-                yield self._told(found, f"the rollback to version {version.version} was ended, because it is damaged")
-            if forgotten:
-                yield self._told(found, f"version {version.version}, which could not be opened, is not kept any more")
+        past = [version for version in found.stated.versions if version.name != pointer]
+        return [version.version for version in past if _is_damaged(found, version.name)]
 
     def _told(self, found: ExaminedGeneration, told: str, *, done: bool = True) -> Repair:
         info = found.stated.info
         return Repair(info.tenant_id, f"collection {found.stated.collection!r}", done, told)
 
 
+def _is_damaged(found: ExaminedGeneration, name: str) -> bool:
+    """Say whether a version cannot be read, or names something broken."""
+    manifest = found.manifests.get(name)
+    return manifest is None or any(found.is_broken(entry) for entry in manifest.segments)
+
+
 def _needs_a_version(found: ExaminedGeneration) -> bool:
     """Say whether the current version cannot be read, names something broken, or holds what it must not."""
     if not found.is_served or found.stated.info.manifest is None or found.contradicts:
         return False
-    current = found.current
-    if current is None or any(found.is_broken(entry) for entry in current.segments):
+    if _is_damaged(found, found.stated.info.manifest):
         return True
     return bool(found.difference.lost or found.difference.stray)
 
@@ -242,12 +258,12 @@ def _forget(connection: Connection, generation_id: GenerationId, version: int, *
 def _words(manifest: Manifest, salvaged: Salvaged, mended: Reconciled, restarts: list[Restart]) -> str:
     failed = sum(one.error is not None for one in restarts)
     parts = [
-        (salvaged.restored, "segments came back from past versions"),
-        (salvaged.rewritten, "segments were written anew from intact parts"),
-        (salvaged.torn, "segments were written anew without the rows whose vectors are damaged"),
-        (mended.buried, "chunks were taken out"),
-        (len(restarts) - failed, "documents are indexed again from their packs"),
-        (failed, "documents failed and must be submitted again"),
+        ("back from past versions", salvaged.restored, "segment"),
+        ("written anew from intact parts", salvaged.rewritten, "segment"),
+        ("written anew without the rows whose vectors are damaged", salvaged.torn, "segment"),
+        ("taken out", mended.buried, "chunk"),
+        ("to be indexed again from packs", len(restarts) - failed, "document"),
+        ("failed, to be submitted again", failed, "document"),
     ]
-    told = "; ".join(f"{number:,} {what}" for number, what in parts if number)
+    told = "; ".join(f"{counted(number, noun)} {what}" for what, number, noun in parts if number)
     return f"version {manifest.version} was published: {told or 'it names what is intact'}"

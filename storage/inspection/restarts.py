@@ -15,6 +15,7 @@ from ..catalog.values import slices
 from ..errors import Conflict
 from ..ids import DocumentId, GenerationId, JobId, VersionId
 from .checksums import CheckedFiles
+from .wording import counted
 
 BYTES_LOST = "Its chunks were lost, and its submitted bytes are gone too: submit it again."
 WAS_TRIMMED = "Its chunks were lost, and some of them had been deleted before, which would come back: submit it again."
@@ -71,7 +72,7 @@ def restart(connection: Connection, restarts: Iterable[Restart], *, now: float) 
         failed = {"state": "failed", "stage": "index", "error_code": "chunks_lost", "error": reason, "finished_at": now}
         changed += _update(connection, [one.version_id for one in several if one.error == reason], failed)
     if changed != len(several):
-        raise Conflict(f"{len(several) - changed} documents were changed while the index was being mended")
+        raise Conflict(f"{counted(len(several) - changed, 'document')} changed while the index was being mended")
 
 
 def _reopen_jobs(connection: Connection, job_ids: Collection[JobId]) -> None:

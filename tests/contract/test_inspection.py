@@ -138,7 +138,7 @@ def test_another_text_under_the_number_that_the_ledger_indexes_is_not_taken_for_
     told = [one.problem for one in problems(line)]
     assert len(told) == 2
     assert told[0].endswith("though no file is damaged: a")
-    assert told[1].startswith("1 live chunks of 1 documents")
+    assert told[1].startswith("1 live chunk of 1 document in collection")
     repair(line)
     assert line.served() == {"b": ["beeches"]}
 
@@ -201,7 +201,7 @@ def test_what_a_damaged_segment_held_goes_through_the_line_again(line):
     flip(line, current(line).segments[0].files[0].name)
     checks = [(one.severity, one.check) for one in problems(line)]
     assert checks == [("error", "files"), ("error", "contents")]
-    assert any("2 documents are indexed again" in told for told in repair(line))
+    assert any("2 documents to be indexed again" in told for told in repair(line))
     assert problems(line) == []
     assert line.served() == {"c": ["cedars"]}
     assert {source: info.state for source, info in line.listed().items()} == {
@@ -299,7 +299,7 @@ def test_chunks_deleted_one_by_one_do_not_come_back_with_the_segments_a_merge_wa
     assert problems(line) == []
     assert line.served() == {"a": ["apples"], "b": ["beeches"]}
     flip(line, merged.files[0].name)
-    assert any("1 segments came back from past versions; 1 chunks were taken out" in told for told in repair(line))
+    assert any("1 segment back from past versions; 1 chunk taken out" in told for told in repair(line))
     assert line.served() == {"a": ["apples"], "b": ["beeches"]}
     assert problems(line) == []
 

@@ -107,7 +107,7 @@ def test_documents_in_damaged_files_are_counted_as_lost(installation):
     installation.flip(segment(installation, "flat").files[0].name)
     told = installation.doctor(code=3)
     lost = next(one for one in told["findings"] if one["check"] == "contents")
-    assert lost["problem"].startswith("30 documents of collection 'books'")
+    assert lost["problem"].startswith("the ledger indexes 30 documents of collection 'books'")
     assert "damaged files above" in lost["problem"]
 
 
@@ -175,7 +175,7 @@ def test_documents_that_the_ledger_indexes_and_the_index_does_not_hold_are_lost(
     installation.execute(sa.update(versions).where(*_indexed("c3")).values(chunk_count=2))
     finding = installation.doctor(code=3)["findings"][0]
     assert (finding["severity"], finding["check"]) == ("error", "contents")
-    assert "1 documents of collection 'books'" in finding["problem"]
+    assert "1 document of collection 'books'" in finding["problem"]
     assert finding["problem"].endswith("though no file is damaged: c3")
 
 
@@ -183,7 +183,7 @@ def test_chunks_that_the_ledger_does_not_index_are_stray(installation):
     installation.execute(sa.update(versions).where(*_indexed("c3")).values(state="superseded"))
     finding = installation.doctor(code=3)["findings"][0]
     assert (finding["severity"], finding["check"]) == ("error", "contents")
-    assert finding["problem"].startswith("1 live chunks of 1 documents in collection 'books' are not those")
+    assert finding["problem"].startswith("1 live chunk of 1 document in collection 'books' must not be found")
 
 
 @pytest.mark.parametrize("harm", ["flipped", "missing", "truncated"])

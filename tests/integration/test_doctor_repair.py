@@ -26,12 +26,13 @@ from penstock.storage.catalog.tables import (
 from penstock.storage.inspection import repairs
 from penstock.storage.inspection.examination import Examination, examine
 from penstock.storage.inspection.repairs import Repairer
+from penstock.storage.inspection.wording import numbered
 from penstock.storage.publishing.commits import advance, read_standing
 from penstock.storage.publishing.leases import acquire_lease, release_lease
 from penstock.storage.publishing.merging import build_merge
 from penstock.storage.segments.blocks import BLOCK_BYTES
 from penstock.storage.segments.graph_files import HEADER_BYTES, graph_shape
-from penstock.storage.segments.manifests import Manifest, describe_file, name_of
+from penstock.storage.segments.manifests import Manifest, describe_file, name_of, read_manifest
 from penstock.storage.segments.segment import open_segment
 from penstock.storage.segments.tombstones import read_deletes
 
@@ -113,7 +114,7 @@ def test_a_damaged_merge_is_replaced_by_the_segments_it_was_made_of(installation
     entry = next(entry for entry in installation.current().segments if entry.kind == "graph")
     name = entry.files[1].name
     installation.path(name).unlink() if harm == "missing" else installation.flip(name, at=HEADER_BYTES + 4)
-    assert any("1 segments came back from past versions" in told for told in repaired(installation))
+    assert any("1 segment back from past versions" in told for told in repaired(installation))
     assert assert_nothing_is_lost(installation) == set()
 
 
@@ -122,7 +123,7 @@ def test_a_segment_whose_computed_parts_are_damaged_is_written_anew_from_its_row
     _forget_past_versions(installation)
     entry = next(entry for entry in installation.current().segments if entry.kind == "graph")
     installation.flip_section(entry.files[0].name, section)
-    assert any("1 segments were written anew" in told for told in repaired(installation))
+    assert any("1 segment written anew" in told for told in repaired(installation))
     assert assert_nothing_is_lost(installation) == set()
 
 
@@ -136,7 +137,7 @@ def test_a_graph_of_which_a_block_is_damaged_keeps_the_rows_of_the_others(instal
     assert last_record > BLOCK_BYTES
     installation.flip(entry.files[1].name, at=last_record + (4 if part == "link" else 600))
     told = repaired(installation)[0]
-    assert "1 segments were written anew without the rows whose vectors are damaged" in told
+    assert "1 segment written anew without the rows whose vectors are damaged" in told
     again = assert_nothing_is_lost(installation)
     assert 0 < len(again) < 60
     with running_service(installation.folder, made=True) as service:
@@ -151,7 +152,7 @@ def test_a_segment_whose_rows_are_damaged_is_given_up_and_its_documents_start_ag
     entry = next(entry for entry in installation.current().segments if entry.kind == "graph")
     installation.flip_section(entry.files[0].name, section)
     told = repaired(installation)
-    assert any("110 documents are indexed again from their packs" in one for one in told)
+    assert any("110 documents to be indexed again from packs" in one for one in told)
     again = assert_nothing_is_lost(installation)
     assert len(again) == 110
 
@@ -230,7 +231,7 @@ def test_a_fork_keeps_the_rows_of_a_file_that_lies_with_its_parent(installation)
     entry = next(entry for entry in manifest.segments if entry.kind == "graph")
     assert (manifest.collection_name, manifest.generation_id in entry.files[0].name) == ("copy", False)
     installation.flip_section(entry.files[0].name, "expires_at")
-    assert any("1 segments were written anew" in told for told in repaired(installation))
+    assert any("1 segment written anew" in told for told in repaired(installation))
     assert served(installation) == EXPECTED
 
 
@@ -258,7 +259,7 @@ def test_documents_whose_packs_are_gone_too_fail_with_the_reason(installation):
         pack = connection.scalars(mine.where(documents.c.source == "c3")).one()
     installation.path(pack).unlink()
     told = repaired(installation)
-    assert any("10 documents are indexed again from their packs; 20 documents failed" in one for one in told)
+    assert any("10 documents to be indexed again from packs; 20 documents failed" in one for one in told)
     failed = {source for source, state in states(installation).items() if state == "failed"}
     assert failed == set(texts("c", 20))
     with installation.catalog.read() as connection:
@@ -310,7 +311,7 @@ def test_what_the_ledger_does_not_index_is_taken_out(installation):
     mine = sa.select(documents.c.id).where(documents.c.source.in_(["c3", "b50"])).scalar_subquery()
     removed = versions.c.document_id.in_(mine), versions.c.state == "indexed"
     installation.execute(sa.update(versions).where(*removed).values(state="deleted"))
-    assert any("2 chunks were taken out" in told for told in repaired(installation))
+    assert any("2 chunks taken out" in told for told in repaired(installation))
     assert set(EXPECTED) - set(served(installation)) == {"c3", "b50"}
 
 
@@ -368,10 +369,35 @@ def test_damaged_past_versions_go_unless_a_tag_keeps_them(installation):
     tag = {"generation_id": rows[0].generation_id, "version": rows[0].version, "name": "kept", "tenant_id": "default"}
     installation.execute(sa.insert(tags).values(**tag, created_at=1.0))
     told = repaired(installation, code=3)
-    assert told == [f"version {rows[1].version}, which could not be opened, is not kept any more"]
+    assert told == [f"version {rows[1].version} is not kept any more: it could not be opened"]
     (left,) = installation.doctor(code=3)["findings"]
     assert left["object"] == rows[0].name
     assert "tag 'kept'" in left["advice"]
+
+
+def test_damaged_past_versions_are_told_together(installation):
+    with installation.catalog.read() as connection:
+        mine = (manifests.c.tenant_id == "default", manifests.c.followed_at.is_not(None))
+        past = connection.execute(sa.select(manifests).where(*mine).order_by(manifests.c.version)).all()
+    assert len(past) > 2
+    for row in past:
+        installation.path(row.name).unlink()
+    whole = f"versions {past[0].version}-{past[-1].version}"
+    assert repaired(installation) == [f"{whole} are not kept any more: they could not be opened"]
+
+
+def test_a_damaged_file_names_the_versions_it_spoils_as_a_range(installation):
+    with installation.catalog.read() as connection:
+        mine = (manifests.c.tenant_id == "default", manifests.c.followed_at.is_not(None))
+        past = connection.execute(sa.select(manifests).where(*mine).order_by(manifests.c.version)).all()
+    current = {file.name for entry in installation.current().segments for file in entry.all_files}
+    opened = {row.version: read_manifest(installation.objects, row.name).file_names - current for row in past}
+    first = min(version for version, names in opened.items() if names)
+    name = min(opened[first])
+    spoiled = [version for version, names in opened.items() if name in names]
+    installation.flip(name)
+    (finding,) = [one for one in installation.doctor(code=3)["findings"] if one["object"] == name]
+    assert f"{numbered(spoiled)} of collection" in finding["problem"]
 
 
 @pytest.mark.parametrize("tagged", [False, True])
@@ -389,7 +415,7 @@ def test_a_rollback_that_waits_for_a_damaged_version_ends_with_the_reason(instal
 
     told = repaired(installation, code=3 if tagged else 0)
 
-    assert told[0] == f"the rollback to version {first.version} was ended, because it is damaged"
+    assert told[0] == f"rolling back to version {first.version} was ended, because of damage"
     ended = ledger.get_rollback(
         installation.catalog, tenant="default", generation_id=generation_id, rollback_id=asked.id
     )
@@ -414,7 +440,7 @@ def test_a_damaged_past_version_that_a_live_reader_has_open_stays_until_he_lets_
     installation.execute(sa.insert(reader_leases).values(lease))
     assert repaired(installation, code=3) == []
     installation.execute(sa.delete(reader_leases))
-    assert repaired(installation) == [f"version {oldest.version}, which could not be opened, is not kept any more"]
+    assert repaired(installation) == [f"version {oldest.version} is not kept any more: it could not be opened"]
 
 
 def test_a_repair_that_dies_before_its_commit_changed_nothing_and_the_next_one_mends(installation, monkeypatch):
@@ -488,7 +514,7 @@ def test_a_graph_that_lost_rows_is_told_and_built_anew_by_a_merge(installation):
     _publish(installation, manifest, graph_file=lost)
     finding = next(one for one in installation.doctor(code=3)["findings"] if one["check"] == "reachability")
     assert finding["severity"] == "error"
-    assert "rows that were looked for are not found by their own vector" in finding["problem"]
+    assert "by their own vectors miss" in finding["problem"]
     told = installation.doctor("--repair", code=3)["repairs"]
     assert "is built anew by the maintenance role" in told[0]["told"]
     with installation.catalog.read() as connection:
