@@ -7,16 +7,14 @@ cannot rely on them any more says nothing of vectors in other blocks. It reads, 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import paths
 from ..errors import Damaged, NotFound
 from ..objects.store import ObjectStore
 from ..segments.blocks import BLOCK_BYTES, intact_blocks
-from ..segments.files import SEGMENT_KIND, column, local_file
+from ..segments.files import SEGMENT_KIND, column, is_of, local_file
 from ..segments.graph_files import HEADER_BYTES, graph_shape, record_map
 from ..segments.manifests import FileEntry, SegmentEntry
 from ..segments.rows import Rows
@@ -98,13 +96,8 @@ def _stored(objects: ObjectStore, file: FileEntry) -> Path:
 
 
 def _is_of(entry: SegmentEntry, sections: Sections, *, row_count: int) -> bool:
-    """Say whether the file is of this segment: another one's, after a restore gone wrong, may be whole as well.
-
-    The file is asked for its own name, not the manifest: that of a fork names the files of its parent's generation.
-    """
-    meta: Any = sections.meta
-    name = paths.segment(meta.get("tenant_id"), meta.get("generation_id"), meta.get("segment_id"))
-    if name != entry.files[0].name or row_count != entry.row_count:
+    """Say whether the file is of this segment: another one's, after a restore gone wrong, may be whole as well."""
+    if not is_of(sections, entry) or row_count != entry.row_count:
         return False
     chunk_ids = column(sections, "chunk_id", "<u8", count=row_count)
     return (int(chunk_ids[0]), int(chunk_ids[-1])) == (entry.first_chunk_id, entry.last_chunk_id)

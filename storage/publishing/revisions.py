@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..objects.store import ObjectStore
-from ..segments.lookups import read_rows
+from ..segments.lookups import copy_rows, read_rows
 from ..segments.manifests import Manifest
 from ..segments.rows import DocumentRecord, Documents, Original, Rows
 from .successors import Tombstones, rows_of_documents
@@ -80,7 +80,7 @@ def plan_rewriting(
     """Find the rows of the documents that are revised or trimmed. Costs what they hold, however large the index is.
 
     Raises:
-        Damaged: a segment is not what was written.
+        Damaged: what is to be written again is not what was written, or a segment contradicts itself.
     """
     if not revisions and not trims:
         return Rewriting()
@@ -92,15 +92,16 @@ def plan_rewriting(
     trimmed: dict[str, int] = {trim.id: 0 for trim in trims}
     entries = {entry.id: entry for entry in manifest.segments}
     for segment_id, live in rows_of_documents(objects, manifest, document_ids=owners).items():
-        taken, taken_vectors = read_rows(objects, entries[segment_id], live, dimensions=manifest.dimensions)
+        taken = read_rows(objects, entries[segment_id], live)
         records = list(taken.documents)
         dead = _trimmed(taken, records, trims, found=trimmed)
         again = np.array([record.document_id in revised for record in records], np.bool_)[taken.document]
         if (dead | again).any():
             leaving[segment_id] = live[dead | again]
         if (kept := again & ~dead).any():
-            several.append(_revised(taken.take(kept), revised))
-            vectors.append(taken_vectors[kept])
+            copied = copy_rows(objects, entries[segment_id], live[kept], dimensions=manifest.dimensions)
+            several.append(_revised(copied[0], revised))
+            vectors.append(copied[1])
     rows = Rows.concat(several)
     return Rewriting(leaving, rows, np.concatenate(vectors) if vectors else None, trimmed)
 

@@ -9,6 +9,8 @@ from hashlib import blake2b
 import numpy as np
 from numpy.typing import NDArray
 
+from .ragged import joined_ranges
+
 BLOCK_BYTES = 128 << 10
 DIGEST_BYTES = 16
 
@@ -26,10 +28,19 @@ def blocks_match(data: memoryview, digests: NDArray[np.uint8], *, sample: int | 
         return False
     blocks = range(len(digests))
     looked_at = blocks if sample is None or sample >= len(blocks) else random.sample(blocks, sample)
-    return all(
-        _digest(data[block * BLOCK_BYTES : (block + 1) * BLOCK_BYTES]) == digests[block].tobytes()
-        for block in looked_at
-    )
+    return all(_is_intact(data, digests, block) for block in looked_at)
+
+
+def spans_match(
+    data: memoryview, digests: NDArray[np.uint8], *, starts: NDArray[np.integer], ends: NDArray[np.integer]
+) -> bool:
+    """Return whether the blocks in which these spans of bytes lie are what was written; reads no other block."""
+    some = starts < ends
+    first, last = starts[some] // BLOCK_BYTES, (ends[some] - 1) // BLOCK_BYTES
+    needed = np.unique(joined_ranges(first.astype(np.int64), last.astype(np.int64) + 1)).tolist()
+    if digests.shape != (-(-data.nbytes // BLOCK_BYTES), DIGEST_BYTES) or digests.dtype != np.uint8:
+        return False
+    return all(block < len(digests) and _is_intact(data, digests, block) for block in needed)
 
 
 def intact_blocks(data: memoryview, digests: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -42,6 +53,11 @@ def intact_blocks(data: memoryview, digests: NDArray[np.uint8]) -> NDArray[np.bo
         ],
         np.bool_,
     )
+
+
+def _is_intact(data: memoryview, digests: NDArray[np.uint8], block: int) -> bool:
+    written: bytes = digests[block].tobytes()
+    return _digest(data[block * BLOCK_BYTES : (block + 1) * BLOCK_BYTES]) == written
 
 
 def _digest(block: memoryview) -> bytes:

@@ -9,7 +9,9 @@ from typing import Concatenate, ParamSpec, TypeVar
 import numpy as np
 
 from ..errors import Damaged, Missing, NotFound
+from ..ids import GenerationId, SegmentId, TenantId
 from ..objects.store import ObjectStore
+from ..paths import segment as segment_name
 from .manifests import FileEntry, SegmentEntry, describe_file
 from .sections import Array, Sections, open_sections
 
@@ -67,6 +69,34 @@ def local_file(objects: ObjectStore, file: FileEntry) -> Path:
             f"{file.name} has {size_bytes} bytes where the manifest says {file.size_bytes}: truncated or overwritten"
         )
     return path
+
+
+def open_segment_file(objects: ObjectStore, entry: SegmentEntry) -> Sections:
+    """Map the ``.segment`` file of an entry. Raises Damaged: it is missing, damaged, or another segment's."""
+    sections = open_container(objects, entry.files[0], kind=SEGMENT_KIND)
+    check_is_of(sections, entry)
+    return sections
+
+
+def check_is_of(sections: Sections, entry: SegmentEntry) -> None:
+    """Raise Damaged unless the file was written as the one ``entry`` names: another tenant's must not be served."""
+    if not is_of(sections, entry):
+        # The error may reach a tenant, to whom it must not tell whose file it is.
+        raise Damaged(
+            f"{entry.files[0].name} holds another segment, as after a restore that mixed files up: restore it again"
+        )
+
+
+def is_of(sections: Sections, entry: SegmentEntry) -> bool:
+    """Say whether a ``.segment`` file tells the tenant, generation and segment of the name that ``entry`` gives it.
+
+    Not those of the manifest: that of a fork names the files of its parent's generation.
+    """
+    tenant, generation_id, segment_id = (
+        str(sections.meta.get(word)) for word in ("tenant_id", "generation_id", "segment_id")
+    )
+    name = segment_name(TenantId(tenant), GenerationId(generation_id), SegmentId(segment_id))
+    return segment_id == entry.id and name == entry.files[0].name
 
 
 def open_container(objects: ObjectStore, file: FileEntry, *, kind: str) -> Sections:

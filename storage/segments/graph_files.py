@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from ..errors import Damaged
 from ..kernels import Graph
 from ..objects.mapped_files import open_to_map
+from .blocks import spans_match
 
 HEADER_BYTES = 96
 _HEADER = struct.Struct("<6QiI3QdQ")
@@ -92,7 +93,7 @@ def open_graph(
     Raises:
         Damaged: truncated, not of this many rows or dimensions, or not a file of hnswlib 0.8.
     """
-    view = _mapped(path, dimensions=dimensions, record_rows=record_rows, upper_at=upper_at)
+    view = _view(_mapped(path), dimensions=dimensions, record_rows=record_rows, upper_at=upper_at, source=path.name)
     _check_places(view, source=path.name)
     return view
 
@@ -104,13 +105,18 @@ def read_vectors(
     dimensions: int,
     record_rows: NDArray[np.uint32],
     upper_at: NDArray[np.uint32],
+    digests: NDArray[np.uint8],
 ) -> NDArray[np.float32]:
     """Return a copy f32[len(rows), dimensions] of the vectors of ascending rows; reads their records, not the graph.
 
+    Args:
+        digests: u1[blocks, 16] of the file's blocks: those in which the vectors lie are compared.
+
     Raises:
-        Damaged: as ``open_graph``, or a record is not that of its row.
+        Damaged: as ``open_graph``, a record is not that of its row, or not what was written.
     """
-    view = _mapped(path, dimensions=dimensions, record_rows=record_rows, upper_at=upper_at)
+    mapped = _mapped(path)
+    view = _view(mapped, dimensions=dimensions, record_rows=record_rows, upper_at=upper_at, source=path.name)
     wanted = np.zeros(view.count, np.bool_)
     wanted[rows] = True
     records = np.flatnonzero(wanted.take(record_rows, mode="clip"))
@@ -118,6 +124,10 @@ def read_vectors(
     labels = view.words.reshape(view.count, view.stride)[records, -2]
     if not (np.array_equal(record_rows[records], rows) and np.array_equal(labels, rows)):
         raise Damaged(f"{path.name}: a label is not the row of its record; rebuild the segment")
+    ends = HEADER_BYTES + (records + 1) * (4 * view.stride)
+    starts = ends - 4 * (view.stride - view.vector_at)  # with the label, which says whose vector it is
+    if not spans_match(memoryview(mapped), digests, starts=starts, ends=ends):
+        raise Damaged(f"{path.name} does not match the checksums of its blocks; restore or rebuild the segment")
     return view.vectors[records]
 
 
@@ -157,18 +167,20 @@ def upper_places(path: Path, *, count: int, record_bytes: int) -> NDArray[np.uin
 
 
 def graph_shape(path: Path) -> tuple[int, int]:
-    """Return the count and the bytes of a record that the file's header states."""
+    """Return the count and the bytes of a record that the file's header states. Raises Damaged: it has no header."""
     with path.open("rb") as file:
-        header = _HEADER.unpack(file.read(HEADER_BYTES))
-    return header[2], header[3]
+        header = file.read(HEADER_BYTES)
+    if len(header) < HEADER_BYTES:
+        raise Damaged(f"{path.name} is truncated: it is shorter than a graph's header")
+    _, _, count, record_bytes, *_ = _HEADER.unpack(header)
+    return count, record_bytes
 
 
-def _mapped(path: Path, *, dimensions: int, record_rows: NDArray[np.uint32], upper_at: NDArray[np.uint32]) -> GraphView:
+def _mapped(path: Path) -> mmap.mmap:
     with open_to_map(path) as file:
         if file.seek(0, 2) < HEADER_BYTES:
             raise Damaged(f"{path.name} is truncated: it is shorter than a graph's header")
-        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    return _view(mapped, dimensions=dimensions, record_rows=record_rows, upper_at=upper_at, source=path.name)
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def _view(

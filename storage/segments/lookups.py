@@ -1,7 +1,7 @@
 """What is asked of a segment without opening it: its chunks, and the rows of some documents. Reads little."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 
 import numpy as np
@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from ..errors import Damaged
 from ..objects.store import ObjectStore
+from .blocks import BLOCK_BYTES, DIGEST_BYTES
 from .document_keys import find_rows, read_keys
-from .files import SEGMENT_KIND, column, mapped, mending, open_container
+from .files import column, mapped, mending, open_segment_file
 from .graph_files import read_vectors
 from .manifests import SegmentEntry
 from .ragged import joined_ranges
@@ -19,12 +20,14 @@ from .sections import Sections
 from .tombstones import read_deletes
 
 _KEY_MAX = (1 << 64) - 1
+_RAGGED = ("_bytes", "_offsets")
+_COLUMNS = [one.name for one in fields(Rows) if one.name != "documents" and not one.name.endswith(_RAGGED)]
 
 
 @mending
 def read_chunk_ids(objects: ObjectStore, entry: SegmentEntry) -> NDArray[np.uint64]:
     """Return the ascending chunk ids u64[n] of a segment; reads nothing else. Raises as ``open_segment``."""
-    sections = open_container(objects, entry.files[0], kind=SEGMENT_KIND)
+    sections = open_segment_file(objects, entry)
     return column(sections, "chunk_id", "<u8", count=entry.row_count)
 
 
@@ -40,7 +43,7 @@ class Chunks:
 @mending
 def read_chunks(objects: ObjectStore, entry: SegmentEntry) -> Chunks:
     """Read which chunks are live and whose they are; reads nothing else. Raises as ``open_segment``."""
-    sections = open_container(objects, entry.files[0], kind=SEGMENT_KIND)
+    sections = open_segment_file(objects, entry)
     chunk_ids = column(sections, "chunk_id", "<u8", count=entry.row_count)
     document = column(sections, "document", "<u4", count=entry.row_count)
     documents = Documents(sections.arrays["document_bytes"], sections.arrays["document_offsets"])
@@ -57,7 +60,7 @@ def read_document_rows(objects: ObjectStore, entry: SegmentEntry, *, document_id
     Raises:
         Damaged: the file or the tombstones are missing or not what was written.
     """
-    return _live_rows_of(objects, entry, open_container(objects, entry.files[0], kind=SEGMENT_KIND), document_ids)
+    return _live_rows_of(objects, entry, open_segment_file(objects, entry), document_ids)
 
 
 class DocumentChunks:
@@ -116,7 +119,7 @@ class DocumentChunks:
 @mending
 def open_document_chunks(objects: ObjectStore, entry: SegmentEntry) -> DocumentChunks:
     """Map what tells whose chunks are live in a segment. Raises as ``open_segment``."""
-    sections = open_container(objects, entry.files[0], kind=SEGMENT_KIND)
+    sections = open_segment_file(objects, entry)
     missing = {"document_bytes", "document_offsets"} - sections.arrays.keys()
     if missing:
         raise Damaged(f"{sections.source} lacks the sections {', '.join(sorted(missing))}")
@@ -124,23 +127,54 @@ def open_document_chunks(objects: ObjectStore, entry: SegmentEntry) -> DocumentC
 
 
 @mending
-def read_rows(
-    objects: ObjectStore, entry: SegmentEntry, rows: NDArray[np.uint32], *, dimensions: int
-) -> tuple[Rows, NDArray[np.float32]]:
-    """Return a copy of these ascending rows and of their vectors f32[len(rows), d]. Reads what they hold.
+def read_rows(objects: ObjectStore, entry: SegmentEntry, rows: NDArray[np.uint32]) -> Rows:
+    """Return a copy of these ascending rows, to look at. Reads what they hold, and compares no checksum.
 
     Raises:
         Damaged: a file is missing, or what it says of these rows contradicts itself.
     """
-    sections = open_container(objects, entry.files[0], kind=SEGMENT_KIND)
+    return Rows.read(open_segment_file(objects, entry), rows)
+
+
+@mending
+def copy_rows(
+    objects: ObjectStore, entry: SegmentEntry, rows: NDArray[np.uint32], *, dimensions: int
+) -> tuple[Rows, NDArray[np.float32]]:
+    """Return a copy of these ascending rows and of their vectors f32[len(rows), d], to be written again.
+
+    The blocks in which they lie are compared with their checksums, and no others: what is written again gets new ones,
+    under which nobody would notice what had rotted before.
+
+    Raises:
+        Damaged: a file is missing, or what it holds of these rows is not what was written.
+    """
+    sections = open_segment_file(objects, entry)
     taken = Rows.read(sections, rows)
+    _verify_rows(sections, rows)
     if entry.kind == "flat":
-        return taken, column(sections, "vectors", "<f4", count=entry.row_count, width=dimensions)[rows]
+        vectors = column(sections, "vectors", "<f4", count=entry.row_count, width=dimensions)
+        sections.verify_items("vectors", rows)
+        return taken, vectors[rows]
     record_rows, upper_at = (
         column(sections, name, "<u4", count=entry.row_count) for name in ("graph_record_rows", "graph_upper_at")
     )
+    blocks = -(-entry.files[1].size_bytes // BLOCK_BYTES)
+    digests = column(sections, "graph_blocks", "|u1", count=blocks, width=DIGEST_BYTES)
     read = partial(read_vectors, rows=rows, dimensions=dimensions, record_rows=record_rows, upper_at=upper_at)
-    return taken, mapped(objects, entry.files[1], read)
+    return taken, mapped(objects, entry.files[1], partial(read, digests=digests))
+
+
+def _verify_rows(sections: Sections, rows: NDArray[np.uint32]) -> None:
+    """Compare the blocks of all that is copied with ``rows``. Where texts lie is compared first, then the texts."""
+    for name in _COLUMNS:
+        sections.verify_items(name, rows)
+    owners = np.unique(sections.arrays["document"][rows])
+    for name, items in (("text", rows), ("heading", rows), ("document", owners)):
+        offsets, positions = sections.arrays[f"{name}_offsets"], items.astype(np.int64)
+        sections.verify_items(f"{name}_offsets", np.concatenate([positions, positions + 1]))
+        sections.verify_spans(
+            f"{name}_bytes", offsets[positions].astype(np.int64), offsets[positions + 1].astype(np.int64)
+        )
 
 
 def _live_rows_of(

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from ..errors import Damaged, NotFound, Unsupported
 from ..objects.mapped_files import open_to_map
-from .blocks import DIGEST_BYTES, block_digests, blocks_match, intact_blocks
+from .blocks import DIGEST_BYTES, block_digests, blocks_match, intact_blocks, spans_match
 
 MAGIC = b"PENSTOCK"
 FORMAT = 1
@@ -78,6 +78,21 @@ class Sections:
         for name, array in self.arrays.items():
             if not blocks_match(_bytes_of(array), self.checksums[name], sample=blocks):
                 raise self._damaged(name)
+
+    def verify_items(self, name: str, items: NDArray[Any]) -> None:
+        """Compare the blocks that hold these items, along the first axis, and no others.
+
+        Raises:
+            Damaged: one of them is not what was written.
+        """
+        width = self.arrays[name].strides[0]
+        positions = items.astype(np.int64)
+        self.verify_spans(name, positions * width, (positions + 1) * width)
+
+    def verify_spans(self, name: str, starts: NDArray[Any], ends: NDArray[Any]) -> None:
+        """Compare the blocks that hold these bytes of the section. Raises as ``verify_items``."""
+        if not spans_match(_bytes_of(self.arrays[name]), self.checksums[name], starts=starts, ends=ends):
+            raise self._damaged(name)
 
     def _damaged(self, name: str) -> Damaged:
         return Damaged(f"{self.source}: section {name!r} does not match its checksum; restore or rebuild the file")

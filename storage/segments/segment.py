@@ -22,7 +22,7 @@ from .blocks import blocks_match
 from .codes import CodedRows
 from .document_keys import build_keys
 from .fields import FieldIndex, build_index
-from .files import SEGMENT_KIND, column, descends, local_file, mapped, mending, missing, verify_file
+from .files import SEGMENT_KIND, check_is_of, column, descends, local_file, mapped, mending, missing, verify_file
 from .graph_files import GraphView, check_links, open_graph
 from .manifests import FileEntry, SegmentEntry, file_entry
 from .payloads import Payload
@@ -169,12 +169,13 @@ def open_segment(objects: ObjectStore, entry: SegmentEntry, *, dimensions: int) 
     """Map a segment and check its structure: sizes, shapes, offsets, the header's checksum. Vectors are not read.
 
     Raises:
-        Damaged: naming the file that is missing, truncated, or not what the manifest says.
+        Damaged: naming the file that is missing, truncated, not what the manifest says, or another segment's.
         Unsupported: written by a newer program.
     """
     sections, payload = mapped(objects, entry.files[0], _open_rows)
+    check_is_of(sections, entry)
     rows = Rows.from_sections(sections)
-    if sections.meta.get("segment_id") != entry.id or len(rows) != entry.row_count:
+    if len(rows) != entry.row_count:
         raise Damaged(f"{sections.source} is not segment {entry.id} of {entry.row_count} rows")
     chunk_ids = column(sections, "chunk_id", "<u8", count=len(rows))
     if (chunk_ids[0], chunk_ids[-1]) != (entry.first_chunk_id, entry.last_chunk_id) or descends(chunk_ids):

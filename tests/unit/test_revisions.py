@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from penstock.storage.catalog.collections import generation_info
+from penstock.storage.errors import Damaged
 from penstock.storage.ids import GenerationId
 from penstock.storage.intake.selections import locate_chunks, select_documents
 from penstock.storage.intake.trims import LocatedChunk
@@ -17,6 +18,7 @@ from penstock.storage.search.mismatches import FilterMismatch
 from penstock.storage.search.versions import Snapshot, open_snapshot
 from penstock.storage.segments.fields import Compare
 from penstock.storage.segments.manifests import Swap
+from penstock.storage.segments.sections import open_sections
 
 from ..storage_samples import GENERATION, Store, current_manifest, new_store, record, rows_of, texts_of, unit_vectors
 
@@ -93,6 +95,22 @@ def test_a_trim_takes_its_chunks_and_no_others_and_says_how_many(store):
     assert published.trimmed == {"t": 2, "again": 0, "old": 0}
     assert published.manifest.version == first.manifest.version + 1
     assert not store.publish(trims=[trim("a", 0)]).changed
+
+
+@pytest.mark.parametrize("section", ["text_bytes", "vectors"])
+def test_what_rotted_is_not_written_again_under_a_new_checksum(store, section):
+    store.add({"a": ["one", "two"], "b": ["three"]})
+    name = current_manifest(store.catalog, store.objects).segments[0].files[0].name
+    path = store.objects.local_path(name)
+    sections, data = open_sections(path, kind="segment"), bytearray(path.read_bytes())
+    data[sections.places[section]] ^= 1
+    path.unlink()
+    path.write_bytes(data)
+
+    with pytest.raises(Damaged, match=f"{path.name}: section '{section}' does not match its checksum"):
+        store.publish(revisions=[revision("a")])
+    published = store.publish(trims=[trim("a", 0)])  # which copies nothing
+    assert (published.manifest.version, published.trimmed) == (2, {"t": 1})
 
 
 @pytest.mark.parametrize("order", ["trim first", "revision first", "together"])

@@ -158,3 +158,22 @@ def test_every_block_has_a_checksum_of_its_own(monkeypatch):
     assert not blocks.blocks_match(data[:200], digests)
     assert not blocks.blocks_match(data, digests[:2])
     assert blocks.blocks_match(data[:0], digests[:0])
+
+
+def test_of_spans_only_their_own_blocks_are_compared(monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 100)
+    data = bytes(range(250)) * 4
+    digests = blocks.block_digests(memoryview(data))
+    altered = memoryview(data[:350] + b"?" + data[351:])
+
+    def match(*spans: tuple[int, int], digests: np.ndarray = digests) -> bool:
+        starts, ends = (np.array([span[side] for span in spans], np.int64) for side in (0, 1))
+        return blocks.spans_match(altered, digests, starts=starts, ends=ends)
+
+    assert match((0, 300), (400, 1_000))
+    assert match((350, 350))  # nothing lies there
+    assert match()
+    for span in ((350, 351), (0, 301), (399, 400), (200, 500)):
+        assert not match((0, 10), span)
+    assert not match((0, 10), digests=digests[:-1])
+    assert not match((990, 1_001))

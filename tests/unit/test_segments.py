@@ -103,6 +103,14 @@ def test_a_segment_that_is_not_what_the_manifest_says_is_damaged():
             open_segment(objects, described, dimensions=DIMENSIONS)
     with pytest.raises(Damaged, match="vectors"):
         open_segment(objects, entry, dimensions=DIMENSIONS + 1)
+    for tenant, generation_id in (("other", GENERATION), (TENANT, "gen_other")):
+        name = paths.segment(TenantId(tenant), GenerationId(generation_id), entry.id)
+        objects.put(name, [objects.get(entry.files[0].name)])
+        moved = replace(entry, files=[replace(entry.files[0], name=name)])
+        with pytest.raises(Damaged, match=f"{name} holds another segment"):
+            open_segment(objects, moved, dimensions=DIMENSIONS)
+        with pytest.raises(Damaged, match="another segment"):
+            read_chunk_ids(objects, moved)
     altered = replace(entry, files=[replace(entry.files[0], blake2b="00" * 32)])
     with pytest.raises(Damaged, match="checksum"):
         verify_segment(objects, altered, dimensions=DIMENSIONS)
