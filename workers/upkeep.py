@@ -106,7 +106,7 @@ class Upkeep:
         plan(components, published.manifest)
 
     def expire(self, shard: int, *, epoch: int) -> bool:
-        """Take out what has expired in one generation; returns whether there was one to look at."""
+        """Take out some of what has expired in one generation; returns whether there was one to look at."""
         with self._claimed(ledger.claim_expiry, shard) as claim:
             if claim is None:
                 return False

@@ -1,5 +1,8 @@
 """What has expired leaves the index: one batch per generation, opened at a tick, published by the shard's writer.
 
+As much as fits in one publish leaves at a time, and the batch goes on until nothing is left; between two of its
+publishes the writer does what else is ready.
+
 A search never finds what has expired, whatever happens here; this only makes room. The writer decides, under the lock
 of the documents, inside the publish transaction: what was given a later end by then stays, and so does every document
 that has a newer version on its way.
@@ -24,7 +27,7 @@ from .claims import Claim, claim_oldest, end
 
 EVERY_S = 60.0  # per generation: each makes a version of the index, and readers open it
 GIVEN_UP_S = 3_600.0  # what failed at every attempt would fail again
-AT_ONCE = 5_000  # documents in one publish
+AT_ONCE = 5_000  # documents in one publish, and so in one transaction
 _GENERATIONS = 200  # in one tick
 _SUFFIX = "-expire"
 
@@ -77,17 +80,19 @@ def claim_expiry(
     )
 
 
-def read_expired(catalog: Catalog, claim: Claim, *, now: float, limit: int = AT_ONCE) -> list[ExpiredDocument]:
-    """Return what the claimed generation serves of documents that have expired, the earliest first."""
+def read_expired(catalog: Catalog, claim: Claim, *, now: float) -> list[ExpiredDocument]:
+    """Return what has expired and the claimed generation serves, the earliest first, `AT_ONCE` documents at most."""
     wanted = sa.select(versions.c.id, versions.c.document_id, documents.c.source).join(documents, OF_DOCUMENT)
     wanted = wanted.where(versions.c.generation_id == claim.generation.id, *_expired(now))
     with catalog.read() as connection:
-        rows = connection.execute(wanted.order_by(versions.c.expires_at, versions.c.id).limit(limit))
+        rows = connection.execute(wanted.order_by(versions.c.expires_at, versions.c.id).limit(AT_ONCE))
         return [ExpiredDocument(*row) for row in rows]
 
 
 def finish_expiry(connection: Connection, claim: Claim, expired: Sequence[ExpiredDocument], *, now: float) -> None:
-    """Mark these as expired and end the batch; call it inside the publish transaction.
+    """Mark these as expired and end the batch, or have it taken again at once where there may be more.
+
+    Call it inside the publish transaction.
 
     ``now``: read in there. They end when the version that serves them is followed, or pruning takes them to have ended
     before, and forgets what that version could be rolled back to.
@@ -95,7 +100,11 @@ def finish_expiry(connection: Connection, claim: Claim, expired: Sequence[Expire
     Raises:
         Conflict: the claim was lost, or one of them does not expire now after all. Roll back and look again.
     """
-    end(connection, claim, state="done", now=now, error=None)
+    if len(expired) < AT_ONCE:
+        end(connection, claim, state="done", now=now, error=None)
+    else:  # behind the other generations of the shard, with attempts of its own for each publish
+        again = {"attempts": 0, "next_attempt_at": 0.0, "created_at": now, "finished_at": None}
+        end(connection, claim, state="ready", now=now, error=None, **again)
     lock_sources(connection, claim.generation.collection_id, sources=[one.source for one in expired])
     ended = 0
     for some in slices([one.version_id for one in expired]):

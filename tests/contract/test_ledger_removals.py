@@ -494,9 +494,15 @@ def test_a_trim_of_a_document_that_is_gone_ends_all_the_same(line):
 # Expiry
 
 
-def expiring(line: Line, source: str = "a", *, at: float = 2_000.0) -> None:
-    line.accept([document(source, "text", expires_at=at)])
+def expiring(line: Line, *sources: str, at: float = 2_000.0) -> None:
+    line.accept([document(source, "text", expires_at=at) for source in sources or "a"])
     line.run()
+
+
+def claimed_expiry(line: Line) -> ledger.Claim | None:
+    return ledger.claim_expiry(
+        line.catalog, shard=0, owner="w", lease_s=LEASE_S, now=line.now, max_attempts=MAX_ATTEMPTS
+    )
 
 
 def test_what_has_expired_leaves_once_and_says_expired(line):
@@ -522,9 +528,7 @@ def test_an_update_accepted_before_an_expiry_is_published_wins_over_it(line):
     expiring(line)
     line.now = 2_001.0
     ledger.open_expiries(line.catalog, now=line.now)
-    claim = ledger.claim_expiry(
-        line.catalog, shard=0, owner="w", lease_s=LEASE_S, now=line.now, max_attempts=MAX_ATTEMPTS
-    )
+    claim = claimed_expiry(line)
     expired = ledger.read_expired(line.catalog, claim, now=line.now)
     assert len(expired) == 1
     line.update("a", values={"expires_at": 9e9})
@@ -569,6 +573,55 @@ def test_a_generation_is_looked_at_once_a_minute_and_by_one_batch(line):
     with line.catalog.read() as connection:
         found = connection.execute(sa.select(batches.c.state).where(batches.c.stage == "expire")).all()
     assert found == [("done",)]
+
+
+def test_many_that_expired_leave_in_slices_one_after_the_other(line, monkeypatch):
+    monkeypatch.setattr("penstock.storage.ledger.expiry.AT_ONCE", 2)
+    expiring(line, *"abcde")
+    line.now = 2_001.0
+    assert ledger.open_expiries(line.catalog, now=line.now) == 1
+    for left in (3, 1, 0):
+        claim = claimed_expiry(line)
+        expired = ledger.read_expired(line.catalog, claim, now=line.now)
+        with line.catalog.write("publish") as connection:
+            ledger.finish_expiry(connection, claim, expired, now=line.now)
+        with pytest.raises(Conflict), line.catalog.write("publish") as connection:
+            ledger.finish_expiry(connection, claim, expired, now=line.now)
+        assert sum(states == ["indexed"] for states in line.states().values()) == left
+    assert claimed_expiry(line) is None
+    assert set(listed(line)) == set()
+
+
+def test_a_batch_of_expired_documents_that_goes_on_lets_other_generations_have_a_turn(line, monkeypatch):
+    monkeypatch.setattr("penstock.storage.ledger.expiry.AT_ONCE", 2)
+    other = new_line(line.catalog, name="other")
+    expiring(line, *"abcde")
+    expiring(other, "f")
+    line.now = other.now = 2_001.0
+    assert ledger.open_expiries(line.catalog, now=line.now) == 2
+    worked: list[str] = []
+    while (claim := claimed_expiry(line)) is not None:
+        worked.append(claim.generation.id)
+        line.now += 1
+        expired = ledger.read_expired(line.catalog, claim, now=line.now)
+        with line.catalog.write("publish") as connection:
+            ledger.finish_expiry(connection, claim, expired, now=line.now)
+    assert sorted(worked.count(one.collection.generation.id) for one in (line, other)) == [1, 3]
+    assert other.collection.generation.id in worked[:2]
+
+
+def test_each_publish_of_expired_documents_has_attempts_of_its_own(line, monkeypatch):
+    """However many there are: those of one that goes on are not counted together."""
+    monkeypatch.setattr("penstock.storage.ledger.expiry.AT_ONCE", 1)
+    expiring(line, *"abcd")
+    line.now = 2_001.0
+    ledger.open_expiries(line.catalog, now=line.now)
+    while (claim := claimed_expiry(line)) is not None:
+        assert claim.attempt == 1
+        expired = ledger.read_expired(line.catalog, claim, now=line.now)
+        with line.catalog.write("publish") as connection:
+            ledger.finish_expiry(connection, claim, expired, now=line.now)
+    assert set(listed(line)) == set()
 
 
 # At the same time

@@ -702,6 +702,26 @@ def test_a_rollback_that_cannot_be_fails_with_its_reason_and_the_rest_goes_on(li
     assert set(line.found()) == {"one", "two"}
 
 
+def test_many_that_expired_leave_at_one_tick_and_let_others_be_published_in_between(line, monkeypatch):
+    monkeypatch.setattr("penstock.storage.ledger.expiry.AT_ONCE", 2)
+    place = {"collection_id": line.collection.id, "generation_id": line.collection.generation.id}
+    ended = time.time() - 1
+    short = [SubmittedDocument(f"s{i}", f"s{i}.txt", WORDS.encode(), expires_at=ended) for i in range(7)]
+    accept(line.catalog, line.objects, tenant=ACME, **place, documents=short, now=time.time())
+    line.run()
+    line.submit(late=WORDS)
+    line.run(only=[routes.CHUNK, routes.EMBED])
+    assert ledger.open_expiries(line.catalog, now=time.time()) == 1
+    line.run()
+    assert line.states() == {"late": "indexed"}
+    with line.catalog.read() as connection:
+        at = connection.scalar(sa.select(versions.c.indexed_version).where(versions.c.state == "indexed"))
+    assert (at, generation_info(line.catalog, line.collection.generation.id).version) == (
+        3,
+        6,
+    )  # the documents, a slice and the late one, and the other slices
+
+
 def test_what_expired_can_be_rolled_back_to_as_long_as_a_version_that_serves_it_is_kept(line):
     place = {"collection_id": line.collection.id, "generation_id": line.collection.generation.id}
     short = SubmittedDocument("short", "short.txt", WORDS.encode(), expires_at=time.time() - 1)
