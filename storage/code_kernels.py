@@ -11,27 +11,17 @@ Compiled code is kept as in ``kernels.py``. Nothing here knows segments, filters
 from typing import Any
 
 import numpy as np
-from numba import types
-from numba.extending import intrinsic
 from numpy.typing import NDArray
 
-from .kernels import Floats, Longs, compiled, prefetch
+from .kernels import Bools, Floats, Longs, compiled, list_set, popcount, prefetch
 
 Codes = NDArray[np.uint64]  # (n, words + 1): signs, then two float32
 
 QUERY_BITS = 4
 ROUNDS = 4
+LANES = 4  # words that a processor counts at once: as many, or a multiple, cost little more than one
+MARKED = 8_192  # rows of a mask to list at a time: what a core's cache holds beside their codes
 CODES_AHEAD = 32  # codes to ask for in advance; where rows lie apart the hardware does not
-
-
-def _popcount(_context: Any, word: Any) -> Any:  # noqa: ARG001  numba looks at the name
-    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        return builder.ctpop(arguments[0])
-
-    return types.uint64(types.uint64), generate
-
-
-popcount: Any = intrinsic(_popcount)
 
 
 @compiled()
@@ -113,18 +103,50 @@ def encode(rotated: Floats, centre: Floats, l2: bool, heads: Codes, tails: Codes
         tails[row, tails.shape[1] - 1] = pair.view(np.uint64)[0]
 
 
+@compiled()
+def encode_query(
+    rotated: Floats, times: Any, head: int, head_planes: Codes, tail_planes: Codes, numbers: Floats
+) -> None:
+    """Round a rotated query, less the rotated centre, to `QUERY_BITS` bits per dimension.
+
+    Args:
+        rotated: f32[width]; times: 2 under l2, else 1.
+        head: words of a head.
+        head_planes, tail_planes: u64[QUERY_BITS + 1, ≥ words], out, zeros: a bit of every dimension in each, and in the
+            last which bits of a code count. They may be wider than a code has words: what follows does not count.
+        numbers: f32[4], out: see `estimate_heads`.
+    """
+    width, low, high = len(rotated), rotated.min(), rotated.max()
+    step = (high - low) / np.float32(2**QUERY_BITS - 1)
+    if not step > 0:
+        step = np.float32(1)
+    total, head_total = np.float32(0), np.float32(0)
+    for i in range(width):
+        level = np.uint64((rotated[i] - low) / step + np.float32(0.5))
+        planes, word = (head_planes, i // 64) if i < 64 * head else (tail_planes, i // 64 - head)
+        for bit in range(QUERY_BITS):
+            planes[bit, word] |= (level >> np.uint64(bit) & np.uint64(1)) << np.uint64(i % 64)
+        planes[QUERY_BITS, word] |= np.uint64(1) << np.uint64(i % 64)
+        total += np.float32(level)
+        if i == 64 * head - 1:
+            head_total = total
+    numbers[0], numbers[1] = 2 * times * step, 2 * times * low
+    numbers[2] = -times * (step * head_total + low * np.float32(64 * head))
+    numbers[3] = -times * (step * total + low * np.float32(width))
+
+
 @compiled(inline=True)
-def _product(code: Any, planes: Codes, first: int, words: int, numbers: Floats) -> Any:
+def _product(code: Any, planes: Codes, numbers: Floats) -> Any:
     """Return the inner product of the rounded query with these signs, less what the caller adds once."""
     weighted, ones = np.uint64(0), np.uint64(0)
-    for word in range(words):
+    for word in range(planes.shape[1]):
         bits = code[word]
-        ones += popcount(bits)
+        ones += popcount(bits & planes[4, word])
         weighted += (
-            popcount(bits & planes[0, first + word])
-            + (popcount(bits & planes[1, first + word]) << np.uint64(1))
-            + (popcount(bits & planes[2, first + word]) << np.uint64(2))
-            + (popcount(bits & planes[3, first + word]) << np.uint64(3))
+            popcount(bits & planes[0, word])
+            + (popcount(bits & planes[1, word]) << np.uint64(1))
+            + (popcount(bits & planes[2, word]) << np.uint64(2))
+            + (popcount(bits & planes[3, word]) << np.uint64(3))
         )
     return numbers[0] * np.float32(weighted) + numbers[1] * np.float32(ones)
 
@@ -138,7 +160,7 @@ def estimate_heads(
     Args:
         heads: u64[n, h + 1]; factors: the same bytes as f32[n, 2 h + 2]; both read-only.
         rows: i64[c], which rows to look at.
-        planes: u64[QUERY_BITS, words], the bits of the rounded query.
+        planes: u64[QUERY_BITS + 1, ≥ h], of the heads; see `encode_query`.
         numbers: f32[4]: by how much a weighted count of ones, and a count of ones, are multiplied; what is added for
             the head, and for the whole.
         best: i64[c], out; costs: f32[c], out: the estimates, less what all rows share.
@@ -153,11 +175,27 @@ def estimate_heads(
             prefetch(factors, ahead)
             prefetch(factors, ahead + 2 * words + 1)  # some lie on two lines
         row = rows[position]
-        product = _product(heads[row], planes, 0, words, numbers) + numbers[2]
+        product = _product(heads[row], planes, numbers) + numbers[2]
         cost = factors[row, 2 * words + 1] - product * factors[row, 2 * words]
         if cost <= limit:
             best[size], costs[size] = row, cost
             size += 1
+    return size
+
+
+@compiled()
+def estimate_marked(
+    heads: Codes, factors: Floats, mask: Bools, planes: Codes, numbers: Floats, limit: Any, best: Longs
+) -> int:
+    """Find rows as `estimate_heads` does, but among those where ``mask`` bool[n] is set, without listing them all.
+
+    Args:
+        best: i64[as many as are set], out: only the part that is found is touched.
+    """
+    rows, costs, size = np.empty(MARKED, np.int64), np.empty(MARKED, np.float32), 0
+    for first in range(0, len(mask), MARKED):
+        count = list_set(mask, first, min(first + MARKED, len(mask)), rows)
+        size += estimate_heads(heads, factors, rows[:count], planes, numbers, limit, best[size:], costs)
     return size
 
 
@@ -168,7 +206,8 @@ def estimate(
     tails: Codes,
     tail_factors: Floats,
     rows: Longs,
-    planes: Codes,
+    head_planes: Codes,
+    tail_planes: Codes,
     numbers: Floats,
     best: Longs,
     costs: Floats,
@@ -188,8 +227,8 @@ def estimate(
             prefetch(tail_factors, rows[position + CODES_AHEAD] * (2 * tail + 2))
             prefetch(head_factors, rows[position + CODES_AHEAD] * (2 * head + 2))
         row = rows[position]
-        product = _product(heads[row], planes, 0, head, numbers) + numbers[3]
-        product += _product(tails[row], planes, head, tail, numbers)
+        product = _product(heads[row], head_planes, numbers) + numbers[3]
+        product += _product(tails[row], tail_planes, numbers)
         cost = head_factors[row, 2 * head + 1] - product * tail_factors[row, 2 * tail]
         if size < wanted:
             _rise(costs, best, size, cost, row)
@@ -233,8 +272,10 @@ def warm() -> None:
     encode(vectors, vectors[0], False, heads, tails)
     for codes in (heads, tails):
         codes.flags.writeable = False
-    planes, numbers = np.zeros((QUERY_BITS, 1), np.uint64), np.zeros(4, np.float32)
+    planes, numbers = np.zeros((QUERY_BITS + 1, 1), np.uint64), np.zeros(4, np.float32)
+    encode_query(vectors[0], np.float32(1), 1, planes, planes[:, :0], numbers)
     rows, best, costs = np.zeros(1, np.int64), np.zeros(1, np.int64), np.zeros(1, np.float32)
-    head_factors, tail_factors = heads.view(np.float32), tails.view(np.float32)
-    estimate_heads(heads, head_factors, rows, planes, numbers, np.float32(0), best, costs)
-    estimate(heads, head_factors, tails, tail_factors, rows, planes, numbers, best, costs)
+    head_factors, tail_factors, limit = heads.view(np.float32), tails.view(np.float32), np.float32(0)
+    estimate_heads(heads, head_factors, rows, planes, numbers, limit, best, costs)
+    estimate_marked(heads, head_factors, np.ones(1, np.bool_), planes, numbers, limit, best)
+    estimate(heads, head_factors, tails, tail_factors, rows, planes, planes[:, :0], numbers, best, costs)

@@ -84,8 +84,42 @@ def _floats_at(_context: Any, _address: Any) -> Any:
     return floats(types.int64), generate
 
 
+def _bits_of(_context: Any, mask: Any, at: Any) -> Any:  # noqa: ARG001  numba looks at the names
+    """Return 64 booleans from ``mask[at]`` on as the bits of a word, the first lowest."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array = context.make_array(signature.args[0])(context, builder, arguments[0])
+        eights = ir.VectorType(ir.IntType(8), 64)
+        address = builder.bitcast(builder.gep(array.data, [arguments[1]]), eights.as_pointer())
+        none = ir.Constant(eights, [0] * 64)
+        return builder.bitcast(builder.icmp_unsigned("!=", builder.load(address, align=1), none), ir.IntType(64))
+
+    return types.uint64(mask, types.int64), generate
+
+
+def _popcount(_context: Any, word: Any) -> Any:  # noqa: ARG001
+    """Return how many bits are set."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.ctpop(arguments[0])
+
+    return types.uint64(types.uint64), generate
+
+
+def _lowest_of(_context: Any, word: Any) -> Any:  # noqa: ARG001
+    """Return the place of the lowest bit that is set; one must be."""
+
+    def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 1))
+
+    return types.int64(types.uint64), generate
+
+
 prefetch: Any = intrinsic(_prefetch)
+popcount: Any = intrinsic(_popcount)
 _pointer: Any = intrinsic(_floats_at)
+_bits: Any = intrinsic(_bits_of)
+_lowest: Any = intrinsic(_lowest_of)
 _carray: Any = numba.carray  # type: ignore[attr-defined]
 
 
@@ -419,18 +453,44 @@ def spread(documents: Bools, owners: Words, mask: Bools) -> bool:
 
 
 @compiled()
-def list_set(mask: Bools, places: Longs) -> None:
-    """Write to ``places`` i64[one more than are set] where ``mask`` is set, ascending; the last place is scratch."""
-    size, whole = 0, len(mask) // 8
-    eights = mask[: 8 * whole].view(np.uint64)
-    for group in range(whole):
-        if eights[group]:
-            for i in range(8 * group, 8 * group + 8):
-                places[size] = i
-                size += mask[i]
-    for i in range(8 * whole, len(mask)):
-        places[size] = i
-        size += mask[i]
+def list_set(mask: Bools, first: int, end: int, places: Longs) -> int:
+    """Write to ``places`` i64[as many as are set] where ``mask`` is set from ``first`` to ``end``, ascending.
+
+    Returns:
+        How many.
+    """
+    size, whole = 0, first + (end - first) // 64 * 64
+    for group in range(first, whole, 64):
+        bits = _bits(mask, group)
+        while bits:
+            places[size] = group + _lowest(bits)
+            bits &= bits - np.uint64(1)
+            size += 1
+    for i in range(whole, end):
+        if mask[i]:
+            places[size] = i
+            size += 1
+    return size
+
+
+@compiled()
+def list_each(mask: Bools, step: int, places: Longs) -> int:
+    """Write to ``places`` each ``step``-th place where ``mask`` is set, from the first on; as many as fit.
+
+    Returns:
+        How many.
+    """
+    group, size, seen = np.empty(64, np.int64), 0, 0
+    for first in range(0, len(mask), 64):
+        end = min(first + 64, len(mask))
+        count = popcount(_bits(mask, first)) if end - first == 64 else np.uint64(end - first)
+        if size * step < seen + np.int64(count):
+            count = np.uint64(list_set(mask, first, end, group))
+            while size * step < seen + np.int64(count) and size < len(places):
+                places[size] = group[size * step - seen]
+                size += 1
+        seen += np.int64(count)
+    return size
 
 
 @compiled()
@@ -520,7 +580,8 @@ def warm() -> None:
     mask = np.ones(1, np.bool_)
     mark(mask, rows)
     spread(mask, rows, mask)
-    list_set(mask, np.empty(2, np.int64))
+    list_set(mask, 0, 1, places)
+    list_each(mask, 1, places)
     scan(floats, places, query, False, best, costs)
     scan_arrays(np.array([floats.ctypes.data]), np.ones(1, np.int64), query, False, best, costs)
     compare(-1, places, query, False, costs)

@@ -50,9 +50,9 @@ class Accepted:
         """Return the rows that count, ascending, or None for all."""
         if self.mask is None:
             return self.listed
-        rows = np.empty(self.count + 1, np.int64)
-        kernels.list_set(self.mask, rows)  # three times as fast as flatnonzero
-        return rows[:-1]
+        rows = np.empty(self.count, np.int64)
+        kernels.list_set(self.mask, 0, len(self.mask), rows)  # several times as fast as flatnonzero
+        return rows
 
     def as_mask(self, count: int) -> Bools | None:
         """Return bool[count], or None for all rows."""

@@ -169,8 +169,12 @@ class SegmentReader:
     def _scan_codes(
         self, query: NDArray[np.float32], accepted: Accepted, *, k: int, after: Found | None = None
     ) -> Found:
-        rows = self._listed(accepted)
-        candidates = self.shared.coded.candidates(query, rows, count=planner.rescored(k), l2=self._l2)
+        coded, count = self.shared.coded, planner.rescored(k)
+        if accepted.mask is None:
+            candidates = coded.candidates(query, self._listed(accepted), count=count, l2=self._l2)
+        else:
+            marked = accepted.count
+            candidates = coded.candidates_marked(query, accepted.mask, marked=marked, count=count, l2=self._l2)
         method: planner.Method = "walk, then codes" if after else "codes"
         found = self._compared(query, np.sort(candidates), accepted=accepted, k=k, method=method)
         return replace(found, visits=after.visits) if after else found

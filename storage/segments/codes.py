@@ -8,11 +8,12 @@ then compared by their vectors. It knows no files and no filters. The formulas a
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .. import code_kernels
+from .. import code_kernels, kernels
 from ..errors import Damaged
 from .sections import Array
 
@@ -65,45 +66,89 @@ class CodedRows:
 
         Args:
             query: f32[d], finite.
+            rows: ascending.
         """
         if count >= len(rows):
             return rows
-        planes, numbers = self._rounded(query, times=2 if l2 else 1)
-        kept = max(WHOLE_PER_CANDIDATE * count, len(rows) // HEADS_KEPT)
-        if kept < len(rows) // 8:
-            promising = self._promising(rows, planes, numbers, kept=kept)
+        asked = self._encoded(query, l2=l2)
+        if kept := _kept(count, among=len(rows)):
+            limit = self._limit(rows[:: _step(len(rows))], asked, share=kept / len(rows))
+            promising = self._heads(rows, asked, limit=limit)[0]
             rows = promising if len(promising) >= count else rows
+        return self._best(rows, asked, count=count)
+
+    def candidates_marked(
+        self, query: NDArray[np.float32], mask: NDArray[np.bool_], *, marked: int, count: int, l2: bool
+    ) -> NDArray[np.int64]:
+        """Return what `candidates` does of the rows where ``mask`` bool[n] is set, ``marked`` in all."""
+        if kept := _kept(count, among=marked):
+            asked, best = self._encoded(query, l2=l2), np.empty(marked, np.int64)
+            sample = np.empty(SAMPLED, np.int64)
+            sample = sample[: kernels.list_each(mask, _step(marked), sample)]
+            limit = self._limit(sample, asked, share=kept / marked)
+            size = code_kernels.estimate_marked(
+                self.heads, self._factors[0], mask, asked.head_planes, asked.numbers, limit, best
+            )
+            if size >= count:
+                return self._best(best[:size], asked, count=count)
+        rows = np.empty(marked, np.int64)
+        kernels.list_set(mask, 0, len(mask), rows)
+        return self.candidates(query, rows, count=count, l2=l2)
+
+    def _limit(self, sample: NDArray[np.int64], asked: "_EncodedQuery", *, share: float) -> np.float32:
+        """Return the cost up to which about ``share`` of all rows are, by the heads of a sample of them."""
+        costs = self._heads(sample, asked, limit=np.float32(np.inf))[1]
+        place = min(len(costs) - 1, 1 + int(len(costs) * share))
+        return np.float32(np.partition(costs, place)[place]) if len(costs) else np.float32(np.inf)
+
+    def _heads(
+        self, rows: NDArray[np.int64], asked: "_EncodedQuery", *, limit: np.float32
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Return those of ``rows`` whose heads let expect costs up to ``limit``, and the costs."""
+        best, costs = np.empty(len(rows), np.int64), np.empty(len(rows), np.float32)
+        size = code_kernels.estimate_heads(
+            self.heads, self._factors[0], rows, asked.head_planes, asked.numbers, limit, best, costs
+        )
+        return best[:size], costs[:size]
+
+    def _best(self, rows: NDArray[np.int64], asked: "_EncodedQuery", *, count: int) -> NDArray[np.int64]:
         best, costs = np.empty(count, np.int64), np.empty(count, np.float32)
-        head_factors, tail_factors = self._factors
-        code_kernels.estimate(self.heads, head_factors, self.tails, tail_factors, rows, planes, numbers, best, costs)
+        planes, factors = (asked.head_planes, asked.tail_planes), self._factors
+        code_kernels.estimate(self.heads, factors[0], self.tails, factors[1], rows, *planes, asked.numbers, best, costs)
         return best
 
-    def _promising(
-        self, rows: NDArray[np.int64], planes: NDArray[np.uint64], numbers: NDArray[np.float32], *, kept: int
-    ) -> NDArray[np.int64]:
-        """Return about ``kept`` of ``rows``, ascending, by their heads: a sample says up to which cost."""
-
-        def heads_of(some: NDArray[np.int64], limit: float) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-            best, costs = np.empty(len(some), np.int64), np.empty(len(some), np.float32)
-            wanted = np.float32(limit)
-            size = code_kernels.estimate_heads(self.heads, self._factors[0], some, planes, numbers, wanted, best, costs)
-            return best[:size], costs[:size]
-
-        _, sample = heads_of(rows[:: max(1, len(rows) // SAMPLED)], np.inf)
-        place = min(len(sample) - 1, 1 + int(len(sample) * kept / len(rows)))
-        return heads_of(rows, float(np.partition(sample, place)[place]))[0]
-
-    def _rounded(self, query: NDArray[np.float32], *, times: int) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
-        """Return the query as bits, and the numbers that turn counts of ones into an inner product with signs."""
+    def _encoded(self, query: NDArray[np.float32], *, l2: bool) -> "_EncodedQuery":
+        head, tail = self.heads.shape[1] - 1, self.tails.shape[1] - 1
+        asked = _EncodedQuery(_planes(head), _planes(tail), np.empty(4, np.float32))
         rotated = rotated_rows((query - self.centre)[None])[0]
-        low = float(rotated.min())
-        step = (float(rotated.max()) - low) / (2**code_kernels.QUERY_BITS - 1) or 1.0
-        levels = np.rint((rotated - low) / step).astype(np.uint8)
-        bits = [np.packbits(levels >> bit & 1, bitorder="little").view("<u8") for bit in range(code_kernels.QUERY_BITS)]
-        head = WORD * (self.heads.shape[1] - 1)
-        totals = [step * float(levels[:end].sum()) + low * end for end in (head, len(rotated))]
-        numbers = [2 * times * step, 2 * times * low, *(-times * total for total in totals)]
-        return np.stack(bits), np.array(numbers, np.float32)
+        times = np.float32(2 if l2 else 1)
+        code_kernels.encode_query(rotated, times, head, asked.head_planes, asked.tail_planes, asked.numbers)
+        return asked
+
+
+class _EncodedQuery(NamedTuple):
+    """A query as bits, and the numbers that turn counts of ones into costs; see ``code_kernels.encode_query``."""
+
+    head_planes: NDArray[np.uint64]
+    tail_planes: NDArray[np.uint64]
+    numbers: NDArray[np.float32]
+
+
+def _planes(words: int) -> NDArray[np.uint64]:
+    """Return room for the bits of a query, up to a multiple of `LANES` where the factors behind a code fill it."""
+    filled = -(-words // code_kernels.LANES) * code_kernels.LANES
+    return np.zeros((code_kernels.QUERY_BITS + 1, filled if filled == words + 1 else words), np.uint64)
+
+
+def _kept(count: int, *, among: int) -> int:
+    """Return how many rows to look at again by their whole codes; 0: all of them."""
+    kept = max(WHOLE_PER_CANDIDATE * count, among // HEADS_KEPT)
+    return kept if kept < among // 8 else 0
+
+
+def _step(rows: int) -> int:
+    """Return which of so many rows are a sample: each such."""
+    return -(-rows // SAMPLED)
 
 
 def encode_rows(
