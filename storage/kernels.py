@@ -480,16 +480,17 @@ def list_each(mask: Bools, step: int, places: Longs) -> int:
     Returns:
         How many.
     """
-    group, size, seen = np.empty(64, np.int64), 0, 0
+    group, size, seen = np.empty(64, np.int64), 0, np.int64(0)
     for first in range(0, len(mask), 64):
         end = min(first + 64, len(mask))
-        count = popcount(_bits(mask, first)) if end - first == 64 else np.uint64(end - first)
-        if size * step < seen + np.int64(count):
-            count = np.uint64(list_set(mask, first, end, group))
-            while size * step < seen + np.int64(count) and size < len(places):
+        whole = end == first + 64
+        count = np.int64(popcount(_bits(mask, first))) if whole else np.int64(list_set(mask, first, end, group))
+        if size * step < seen + count:
+            list_set(mask, first, end, group)
+            while size * step < seen + count and size < len(places):
                 places[size] = group[size * step - seen]
                 size += 1
-        seen += np.int64(count)
+        seen += count
     return size
 
 

@@ -5,7 +5,6 @@ microseconds before it looks at a vector.
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,5 +60,5 @@ class Flats:
         for owner in dict.fromkeys(owners.tolist()):
             own, reader = owners == owner, self._readers[owner]
             reader.check_finite(costs[own])
-            found[reader.entry.id] = replace(self._scanned[reader.entry.id], rows=rows[own], scores=-costs[own])
+            found[reader.entry.id] = self._scanned[reader.entry.id]._replace(rows=rows[own], scores=-costs[own])
         return found

@@ -1,6 +1,7 @@
 """What goes into the search of one segment and comes out of it: the rows that count, and those that were found."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,8 +13,7 @@ Bools = NDArray[np.bool_]
 Longs = NDArray[np.int64]
 
 
-@dataclass(frozen=True)
-class Found:
+class Found(NamedTuple):
     """Rows of one segment, best first, and how they were found.
 
     Attributes:

@@ -16,7 +16,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -57,8 +57,7 @@ class Costs:
 TYPICAL = Costs()
 
 
-@dataclass(frozen=True)
-class Choice:
+class Choice(NamedTuple):
     """A walk keeps ``ef`` rows; after ``budget`` visits it is given up for the codes."""
 
     method: Literal["scan", "walk", "codes"]
@@ -73,6 +72,8 @@ def rescored(hits: int) -> int:
 
 def choose(costs: Costs, *, accepted: int, count: int, dimensions: int, k: int, ef: int) -> Choice:
     """Choose how to search a graph of ``count`` rows of which ``accepted`` may be found."""
+    if accepted == count and VISITS_PER_EF * ef < count:
+        return Choice("walk", ef=ef, budget=count)
     scan_ns = costs.scan_ns(accepted, dimensions=dimensions)
     codes_ns = costs.codes_ns(accepted, dimensions=dimensions, hits=k)
     cheapest = min(scan_ns, codes_ns)
@@ -80,8 +81,6 @@ def choose(costs: Costs, *, accepted: int, count: int, dimensions: int, k: int, 
     share = accepted / count
     wide = int(ef * min(WIDENED, 1 + (WIDENED - 1) * 4 * (1 - share)))
     visits = VISITS_PER_EF * wide / math.sqrt(share)
-    if share == 1.0 and visits < count:
-        return Choice("walk", ef=ef, budget=count)
     if share >= WALKED_SHARE and visits * visit_ns < cheapest:
         return Choice("walk", ef=wide, budget=int(max(2 * visits, BUDGET_SHARE * cheapest / visit_ns)))
     return Choice("scan" if scan_ns <= codes_ns else "codes")

@@ -4,6 +4,7 @@ A snapshot is immutable. It is closed when it was retired and the last search th
 the catalog anything: which version is current is the business of snapshots.py.
 """
 
+import math
 import threading
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -181,13 +182,14 @@ class Snapshot:
         query = np.array(vector, np.float32)  # a copy: the kernels were compiled for arrays that nobody writes
         if query.shape != (self.dimensions,):
             raise ValueError(f"the vector has shape {query.shape}, the generation has {self.dimensions} dimensions")
-        if not np.isfinite(query).all():
+        wide = query.astype(np.float64)
+        squares = float(wide.dot(wide))  # which no float32 makes overflow
+        if not math.isfinite(squares):
             raise ValueError("the vector has a component that is not finite")
         if self.metric == "cosine":
-            length = float(np.linalg.norm(query.astype(np.float64)))
-            if length == 0:
+            if squares == 0:
                 raise ValueError("the vector is zero, which has no direction")
-            query = (query / length).astype(np.float32)
+            query /= math.sqrt(squares)
         query.flags.writeable = False
         return query
 

@@ -75,11 +75,17 @@ class OpenSegment:
         """
         count, owners = len(rows), self.rows.document[rows].tolist()
         known = self.documents.remembered(owners)
-        missing = [owner for owner, record in known.items() if record is None]
-        read = self._items([("text", rows), ("heading", rows), ("document", np.array(missing, np.int64))])
-        known |= self.documents.remember(missing, lines=read[2 * count :])
-        texts, headings = [decoded(text) for text in read[:count]], [decoded(text) for text in read[count : 2 * count]]
-        return texts, headings, [record for owner in owners if (record := known[owner]) is not None]
+        wanted = [("text", rows)]
+        if headed := len(self.rows.heading_bytes) > 0:  # most segments have none, and are asked for none
+            wanted.append(("heading", rows))
+        if missing := [owner for owner, record in known.items() if record is None]:
+            wanted.append(("document", np.array(missing, np.int64)))
+        read = self._items(wanted)
+        if missing:
+            known |= self.documents.remember(missing, lines=read[-len(missing) :])
+        headings = [decoded(text) for text in read[count : 2 * count]] if headed else [""] * count
+        records = [record for owner in owners if (record := known[owner]) is not None]
+        return [decoded(text) for text in read[:count]], headings, records
 
     def _items(self, wanted: Sequence[tuple[str, NDArray[np.int64]]]) -> list[bytes]:
         """Return these items of each ragged column, one column after the other. What rotted must not lead astray."""

@@ -36,6 +36,10 @@ def test_the_nearest_are_among_the_candidates(dimensions, l2, looked_at):
         candidates = codes.candidates(query, rows, count=200, l2=l2)
         assert len(set(candidates.tolist())) == 200
         assert np.isin(candidates, rows).all()
+        mask = np.zeros(COUNT, np.bool_)
+        mask[rows] = True
+        marked = codes.candidates_marked(query, mask, marked=len(rows), count=200, l2=l2)
+        assert sorted(marked.tolist()) == sorted(candidates.tolist())
         found.append(np.isin(nearest, candidates).mean())
     assert np.mean(found) > 0.97
 

@@ -257,3 +257,21 @@ def test_a_record_whose_row_or_document_rotted_is_never_looked_up(built):
     assert damaged.walk_accepted(query, ef=20, accepted=np.ones(COUNT, np.bool_))[0] == kernels.BROKEN
     owners = frozen(np.array([0, 9], np.uint32))
     assert kernels.spread(np.ones(2, np.bool_), owners, np.empty(2, np.bool_)) is False
+
+
+def test_marked_places_are_listed_all_or_each_so_many():
+    seed = int(np.random.SeedSequence().entropy % 2**32)
+    print("seed", seed)
+    numbers = np.random.default_rng(seed)
+    for length in (0, 1, 63, 64, 65, 1_000):
+        for share in (0.0, 0.02, 0.5, 1.0):
+            mask = numbers.random(length) < share
+            told, room = np.flatnonzero(mask), np.full(length + 1, -1)
+            first, end = sorted(numbers.integers(0, length + 1, 2).tolist())
+            size = kernels.list_set(mask, first, end, room)
+            assert room[:size].tolist() == told[(told >= first) & (told < end)].tolist()
+            for step in (1, 2, 7, 100):
+                size = kernels.list_each(mask, step, room)
+                assert room[:size].tolist() == told[::step].tolist()
+                size = kernels.list_each(mask, step, room[:3])
+                assert room[:size].tolist() == told[::step][:3].tolist()
