@@ -9,6 +9,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 
+from .deaths import told_death
 from .logs import LogStream
 from .roles import Role
 
@@ -127,7 +128,7 @@ class Child:
     async def _pause(self, status: int) -> None:
         wait_s = delay_s(self.failures)
         self._log.say(
-            f"{self.role.name} {_how(status)}; starting it again in {wait_s:g} s",
+            f"{self.role.name} {told_death(status)}; starting it again in {wait_s:g} s",
             level="warning",
             event="restart",
             of=self.role.name,
@@ -166,15 +167,6 @@ def _leash(parent: int) -> Callable[[], None] | None:
             os._exit(1)
 
     return tie
-
-
-def _how(status: int) -> str:
-    if status >= 0:
-        return f"ended with exit code {status}"
-    try:
-        return f"was killed by {signal.Signals(-status).name}"
-    except ValueError:
-        return f"was killed by signal {-status}"
 
 
 async def _first(*events: asyncio.Event, timeout_s: float) -> asyncio.Event | None:

@@ -3,18 +3,21 @@
 import asyncio
 import io
 import json
+import os
 import shlex
+import signal
 import subprocess
 import sys
 
 import pytest
 
 from penstock.api.supervisor import queue_server
-from penstock.api.supervisor.child import delay_s
+from penstock.api.supervisor.child import Child, delay_s
+from penstock.api.supervisor.deaths import told_death
 from penstock.api.supervisor.errors import StartFailed
 from penstock.api.supervisor.logs import KEPT_LINES, LogStream
 from penstock.api.supervisor.readiness import readiness
-from penstock.api.supervisor.roles import NAMES, STOP_ORDER, chosen_roles, role
+from penstock.api.supervisor.roles import NAMES, STOP_ORDER, Role, chosen_roles, role
 from penstock.settings.errors import InvalidSettings, MissingComponent
 from penstock.settings.model import Settings
 from penstock.settings.wiring import embedded_socket
@@ -29,6 +32,45 @@ def log(*, as_json: bool = False, coloured: bool = False) -> tuple[LogStream, io
 
 def test_delays_double_from_half_a_second_to_half_a_minute():
     assert [delay_s(failures) for failures in range(1, 10)] == [0.5, 1, 2, 4, 8, 16, 30, 30, 30]
+
+
+def test_what_killed_a_process_is_explained_with_what_to_do_next():
+    assert told_death(3) == "ended with exit code 3"
+    assert told_death(-signal.SIGTERM) == "was killed by SIGTERM"
+    assert told_death(-500) == "was killed by signal 500"
+    assert "ran out of memory" in told_death(-signal.SIGKILL)
+    assert "report it" in told_death(-signal.SIGSEGV)
+
+
+def test_a_role_that_dies_of_a_file_that_shrank_under_its_map_leads_to_the_doctor(tmp_path):
+    shrink = (
+        "import mmap, os, sys; f = open(sys.argv[1], 'w+b'); f.truncate(1 << 20);"
+        "m = mmap.mmap(f.fileno(), 0); f.truncate(0); m[4096]"
+    )
+    said = asyncio.Event()
+
+    class Stream(io.StringIO):
+        def write(self, text: str) -> int:
+            if "killed" in text:
+                said.set()
+            return super().write(text)
+
+    out = Stream()
+    stream = LogStream(out, as_json=False, coloured=False, clock=lambda: 12.3456)
+    dying = Role("api", (sys.executable, "-c", shrink, str(tmp_path / "mapped")))
+
+    async def lives() -> None:
+        child = Child(dying, environment=os.environ, log=stream)
+        keeping = asyncio.create_task(child.keep())
+        await asyncio.wait_for(said.wait(), 30.0)
+        await child.stop(grace_s=5.0, hurry=asyncio.Event())
+        await keeping
+
+    asyncio.run(lives())
+    (line,) = [line for line in out.getvalue().splitlines() if "killed" in line]
+    assert "api was killed by SIGBUS (a file that it had mapped became shorter" in line
+    assert "`penstock doctor`" in line
+    assert line.endswith("; starting it again in 0.5 s")
 
 
 def test_every_line_has_its_role_in_front():
