@@ -2,6 +2,7 @@
 
 import threading
 from collections import OrderedDict
+from concurrent.futures import Future
 
 from penstock.storage.segments.differences import ChangeCounts, Comparison
 
@@ -13,23 +14,34 @@ _Names = tuple[str | None, str | None]  # of two manifests; None: a version with
 class Comparisons:
     """Remembers counts of differences, so that a page of them costs about a page. Safe between threads.
 
-    It decides nothing about who may see what: whoever asks has found both versions in his own collection.
+    Who asks while another counts waits for that count. It decides nothing about who may see what: whoever asks has
+    found both versions in his own collection.
     """
 
     def __init__(self, *, remembered: int = REMEMBERED) -> None:
         self._remembered = remembered
-        self._counts: OrderedDict[_Names, ChangeCounts] = OrderedDict()
+        self._counts: OrderedDict[_Names, Future[ChangeCounts]] = OrderedDict()
         self._lock = threading.Lock()
 
     def counts(self, names: _Names, comparison: Comparison) -> ChangeCounts:
         """Return the counts of ``comparison``, which is of the manifests called ``names``. Raises Damaged."""
         with self._lock:
-            if names in self._counts:
+            found = self._counts.get(names)
+            if found is None:
+                counting = self._counts[names] = Future()
+                while len(self._counts) > self._remembered:
+                    self._counts.popitem(last=False)
+            else:
                 self._counts.move_to_end(names)
-                return self._counts[names]
-        counts = comparison.counts()
-        with self._lock:
-            self._counts[names] = counts
-            while len(self._counts) > self._remembered:
-                self._counts.popitem(last=False)
+        if found is not None:
+            return found.result()
+        try:
+            counts = comparison.counts()
+        except BaseException as error:
+            with self._lock:  # the next one counts anew: a file may come back
+                if self._counts.get(names) is counting:
+                    del self._counts[names]
+            counting.set_exception(error)
+            raise
+        counting.set_result(counts)
         return counts
