@@ -67,6 +67,7 @@ class SearchRequest(Request):
     tag: str | None = None
     as_of: float | str | None = None  # seconds since 1970, or ISO 8601
     timeout_s: float = Field(default=5.0, ge=0.0, le=30.0)
+    explain: bool = False
 
 
 class DocumentRequest(Request):

@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Any
 
 from penstock.pipeline.errors import EmbeddingError
@@ -73,7 +74,7 @@ class Searcher:
         return {routes.SEARCH: self.search, routes.SUBMIT: self.submit, routes.DELETE: self.delete}
 
     def search(self, **values: Any) -> dict[str, Any]:
-        """Return ``hits``, ``version``, ``token`` and ``took_ms``, or ``error``. See `requests.SearchRequest`."""
+        """Return ``hits``, ``version``, ``token``, ``took_ms``, ``explain``; or ``error``. See `SearchRequest`."""
         return _answered(lambda: self._search(search_request(values)))
 
     def submit(self, **values: Any) -> dict[str, Any]:
@@ -111,8 +112,11 @@ class Searcher:
             at=None if wanted is None else generation_at(components.catalog, collection.generation, wanted),
             timeout_s=asked.timeout_s,
             now=now if wanted is None or wanted.as_of is None else wanted.as_of,
+            explain=asked.explain,
         )
-        return _result(found, took_ms=(time.perf_counter() - began) * 1e3)
+        took_ms = (time.perf_counter() - began) * 1e3
+        explain = _explanation(collection, found) if asked.explain else None
+        return _result(found, took_ms=took_ms, explain=explain)
 
     def _submit(self, asked: SubmitRequest) -> dict[str, Any]:
         components = self._components
@@ -204,10 +208,23 @@ def _wanted_version(token: str | None, collection: CollectionInfo) -> int:
     return version
 
 
-def _result(found: Retrieval, *, took_ms: float) -> dict[str, Any]:
+def _result(found: Retrieval, *, took_ms: float, explain: dict[str, Any] | None) -> dict[str, Any]:
     return {
         "hits": [hit.described() for hit in found.hits],
         "version": found.version,
         "token": token_of(found.generation_id, ManifestVersion(found.version)),
         "took_ms": round(took_ms, 3),
+        "explain": explain,
+    }
+
+
+def _explanation(collection: CollectionInfo, found: Retrieval) -> dict[str, Any]:
+    """Return what the HTTP interface answers to ``explain``."""
+    seconds = {"embedding_ms": found.timings.embedding_s, "waiting_ms": found.timings.waiting_s}
+    seconds["searching_ms"] = found.timings.searching_s
+    return {
+        "model": collection.generation.model,
+        "metric": collection.generation.metric,
+        **{name: round(value * 1e3, 3) for name, value in seconds.items()},
+        "segments": [asdict(plan) for plan in found.plan or ()],
     }

@@ -147,7 +147,11 @@ def test_past_versions_are_searched_by_number_tag_and_time(books, service):
     assert penstock.search(name, "trees", version=0).version == 0
 
 
-def test_past_versions_are_searched_over_the_queue(books, service):
+def _times(value: float) -> dict[str, float]:
+    return dict.fromkeys(("embedding_ms", "waiting_ms", "searching_ms"), value)
+
+
+def test_past_versions_are_searched_over_the_queue_and_explained_as_over_http(books, service):
     penstock, name = books
     penstock.tag(name, 1, "first")
     searcher = Searcher(service.settings, liveness=Liveness())
@@ -157,6 +161,11 @@ def test_past_versions_are_searched_over_the_queue(books, service):
         for wanted in ({"version": 1}, {"tag": "first"}, {"as_of": penstock.snapshot(name, 1).created_at}):
             answer = searcher.search(**ask, **wanted)
             assert sorted(hit["text"] for hit in answer["hits"]) == ["apples", "beeches"]
+        told = json.loads(json.dumps(searcher.search(**ask, version=1, explain=True)))["explain"]
+        by_http = penstock.search(name, "trees", version=1, explain=True).explain
+        assert told["segments"], "there is something to compare"
+        assert {**told, **_times(0)} == {**by_http, **_times(0)}
+        assert min(told[part] for part in _times(0)) >= 0
         assert searcher.search(**ask, version=9)["error"]["code"] == "version_not_kept"
         assert searcher.search(**ask, version=1, tag="first")["error"]["code"] == "invalid_query"
     finally:

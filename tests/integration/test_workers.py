@@ -218,7 +218,8 @@ def test_producers_submit_and_search_by_queue_and_hear_what_is_wrong(plant):
     assert (submitted["accepted"], submitted["unchanged"]) == (3, 0)
     job = plant.wait(collection, submitted["job_id"])
     generation, version = job.token
-    found = ask(routes.SEARCH, query=texts(3)["d1"][:80], k=2, min_token=f"{generation}:{version}")
+    found = ask(routes.SEARCH, query=texts(3)["d1"][:80], k=2, min_token=f"{generation}:{version}", explain=True)
+    assert sum(segment["rows"] for segment in found["explain"]["segments"]) >= 3
     assert found["hits"][0]["document"]["source"] == "d1"
     assert (len(found["hits"]), found["version"]) == (2, version)
 

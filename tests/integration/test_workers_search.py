@@ -1,5 +1,6 @@
 """The search role in one process: what it answers, and that it answers always."""
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -55,6 +56,15 @@ def test_an_empty_collection_is_searched_without_a_hit(searcher):
     assert answer["hits"] == []
     assert answer["version"] == 0
     assert answer["took_ms"] > 0
+    assert answer["explain"] is None
+
+
+def test_explain_is_what_http_answers_and_fits_into_a_message(searcher):
+    told = json.loads(json.dumps(searcher.search(**ADDRESS, query="anything", explain=True)))["explain"]
+
+    assert (told["model"], told["metric"], told["segments"]) == ("hash-256", "cosine", [])
+    assert min(told[part] for part in ("embedding_ms", "waiting_ms", "searching_ms")) >= 0
+    assert searcher.search(**ADDRESS, query="anything", explain="yes")["error"]["code"] == "invalid_request"
 
 
 def test_what_is_submitted_is_committed_when_the_answer_comes_and_twice_is_harmless(searcher):
