@@ -5,7 +5,7 @@ the order of all other versions of the document. Repeating it is harmless. Nothi
 is resolved to ids before (``selections.py``), so that a document which arrives later is not hit.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import nsmallest
 from itertools import chain
@@ -108,7 +108,11 @@ def survey_documents(
     document_ids: Collection[str] = (),
     sources: Collection[str] = (),
 ) -> Survey:
-    """Say what a removal of these documents would do. Changes nothing, and keeps nobody from changing it."""
+    """Say what a removal of these documents would do. Changes nothing, and keeps nobody from changing it.
+
+    Each slice is read by itself: a filter may have accepted a million documents, and a server tidies up nothing that
+    an open transaction could still see.
+    """
     mine = (documents.c.collection_id == collection_id, documents.c.tenant_id == tenant)
     newest = sa.and_(OF_DOCUMENT, versions.c.number == documents.c.newest)
     told: sa.Select[Any] = sa.select(documents.c.id, documents.c.source, versions.c.state)
@@ -116,16 +120,16 @@ def survey_documents(
     deleted, already, seen = 0, 0, _Seen(document_ids, sources)
     sample: list[tuple[str, str]] = []
     unknown_ids, unknown_sources = {*document_ids}, {*sources}
-    with catalog.read() as connection:
-        for chosen in _chosen(document_ids, sources):  # of each slice only numbers and a few names are kept
+    for chosen in _chosen(document_ids, sources):  # of each slice only numbers and a few names are kept
+        with catalog.read() as connection:
             rows = connection.execute(wanted.where(*mine, chosen)).all()
-            fresh = seen.add(rows)
-            leaving = [(row.source, row.id) for row in fresh if _leaves(row)]
-            deleted += len(leaving)
-            already += len(fresh) - len(leaving)
-            sample = sorted([*sample, *leaving])[:SAMPLE]
-            unknown_ids.difference_update(row.id for row in rows)
-            unknown_sources.difference_update(row.source for row in rows)
+        fresh = seen.add(rows)
+        leaving = [(row.source, row.id) for row in fresh if _leaves(row)]
+        deleted += len(leaving)
+        already += len(fresh) - len(leaving)
+        sample = sorted([*sample, *leaving])[:SAMPLE]
+        unknown_ids.difference_update(row.id for row in rows)
+        unknown_sources.difference_update(row.source for row in rows)
     named = [(document_id, source) for source, document_id in sample]
     unknown = len(unknown_ids) + len(unknown_sources)
     return Survey(deleted, already, unknown, named, nsmallest(SAMPLE, chain(unknown_ids, unknown_sources)))
@@ -146,12 +150,14 @@ class _Seen:
         return fresh
 
 
-def _chosen(document_ids: Collection[str], sources: Collection[str]) -> list[sa.ColumnElement[bool]]:
-    """Return one condition per slice, at least one."""
-    conditions: list[sa.ColumnElement[bool]] = []
-    for column, named in ((documents.c.id, document_ids), (documents.c.source, sources)):
-        conditions += [column.in_(some) for some in slices(_storable(named), AT_ONCE)]
-    return conditions or [sa.false()]
+def _chosen(document_ids: Collection[str], sources: Collection[str]) -> Iterator[sa.ColumnElement[bool]]:
+    """Yield one condition per slice, at least one."""
+    ids, names = _storable(document_ids), _storable(sources)
+    if not ids and not names:
+        yield sa.false()
+    for column, named in ((documents.c.id, ids), (documents.c.source, names)):
+        for some in slices(named, AT_ONCE):
+            yield column.in_(some)
 
 
 def _leaves(newest: Row[Any]) -> bool:

@@ -201,6 +201,22 @@ def test_more_documents_than_one_transaction_takes_are_one_job(line):
     assert job_of(line, removed.job_id) == {"deleted": count}
 
 
+@pytest.mark.parametrize("kind", ["read", "write"])
+def test_a_removal_is_looked_over_and_logged_in_transactions_of_one_slice_each(line, monkeypatch, kind):
+    """A filter may accept a million documents: nobody waits for them all, and a server may tidy up in between."""
+    serve(line, *"abcde")
+    ids = [line.document_id(source) for source in "abcde"]
+    monkeypatch.setattr("penstock.storage.intake.removals.AT_ONCE", 2)
+    opened, usual = [], getattr(line.catalog, kind)
+    monkeypatch.setattr(line.catalog, kind, lambda *what: opened.append(what) or usual(*what))
+    if kind == "read":
+        said = survey_documents(line.catalog, tenant=TENANT, collection_id=line.collection.id, document_ids=ids)
+        assert (said.deleted, said.not_found) == (5, 0)
+    else:
+        assert line.remove(ids=ids).deleted == 5
+    assert len(opened) == 3
+
+
 def test_a_removal_cut_short_between_two_slices_goes_on_where_it_was(line, monkeypatch):
     monkeypatch.setattr("penstock.storage.intake.removals.AT_ONCE", 2)
     serve(line, *"abcde")
