@@ -11,12 +11,11 @@ from .. import paths
 from ..errors import Damaged
 from ..ids import GenerationId, TenantId
 from ..objects.store import ObjectStore
-from ..segments.files import SEGMENT_KIND, local_file
+from ..segments.files import SEGMENT_KIND, check_is_of, local_file
+from ..segments.lookups import TELLING
 from ..segments.manifests import Manifest, read_manifest
 from ..segments.sections import open_sections
 from ..segments.tombstones import read_deletes
-
-DOCUMENT_SECTIONS = ("chunk_id", "document", "document_bytes", "document_offsets")
 
 
 @dataclass(frozen=True)
@@ -104,8 +103,8 @@ def _tells_its_documents(objects: ObjectStore, manifest: Manifest) -> bool:
         for entry in manifest.segments:
             objects.drop_damaged_copy(entry.files[0].name, blake2b=entry.files[0].blake2b)  # it says nothing
             sections = open_sections(local_file(objects, entry.files[0]), kind=SEGMENT_KIND)
-            if not all(sections.is_intact(name) for name in DOCUMENT_SECTIONS):
-                return False
+            check_is_of(sections, entry)
+            sections.verify(*TELLING)
             read_deletes(objects, entry)
     except Damaged:
         return False

@@ -40,17 +40,16 @@ def find_rows(
     Raises:
         Damaged: the sections do not fit the segment.
     """
-    keys, order = read_keys(arrays, count=len(documents))
+    count = len(documents)
+    keys, order = read_keys(arrays, count=count)
     wanted = list(dict.fromkeys(map(Documents.encoded_id, document_ids)))
     sought = np.fromiter(map(_key, wanted), "<u8", len(wanted))
     first, end = np.searchsorted(keys, sought, "left"), np.searchsorted(keys, sought, "right")
-    found = [
-        int(ordinal)
-        for a, b, encoded in zip(first.tolist(), end.tolist(), wanted, strict=True)
-        for ordinal in order[a:b]
-        if documents.raw_id(int(ordinal)) == encoded
-    ]
-    ordinals = np.array(sorted(found), "<u4")
+    places = zip(first.tolist(), end.tolist(), wanted, strict=True)
+    candidates = [(ordinal, encoded) for a, b, encoded in places for ordinal in order[a:b].tolist()]
+    if any(ordinal >= count for ordinal, _ in candidates):
+        raise Damaged("the list of document ids names one that is not there; restore or rebuild the segment")
+    ordinals = np.array(sorted(one for one, encoded in candidates if documents.raw_id(one) == encoded), "<u4")
     if not in_order:
         return np.flatnonzero(np.isin(owners, ordinals)).astype("<u4")
     spans = zip(np.searchsorted(owners, ordinals, "left"), np.searchsorted(owners, ordinals, "right"), strict=True)

@@ -19,6 +19,7 @@ from .rows import Documents, Rows
 from .sections import Sections
 from .tombstones import read_deletes
 
+TELLING = ("chunk_id", "document", "document_bytes", "document_offsets")  # what chunks there are, and whose
 _KEY_MAX = (1 << 64) - 1
 _RAGGED = ("_bytes", "_offsets")
 _COLUMNS = [one.name for one in fields(Rows) if one.name != "documents" and not one.name.endswith(_RAGGED)]
@@ -42,11 +43,16 @@ class Chunks:
 
 @mending
 def read_chunks(objects: ObjectStore, entry: SegmentEntry) -> Chunks:
-    """Read which chunks are live and whose they are; reads nothing else. Raises as ``open_segment``."""
+    """Read which chunks are live and whose they are; reads nothing else.
+
+    Raises:
+        Damaged: what tells them is missing or not what was written.
+    """
     sections = open_segment_file(objects, entry)
+    sections.verify(*TELLING)
     chunk_ids = column(sections, "chunk_id", "<u8", count=entry.row_count)
     document = column(sections, "document", "<u4", count=entry.row_count)
-    documents = Documents(sections.arrays["document_bytes"], sections.arrays["document_offsets"])
+    documents = _documents(sections)
     if entry.deleted_count:
         dead = read_deletes(objects, entry)
         chunk_ids, document = np.delete(chunk_ids, dead), np.delete(document, dead)
@@ -68,8 +74,8 @@ class DocumentChunks:
 
     def __init__(self, sections: Sections, *, rows: int, dead: NDArray[np.uint32]) -> None:
         """``rows``: how many there are; ``dead``: u32[k], those that are tombstoned, ascending. Raises Damaged."""
-        self._data, self._offsets = sections.arrays["document_bytes"], sections.arrays["document_offsets"]
-        self.count = len(self._offsets) - 1
+        self._data, self._offsets = (documents := _documents(sections)).data, documents.offsets
+        self.count = len(documents)
         self._keys, self._order = read_keys(sections.arrays, count=self.count)
         if (self._keys[1:] < self._keys[:-1]).any() or int(self._order.max(initial=0)) >= max(1, self.count):
             raise Damaged(f"{sections.source}: the list of document ids is not what was written; restore or rebuild it")
@@ -80,6 +86,8 @@ class DocumentChunks:
         if not sections.meta.get("documents_in_order"):
             self._rows = np.argsort(self._owners, kind="stable").astype("<u4")
             self._owners = self._owners[self._rows]
+        if (self._owners[1:] < self._owners[:-1]).any() or int(self._owners[-1]) >= self.count:
+            raise Damaged(f"{sections.source}: whose the chunks are is not what was written; restore or rebuild it")
 
     def place_of(self, key: int) -> int:
         """Return how many documents have a lower key."""
@@ -120,9 +128,6 @@ class DocumentChunks:
 def open_document_chunks(objects: ObjectStore, entry: SegmentEntry) -> DocumentChunks:
     """Map what tells whose chunks are live in a segment. Raises as ``open_segment``."""
     sections = open_segment_file(objects, entry)
-    missing = {"document_bytes", "document_offsets"} - sections.arrays.keys()
-    if missing:
-        raise Damaged(f"{sections.source} lacks the sections {', '.join(sorted(missing))}")
     return DocumentChunks(sections, rows=entry.row_count, dead=read_deletes(objects, entry))
 
 
@@ -177,12 +182,19 @@ def _verify_rows(sections: Sections, rows: NDArray[np.uint32]) -> None:
         )
 
 
+def _documents(sections: Sections) -> Documents:
+    missing = {"document_bytes", "document_offsets"} - sections.arrays.keys()
+    if missing:
+        raise Damaged(f"{sections.source} lacks the sections {', '.join(sorted(missing))}")
+    return Documents(sections.arrays["document_bytes"], sections.arrays["document_offsets"])
+
+
 def _live_rows_of(
     objects: ObjectStore, entry: SegmentEntry, sections: Sections, document_ids: Iterable[str]
 ) -> NDArray[np.uint32]:
     rows = find_rows(
         sections.arrays,
-        documents=Documents(sections.arrays["document_bytes"], sections.arrays["document_offsets"]),
+        documents=_documents(sections),
         owners=column(sections, "document", "<u4", count=entry.row_count),
         document_ids=document_ids,
         in_order=bool(sections.meta.get("documents_in_order")),

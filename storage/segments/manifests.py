@@ -141,9 +141,9 @@ class Manifest:
             _refuse_newer(values["format"], values["flags"], source=source)
             segments = [SegmentEntry.from_details(entry) for entry in values.pop("segments")]
             manifest = cls(segments=segments, **values)
-        except (TypeError, KeyError) as error:
+            check_invariants(manifest, source=source)
+        except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise Damaged(f"{source} has fields that its format does not have, or lacks some: {error}") from error
-        check_invariants(manifest, source=source)
         return manifest
 
 

@@ -51,13 +51,13 @@ class Sections:
     checksums: dict[str, NDArray[np.uint8]] = field(repr=False)  # of the blocks of each section
     places: dict[str, int] = field(repr=False)  # of each section: bytes from the start of the file
 
-    def verify(self) -> None:
-        """Compare every section with its checksum; reads the whole file.
+    def verify(self, *names: str) -> None:
+        """Compare these sections with their checksums, without names all of them; reads all of each.
 
         Raises:
-            Damaged: a section is not what was written.
+            Damaged: a section is missing or not what was written.
         """
-        for name in self.arrays:
+        for name in names or self.arrays:
             if not self.is_intact(name):
                 raise self._damaged(name)
 
@@ -157,8 +157,15 @@ def _head(kind: str, *, meta: Mapping[str, Any], entries: list[dict[str, Any]]) 
 
 def _parse(buffer: mmap.mmap, *, kind: str, source: str) -> Sections:
     header, data_at = _header(buffer, source=source)
-    if header.get("kind") != kind:
-        raise Damaged(f"{source} is a {header.get('kind')!r} file where a {kind!r} file is needed")
+    if header["kind"] != kind:
+        raise Damaged(f"{source} is a {header['kind']!r} file where a {kind!r} file is needed")
+    try:
+        return _opened(buffer, header, data_at=data_at, source=source)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _malformed(source) from error
+
+
+def _opened(buffer: mmap.mmap, header: dict[str, Any], *, data_at: int, source: str) -> Sections:
     arrays: dict[str, Array] = {}
     expected = data_at
     for entry in header["sections"]:
@@ -169,7 +176,7 @@ def _parse(buffer: mmap.mmap, *, kind: str, source: str) -> Sections:
     if len(buffer) != expected:
         raise Damaged(f"{source} has {len(buffer)} bytes where its header says {expected}: truncated or overwritten")
     return Sections(
-        kind=kind,
+        kind=header["kind"],
         meta=header["meta"],
         arrays=arrays,
         size_bytes=expected,
@@ -190,8 +197,16 @@ def _header(buffer: mmap.mmap, *, source: str) -> tuple[dict[str, Any], int]:
         raise Damaged(f"{source}: the header does not match its checksum; restore or rebuild the file")
     if version > FORMAT:
         raise Unsupported(f"{source} has container format {version}, this program reads up to {FORMAT}: upgrade it")
-    document: dict[str, Any] = json.loads(header)
-    return document, end + -end % ALIGNMENT
+    try:
+        document: dict[str, Any] = json.loads(header)
+        return {name: document[name] for name in ("kind", "meta", "sections")}, end + -end % ALIGNMENT
+    except (KeyError, TypeError, ValueError) as error:
+        raise _malformed(source) from error
+
+
+def _malformed(source: str) -> Damaged:
+    """Not from rot, which the checksum of the header tells: somebody else wrote the file."""
+    return Damaged(f"{source} has a header that its format does not have: it is no file of this program; restore it")
 
 
 def _view(buffer: mmap.mmap, entry: dict[str, Any], *, at: int, source: str) -> Array:

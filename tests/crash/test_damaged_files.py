@@ -9,9 +9,16 @@ import numpy as np
 import pytest
 
 from penstock.storage.errors import Damaged, StorageError
+from penstock.storage.inspection.checksums import CheckedFiles
+from penstock.storage.inspection.contents import read_contents
+from penstock.storage.inspection.remains import read_remains
 from penstock.storage.publishing.merging import build_merge
-from penstock.storage.publishing.publisher import Swap
+from penstock.storage.publishing.publisher import Swap, Trim
+from penstock.storage.publishing.revisions import plan_rewriting
+from penstock.storage.segments.differences import Comparison
+from penstock.storage.segments.lookups import copy_rows, read_document_rows
 from penstock.storage.segments.manifests import FileEntry, Manifest, read_manifest
+from penstock.storage.segments.sections import open_sections
 from penstock.storage.segments.segment import open_segment, verify_segment
 from penstock.storage.segments.tombstones import read_deletes
 
@@ -19,6 +26,7 @@ from ..storage_samples import Store, current_manifest, many_rows, new_store, uni
 
 FLIPS_PER_FILE = 150
 TRUNCATIONS_PER_FILE = 60
+ROTS_PER_FILE = 80
 
 
 @pytest.fixture(scope="module")
@@ -131,6 +139,42 @@ def test_a_flipped_bit_never_crashes_what_opens_and_reads_without_verifying(publ
     assert refused > FLIPS_PER_FILE
 
 
+def test_whatever_rots_each_reader_ends_with_a_named_error_or_an_answer(published, rng):
+    """Also those that look at a few places of a file: publishing, comparing, examining and mending."""
+    store, manifest = published
+    errors = 0
+    for number, file in files_of(manifest):
+        entry = manifest.segments[number]
+        with Altered(store.objects.local_path(file.name)) as altered:
+            for _ in range(ROTS_PER_FILE):
+                altered.write(rotten(altered, rng))
+                for read in READERS.values():
+                    try:
+                        read(store, replace(manifest, segments=[entry]))
+                    except StorageError:
+                        errors += 1
+    assert errors > ROTS_PER_FILE
+
+
+@pytest.mark.parametrize(
+    ("section", "read", "told"),
+    [
+        ("document", "contents_of", "'document' does not match its checksum"),
+        ("document", "compare", "whose the chunks are is not what was written"),
+        ("document_order", "find", "names one that is not there"),
+    ],
+)
+def test_places_that_lead_out_of_a_file_are_refused(published, section, read, told):
+    store, manifest = published
+    alone = replace(manifest, segments=manifest.segments[1:])
+    with Altered(store.objects.local_path(alone.segments[0].files[0].name)) as altered:
+        sections = open_sections(altered.path, kind="segment")
+        at, size = sections.places[section], sections.arrays[section].nbytes
+        altered.write(altered.data[:at] + b"\xff" * size + altered.data[at + size :])
+        with pytest.raises(Damaged, match=told):
+            READERS[read](store, alone)
+
+
 def test_a_missing_file_is_refused_by_name(published):
     store, manifest = published
     for number, file in files_of(manifest):
@@ -164,6 +208,49 @@ def open_and_read(store: Store, entry, manifest: Manifest) -> None:
         segment.rows.text(row)
         segment.rows.heading(row)
         _ = segment.documents[int(segment.rows.document[row])]
+
+
+def contents_of(store: Store, manifest: Manifest) -> None:
+    read_contents(store.objects, manifest.segments)
+
+
+def find(store: Store, manifest: Manifest) -> None:
+    read_document_rows(store.objects, manifest.segments[0], document_ids=[f"{x}{i}" for x in "de" for i in range(9)])
+
+
+def compare(store: Store, manifest: Manifest) -> None:
+    comparison = Comparison(store.objects, None, manifest)
+    comparison.counts()
+    list(comparison.changes_by_id())
+
+
+def copy(store: Store, manifest: Manifest) -> None:
+    copy_rows(store.objects, manifest.segments[0], np.array([0, 3, 7], "<u4"), dimensions=manifest.dimensions)
+
+
+def trim(store: Store, manifest: Manifest) -> None:
+    plan_rewriting(store.objects, manifest, revisions=(), trims=[Trim("t", "d2", "d2-v1", [0])])
+
+
+def salvage(store: Store, manifest: Manifest) -> None:
+    checked = CheckedFiles(store.objects, on_bytes=lambda _: None)
+    read_remains(store.objects, checked, manifest.segments[0], dimensions=manifest.dimensions)
+
+
+READERS = {read.__name__: read for read in (contents_of, find, compare, copy, trim, salvage)}
+
+
+def rotten(altered: Altered, rng: random.Random) -> bytes:
+    """Return the file with some bytes written over, in most cases at the beginning of one of its sections."""
+    data, size = bytearray(altered.data), rng.choice([1, 4, 8, 64])
+    at = rng.randrange(len(data))
+    if altered.path.suffix == ".segment" and rng.random() < 0.8:
+        altered.write(altered.data)
+        sections = open_sections(altered.path, kind="segment")
+        at = sections.places[rng.choice(list(sections.places))]
+    new = rng.choice([b"\xff" * size, bytes(size), rng.randbytes(size), b"\xff\xff\xff\0" * -(-size // 4)])
+    data[at : at + len(new)] = new
+    return bytes(data[: len(altered.data)])
 
 
 def flipped(data: bytes, bit: int) -> bytes:

@@ -109,6 +109,14 @@ def test_an_unknown_or_missing_field_is_damaged():
             Manifest.from_json(sealed({name: value for name, value in values.items() if name != missing}))
     with pytest.raises(Damaged):
         Manifest.from_json(sealed([values]))
+    for wrong in ({"dimensions": "many"}, {"segments": [1]}, {"segments": [{"files": 1}]}, {"flags": 1}):
+        with pytest.raises(Damaged, match="fields that its format does not have"):
+            Manifest.from_json(sealed({**values, **wrong}))
+    no_json = sealed(values).replace(b'":', b"' ")
+    body = no_json[len(b'{"blake2b":"') + 64 + len(b'","manifest":') : -2]
+    digest = blake2b(body, digest_size=32).hexdigest().encode()
+    with pytest.raises(Damaged, match="fields that its format does not have"):
+        Manifest.from_json(b'{"blake2b":"%s","manifest":%s}\n' % (digest, body))
 
 
 @pytest.mark.parametrize(

@@ -93,6 +93,24 @@ def test_a_newer_format_is_unsupported_and_not_damaged():
         sections_of(newer, kind="sample")
 
 
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"no JSON",
+        b"[]",
+        b"{}",
+        b'{"kind": "sample", "meta": {}, "sections": {"a": 1}}',
+        b'{"kind": "sample", "meta": {}, "sections": [{"name": "a", "offset": 0}]}',
+        b'{"kind": "sample", "meta": {}, "sections": [{"name": "a", "offset": 0, "dtype": [], "shape": 1}]}',
+    ],
+)
+def test_a_header_that_somebody_else_wrote_is_damaged(header):
+    start = struct.pack("<8sII", b"PENSTOCK", FORMAT, len(header))
+    data = start + blake2b(start + header, digest_size=16).digest() + header
+    with pytest.raises(Damaged, match="a header that its format does not have"):
+        sections_of(data + bytes(-len(data) % 64), kind="sample")
+
+
 def test_every_truncation_is_damaged():
     data = container()
 
