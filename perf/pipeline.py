@@ -25,7 +25,7 @@ from rich.progress import Progress, TaskID
 from penstock.client import Chunking, Job, NewDocument, Penstock
 from penstock.pipeline.chunking import ChunkingConfig, chunk, resolve
 from penstock.pipeline.embedding import EmbeddingOptions, open_embedder
-from penstock.settings.model import cores
+from penstock.settings.groups import cores
 
 CHUNK_TOKENS = 200
 OVERLAP_TOKENS = 0

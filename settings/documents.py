@@ -1,0 +1,94 @@
+"""What becomes of documents, from the bytes to the versions of an index: tables of the settings file. Data only."""
+
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, field_validator
+
+from penstock.storage.limits import MAX_COLLECTIONS_PER_TENANT, MAX_DIMENSIONS, MAX_KEPT_VERSIONS, MIN_DIMENSIONS
+
+from .groups import Count, Group, Seconds, cores
+from .urls import is_http_url
+
+
+class Embedding(Group):
+    """Which model turns text into vectors, and how much of this machine it may use."""
+
+    model: str = Field(
+        "minilm",
+        min_length=1,
+        description="Model of new collections: minilm, static, hash, hash-<dimensions> or openai/<model name>",
+    )
+    threads: Count = Field(
+        default_factory=cores,
+        description="Threads of a local model in one process, and of a merge; default: one per core",
+    )
+    batch_tokens: Count = Field(16_384, description="Tokens given to the model at once, padding included")
+    timeout_s: Seconds = Field(60.0, description="Longest wait for one answer of a remote provider")
+    openai_base_url: str | None = Field(
+        None,
+        description="Base URL of an OpenAI-compatible endpoint; default: OpenAI's own",
+    )
+    openai_api_key: SecretStr | None = Field(None, description="Key for that endpoint")
+    openai_dimensions: Annotated[int, Field(ge=MIN_DIMENSIONS, le=MAX_DIMENSIONS)] | None = Field(
+        None, description="Dimensions of openai/<model>; needed for models Penstock does not know"
+    )
+    cache_ttl_s: Seconds = Field(
+        30 * 86_400.0,
+        description="How long a cached vector may go unused before it is forgotten",
+    )
+    share_cache: bool = Field(
+        False, description="Whether tenants share cached vectors; if so, timing tells one that another has a text"
+    )
+
+    @field_validator("openai_base_url")
+    @classmethod
+    def _names_no_user(cls, value: str | None) -> str | None:
+        """Refuse a password: the URL is logged and shown, and no message here may repeat it."""
+        if value is None:
+            return None
+        if not is_http_url(value):
+            raise ValueError("must be an http:// or https:// URL, for example http://127.0.0.1:8080/v1")
+        if "@" in urlsplit(value).netloc:
+            raise ValueError(
+                "has a user name or password in it, which would be logged: leave it out, and put the endpoint's key "
+                "into embedding.openai_api_key (PENSTOCK_EMBEDDING__OPENAI_API_KEY)"
+            )
+        return value
+
+
+class Chunking(Group):
+    """How documents of new collections are cut."""
+
+    strategy: Literal["auto", "recursive", "tokens"] = Field("auto", description="auto, recursive or tokens")
+    size_tokens: Count | None = Field(
+        None,
+        description="Longest chunk in tokens; default: what suits the embedding model",
+    )
+    overlap_tokens: Annotated[int, Field(ge=0)] | None = Field(
+        None,
+        description="Tokens repeated from the chunk before",
+    )
+
+
+class Limits(Group):
+    """What is refused, so that one document cannot take the service down."""
+
+    max_document_bytes: Count = Field(50 << 20, description="Largest document")
+    max_pages: Count = Field(2_000, description="Most pages of one PDF")
+    max_characters: Count = Field(20_000_000, description="Most characters of text in one document")
+    parse_timeout_s: Seconds = Field(60.0, description="Longest time to parse one document")
+    max_submission_bytes: Count = Field(128 << 20, description="Largest request that submits documents")
+    max_documents_per_submission: Count = Field(1_000, description="Most documents in one request")
+    max_collections_per_tenant: Count = Field(MAX_COLLECTIONS_PER_TENANT, description="Most collections of one tenant")
+
+
+class Snapshots(Group):
+    """How long past versions of a collection are kept; a collection may have values of its own, and tags keep more."""
+
+    keep_versions: Annotated[int, Field(ge=1, le=MAX_KEPT_VERSIONS)] = Field(
+        10, description="Versions that are kept whatever their age, the current one included"
+    )
+    keep_s: Annotated[float, Field(ge=0)] = Field(
+        3_600.0, description="How long a version is kept at least after it was followed by the next"
+    )

@@ -1,0 +1,93 @@
+"""What runs, how much of it, and what it says: tables of the settings file. Data only."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr
+
+from penstock.storage.limits import MAX_EF, MAX_K
+
+from .groups import Count, Group, Port, Seconds, cores
+
+
+class Api(Group):
+    """The HTTP server."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface")
+    port: Port = Field(7700, description="Port to listen on; 0 takes a free one")
+    search_threads: Count = Field(default_factory=cores, description="Threads that run searches; default: one per core")
+
+
+class Flower(Group):
+    """The queue's own web page."""
+
+    host: str = Field("127.0.0.1", description="Address to listen on")
+    port: Port = Field(5555, description="Port to listen on")
+    user: str = Field("admin", min_length=1, description="Name to log in with")
+    password: SecretStr | None = Field(
+        None,
+        description="Password to log in with; default: made once, in <data_dir>/flower.password",
+    )
+
+
+class Search(Group):
+    """How much a search may cost."""
+
+    ef: Annotated[int, Field(ge=8, le=MAX_EF)] = Field(
+        64,
+        description="Candidates kept while walking a graph: higher finds more, slower",
+    )
+    max_k: Annotated[int, Field(ge=1, le=MAX_K)] = Field(MAX_K, description="Most hits of one search")
+    poll_s: Seconds = Field(1.0, description="How often a reader looks for a new version when no notification comes")
+    snapshot_cache_bytes: Count = Field(
+        4 << 30,
+        description="Address space for opened snapshots before the least used is closed",
+    )
+
+
+class Workers(Group):
+    """How many of what runs, and when work counts as lost."""
+
+    chunk_processes: Count = Field(
+        default_factory=lambda: max(1, cores() // 2),
+        description="Processes that parse and chunk; default: half the cores",
+    )
+    embed_threads: Count = Field(
+        2,
+        description="Batches in one embed process at once: one is read and written while the model works on another",
+    )
+    search_threads: Count = Field(
+        default_factory=cores,
+        description="Searches from the queue at once; default: one per core",
+    )
+    merge_processes: Count = Field(
+        2, description="Merges at once: what is published beside a large one is merged meanwhile"
+    )
+    shards: Count = Field(1, description="Writers that publish side by side; fixed for a collection when it is created")
+    max_attempts: Count = Field(5, description="Attempts on a batch before its documents are tried alone, then failed")
+    lease_s: Seconds = Field(
+        30.0, description="How long a worker may hold a batch without saying so again; ten times for merges"
+    )
+    resend_after_s: Seconds = Field(30.0, description="When a message that nobody acted on is sent again")
+    retry_delay_s: Seconds = Field(
+        1.0,
+        description="Delay before the second attempt; doubled for each further one, up to a minute",
+    )
+    grace_s: Seconds = Field(30.0, description="How long a worker may finish what it holds when it is told to stop")
+    queue_depth: Count = Field(32, description="Batches kept waiting in each queue; the rest wait in the ledger")
+    max_chunks_per_publish: Count = Field(20_000, description="Most chunks published in one version")
+    chunk_memory_bytes: Count = Field(2 << 30, description="Memory of one parsing process before it is replaced")
+
+
+class Embedded(Group):
+    """The private Valkey that `penstock up` starts when ``broker_url`` is not set."""
+
+    max_memory_bytes: Annotated[int, Field(ge=32 << 20)] = Field(
+        512 << 20, description="Its memory; above it the vectors that were used least are forgotten, never the queue"
+    )
+
+
+class Log(Group):
+    """What the processes write to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="debug, info, warning or error")
+    format: Literal["text", "json"] = Field("text", description="text for people, json for one object per line")
