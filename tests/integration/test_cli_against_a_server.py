@@ -292,6 +292,10 @@ def test_a_document_is_described_anew_and_its_chunks_are_deleted(penstock, servi
         "saying",
         "-m",
         "year=2026",
+        "-m",
+        'x={"y": 1}',
+        "-m",
+        'code="5"',
         "--title",
         "Zero",
         "--expires-at",
@@ -302,10 +306,24 @@ def test_a_document_is_described_anew_and_its_chunks_are_deleted(penstock, servi
     thread.join()
     assert "notes/0.txt, version 2, updated" in ended.stdout
     shown = json.loads(penstock("documents", "show", "notes/0.txt", "-c", "saying", "--json").stdout)
-    assert (shown["title"], shown["metadata"], shown["expires_at"]) == ("Zero", {"year": 2026}, 4102444800.0)
-    (hit,) = searched(service, "saying", filter="year=2026")
+    assert (shown["title"], shown["metadata"], shown["expires_at"]) == (
+        "Zero",
+        {"year": 2026, "x": {"y": 1}, "code": "5"},
+        4102444800.0,
+    )
+    (hit,) = searched(service, "saying", filter="x.y=1")
     assert hit.document.source == "notes/0.txt"
-    penstock("documents", "update", "notes/0.txt", "-c", "saying", "-m", "year=null", "--expires-at", "")
+    penstock(
+        "documents",
+        "update",
+        "notes/0.txt",
+        "-c",
+        "saying",
+        "-m",
+        '{"year": null, "x": null, "code": null}',
+        "--expires-at",
+        "",
+    )
     service.index()
     shown = json.loads(penstock("documents", "show", "notes/0.txt", "-c", "saying", "--json").stdout)
     assert (shown["metadata"], shown["expires_at"]) == ({}, None)
