@@ -11,7 +11,9 @@ from sqlalchemy import insert, select
 
 from penstock.storage.catalog import tables
 from penstock.storage.catalog.engine import Catalog
+from penstock.storage.catalog.migrations import migrate
 from penstock.storage.catalog.statements import insert_if_absent
+from penstock.storage.catalog.tenants import ensure_installation
 from penstock.storage.ids import CollectionId, GenerationId, TenantId
 from penstock.storage.objects.local import LocalObjects
 from penstock.storage.objects.store import ObjectInfo, ObjectStore
@@ -26,6 +28,7 @@ from penstock.storage.segments.tombstones import read_deletes
 TENANT = TenantId("acme")
 GENERATION = GenerationId("gen_1")
 DIMENSIONS = 8
+ADMIN_KEY = "the key of these tests"
 Content = dict[str, list[tuple[str, tuple[float, ...]]]]  # document id → texts and vectors of its live chunks
 
 
@@ -80,6 +83,14 @@ def unit_vectors(count: int, *, dimensions: int = DIMENSIONS, seed: int = 0) -> 
     vectors = np.random.default_rng(seed).standard_normal((count, dimensions)).astype(np.float32)
     vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
     return vectors
+
+
+def new_catalog(url: str) -> Catalog:
+    """Return a catalog with its whole schema, the tenant ``default`` and the admin key, and nothing else."""
+    catalog = Catalog.open(url)
+    migrate(catalog)
+    ensure_installation(catalog, now=1.0, key=ADMIN_KEY)
+    return catalog
 
 
 def open_catalog(

@@ -8,17 +8,17 @@ import pytest
 import sqlalchemy as sa
 
 from penstock.storage.catalog.engine import Catalog
-from penstock.storage.catalog.migrations import migrate
 from penstock.storage.catalog.tables import metadata
 from penstock.storage.catalog.tenants import ensure_installation
 
 from ..postgres_server import new_database
+from ..storage_samples import ADMIN_KEY, new_catalog
 
 
 @pytest.fixture(scope="session")
 def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("template") / "catalog.sqlite3"
-    _migrate(f"sqlite:///{path}")
+    new_catalog(f"sqlite:///{path}").dispose()
     return path
 
 
@@ -26,7 +26,7 @@ def migrated_sqlite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def migrated_postgres(postgres_url: str) -> Iterator[str]:
     """Return the URL of one database for the whole session: emptied per test, which is quicker than making it anew."""
     with new_database(postgres_url) as url:
-        _migrate(url)
+        new_catalog(url).dispose()
         yield url
 
 
@@ -68,17 +68,10 @@ def postgres_catalog(migrated_postgres: str) -> Iterator[Catalog]:
     opened.dispose()
 
 
-def _migrate(url: str) -> None:
-    catalog = Catalog.open(url)
-    migrate(catalog)
-    ensure_installation(catalog, now=1.0, key="the key of these tests")
-    catalog.dispose()
-
-
 def _empty(url: str) -> None:
     catalog = Catalog.open(url)
     with catalog.write() as connection:
         for table in reversed(metadata.sorted_tables):
             connection.execute(sa.delete(table))
-    ensure_installation(catalog, now=1.0, key="the key of these tests")
+    ensure_installation(catalog, now=1.0, key=ADMIN_KEY)
     catalog.dispose()

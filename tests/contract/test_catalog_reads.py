@@ -23,8 +23,7 @@ from penstock.storage.ids import DocumentId, GenerationId, JobId, TenantId
 from penstock.storage.ledger.overview import overview
 
 from ..ledger_line import TENANT, Line, document, new_line, rows
-
-KEY = "the key of these tests"
+from ..storage_samples import ADMIN_KEY as KEY
 
 
 @pytest.fixture

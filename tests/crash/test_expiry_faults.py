@@ -10,18 +10,15 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
 
-from penstock.storage.catalog.engine import Catalog
-from penstock.storage.catalog.migrations import migrate
 from penstock.storage.catalog.tables import batches
-from penstock.storage.catalog.tenants import ensure_installation
 from penstock.storage.errors import StorageError
 from penstock.storage.intake.documents import SubmittedDocument
 
 from ..faults import PulledPlug, fail_after, fail_before, failing_statement, tear, torn_commit
-from ..served_line import ServedLine, new_served_line
+from ..line_faults import NEVER, check_recovery, prepared, template_line
+from ..served_line import ServedLine
 from ..storage_samples import InterceptedObjects
 from .test_publish_faults import fail_once_and_repeat
-from .test_rollback_faults import NEVER, check_recovery, prepared
 
 ENDS_AT, LATER = 50_000.0, 2e11
 BEFORE = {"a": ["apples", "more apples"], "b": ["beeches"], "c": ["cedars"], "d": ["dates"], "e": ["elms"]}
@@ -32,28 +29,19 @@ AFTER = {"b": ["beeches"], "c": ["cedars"], "e": ["elms"]}
 def template(tmp_path_factory) -> Path:
     """A collection in two segments: ``a`` and ``d`` have expired since; the end of ``e`` was put off."""
     folder = tmp_path_factory.mktemp("template")
-    catalog = Catalog.open(f"sqlite:///{folder}/catalog.db")
-    migrate(catalog)
-    ensure_installation(catalog, now=1.0, key="the key of these tests")
-    line = new_served_line(catalog, folder)
-    for some in (("a", "b", "c"), ("d", "e")):
-        line.accept(
-            [
-                SubmittedDocument(
-                    source,
-                    f"{source}.txt",
-                    "\n".join(BEFORE[source]).encode(),
-                    expires_at=ENDS_AT if source in {"a", "d", "e"} else None,
-                )
-                for source in some
-            ]
-        )
+    with template_line(folder) as line:
+        for some in (("a", "b", "c"), ("d", "e")):
+            line.accept([document(source) for source in some])
+            line.run()
+        line.update("e", values={"expires_at": LATER})
         line.run()
-    line.update("e", values={"expires_at": LATER})
-    line.run()
-    assert line.served() == BEFORE
-    catalog.dispose()
+        assert line.served() == BEFORE
     return folder
+
+
+def document(source: str) -> SubmittedDocument:
+    ends_at = ENDS_AT if source in {"a", "d", "e"} else None
+    return SubmittedDocument(source, f"{source}.txt", "\n".join(BEFORE[source]).encode(), expires_at=ends_at)
 
 
 def expire(line: ServedLine) -> None:

@@ -29,11 +29,10 @@ from penstock.storage import ledger
 from penstock.storage.catalog.collections import delete_collection, generation_info
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.manifests import list_manifests
-from penstock.storage.catalog.migrations import migrate
 from penstock.storage.catalog.references import Reference, generation_at
 from penstock.storage.catalog.retention import Retention
 from penstock.storage.catalog.tags import put_tag, remove_tag
-from penstock.storage.catalog.tenants import create_tenant, ensure_installation
+from penstock.storage.catalog.tenants import create_tenant
 from penstock.storage.collecting import collect_generations
 from penstock.storage.intake.documents import SubmittedDocument
 from penstock.storage.intake.removals import remove_documents
@@ -48,6 +47,7 @@ from penstock.storage.segments.fields import Compare, Exists
 from penstock.storage.segments.manifests import Swap, read_manifest
 
 from ..served_line import LEASE_S, MAX_ATTEMPTS, ServedLine, collection_of, new_served_line, vector_of
+from ..storage_samples import new_catalog
 
 GRAPH_ROWS, FAN_IN = 12, 2
 SOURCES, TOPICS = ("a", "b", "c", "d"), ("x", "y")
@@ -122,9 +122,7 @@ class Machine(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="penstock-machine-"))
-        catalog = self.open_catalog()
-        migrate(catalog)
-        ensure_installation(catalog, now=1.0, key="the key of these tests")
+        catalog = new_catalog(self.catalog_url)
         create_tenant(catalog, "acme", now=1.0)
         self.line = replace(new_served_line(catalog, self.folder, name="papers"), fan_in=FAN_IN)
         self.line.lease()
@@ -137,8 +135,9 @@ class Machine(RuleBasedStateMachine):
             lines = ("one", "two", "three", "four")[at % 3 :]
             self.submit_and_publish(at, {name: Doc(lines, TOPICS[at % 2], None) for name in some})
 
-    def open_catalog(self) -> Catalog:
-        return Catalog.open(f"sqlite:///{self.folder}/catalog.db")
+    @property
+    def catalog_url(self) -> str:
+        return f"sqlite:///{self.folder}/catalog.db"
 
     def open_cache(self) -> SnapshotCache:
         return SnapshotCache(self.line.catalog, self.line.objects, poll_s=3_600, capacity_bytes=200_000)
@@ -352,7 +351,7 @@ class Machine(RuleBasedStateMachine):
     def restart(self) -> None:
         self.cache.close()
         self.line.catalog.dispose()
-        self.line.catalog = self.open_catalog()
+        self.line.catalog = Catalog.open(self.catalog_url)
         self.line.objects = LocalObjects(self.folder / "objects")
         self.cache = self.open_cache()
 
