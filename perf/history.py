@@ -34,7 +34,8 @@ from penstock.storage.publishing.publisher import PublishedManifest, Publisher, 
 from penstock.storage.publishing.rollbacks import plan_rollback
 from penstock.storage.segments.differences import Comparison
 from penstock.storage.segments.manifests import Manifest, read_manifest
-from penstock.storage.segments.rows import DocumentRecord, Rows
+from penstock.storage.segments.records import DocumentRecord
+from penstock.storage.segments.rows import Rows
 
 DIMENSIONS = 8
 PUBLISHED = 50_000

@@ -28,7 +28,8 @@ from penstock.storage.publishing.publisher import Publisher, acquire_lease
 from penstock.storage.search import planner
 from penstock.storage.search.versions import Snapshot, open_snapshot
 from penstock.storage.segments.manifests import INT8, read_manifest
-from penstock.storage.segments.rows import DocumentRecord, Rows
+from penstock.storage.segments.records import DocumentRecord
+from penstock.storage.segments.rows import Rows
 
 CACHE = Path(__file__).parent / ".cache"
 FORMAT = 3

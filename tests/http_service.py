@@ -23,7 +23,8 @@ from penstock.storage.catalog.migrations import migrate
 from penstock.storage.catalog.tables import documents, generations, versions
 from penstock.storage.catalog.tenants import create_tenant, ensure_installation
 from penstock.storage.publishing.publisher import Publisher, acquire_lease
-from penstock.storage.segments.rows import DocumentRecord, Rows, chunk_identity
+from penstock.storage.segments.records import DocumentRecord
+from penstock.storage.segments.rows import Rows, chunk_identity
 from penstock.workers.changes import changes_of
 
 KEY = "pk_admin_of_these_tests_only"

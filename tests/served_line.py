@@ -22,7 +22,8 @@ from penstock.storage.publishing.planning import FAN_IN
 from penstock.storage.publishing.publisher import PublishedManifest, Publisher, acquire_lease
 from penstock.storage.publishing.rollbacks import plan_rollback
 from penstock.storage.search.versions import open_snapshot
-from penstock.storage.segments.rows import DocumentRecord, Rows, chunk_identity
+from penstock.storage.segments.records import DocumentRecord
+from penstock.storage.segments.rows import Rows, chunk_identity
 from penstock.workers.changes import changes_of
 
 from .ledger_line import LEASE_S, MAX_ATTEMPTS, Line, new_line

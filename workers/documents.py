@@ -10,7 +10,8 @@ from penstock.pipeline.parsing import ParseLimits, parse
 from penstock.storage.errors import Damaged, NotFound
 from penstock.storage.failpoints import hit
 from penstock.storage.ledger import FailedDocument, VersionRow
-from penstock.storage.segments.rows import DocumentRecord, Rows, chunk_identity
+from penstock.storage.segments.records import DocumentRecord
+from penstock.storage.segments.rows import Rows, chunk_identity
 
 from .packing import Part
 

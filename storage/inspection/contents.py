@@ -19,7 +19,7 @@ from ..ids import DocumentId, GenerationId, VersionId
 from ..objects.store import ObjectStore
 from ..segments.lookups import read_chunks
 from ..segments.manifests import SegmentEntry
-from ..segments.rows import DocumentRecord
+from ..segments.records import DocumentRecord
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from ..ids import CollectionId, JobId, TenantId, new_id
 from ..objects.store import ObjectStore
 from ..segments.lookups import read_chunks
 from ..segments.manifests import INT8, Manifest
-from ..segments.rows import DocumentRecord
+from ..segments.records import DocumentRecord
 from .findings import Finding
 from .lineages import Lineage, find_lineages, find_tenants
 from .losses import superseded, unreadable, unserved, untouched_fork, unused_packs

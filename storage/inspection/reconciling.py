@@ -18,7 +18,7 @@ from ..objects.store import ObjectStore
 from ..publishing.revisions import Trim, plan_rewriting
 from ..publishing.successors import bury
 from ..segments.manifests import Manifest, SegmentEntry
-from ..segments.rows import DocumentRecord
+from ..segments.records import DocumentRecord
 from ..segments.segment import open_segment
 from ..segments.tombstones import read_deletes
 from .contents import Indexed, Text, read_contents

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from ..objects.store import ObjectStore
 from ..segments.lookups import copy_rows, read_rows
 from ..segments.manifests import Manifest
-from ..segments.rows import DocumentRecord, Documents, Original, Rows
+from ..segments.records import DocumentRecord, Documents, Original
+from ..segments.rows import Rows
 from .successors import Tombstones, rows_of_documents
 
 

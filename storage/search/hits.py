@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..ids import ChunkId
-from ..segments.rows import DocumentRecord
+from ..segments.records import DocumentRecord
 from ..segments.segment import OpenSegment
 from .found import Found
 

@@ -20,7 +20,7 @@ from .document_keys import key_of
 from .files import drop_damaged_copies
 from .lookups import DocumentChunks, open_document_chunks
 from .manifests import Manifest, segments_of
-from .rows import DocumentRecord, Documents
+from .records import DocumentRecord, Documents
 
 T = TypeVar("T")
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import Damaged
-from .rows import Documents
+from .records import Documents
 from .sections import Array
 
 SECTIONS = {"document_keys": "<u8", "document_order": "<u4"}

@@ -17,7 +17,7 @@ import numpy as np
 
 from ..metadata import Scalar, flatten
 from .columns import KINDS, Bools, CompareOp, FieldIndex, Holders, encoded, pack, sought_as
-from .rows import DocumentRecord
+from .records import DocumentRecord
 
 __all__ = [
     "BUILT_IN",

@@ -15,7 +15,8 @@ from .files import column, mapped, mending, open_segment_file
 from .graph_files import read_vectors
 from .manifests import SegmentEntry
 from .ragged import joined_ranges
-from .rows import Documents, Rows
+from .records import Documents
+from .rows import Rows
 from .sections import Sections
 from .tombstones import read_deletes
 

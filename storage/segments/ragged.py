@@ -33,6 +33,11 @@ def take_items(data: Bytes, offsets: Offsets, rows: NDArray[Any]) -> tuple[Bytes
     return np.concatenate(pieces), taken
 
 
+def join_arrays(arrays: Sequence[NDArray[Any]], *, dtype: str) -> NDArray[Any]:
+    """Return the arrays one after the other; none at all make an empty one."""
+    return np.concatenate(arrays) if arrays else np.empty(0, dtype)
+
+
 def join_offsets(several: Sequence[Offsets]) -> Offsets:
     joined, base = [np.zeros(1, "<u8")], np.uint64(0)
     for offsets in several:

@@ -26,8 +26,9 @@ from .files import SEGMENT_KIND, check_is_of, column, descends, local_file, mapp
 from .graph_files import GraphView, check_links, open_graph
 from .manifests import FileEntry, SegmentEntry, file_entry
 from .payloads import Payload
+from .records import DocumentRecord, Documents
 from .rounded import RoundedGraph
-from .rows import DocumentRecord, Documents, Rows, decoded
+from .rows import Rows, decoded
 from .sections import Array, Sections, open_sections, write_sections
 from .tombstones import read_deletes
 

@@ -37,7 +37,8 @@ from penstock.storage.search.snapshots import SnapshotCache
 from penstock.storage.search.versions import Snapshot
 from penstock.storage.segments.fields import And, Compare, Contains, Exists, Filter, Or
 from penstock.storage.segments.manifests import Manifest, read_manifest
-from penstock.storage.segments.rows import DocumentRecord, Rows, chunk_identity
+from penstock.storage.segments.records import DocumentRecord
+from penstock.storage.segments.rows import Rows, chunk_identity
 
 from ..storage_samples import DIMENSIONS, add_generation, open_catalog
 

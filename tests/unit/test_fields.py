@@ -21,7 +21,7 @@ from penstock.storage.segments.fields import (
     build_index,
     evaluate,
 )
-from penstock.storage.segments.rows import DocumentRecord
+from penstock.storage.segments.records import DocumentRecord
 
 
 def document(number: int = 0, /, **metadata: object) -> DocumentRecord:

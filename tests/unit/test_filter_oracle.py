@@ -10,7 +10,7 @@ from penstock.pipeline.filters import parse_filter
 from penstock.storage.errors import FilterMismatch
 from penstock.storage.search.mismatches import check_kinds
 from penstock.storage.segments.fields import FieldIndex, build_index, evaluate
-from penstock.storage.segments.rows import DocumentRecord
+from penstock.storage.segments.records import DocumentRecord
 
 KEYS = ("a", "b", "a.b", "ü")
 # Few values, near each other, so that documents and filters often meet at the edges of a comparison.

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from penstock.pipeline.errors import InvalidFilter
 from penstock.pipeline.filters import OPERATORS, parse_filter
 from penstock.storage.segments.fields import And, Compare, build_index, evaluate
-from penstock.storage.segments.rows import DocumentRecord
+from penstock.storage.segments.records import DocumentRecord
 
 DOCUMENT = Path(__file__).resolve().parents[2] / "docs" / "filters.md"
 DAY = datetime(2024, 5, 31, tzinfo=UTC)

@@ -8,7 +8,8 @@ import pytest
 
 from penstock.storage.errors import Damaged
 from penstock.storage.segments import rows as rows_module
-from penstock.storage.segments.rows import Documents, Rows, chunk_identity
+from penstock.storage.segments.records import Documents
+from penstock.storage.segments.rows import Rows, chunk_identity
 from penstock.storage.segments.sections import Sections, write_sections
 
 from ..storage_samples import many_rows, record, rows_of, sections_of
