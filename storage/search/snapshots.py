@@ -25,6 +25,7 @@ from ..objects.store import ObjectStore
 from .hits import Hit
 from .planner import TYPICAL, prepare
 from .reader_leases import ReaderLeases
+from .refusals import Refusals
 from .shelf import Shelf
 from .versions import SegmentPlan, Snapshot, open_snapshot
 
@@ -34,7 +35,6 @@ log = logging.getLogger(__name__)
 
 SWITCH_S = 0.0005
 LOOK_AGAIN_S = 0.05  # a search that waits for its version looks for itself: a notification may be lost
-REFUSED_S = 10.0  # a refused version is tried again after this time: someone may have restored its files
 MOVED_TIMES = 5  # a version whose files went while it was opened was replaced and collected meanwhile
 
 
@@ -47,13 +47,6 @@ class SnapshotCounts:
     opened: int
     refused: int
     evicted: int
-
-
-@dataclass(frozen=True)
-class _Refusal:
-    manifest: str
-    until: float
-    error: StorageError
 
 
 class SnapshotCache:
@@ -86,11 +79,11 @@ class SnapshotCache:
         self._poll_s = poll_s
         self._clock = clock
         self._shelf = Shelf(capacity_bytes=capacity_bytes, capacity_files=capacity_files)
-        self._refusals: dict[GenerationId, _Refusal] = {}
+        self._refusals = Refusals(clock=clock)
         self._changed = threading.Condition()  # guards everything here
         self._opening: WeakValueDictionary[Hashable, threading.Lock] = WeakValueDictionary()
         self._due: set[GenerationId] = set()
-        self._opened = self._refused = 0
+        self._opened = 0
         self._poller: threading.Thread | None = None
         self._closed = False
         self._costs = TYPICAL
@@ -153,7 +146,7 @@ class SnapshotCache:
     def counts(self) -> SnapshotCounts:
         with self._changed:
             shelf = self._shelf
-            return SnapshotCounts(len(shelf), shelf.size_bytes, self._opened, self._refused, shelf.evicted)
+            return SnapshotCounts(len(shelf), shelf.size_bytes, self._opened, self._refusals.count, shelf.evicted)
 
     def close(self) -> None:
         """Stop looking for new versions and close every snapshot as soon as its last search ends."""
@@ -180,12 +173,12 @@ class SnapshotCache:
             self._wait(snapshot, min_version=min_version, remaining_s=deadline - self._clock())
 
     def _wait(self, snapshot: Snapshot, *, min_version: int, remaining_s: float) -> None:
-        with self._changed:
-            refusal = self._refusals.get(snapshot.generation_id)
-            if remaining_s > 0:
+        if remaining_s > 0:
+            with self._changed:
                 self._changed.wait(min(remaining_s, LOOK_AGAIN_S))
-                return
-        because = f": {refusal.error}" if refusal else "; try again in a moment"
+            return
+        refused = self._refusals.last(snapshot.generation_id)
+        because = f": {refused}" if refused else "; try again in a moment"
         raise NotYet(f"version {min_version} is not served yet, version {snapshot.version} is{because}")
 
     def _cached(self, generation_id: GenerationId) -> Snapshot | None:
@@ -262,8 +255,8 @@ class SnapshotCache:
             raise _not_found(generation_id)
         if former is not None and former.manifest_name == generation.manifest:
             return former
-        refusal = self._refusals.get(generation_id)
-        if refusal is None or refusal.manifest != generation.manifest or refusal.until <= self._clock():
+        refused = self._refusals.standing(generation)
+        if refused is None:
             try:
                 snapshot = self._open(generation, former=former)
                 if former is not None:  # or a search waits for it
@@ -272,11 +265,11 @@ class SnapshotCache:
             except NotKept as error:
                 raise _Moved from error
             except (Damaged, Unsupported) as error:
-                refusal = self._refuse(generation, error)
+                refused = self._refuse(generation, error)
             except OSError as error:
                 raise Unavailable(f"generation {generation_id} could not be read: {error}. Try again.") from error
         if former is None:
-            raise refusal.error
+            raise refused
         return former
 
     def _open(self, generation: GenerationInfo, *, former: Snapshot | None) -> Snapshot:
@@ -291,33 +284,20 @@ class SnapshotCache:
                 snapshot.retire()
                 raise Unavailable("this process is closing its snapshots; ask another")
             self._shelf.put_newest(snapshot)
-            self._refusals.pop(snapshot.generation_id, None)
+            self._refusals.forget(snapshot.generation_id)
             self._opened += 1
             self._changed.notify_all()
         return snapshot
 
-    def _refuse(self, generation: GenerationInfo, error: StorageError) -> _Refusal:
+    def _refuse(self, generation: GenerationInfo, error: StorageError) -> StorageError:
         if generation_info(self._catalog, generation.id).manifest != generation.manifest:
             raise _Moved
-        assert generation.manifest is not None
-        with self._changed:
-            known = self._refusals.get(generation.id)
-            refusal = _Refusal(generation.manifest, self._clock() + REFUSED_S, error)
-            self._refusals[generation.id] = refusal
-            self._refused += 1
-        if known is None or known.manifest != generation.manifest:
-            log.error(
-                "Version %d of %s is refused, what served before serves on: %s",
-                generation.version,
-                generation.id,
-                error,
-                extra={"action": "snapshot_refused", "tenant": generation.tenant_id, "generation": generation.id},
-            )
-        return refusal
+        self._refusals.add(generation, error)
+        return error
 
     def _forget(self, generation_id: GenerationId) -> None:
+        self._refusals.forget(generation_id)
         with self._changed:
-            self._refusals.pop(generation_id, None)
             self._shelf.forget(generation_id)
 
     def _start(self) -> None:

@@ -18,7 +18,8 @@ from penstock.settings.model import Objects, Settings, Workers
 from penstock.storage.errors import Damaged
 from penstock.storage.objects.remote import RemoteObjects
 from penstock.storage.publishing.merging import build_merge
-from penstock.storage.search.snapshots import REFUSED_S, SnapshotCache
+from penstock.storage.search.refusals import REFUSED_S
+from penstock.storage.search.snapshots import SnapshotCache
 from penstock.storage.segments.manifests import Swap
 
 from ..faulty_proxy import FaultyProxy

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from penstock.storage.errors import Damaged
-from penstock.storage.segments import rows as rows_module
+from penstock.storage.segments import records
 from penstock.storage.segments.records import Documents
 from penstock.storage.segments.rows import Rows, chunk_identity
 from penstock.storage.segments.sections import Sections, write_sections
@@ -146,7 +146,7 @@ def test_rotten_text_and_records_are_damaged_when_they_are_read():
 
 
 def test_what_is_remembered_of_records_is_bounded(monkeypatch):
-    monkeypatch.setattr(rows_module, "_REMEMBERED_MAX", 2)
+    monkeypatch.setattr(records, "_REMEMBERED_MAX", 2)
     documents = Documents.of_lines([Documents.of([record(name)]).line(0) for name in "abcd"])
 
     def remember(*indexes: int) -> dict:
