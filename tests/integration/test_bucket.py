@@ -230,7 +230,7 @@ import json, os, signal, sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from penstock.storage.objects import copies as object_cache
-from penstock.storage.objects import remote as remote_objects
+from penstock.storage.objects import ranges
 from penstock.storage.catalog.collections import generation_info
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.search.versions import open_snapshot
@@ -239,7 +239,7 @@ from tests.storage_samples import GENERATION, unit_vectors
 
 endpoint, prefix, folder = sys.argv[2], sys.argv[3], Path(sys.argv[4])
 die_at = int(os.environ.get("DIE_AT", 0))
-object_cache.RANGE_BYTES = remote_objects.RANGE_BYTES = 1_024
+object_cache.RANGE_BYTES = ranges.RANGE_BYTES = 1_024
 objects = open_objects(endpoint, folder / "reader", prefix=prefix)
 read, looked = objects._read_exactly, []
 
