@@ -129,7 +129,7 @@ def _copy_versions(connection: Connection, copy: Copy) -> None:
         _insert(connection, copy, source, between, versions.c.state == "indexed")
     mine = versions.c.generation_id == copy.first.generation_id
     # Without regard to what the current version serves of them: it is nothing where all chunks were deleted.
-    for some in batched(sorted(copy.comparison.document_ids())):
+    for some in batched(copy.comparison.document_ids()):
         connection.execute(sa.delete(versions).where(mine, versions.c.document_id.in_(some)))
         connection.execute(
             sa.delete(documents).where(documents.c.collection_id == copy.first.collection_id, documents.c.id.in_(some))

@@ -95,7 +95,7 @@ class Comparison:
     """What differs from version ``before`` to version ``after``; None is a version without any document.
 
     The segments stay mapped as long as this is held: to go through it asks the object store nothing. It is gone through
-    as often as somebody asks, each time with the memory of a slice.
+    as often as somebody asks, each time with the memory of a slice; who asks for it by id holds all ids.
     """
 
     def __init__(self, objects: ObjectStore, before: Manifest | None, after: Manifest | None) -> None:
@@ -108,6 +108,7 @@ class Comparison:
         self._objects = objects
         self._former = [entry for entry in old if entry not in new]
         self._latter = [entry for entry in new if entry not in old]
+        self._ids: list[str] | None = None
         self._open()
 
     def changes(self, *, after: str | None = None) -> Iterator[Change]:
@@ -121,17 +122,16 @@ class Comparison:
         return (found.decoded() for found in self._found(after=after))
 
     def changes_by_id(self) -> Iterator[Change]:
-        """Yield what ``changes`` does by id, the order in which documents lie in a database. Holds all their ids.
-
-        Raises as ``changes``.
-        """
-        ids = sorted(self.document_ids())
+        """Yield what ``changes`` does by id, the order in which documents lie in a database. Raises as ``changes``."""
+        ids = self.document_ids()
         for first in range(0, len(ids), _SLICE_DOCUMENTS):
             yield from (found.decoded() for found in self._among(ids[first : first + _SLICE_DOCUMENTS]))
 
-    def document_ids(self) -> Iterator[str]:
-        """Yield the ids of all documents that differ, in the order of `rank`; decodes none. Raises as ``changes``."""
-        return (found.document_id for found in self._found())
+    def document_ids(self) -> Sequence[str]:
+        """Return the ids of all documents that differ, ascending, and remember them. Raises as ``changes``."""
+        if self._ids is None:
+            self._ids = sorted(found.document_id for found in self._found())
+        return self._ids
 
     def page(self, *, after: str | None = None, limit: int) -> list[Change]:
         """Return the first ``limit`` of ``changes``. A damaged local copy is downloaded again.
@@ -145,9 +145,9 @@ class Comparison:
         return self._mended(self._counted)
 
     def check(self) -> None:
-        """Go through everything once, so that who does it later finds no damage; mends as ``page``.
+        """Go through everything once, so that who does it later finds no damage, and has not to look for what differs.
 
-        Raises as ``changes``.
+        Mends as ``page``. Raises as ``changes``.
         """
         self._mended(self._decode_all)
 
@@ -169,10 +169,10 @@ class Comparison:
         return ChangeCounts(added, changed, removed)
 
     def _decode_all(self) -> None:
-        for _ in self.changes():
-            pass
+        self._ids = sorted(change.document.document_id for change in self.changes())
 
     def _open(self) -> None:
+        self._ids = None
         self._parts = [
             (is_after, open_document_chunks(self._objects, entry))
             for is_after, entries in ((False, self._former), (True, self._latter))
