@@ -10,7 +10,7 @@ import pytest
 
 from penstock.storage.errors import Damaged
 from penstock.storage.publishing.merging import build_merge
-from penstock.storage.segments import differences, document_keys, rows
+from penstock.storage.segments import differences, document_keys, records
 from penstock.storage.segments.differences import ChangeCounts, Comparison, rank
 from penstock.storage.segments.files import SEGMENT_KIND
 from penstock.storage.segments.manifests import Swap
@@ -143,8 +143,8 @@ def test_pages_tell_what_the_whole_does_in_one_order(many, monkeypatch, limit, s
 
 def test_a_page_decodes_only_its_documents_and_a_count_none(many, monkeypatch):
     decoded: list[bytes] = []
-    record = rows._record
-    monkeypatch.setattr(rows, "_record", lambda line: decoded.append(line) or record(line))
+    record = records._record
+    monkeypatch.setattr(records, "_record", lambda line: decoded.append(line) or record(line))
     comparison = Comparison(many.objects, manifest(many, 1), manifest(many, 2))
     comparison.counts()
     list(comparison.document_ids())
@@ -155,15 +155,15 @@ def test_a_page_decodes_only_its_documents_and_a_count_none(many, monkeypatch):
 
 def test_a_comparison_holds_no_document_that_it_has_told(many, monkeypatch):
     monkeypatch.setattr(differences, "_SLICE_DOCUMENTS", 8)
-    record = rows._record
+    record = records._record
 
-    def noted(line: bytes) -> rows.DocumentRecord:
+    def noted(line: bytes) -> records.DocumentRecord:
         made = record(line)
         kept.append(weakref.ref(made))
         return made
 
-    kept: list[weakref.ref[rows.DocumentRecord]] = []
-    monkeypatch.setattr(rows, "_record", noted)
+    kept: list[weakref.ref[records.DocumentRecord]] = []
+    monkeypatch.setattr(records, "_record", noted)
     most = 0
     comparison = Comparison(many.objects, manifest(many, 1), manifest(many, 2))
     for changes in (comparison.changes(), comparison.changes_by_id()):
