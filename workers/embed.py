@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -53,27 +54,34 @@ class Embedding:
             if self._liveness.stopping:
                 self._claims.hand_back(claim)
                 return
-            count, hits = self._embed(claim)
+            made = self._embed(claim)
             self._claims.outages.over(claim.generation.model)
             took_ms = (time.perf_counter() - began) * 1e3
-            log.info("Embedded %d chunks in %.0f ms, %d cached.", count, took_ms, hits, extra=ids(claim))
+            log.info("Embedded %d chunks in %.0f ms, %d cached.", made.chunks, took_ms, made.hits, extra=ids(claim))
 
-    def _embed(self, claim: ledger.Claim) -> tuple[int, int]:
-        """Return how many chunks were embedded, and how many of them came from the cache."""
+    def _embed(self, claim: ledger.Claim) -> "_Made":
         components = self._components
         rows = staging.read_chunks(components.objects, claim.input or "")
-        vectors, count, hits = self._vectors(claim, rows)
+        vectors, made = self._vectors(claim, rows)
         hit("embed.embedded")
         output = staging.write_vectors(
             components.objects, vectors, tenant=claim.tenant_id, batch_id=claim.batch_id, attempt=claim.attempt
         )
         now = components.clock()
-        ledger.finish_embedding(components.catalog, claim, output=output, cache_hits=hits, now=now)
+        ledger.finish_embedding(
+            components.catalog,
+            claim,
+            output=output,
+            cache_hits=made.hits,
+            tokens=made.tokens,
+            cost_usd=made.cost_usd,
+            now=now,
+        )
         components.notices.work_ready()
-        return count, hits
+        return made
 
-    def _vectors(self, claim: ledger.Claim, rows: Rows) -> tuple[NDArray[np.float32], int, int]:
-        """Return f32[len(rows), d]: zeros for chunks that nobody wants any more; and the counts of `_embed`."""
+    def _vectors(self, claim: ledger.Claim, rows: Rows) -> "tuple[NDArray[np.float32], _Made]":
+        """Return f32[len(rows), d]: zeros for chunks that nobody wants any more."""
         embedder = self._components.embedders.of(claim.generation.model, claim.generation.dimensions)
         vectors = np.zeros((len(rows), claim.generation.dimensions), np.float32)
         wanted: set[str] = {version.id for version in claim.versions}
@@ -81,14 +89,17 @@ class Embedding:
             chosen = np.flatnonzero(staging.wanted_rows(rows, wanted)).tolist()
             texts = [rows.text(index) for index in chosen]
             try:
-                found, hits = embed_with_cache(embedder, self._cache, claim.tenant_id, texts)
+                found, hits, asked = embed_with_cache(embedder, self._cache, claim.tenant_id, texts)
             except InputRejected as error:
                 if error.index is None:
                     raise
                 wanted.discard(self._refuse(rows, chosen[error.index], error))
                 continue
             vectors[chosen] = found
-            return vectors, len(chosen), hits
+            tokens = int(rows.tokens[[chosen[index] for index in asked]].sum())
+            price = embedder.card.price_per_million_tokens
+            cost_usd = None if price is None else tokens * price / 1e6
+            return vectors, _Made(chunks=len(chosen), hits=hits, tokens=tokens, cost_usd=cost_usd)
 
     def _refuse(self, rows: Rows, index: int, error: InputRejected) -> str:
         """Fail the document of one row and return its version's id. The last of its batch: the claim is then lost."""
@@ -97,3 +108,13 @@ class Embedding:
         failure = ledger.FailedDocument(VersionId(version), "input_rejected", str(error))
         ledger.fail_versions(components.catalog, failures=[failure], stage="embed", now=components.clock())
         return version
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What embedding a batch took: ``hits`` of its chunks came from the cache; ``tokens`` are those of the others."""
+
+    chunks: int
+    hits: int
+    tokens: int
+    cost_usd: float | None

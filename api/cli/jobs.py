@@ -6,7 +6,7 @@ import typer
 
 from .connection import connect
 from .options import Json, Key, Tenant, Timeout, Url
-from .output import by_state, console, print_json, state, table, when
+from .output import by_state, console, duration, print_json, state, table, when
 
 if TYPE_CHECKING:
     from penstock.client import Penstock
@@ -86,6 +86,19 @@ def _waited(client: "Penstock", job: "Job", *, timeout_s: float | None) -> "Job"
     return seen[0]
 
 
+def _pace(job: "Job") -> str:
+    if job.state != "running":
+        return "-"
+    per_s = "not known yet" if job.chunks_per_s is None else f"{job.chunks_per_s:,.1f} chunks/s"
+    return per_s if job.left_s is None else f"{per_s}, {duration(job.left_s)} left"
+
+
+def _cost(job: "Job") -> str:
+    if job.cost_usd is None:
+        return ", their price is not known"
+    return f", ${job.cost_usd:,.4f}" if job.cost_usd else ""
+
+
 def _show(job: "Job") -> None:
     rows = table("", "")
     rows.show_header = False
@@ -96,7 +109,9 @@ def _show(job: "Job") -> None:
         ("documents", by_state(job.documents)),
         ("unchanged", f"{job.unchanged:,}"),
         ("chunks", f"{job.chunks_indexed:,} indexed, {job.chunks_embedded:,} embedded of {job.chunks_total:,}"),
+        ("pace", _pace(job)),
         ("cache", f"{job.cache_hits:,} hits"),
+        ("tokens", f"{job.embedded_tokens:,} embedded{_cost(job)}"),
         ("begun", when(job.created_at)),
         ("finished", when(job.finished_at)),
     ):

@@ -73,7 +73,7 @@ def document(info: DocumentInfo) -> dict[str, Any]:
     }
 
 
-def job(info: JobInfo) -> dict[str, Any]:
+def job(info: JobInfo, *, now: float) -> dict[str, Any]:
     return {
         "id": info.id,
         "collection": info.collection,
@@ -84,10 +84,19 @@ def job(info: JobInfo) -> dict[str, Any]:
         "chunks_total": info.chunks_total,
         "chunks_embedded": info.chunks_embedded,
         "chunks_indexed": info.chunks_indexed,
+        "chunks_expected": info.chunks_expected,
+        "chunks_per_s": _rounded(info.chunks_per_s(now)),
+        "left_s": _rounded(info.left_s(now)),
         "cache_hits": info.cache_hits,
+        "embedded_tokens": info.embedded_tokens,
+        "cost_usd": info.cost_usd,
         "unchanged": info.unchanged,
         "token": token_of(*info.token) if info.token else None,
     }
+
+
+def _rounded(number: float | None) -> float | None:
+    return None if number is None else round(number, 1)
 
 
 def snapshot(info: ManifestInfo) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from penstock.settings import wiring
 from penstock.settings.model import Settings
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.migrations import check_schema
+from penstock.storage.catalog.progress import Tallies
 from penstock.storage.ids import GenerationId
 from penstock.storage.ledger.overview import models_in_use
 from penstock.storage.notices import Notices
@@ -67,6 +68,7 @@ class Components:
     gate: KeyGate
     lookups: Lookups
     metrics: Metrics
+    tallies: Tallies = field(default_factory=Tallies)
     comparisons: Comparisons = field(default_factory=Comparisons)
     clock: Callable[[], float] = time.time
     submissions: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(SUBMISSIONS))

@@ -16,7 +16,12 @@ JOB = {
     "chunks_total": 41,
     "chunks_embedded": 20,
     "chunks_indexed": 12,
+    "chunks_expected": 41,
+    "chunks_per_s": 8.5,
+    "left_s": 2.5,
     "cache_hits": 3,
+    "embedded_tokens": 3410,
+    "cost_usd": 0.0,
     "unchanged": 0,
     "token": "gen_0192f1bfe2a0b1c2d3e4f5a6b7:4",
 }

@@ -9,9 +9,8 @@ import redis
 
 from penstock.storage.catalog.collections import CollectionInfo, list_collections
 from penstock.storage.catalog.engine import Catalog
-from penstock.storage.catalog.jobs import get_job
+from penstock.storage.catalog.jobs import read_jobs
 from penstock.storage.catalog.tenants import list_tenants
-from penstock.storage.errors import NotFound
 from penstock.storage.ledger.overview import Overview, StageOverview, overview
 
 from . import answers
@@ -31,7 +30,7 @@ def status_of(components: Components, version: str) -> dict[str, Any]:
         "oldest_queued_s": _age(seen.oldest_queued_at, now=now),
         "stages": {name: _stage(stage, now=now) for name, stage in seen.stages.items()},
         "roles": _roles(components),
-        "jobs": list(_jobs(components.catalog, seen)),
+        "jobs": list(_jobs(components, seen, now=now)),
         "collections": [_collection(info) for info in collections],
     }
 
@@ -58,13 +57,12 @@ def _roles(components: Components) -> list[dict[str, Any]] | None:
     return [asdict(role) for role in found]
 
 
-def _jobs(catalog: Catalog, seen: Overview) -> Iterator[dict[str, Any]]:
+def _jobs(components: Components, seen: Overview, *, now: float) -> Iterator[dict[str, Any]]:
+    wanted = [job_id for _, job_id in seen.running_jobs]
+    found = read_jobs(components.catalog, wanted, tallies=components.tallies)
     for tenant_id, job_id in seen.running_jobs:
-        try:
-            info = get_job(catalog, tenant=tenant_id, job_id=job_id)
-        except NotFound:  # its collection was deleted meanwhile
-            continue
-        yield {**answers.job(info), "tenant": tenant_id}
+        if job_id in found:  # else its collection was deleted meanwhile
+            yield {**answers.job(found[job_id], now=now), "tenant": tenant_id}
 
 
 def _collections(catalog: Catalog) -> Iterator[CollectionInfo]:

@@ -7,6 +7,7 @@ from pydantic import Field
 from .messages import Answer, Name
 
 JobState = Literal["running", "done", "cancelled"]
+UNFINISHED = frozenset({"queued", "chunking", "embedding", "indexing", "deleting", "trimming"})  # states of documents
 
 
 class Job(Answer):
@@ -19,9 +20,32 @@ class Job(Answer):
     chunks_total: int
     chunks_embedded: int
     chunks_indexed: int
+    chunks_expected: int | None = Field(
+        default=None, description="guess of `chunks_total` at the end; null while no document is cut"
+    )
+    chunks_per_s: float | None = Field(
+        default=None, description="chunks embedded per second lately; null while nobody can know"
+    )
+    left_s: float | None = Field(
+        default=None, description="seconds until all chunks are embedded at that pace; null while nobody can know"
+    )
     cache_hits: int = Field(description="chunks whose vectors were in the cache")
+    embedded_tokens: int = Field(default=0, description="tokens of the texts that the model was given")
+    cost_usd: float | None = Field(
+        default=None, description="their price in US dollars so far; null when the model's price is not known"
+    )
     unchanged: int = Field(description="submitted documents that were already here")
     token: str | None = Field(description="`min_token` of a search that must see what this job has indexed so far")
+
+    @property
+    def total(self) -> int:
+        """How many documents it has."""
+        return sum(self.documents.values())
+
+    @property
+    def finished(self) -> int:
+        """How many of them are over, well or not."""
+        return sum(number for state, number in self.documents.items() if state not in UNFINISHED)
 
     @property
     def failed(self) -> int:

@@ -1,7 +1,7 @@
 """Vectors from the cache where it has them, from the model for the rest. Knows neither a server nor a model."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -25,8 +25,16 @@ class Cache(Protocol):
     ) -> None: ...
 
 
-def embed_with_cache(embedder: Embedder, cache: Cache, tenant: TenantId, texts: Sequence[str]) -> tuple[Vectors, int]:
-    """Return float32[n, d] of ``texts`` as passages, and how many of them the cache knew.
+class Looked(NamedTuple):
+    """``vectors``: float32[n, d]. ``hits``: how many of the texts the cache knew; ``asked``: which the model got."""
+
+    vectors: Vectors
+    hits: int
+    asked: Sequence[int]
+
+
+def embed_with_cache(embedder: Embedder, cache: Cache, tenant: TenantId, texts: Sequence[str]) -> Looked:
+    """Return ``texts`` as passages.
 
     A text that occurs several times is embedded once. New vectors are cached before this returns.
 
@@ -47,7 +55,7 @@ def embed_with_cache(embedder: Embedder, cache: Cache, tenant: TenantId, texts: 
         cache.put_many(tenant, model, card.dimensions, list(first), fresh)
         rows = {digest: row for row, digest in enumerate(first)}
         vectors[missing] = fresh[[rows[digests[index]] for index in missing]]
-    return vectors, len(texts) - len(missing)
+    return Looked(vectors, len(texts) - len(missing), list(first.values()))
 
 
 def _embed(embedder: Embedder, texts: Sequence[str], places: list[int]) -> Vectors:

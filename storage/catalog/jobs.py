@@ -4,7 +4,7 @@ Progress is read from the documents themselves, so no counter can be wrong. The 
 what the cache saved, and what became of documents whose versions were pruned since.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,8 @@ from ..ids import CollectionId, JobId, TenantId
 from .completion import OPEN_BATCH, UNFINISHED, close_empty_batches, finish_jobs
 from .engine import Catalog
 from .history import History, Token
-from .progress import Progress, read_progress
+from .pace import Pace
+from .progress import Progress, Tallies
 from .sources import lock_sources
 from .tables import OF_DOCUMENT, batches, collections, documents, jobs, versions
 from .values import slices
@@ -24,7 +25,7 @@ from .values import slices
 # What a document is when all that came after it was cancelled. None that pruning may take at the same moment.
 _SHOWN = (*UNFINISHED, "indexed")
 
-__all__ = ["JobInfo", "cancel_job", "finish_jobs", "get_job", "list_jobs"]
+__all__ = ["JobInfo", "cancel_job", "finish_jobs", "get_job", "list_jobs", "read_jobs"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,9 @@ class JobInfo:
     """One job. ``documents`` counts its document versions by state.
 
     Chunks are those of documents that are on their way or indexed; ``chunks_total`` grows while documents are chunked.
-    ``unchanged``: submitted documents that were already here. ``token``: a search that waits for this generation's
+    ``chunks_expected`` guesses its end; None while no document is cut. ``unchanged``: submitted documents that were
+    already here. ``embedded_tokens``: of the texts that the model was given, for ``cost_usd``; None: nobody knows their
+    price. ``token``: a search that waits for this generation's
     version sees every document the job has indexed so far; None before the first.
     """
 
@@ -46,21 +49,55 @@ class JobInfo:
     chunks_total: int
     chunks_embedded: int
     chunks_indexed: int
+    chunks_expected: int | None
     cache_hits: int
     unchanged: int
+    embedded_tokens: int
+    cost_usd: float | None
+    pace: Pace | None
     token: Token | None
 
+    def chunks_per_s(self, now: float) -> float | None:
+        """Return how fast chunks are embedded; None while nobody can know, and when nothing is under way."""
+        return self.pace.per_s(now) if self.pace is not None and self.state == "running" else None
 
-def get_job(catalog: Catalog, *, tenant: TenantId, job_id: JobId) -> JobInfo:
-    """Return one job. Raises NotFound."""
+    def left_s(self, now: float) -> float | None:
+        """Return how long the embedding of the rest will take at this pace; None while nobody can know.
+
+        Nobody knows how long documents wait that have no chunks, or the writer takes for the last of them.
+        """
+        per_s = self.chunks_per_s(now)
+        if not per_s or self.chunks_expected is None or self.chunks_expected <= self.chunks_embedded:
+            return None
+        return (self.chunks_expected - self.chunks_embedded) / per_s
+
+
+def get_job(catalog: Catalog, *, tenant: TenantId, job_id: JobId, tallies: Tallies | None = None) -> JobInfo:
+    """Return one job, its documents counted now unless ``tallies`` remembers them. Raises NotFound."""
     with catalog.read() as connection:
         row = connection.execute(_job_rows(tenant).where(jobs.c.id == job_id)).first()
         if row is None:
             raise _not_found(job_id)
-        return _described(connection, [row])[0]
+        return _described(connection, [row], tallies)[0]
 
 
-def list_jobs(catalog: Catalog, *, tenant: TenantId, limit: int = 20, after: JobId | None = None) -> list[JobInfo]:
+def read_jobs(catalog: Catalog, job_ids: Collection[JobId], *, tallies: Tallies) -> dict[JobId, JobInfo]:
+    """Return those of the jobs that are still there, whosever they are: for callers that may see every tenant."""
+    named = sa.select(jobs, collections.c.name.label("collection"))
+    named = named.join(collections, collections.c.id == jobs.c.collection_id)
+    with catalog.read() as connection:
+        rows = [row for some in slices(sorted(job_ids)) for row in connection.execute(named.where(jobs.c.id.in_(some)))]
+        return {info.id: info for info in _described(connection, rows, tallies)}
+
+
+def list_jobs(
+    catalog: Catalog,
+    *,
+    tenant: TenantId,
+    limit: int = 20,
+    after: JobId | None = None,
+    tallies: Tallies | None = None,
+) -> list[JobInfo]:
     """Return up to ``limit`` jobs, newest first; the next page begins ``after`` the last one.
 
     Raises:
@@ -73,7 +110,7 @@ def list_jobs(catalog: Catalog, *, tenant: TenantId, limit: int = 20, after: Job
             if last is None:
                 raise _not_found(after)
             wanted = wanted.where(sa.tuple_(jobs.c.created_at, jobs.c.id) < (last.created_at, last.id))
-        return _described(connection, connection.execute(wanted).all())
+        return _described(connection, connection.execute(wanted).all(), tallies)
 
 
 def cancel_job(catalog: Catalog, *, tenant: TenantId, job_id: JobId, now: float) -> JobInfo:
@@ -149,9 +186,9 @@ def _job_rows(tenant: TenantId) -> sa.Select[Any]:
     return named.join(collections, collections.c.id == jobs.c.collection_id).where(jobs.c.tenant_id == tenant)
 
 
-def _described(connection: Connection, rows: Iterable[Row[Any]]) -> list[JobInfo]:
+def _described(connection: Connection, rows: Iterable[Row[Any]], tallies: Tallies | None) -> list[JobInfo]:
     found = list(rows)
-    progress = read_progress(connection, [row.id for row in found])
+    progress = (tallies or Tallies()).read(connection, {row.id: row.state for row in found})
     return [_job(row, progress[row.id]) for row in found]
 
 
@@ -170,8 +207,12 @@ def _job(row: Row[Any], progress: Progress) -> JobInfo:
         chunks_total=progress.chunks_total,
         chunks_embedded=progress.chunks_embedded,
         chunks_indexed=progress.chunks_indexed,
+        chunks_expected=progress.chunks_expected,
         cache_hits=row.cache_hits,
         unchanged=row.unchanged,
+        embedded_tokens=row.embedded_tokens,
+        cost_usd=row.cost_usd,
+        pace=Pace.from_details(row.pace),
         token=told.token,
     )
 

@@ -1,10 +1,13 @@
 """How far the documents of some jobs came: two grouped reads, whatever the number of documents.
 
-Only what is being embedded is looked up in the batches; what is over stays true when its batches are gone.
+Only what is being embedded is looked up in the batches; what is over stays true when its batches are gone. A job of a
+million documents takes a while to count, so that is not done at each look: see `Tallies`.
 """
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+import threading
+import time
+from collections import OrderedDict, defaultdict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +25,62 @@ class Progress:
     chunks_total: int
     chunks_embedded: int
     chunks_indexed: int
+    chunks_expected: int | None
     token: Token | None
+
+
+_UNCUT = ("queued", "chunking")
+_CUT = ("embedding", "indexing", "indexed")
+CHEAP_S = 0.02
+COUNTING_SHARE = 20.0
+REMEMBERED = 1_000  # jobs
+
+
+class Tallies:
+    """Counts the documents of jobs, and tells the same again for twenty times as long as the counting took.
+
+    So a look costs at most a twentieth of the time, however many ask and however large the job. What is cheap to count
+    is counted at each look, and what has ended since is counted anew. One per process; safe between threads.
+    """
+
+    def __init__(self, *, cheap_s: float = CHEAP_S, clock: Callable[[], float] = time.monotonic) -> None:
+        self._cheap_s = cheap_s
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._known: OrderedDict[str, _Known] = OrderedDict()
+
+    def read(self, connection: Connection, states: Mapping[str, str]) -> dict[str, Progress]:
+        """Return the progress of each job. ``states``: the state that its row has now, by job."""
+        known = self._remembered(states)
+        began = self._clock()
+        counted = read_progress(connection, [job_id for job_id in states if job_id not in known])
+        ended = self._clock()
+        if ended - began > self._cheap_s:
+            self._remember(counted, states, until=ended + COUNTING_SHARE * (ended - began))
+        return known | counted
+
+    def _remembered(self, states: Mapping[str, str]) -> dict[str, Progress]:
+        now = self._clock()
+        with self._lock:
+            found = {job_id: self._known[job_id] for job_id in states if job_id in self._known}
+        return {
+            job_id: one.progress for job_id, one in found.items() if one.state == states[job_id] and now < one.until
+        }
+
+    def _remember(self, counted: Mapping[str, Progress], states: Mapping[str, str], *, until: float) -> None:
+        with self._lock:
+            for job_id, progress in counted.items():
+                self._known[job_id] = _Known(states[job_id], progress, until)
+                self._known.move_to_end(job_id)
+            while len(self._known) > REMEMBERED:
+                self._known.popitem(last=False)
+
+
+@dataclass(frozen=True)
+class _Known:
+    state: str
+    progress: Progress
+    until: float
 
 
 @dataclass(frozen=True)
@@ -53,6 +111,7 @@ def _versions_by_group(job_ids: Sequence[str]) -> sa.Select[Any]:
         sa.func.count().label("documents"),
         sa.func.coalesce(sa.func.sum(versions.c.chunk_count), 0).label("chunks"),
         sa.func.max(versions.c.indexed_version).label("indexed_version"),
+        sa.func.coalesce(sa.func.sum(versions.c.size_bytes), 0).label("size_bytes"),
     )
     # ix_versions_progress covers this read.
     return sa.select(*key, *counted).where(versions.c.job_id.in_(job_ids)).group_by(*key)
@@ -72,20 +131,34 @@ def _read_groups(connection: Connection, group_ids: Sequence[str]) -> dict[str, 
 def _progress(rows: Sequence[Row[Any]], groups: Mapping[str, _Group]) -> Progress:
     documents: dict[str, int] = defaultdict(int)
     chunks: dict[str, int] = defaultdict(int)
+    sizes: dict[str, int] = defaultdict(int)
     half_embedded = 0.0
     token: Token | None = None
     for row in rows:
         documents[row.state] += row.documents
         chunks[row.state] += int(row.chunks)
+        sizes[row.state] += int(row.size_bytes)
         if row.state == "embedding" and row.batch_id in groups:
             half_embedded += groups[row.batch_id].embedded_of(int(row.chunks))
         if row.indexed_version is not None:
             token = newest(token, (row.generation_id, row.indexed_version))
     past = chunks["indexing"] + chunks["indexed"]
+    total = chunks["embedding"] + past
     return Progress(
         documents=dict(documents),
-        chunks_total=chunks["embedding"] + past,
+        chunks_total=total,
         chunks_embedded=past + round(half_embedded),
         chunks_indexed=chunks["indexed"],
+        chunks_expected=_expected(total, documents, sizes),
         token=token,
     )
+
+
+def _expected(chunks: int, documents: Mapping[str, int], sizes: Mapping[str, int]) -> int | None:
+    """Guess all chunks there will be: as many in each byte that is not cut yet as in those that are. None: no idea."""
+    if not any(documents.get(state) for state in _UNCUT):
+        return chunks
+    cut_bytes = sum(sizes.get(state, 0) for state in _CUT)
+    if not cut_bytes or not chunks:
+        return None
+    return chunks + round(chunks * sum(sizes.get(state, 0) for state in _UNCUT) / cut_bytes)

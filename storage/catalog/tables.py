@@ -181,6 +181,9 @@ jobs = Table(
     Column("finished_at", Double),
     Column("cache_hits", BigInteger, nullable=False, default=0),  # chunks whose vectors were in the cache
     Column("unchanged", BigInteger, nullable=False, default=0),  # submitted documents that were already here
+    Column("embedded_tokens", BigInteger, nullable=False, default=0),  # of the texts that the model was given
+    Column("cost_usd", Double, default=0.0),  # of those; NULL: their price is not known
+    Column("pace", JSON(none_as_null=True)),  # how fast it moves: ``pace.py``; NULL: nothing was embedded yet
     Column("pruned", JSON(none_as_null=True)),  # what its versions told whose rows are gone: ``history.py``
     Index(None, "tenant_id", "created_at"),
     Index(None, "state"),
@@ -242,7 +245,8 @@ versions = Table(  # document versions: what was submitted or asked of a documen
     ForeignKeyConstraint(["document_id", "collection_id"], ["documents.id", "documents.collection_id"]),
     UniqueConstraint("document_id", "collection_id", "number"),
     Index(  # covers JobInfo
-        "ix_versions_progress", "job_id", "state", "batch_id", "generation_id", "chunk_count", "indexed_version"
+        "ix_versions_progress",
+        *("job_id", "state", "batch_id", "generation_id", "chunk_count", "indexed_version", "size_bytes"),
     ),
     Index(None, "batch_id"),
     Index(None, "pack"),  # for the collector: is it in use?

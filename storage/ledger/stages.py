@@ -13,12 +13,13 @@ from sqlalchemy.engine import Connection
 
 from ..catalog.completion import UNFINISHED, close_empty_batches, finish_jobs
 from ..catalog.engine import Catalog
-from ..catalog.tables import batches, jobs, versions
+from ..catalog.tables import batches, versions
 from ..catalog.tenants import hold_tenant
 from ..catalog.values import slices, storable
 from ..grace import check_not_collected
-from ..ids import BatchId, JobId, VersionId
+from ..ids import BatchId, VersionId
 from ..objects.store import ObjectStore
+from .accounting import Spent, share_among_jobs
 from .claims import Claim, end
 from .contents import FailedDocument, hold_versions, mark_failed
 from .joins import join_groups
@@ -78,18 +79,28 @@ def finish_chunking(
         finish_jobs(connection, now=now, job_ids={job for version, job in live.items() if version in failures})
 
 
-def finish_embedding(catalog: Catalog, claim: Claim, *, output: str, cache_hits: int, now: float) -> bool:
+def finish_embedding(
+    catalog: Catalog,
+    claim: Claim,
+    *,
+    output: str,
+    cache_hits: int,
+    now: float,
+    tokens: int = 0,
+    cost_usd: float | None = 0.0,
+) -> bool:
     """End an embed batch with its staging object of vectors. Returns whether it was the last of its group.
 
     The group's documents are then in the state indexing and its index batch is ready. ``cache_hits`` of its chunks were
-    not embedded anew; its jobs share them in proportion to their chunks.
+    not embedded anew; ``tokens``, for ``cost_usd``, were. Its jobs share all that in proportion to their chunks.
 
     Raises:
         Conflict: the claim was lost; nothing was changed.
     """
     parts = sa.select(batches.c.id).where(batches.c.group_id == claim.group_id, batches.c.stage == "embed")
     with catalog.write("finish_embedding") as connection:
-        _count_cache_hits(connection, claim, cache_hits)
+        spent = Spent(chunks=claim.chunk_count, cache_hits=cache_hits, tokens=tokens, cost_usd=cost_usd)
+        share_among_jobs(connection, claim, spent, now=now)
         # Two last parts that end at once must see each other, or neither would find the group complete.
         connection.execute(parts.order_by(batches.c.id).with_for_update()).all()
         end(connection, claim, state="done", now=now, output=output, error=None)
@@ -113,23 +124,6 @@ def fail_versions(catalog: Catalog, *, failures: Sequence[FailedDocument], stage
         mark_failed(connection, [one for one in failures if one.version_id in live], stage=stage, now=now)
         close_empty_batches(connection, groups, now=now)
         finish_jobs(connection, now=now, job_ids=set(live.values()))
-
-
-def _count_cache_hits(connection: Connection, claim: Claim, cache_hits: int) -> None:
-    """Add the hits to the claim's jobs: before any batch is locked, for jobs come first in every transaction."""
-    chunks: dict[JobId, int] = defaultdict(int)
-    counted = sa.select(versions.c.job_id, sa.func.sum(versions.c.chunk_count)).group_by(versions.c.job_id)
-    for some in slices([version.id for version in claim.versions] if cache_hits else []):
-        for job_id, count in connection.execute(counted.where(versions.c.id.in_(some))):
-            chunks[job_id] += int(count)
-    total = sum(chunks.values()) or 1
-    past = 0
-    for job_id in sorted(chunks):
-        share = cache_hits * (past + chunks[job_id]) // total - cache_hits * past // total  # they add up to all
-        past += chunks[job_id]
-        if share:
-            more = sa.update(jobs).where(jobs.c.id == job_id)
-            connection.execute(more.values(cache_hits=jobs.c.cache_hits + share))
 
 
 def _group_of(parts: Sequence[EmbedPart]) -> dict[VersionId, BatchId]:

@@ -16,6 +16,7 @@ from penstock.storage.catalog.collections import (
 )
 from penstock.storage.catalog.documents import get_document, list_documents
 from penstock.storage.catalog.jobs import cancel_job, get_job, list_jobs
+from penstock.storage.catalog.progress import Tallies
 from penstock.storage.catalog.tables import batches, generations, installation
 from penstock.storage.catalog.tenants import admin_key_matches, create_tenant, ensure_installation, list_tenants
 from penstock.storage.errors import AlreadyExists, Conflict, InvalidName, NotFound
@@ -262,7 +263,7 @@ def test_what_the_cache_saved_is_kept_when_the_batches_are_gone(line):
     assert overview(line.catalog).embedding_cache_hits == 5
 
 
-def test_a_job_without_a_share_of_the_hits_is_not_written(line):
+def test_the_jobs_of_one_batch_are_written_in_one_round_trip(line):
     for source in "abcdef":
         line.submit(source)
     line.chunk()
@@ -337,3 +338,79 @@ def test_a_job_that_is_done_cannot_be_cancelled(line):
         cancel_job(line.catalog, tenant=TENANT, job_id=job_id, now=line.now)
     with pytest.raises(NotFound):
         cancel_job(line.catalog, tenant=TENANT, job_id=JobId("job_0"), now=line.now)
+
+
+def embedded(line: Line, claim: ledger.Claim, **spent: object) -> None:
+    ledger.finish_embedding(line.catalog, claim, output="vectors", now=line.now, **{"cache_hits": 0, **spent})
+
+
+def test_a_job_tells_its_pace_and_the_time_left_once_two_batches_are_embedded(line):
+    accepted = line.submit(*(f"d{number}" for number in range(8)))
+    for _ in range(4):
+        line.form(max_batches=1, max_documents=2)
+    chunks = line.send("chunk")
+    for batch_id in chunks[:3]:
+        line.finish_chunking(line.claim(batch_id))
+    job = get_job(line.catalog, tenant=TENANT, job_id=accepted.job_id)
+    assert (job.chunks_total, job.chunks_expected) == (6, 8)  # documents of one size, two of them not cut yet
+    assert (job.chunks_per_s(line.now), job.left_s(line.now)) == (None, None)
+
+    first, second, _third = line.send("embed")
+    embedded(line, line.claim(first), tokens=100, cost_usd=0.5)
+    line.now += 4.0
+    assert get_job(line.catalog, tenant=TENANT, job_id=accepted.job_id).left_s(line.now) is None
+    embedded(line, line.claim(second), tokens=50, cost_usd=0.25)
+
+    job = get_job(line.catalog, tenant=TENANT, job_id=accepted.job_id)
+    assert job.chunks_per_s(line.now) == pytest.approx(2 / 4.0, rel=0.1)
+    assert job.left_s(line.now) == pytest.approx((8 - 4) * 2.0, rel=0.1)
+    assert (job.embedded_tokens, job.cost_usd) == (150, 0.75)
+
+
+def test_the_cost_of_a_job_is_unknown_once_a_price_was(line):
+    accepted = line.submit("a", "b")
+    for _ in range(2):
+        line.form(max_batches=1, max_documents=1)
+    for batch_id in line.send("chunk"):
+        line.finish_chunking(line.claim(batch_id))
+    first, second = line.send("embed")
+    embedded(line, line.claim(first), tokens=10, cost_usd=None)
+    embedded(line, line.claim(second), tokens=10, cost_usd=0.5)
+    job = get_job(line.catalog, tenant=TENANT, job_id=accepted.job_id)
+    assert (job.embedded_tokens, job.cost_usd) == (20, None)
+
+
+def test_nobody_guesses_the_chunks_of_a_job_before_a_document_is_cut(line):
+    accepted = line.submit("a", "b")
+    job = get_job(line.catalog, tenant=TENANT, job_id=accepted.job_id)
+    assert (job.chunks_expected, job.left_s(line.now)) == (None, None)
+
+
+def test_what_took_long_to_count_is_told_again_until_it_ends(line):
+    accepted = line.submit("a", "b")
+    now = [0.0]
+
+    def ticking() -> float:
+        now[0] += 1.0
+        return now[0]
+
+    tallies = Tallies(clock=ticking)
+
+    def look():
+        return get_job(line.catalog, tenant=TENANT, job_id=accepted.job_id, tallies=tallies).documents
+
+    assert look() == {"queued": 2}
+    line.form()
+    assert look() == {"queued": 2}
+    now[0] += 30.0
+    assert look() == {"chunking": 2}
+    cancel_job(line.catalog, tenant=TENANT, job_id=accepted.job_id, now=line.now)
+    assert look() == {"cancelled": 2}
+
+
+def test_what_is_cheap_to_count_is_counted_at_each_look(line):
+    accepted = line.submit("a")
+    tallies = Tallies(clock=lambda: 1.0)
+    for expected, act in (({"queued": 1}, line.form), ({"chunking": 1}, lambda: None)):
+        assert get_job(line.catalog, tenant=TENANT, job_id=accepted.job_id, tallies=tallies).documents == expected
+        act()

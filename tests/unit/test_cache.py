@@ -200,13 +200,14 @@ class Counting:
 
 def test_only_unknown_texts_are_embedded_and_each_once(client):
     cache, embedder = EmbeddingCache(client, ttl_s=60), Counting()
-    first, hits = embed_with_cache(embedder, cache, ACME, ["b", "a"])
+    first, hits, _ = embed_with_cache(embedder, cache, ACME, ["b", "a"])
     assert (hits, embedder.asked) == (0, ["b", "a"])
 
-    vectors, hits = embed_with_cache(embedder, cache, ACME, ["a", "c", "b", "c", "d", "a"])
+    vectors, hits, asked = embed_with_cache(embedder, cache, ACME, ["a", "c", "b", "c", "d", "a"])
 
     assert embedder.asked == ["b", "a", "c", "d"]
     assert hits == 3
+    assert asked == [1, 4]
     np.testing.assert_array_equal(vectors, embedder._embedder.embed_passages(["a", "c", "b", "c", "d", "a"]))
     np.testing.assert_array_equal(first[1], vectors[0])
     assert embed_with_cache(embedder, cache, ACME, ["a", "b", "c", "d"])[1] == 4
@@ -224,7 +225,7 @@ def test_vectors_of_other_weights_under_the_same_name_are_not_taken(client):
 def test_no_texts_need_nothing(client):
     embedder = Counting()
 
-    vectors, hits = embed_with_cache(embedder, EmbeddingCache(client, ttl_s=60), ACME, [])
+    vectors, hits, _ = embed_with_cache(embedder, EmbeddingCache(client, ttl_s=60), ACME, [])
 
     assert vectors.shape == (0, DIMENSIONS)
     assert (hits, embedder.asked) == (0, [])

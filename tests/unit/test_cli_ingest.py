@@ -7,7 +7,7 @@ import pytest
 from penstock.api.cli.arguments import parse_chunking, parse_metadata, parse_metric
 from penstock.api.cli.exits import UsageError
 from penstock.api.cli.folders import walk
-from penstock.api.cli.following import RATE_WINDOW_S, Progress, Speed, said
+from penstock.api.cli.following import Progress, said
 from penstock.api.cli.outcomes import Outcome, as_plain
 from penstock.api.cli.uploading import REQUEST_BYTES, REQUEST_DOCUMENTS, Sending, content_hash, send
 from penstock.client import Busy, Chunking, Conflict, Invalid, ServerError, TooLarge, Unreachable
@@ -240,7 +240,7 @@ def test_an_unknown_metric_is_wrong_usage():
         parse_metric("cos")
 
 
-def test_progress_sums_jobs_and_guesses_what_is_to_come():
+def test_progress_sums_jobs():
     first = job(
         documents={"indexed": 3, "failed": 1}, chunks_total=40, chunks_embedded=40, chunks_indexed=40, cache_hits=2
     )
@@ -249,26 +249,15 @@ def test_progress_sums_jobs_and_guesses_what_is_to_come():
 
     assert (progress.documents, progress.finished, progress.failed, progress.unchunked) == (10, 4, 1, 2)
     assert (progress.chunks, progress.chunks_embedded, progress.cache_hits) == (40, 50, 2)
-    assert progress.expected_chunks == pytest.approx(100.0)  # 80 from 8 documents, 2 more to cut
 
 
-def test_speed_is_that_of_the_last_seconds_and_tells_the_time_left():
-    now = [0.0]
-    speed = Speed(clock=lambda: now[0])
-
-    def at(second: float, embedded: int) -> Progress:
-        now[0] = second
-        progress = Progress.of([job(documents={"embedding": 10}, chunks_total=2000, chunks_embedded=embedded)])
-        speed.see(progress)
-        return progress
-
-    assert speed.left_s(at(0.0, 0)) is None
-    fast = at(10.0, 1000)
-    assert (speed.chunks_per_s, speed.left_s(fast)) == (pytest.approx(100.0), pytest.approx(10.0))
-    for second in range(11, 11 + int(RATE_WINDOW_S) + 2):
-        slow = at(float(second), 1000 + (second - 10) * 10)
-    assert speed.chunks_per_s == pytest.approx(10.0)
-    assert speed.left_s(slow) == pytest.approx((2000 - slow.chunks_embedded) / 10.0)
+def test_the_time_left_is_that_of_the_last_job_and_unknown_while_one_is():
+    slow, quick = job(left_s=9.0, chunks_per_s=2.0), job(left_s=3.0, chunks_per_s=5.5)
+    assert Progress.of([slow, quick]).left_s == 9.0
+    assert Progress.of([slow, quick]).chunks_per_s == 7.5
+    assert Progress.of([slow, job(state="done")]).left_s == 9.0
+    assert Progress.of([slow, job()]).left_s is None
+    assert Progress.of([job(state="done")]).left_s is None
 
 
 def test_the_line_beside_the_bar_has_every_number():
@@ -282,14 +271,14 @@ def test_the_line_beside_the_bar_has_every_number():
             )
         ]
     )
-    line = said(progress, Speed())
+    line = said(progress)
     for part in ("13/47 documents", "310 chunks", "chunks/s", "left", "1 cache hit", "1 failed"):
         assert part in line
     done = Progress.of(
         [job(state="done", documents={"indexed": 1}, chunks_total=1, chunks_embedded=1, chunks_indexed=1)]
     )
-    assert "left" not in said(done, Speed())
-    assert "1/1 document " in said(done, Speed())
+    assert "left" not in said(done)
+    assert "1/1 document " in said(done)
 
 
 def test_json_of_an_outcome_has_a_stable_shape(server, folder):

@@ -94,9 +94,9 @@ def _accept(components: Components, tenant: str, name: str, submission: Arrived)
     except NotFound as error:
         raise refusal(error, param="job_id") or error from error
     components.notices.work_ready()
-    job = get_job(components.catalog, tenant=found.tenant_id, job_id=accepted.job_id)
+    job = get_job(components.catalog, tenant=found.tenant_id, job_id=accepted.job_id, tallies=components.tallies)
     return {
-        "job": answers.job(job),
+        "job": answers.job(job, now=components.clock()),
         "accepted": accepted.accepted,
         "replaced": accepted.replaced,
         "unchanged": accepted.unchanged,

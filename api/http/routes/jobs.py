@@ -8,6 +8,7 @@ from starlette.responses import Response
 from penstock.client import wire
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.jobs import cancel_job, get_job, list_jobs
+from penstock.storage.catalog.progress import Tallies
 from penstock.storage.ids import JobId
 
 from .. import answers
@@ -22,7 +23,9 @@ JOBS = "/v1/tenants/{tenant}/jobs"
 
 @router.get(JOBS, response_model=wire.JobList, summary="List jobs, newest first")
 async def list_page(request: Request, tenant: str, query: Annotated[JobsQuery, Query()]) -> Response:
-    return answers.answer(await components_of(request).call(_page, tenant, query))
+    components = components_of(request)
+    now = components.clock()
+    return answers.answer(await components.call(_page, tenant, query, tallies=components.tallies, now=now))
 
 
 @router.get(JOBS + "/{job_id}", response_model=wire.Job, summary="Show a job, or wait for its end")
@@ -30,7 +33,7 @@ async def show(request: Request, tenant: str, job_id: str, query: Annotated[JobQ
     components = components_of(request)
 
     async def look() -> dict[str, Any]:
-        return await components.call(_job, tenant, job_id)
+        return await components.call(_job, tenant, job_id, tallies=components.tallies, now=components.clock())
 
     return answers.answer(
         await polled(request, look, waits=lambda found: found["state"] == "running", wait_s=query.wait)
@@ -48,16 +51,18 @@ async def cancel(request: Request, tenant: str, job_id: str) -> Response:
     return answers.answer(await components.call(_cancelled, tenant, job_id, now=components.clock()))
 
 
-def _page(catalog: Catalog, tenant: str, query: JobsQuery) -> dict[str, Any]:
+def _page(catalog: Catalog, tenant: str, query: JobsQuery, *, tallies: Tallies, now: float) -> dict[str, Any]:
     after = None if query.after is None else JobId(query.after)
-    found = list_jobs(catalog, tenant=find_tenant(catalog, tenant), limit=query.limit + 1, after=after)
-    return answers.page([answers.job(info) for info in found], limit=query.limit)
+    tenant_id = find_tenant(catalog, tenant)
+    found = list_jobs(catalog, tenant=tenant_id, limit=query.limit + 1, after=after, tallies=tallies)
+    return answers.page([answers.job(info, now=now) for info in found], limit=query.limit)
 
 
-def _job(catalog: Catalog, tenant: str, job_id: str) -> dict[str, Any]:
-    return answers.job(get_job(catalog, tenant=find_tenant(catalog, tenant), job_id=JobId(job_id)))
+def _job(catalog: Catalog, tenant: str, job_id: str, *, tallies: Tallies, now: float) -> dict[str, Any]:
+    found = get_job(catalog, tenant=find_tenant(catalog, tenant), job_id=JobId(job_id), tallies=tallies)
+    return answers.job(found, now=now)
 
 
 def _cancelled(catalog: Catalog, tenant: str, job_id: str, *, now: float) -> dict[str, Any]:
     tenant_id = find_tenant(catalog, tenant)
-    return answers.job(cancel_job(catalog, tenant=tenant_id, job_id=JobId(job_id), now=now))
+    return answers.job(cancel_job(catalog, tenant=tenant_id, job_id=JobId(job_id), now=now), now=now)

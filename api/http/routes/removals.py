@@ -186,4 +186,5 @@ def _least_version(components: Components, tenant: str, name: str, token: str | 
 
 
 def _job(components: Components, collection: CollectionInfo, job_id: JobId) -> dict[str, Any]:
-    return answers.job(get_job(components.catalog, tenant=collection.tenant_id, job_id=job_id))
+    found = get_job(components.catalog, tenant=collection.tenant_id, job_id=job_id, tallies=components.tallies)
+    return answers.job(found, now=components.clock())

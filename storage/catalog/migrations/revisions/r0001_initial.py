@@ -149,6 +149,9 @@ def _create_jobs() -> None:
         _time("finished_at", nullable=True),
         _count("cache_hits"),
         _count("unchanged"),
+        _count("embedded_tokens"),
+        sa.Column("cost_usd", sa.Double),
+        sa.Column("pace", sa.JSON(none_as_null=True)),
         sa.Column("pruned", sa.JSON(none_as_null=True)),
     )
     op.create_index("ix_jobs_tenant_id_created_at", "jobs", ["tenant_id", "created_at"])
@@ -196,7 +199,7 @@ def _create_versions() -> None:
         sa.ForeignKeyConstraint(["document_id", "collection_id"], ["documents.id", "documents.collection_id"]),
         sa.UniqueConstraint("document_id", "collection_id", "number"),
     )
-    progress = ["job_id", "state", "batch_id", "generation_id", "chunk_count", "indexed_version"]
+    progress = ["job_id", "state", "batch_id", "generation_id", "chunk_count", "indexed_version", "size_bytes"]
     op.create_index("ix_versions_progress", "versions", progress)
     op.create_index("ix_versions_batch_id", "versions", ["batch_id"])
     op.create_index("ix_versions_pack", "versions", ["pack"])

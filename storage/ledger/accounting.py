@@ -1,0 +1,73 @@
+"""What embedding a batch took, on the accounts of the jobs whose documents are in it. Part of its last transaction."""
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ..catalog.pace import Pace
+from ..catalog.tables import jobs, versions
+from ..catalog.values import slices
+from ..ids import JobId
+from .claims import Claim
+
+_add = sa.update(jobs).where(jobs.c.id == sa.bindparam("job"))
+_add = _add.values(
+    cache_hits=jobs.c.cache_hits + sa.bindparam("more_hits"),
+    embedded_tokens=jobs.c.embedded_tokens + sa.bindparam("more_tokens"),
+    cost_usd=jobs.c.cost_usd + sa.bindparam("more_usd", type_=sa.Double),
+    pace=sa.bindparam("moved"),
+)
+
+
+@dataclass(frozen=True)
+class Spent:
+    """``cache_hits`` of ``chunks`` were in the cache. ``tokens``: of the others, for ``cost_usd``; None: not known."""
+
+    chunks: int
+    cache_hits: int
+    tokens: int
+    cost_usd: float | None
+
+
+def share_among_jobs(connection: Connection, claim: Claim, spent: Spent, *, now: float) -> None:
+    """Add to each job its share by chunks, and move its pace on; the shares add up to all.
+
+    Call it before any batch is locked: jobs come first in every transaction.
+    """
+    chunks = _chunks_by_job(connection, claim)
+    held = sa.select(jobs.c.id, jobs.c.pace).where(jobs.c.id.in_(chunks)).order_by(jobs.c.id)
+    paces = {row.id: Pace.from_details(row.pace) for row in connection.execute(held.with_for_update(key_share=True))}
+    rows = []
+    for job_id, share in _shares(chunks, spent):
+        pace = paces.get(job_id)
+        moved = pace.after(share.chunks, now=now) if pace else Pace.begun(now)
+        cost_usd = share.cost_usd if share.tokens else 0.0
+        spent_here = {"more_hits": share.cache_hits, "more_tokens": share.tokens, "more_usd": cost_usd}
+        rows.append({"job": job_id, "moved": moved.to_details(), **spent_here})
+    if rows:
+        connection.execute(_add, rows)
+
+
+def _chunks_by_job(connection: Connection, claim: Claim) -> dict[JobId, int]:
+    counted = sa.select(versions.c.job_id, sa.func.sum(versions.c.chunk_count)).group_by(versions.c.job_id)
+    chunks: dict[JobId, int] = defaultdict(int)
+    for some in slices([version.id for version in claim.versions]):
+        for job_id, count in connection.execute(counted.where(versions.c.id.in_(some))):
+            chunks[job_id] += int(count or 0)
+    return chunks
+
+
+def _shares(chunks: Mapping[JobId, int], spent: Spent) -> Iterator[tuple[JobId, Spent]]:
+    total = sum(chunks.values()) or 1
+    past = 0
+    for job_id in sorted(chunks):
+        before, past = past, past + chunks[job_id]
+
+        def part(whole: int, *, before: int = before, past: int = past) -> int:
+            return whole * past // total - whole * before // total
+
+        cost_usd = None if spent.cost_usd is None else spent.cost_usd * chunks[job_id] / total
+        yield job_id, Spent(part(spent.chunks), part(spent.cache_hits), part(spent.tokens), cost_usd)
