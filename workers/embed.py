@@ -1,7 +1,12 @@
-"""The embed role: from staged chunks to staged vectors. One refused text fails its document, not its batch."""
+"""The embed role: from staged chunks to staged vectors. One refused text fails its document, not its batch.
+
+Chunks that the version of their document that is served has too keep the vectors they have there. Not the chunk role
+decides that: until the vectors are needed, that version may be replaced, or its segment merged away and collected.
+"""
 
 import logging
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,8 +19,11 @@ from penstock.pipeline.errors import InputRejected
 from penstock.settings import wiring
 from penstock.settings.model import Settings
 from penstock.storage import ledger
+from penstock.storage.errors import StorageError
 from penstock.storage.failpoints import hit
-from penstock.storage.ids import BatchId, VersionId
+from penstock.storage.ids import BatchId, JobId, VersionId
+from penstock.storage.segments.kept_vectors import read_kept_vectors
+from penstock.storage.segments.manifests import read_manifest
 from penstock.storage.segments.rows import Rows
 
 from . import routes, staging
@@ -57,7 +65,8 @@ class Embedding:
             made = self._embed(claim)
             self._claims.outages.over(claim.generation.model)
             took_ms = (time.perf_counter() - began) * 1e3
-            log.info("Embedded %d chunks in %.0f ms, %d cached.", made.chunks, took_ms, made.hits, extra=ids(claim))
+            told = (made.chunks, took_ms, made.reused.total(), made.hits)
+            log.info("Embedded %d chunks in %.0f ms, %d unchanged, %d cached.", *told, extra=ids(claim))
 
     def _embed(self, claim: ledger.Claim) -> "_Made":
         components = self._components
@@ -75,18 +84,20 @@ class Embedding:
             cache_hits=made.hits,
             tokens=made.tokens,
             cost_usd=made.cost_usd,
+            reused=made.reused,
             now=now,
         )
         components.notices.work_ready()
         return made
 
     def _vectors(self, claim: ledger.Claim, rows: Rows) -> "tuple[NDArray[np.float32], _Made]":
-        """Return f32[len(rows), d]: zeros for chunks that nobody wants any more."""
+        """Return f32[len(rows), d], with zeros for chunks that nobody wants any more, and where they came from."""
         embedder = self._components.embedders.of(claim.generation.model, claim.generation.dimensions)
-        vectors = np.zeros((len(rows), claim.generation.dimensions), np.float32)
+        kept, vectors = self._kept(claim, rows)
         wanted: set[str] = {version.id for version in claim.versions}
         while True:
-            chosen = np.flatnonzero(staging.wanted_rows(rows, wanted)).tolist()
+            alive = staging.wanted_rows(rows, wanted)
+            chosen = np.flatnonzero(alive & ~kept).tolist()
             texts = [rows.text(index) for index in chosen]
             try:
                 found, hits, asked = embed_with_cache(embedder, self._cache, claim.tenant_id, texts)
@@ -99,7 +110,22 @@ class Embedding:
             tokens = int(rows.tokens[[chosen[index] for index in asked]].sum())
             price = embedder.card.price_per_million_tokens
             cost_usd = None if price is None else tokens * price / 1e6
-            return vectors, _Made(chunks=len(chosen), hits=hits, tokens=tokens, cost_usd=cost_usd)
+            reused = _by_job(claim, rows, alive & kept)
+            return vectors, _Made(int(alive.sum()), hits, reused=reused, tokens=tokens, cost_usd=cost_usd)
+
+    def _kept(self, claim: ledger.Claim, rows: Rows) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+        """Return which chunks the version that is served has too, and their vectors: those need not be embedded.
+
+        Whatever stands in the way of reading them costs an embedding, never a document.
+        """
+        objects, generation = self._components.objects, claim.generation
+        older = {version.document_id for version in claim.versions if version.number > 1}
+        if older and generation.manifest is not None:
+            try:
+                return read_kept_vectors(objects, read_manifest(objects, generation.manifest), rows, document_ids=older)
+            except (StorageError, OSError) as error:  # merged away and collected meanwhile, or damaged
+                log.info("Chunks that did not change are embedded again: %s", error, extra=ids(claim))
+        return np.zeros(len(rows), np.bool_), np.zeros((len(rows), generation.dimensions), np.float32)
 
     def _refuse(self, rows: Rows, index: int, error: InputRejected) -> str:
         """Fail the document of one row and return its version's id. The last of its batch: the claim is then lost."""
@@ -112,9 +138,24 @@ class Embedding:
 
 @dataclass(frozen=True)
 class _Made:
-    """What embedding a batch took: ``hits`` of its chunks came from the cache; ``tokens`` are those of the others."""
+    """What embedding a batch took: ``hits`` of its chunks came from the cache, ``reused`` (by job) from the index.
+
+    ``tokens`` are those of the others.
+    """
 
     chunks: int
     hits: int
+    reused: Counter[JobId]
     tokens: int
     cost_usd: float | None
+
+
+def _by_job(claim: ledger.Claim, rows: Rows, mask: NDArray[np.bool_]) -> Counter[JobId]:
+    """Return how many of the rows in ``mask`` belong to each job."""
+    jobs: dict[str, JobId] = {version.id: version.job_id for version in claim.versions}
+    counts = np.bincount(rows.document[mask], minlength=len(rows.documents)).tolist()
+    found: Counter[JobId] = Counter()
+    for record, count in zip(rows.documents, counts, strict=True):
+        if count:
+            found[jobs[record.version_id]] += count
+    return found

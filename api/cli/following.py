@@ -35,6 +35,7 @@ class Progress:
     chunks_per_s: float
     left_s: float | None
     cache_hits: int
+    chunks_reused: int
 
     @classmethod
     def of(cls, jobs: "Sequence[Job]") -> "Progress":
@@ -49,6 +50,7 @@ class Progress:
             chunks_per_s=sum(job.chunks_per_s or 0.0 for job in jobs),
             left_s=_left_s(jobs),
             cache_hits=sum(job.cache_hits for job in jobs),
+            chunks_reused=sum(job.chunks_reused for job in jobs),
         )
 
 
@@ -131,6 +133,8 @@ def said(progress: Progress) -> str:
     ]
     if progress.finished < progress.documents:
         parts.append("time left unknown" if progress.left_s is None else f"{duration(progress.left_s)} left")
+    if progress.chunks_reused:
+        parts.append(count(progress.chunks_reused, "unchanged chunk"))
     parts.append(count(progress.cache_hits, "cache hit"))
     if progress.failed:
         parts.append(f"[red]{progress.failed:,} failed[/]")

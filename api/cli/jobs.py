@@ -6,7 +6,7 @@ import typer
 
 from .connection import connect
 from .options import Json, Key, Tenant, Timeout, Url
-from .output import by_state, console, duration, print_json, state, table, when
+from .output import by_state, console, count, duration, print_json, state, table, when
 
 if TYPE_CHECKING:
     from penstock.client import Penstock
@@ -110,7 +110,7 @@ def _show(job: "Job") -> None:
         ("unchanged", f"{job.unchanged:,}"),
         ("chunks", f"{job.chunks_indexed:,} indexed, {job.chunks_embedded:,} embedded of {job.chunks_total:,}"),
         ("pace", _pace(job)),
-        ("cache", f"{job.cache_hits:,} hits"),
+        ("not embedded", f"{job.chunks_reused:,} unchanged chunks, {count(job.cache_hits, 'cache hit')}"),
         ("tokens", f"{job.embedded_tokens:,} embedded{_cost(job)}"),
         ("begun", when(job.created_at)),
         ("finished", when(job.finished_at)),

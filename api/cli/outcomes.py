@@ -76,6 +76,8 @@ def _summary(outcome: Outcome, collection: str) -> str:
         parts += kinds(outcome)
     if outcome.failed:
         parts.append(f"[red]{len(outcome.failed):,} failed[/]")
+    if done.chunks_reused:
+        parts.append(count(done.chunks_reused, "unchanged chunk"))
     parts.append(count(done.cache_hits, "cache hit"))
     return f"{', '.join(parts)}, in {duration(outcome.took_s)}"
 

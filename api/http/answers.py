@@ -90,6 +90,7 @@ def job(info: JobInfo, *, now: float) -> dict[str, Any]:
         "cache_hits": info.cache_hits,
         "embedded_tokens": info.embedded_tokens,
         "cost_usd": info.cost_usd,
+        "chunks_reused": info.chunks_reused,
         "unchanged": info.unchanged,
         "token": token_of(*info.token) if info.token else None,
     }

@@ -45,6 +45,8 @@ def _ledger(seen: Overview, *, now: float) -> Iterator[Metric]:
     yield GaugeMetricFamily("penstock_oldest_queued_seconds", "Wait of the oldest of them", value=waited)
     hits = "Chunks whose vectors were in the cache, of all jobs"
     yield GaugeMetricFamily("penstock_embedding_cache_hits", hits, value=seen.embedding_cache_hits)
+    reused = "Chunks whose vectors the version of their document before had, of all jobs"
+    yield GaugeMetricFamily("penstock_chunks_reused", reused, value=seen.chunks_reused)
 
 
 def _age(since: float | None, *, now: float) -> float:

@@ -34,6 +34,9 @@ class Job(Answer):
     cost_usd: float | None = Field(
         default=None, description="their price in US dollars so far; null when the model's price is not known"
     )
+    chunks_reused: int = Field(
+        default=0, description="chunks that the version of their document before had too: not embedded again"
+    )
     unchanged: int = Field(description="submitted documents that were already here")
     token: str | None = Field(description="`min_token` of a search that must see what this job has indexed so far")
 

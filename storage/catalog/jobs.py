@@ -33,9 +33,10 @@ class JobInfo:
     """One job. ``documents`` counts its document versions by state.
 
     Chunks are those of documents that are on their way or indexed; ``chunks_total`` grows while documents are chunked.
-    ``chunks_expected`` guesses its end; None while no document is cut. ``unchanged``: submitted documents that were
-    already here. ``embedded_tokens``: of the texts that the model was given, for ``cost_usd``; None: nobody knows their
-    price. ``token``: a search that waits for this generation's
+    ``chunks_expected`` guesses its end; None while no document is cut. ``chunks_reused``: those whose vectors the
+    version of the document before had. ``unchanged``: submitted documents that were already here. ``embedded_tokens``:
+    of the texts that the model was given, for ``cost_usd``; None: nobody knows their price. ``token``: a search that
+    waits for this generation's
     version sees every document the job has indexed so far; None before the first.
     """
 
@@ -51,6 +52,7 @@ class JobInfo:
     chunks_indexed: int
     chunks_expected: int | None
     cache_hits: int
+    chunks_reused: int
     unchanged: int
     embedded_tokens: int
     cost_usd: float | None
@@ -209,6 +211,7 @@ def _job(row: Row[Any], progress: Progress) -> JobInfo:
         chunks_indexed=progress.chunks_indexed,
         chunks_expected=progress.chunks_expected,
         cache_hits=row.cache_hits,
+        chunks_reused=row.chunks_reused,
         unchanged=row.unchanged,
         embedded_tokens=row.embedded_tokens,
         cost_usd=row.cost_usd,

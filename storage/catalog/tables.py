@@ -180,6 +180,7 @@ jobs = Table(
     Column("created_at", Double, nullable=False),
     Column("finished_at", Double),
     Column("cache_hits", BigInteger, nullable=False, default=0),  # chunks whose vectors were in the cache
+    Column("chunks_reused", BigInteger, nullable=False, default=0),  # chunks whose vectors the index had
     Column("unchanged", BigInteger, nullable=False, default=0),  # submitted documents that were already here
     Column("embedded_tokens", BigInteger, nullable=False, default=0),  # of the texts that the model was given
     Column("cost_usd", Double, default=0.0),  # of those; NULL: their price is not known
@@ -188,6 +189,7 @@ jobs = Table(
     Index(None, "tenant_id", "created_at"),
     Index(None, "state"),
     _partial("ix_jobs_cache_hits", "cache_hits", where="cache_hits > 0"),  # for their sum
+    _partial("ix_jobs_chunks_reused", "chunks_reused", where="chunks_reused > 0"),
 )
 
 
@@ -266,6 +268,7 @@ IS_EMBEDDING = versions.c.state == literal_column("'embedding'")
 NEVER_SERVED_AGAIN = versions.c.state.in_([literal_column(repr(word)) for word in _ENDED])
 IS_INDEXED = versions.c.state == literal_column("'indexed'")
 HAS_CACHE_HITS = jobs.c.cache_hits > literal_column("0")
+HAS_CHUNKS_REUSED = jobs.c.chunks_reused > literal_column("0")
 
 batches = Table(
     "batches",

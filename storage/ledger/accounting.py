@@ -16,6 +16,7 @@ from .claims import Claim
 _add = sa.update(jobs).where(jobs.c.id == sa.bindparam("job"))
 _add = _add.values(
     cache_hits=jobs.c.cache_hits + sa.bindparam("more_hits"),
+    chunks_reused=jobs.c.chunks_reused + sa.bindparam("more_reused"),
     embedded_tokens=jobs.c.embedded_tokens + sa.bindparam("more_tokens"),
     cost_usd=jobs.c.cost_usd + sa.bindparam("more_usd", type_=sa.Double),
     pace=sa.bindparam("moved"),
@@ -32,9 +33,12 @@ class Spent:
     cost_usd: float | None
 
 
-def share_among_jobs(connection: Connection, claim: Claim, spent: Spent, *, now: float) -> None:
+def share_among_jobs(
+    connection: Connection, claim: Claim, spent: Spent, *, reused: Mapping[JobId, int], now: float
+) -> None:
     """Add to each job its share by chunks, and move its pace on; the shares add up to all.
 
+    ``reused``: the chunks of each job whose vectors the index had already.
     Call it before any batch is locked: jobs come first in every transaction.
     """
     chunks = _chunks_by_job(connection, claim)
@@ -46,6 +50,7 @@ def share_among_jobs(connection: Connection, claim: Claim, spent: Spent, *, now:
         moved = pace.after(share.chunks, now=now) if pace else Pace.begun(now)
         cost_usd = share.cost_usd if share.tokens else 0.0
         spent_here = {"more_hits": share.cache_hits, "more_tokens": share.tokens, "more_usd": cost_usd}
+        spent_here["more_reused"] = reused.get(job_id, 0)
         rows.append({"job": job_id, "moved": moved.to_details(), **spent_here})
     if rows:
         connection.execute(_add, rows)

@@ -9,7 +9,16 @@ from sqlalchemy.engine import Connection
 
 from ..catalog.completion import OPEN_BATCH
 from ..catalog.engine import Catalog
-from ..catalog.tables import BATCH_STAGES, HAS_CACHE_HITS, IS_QUEUED, batches, generations, jobs, versions
+from ..catalog.tables import (
+    BATCH_STAGES,
+    HAS_CACHE_HITS,
+    HAS_CHUNKS_REUSED,
+    IS_QUEUED,
+    batches,
+    generations,
+    jobs,
+    versions,
+)
 from ..ids import GenerationId, JobId, TenantId
 
 
@@ -28,7 +37,7 @@ class StageOverview:
 class Overview:
     """``queued`` documents are accepted and in no batch yet. ``running_jobs``: newest first.
 
-    ``embedding_cache_hits``: chunks that were not embedded anew, in all jobs there are.
+    ``embedding_cache_hits`` and ``chunks_reused``: chunks that were not embedded anew, in all jobs there are.
     """
 
     queued: int
@@ -36,6 +45,7 @@ class Overview:
     stages: Mapping[str, StageOverview]
     running_jobs: tuple[tuple[TenantId, JobId], ...]
     embedding_cache_hits: int
+    chunks_reused: int
 
 
 def overview(catalog: Catalog, *, max_jobs: int = 50) -> Overview:
@@ -47,7 +57,8 @@ def overview(catalog: Catalog, *, max_jobs: int = 50) -> Overview:
             oldest_queued_at=oldest_queued_at,
             stages=_stages(connection),
             running_jobs=_running_jobs(connection, max_jobs=max_jobs),
-            embedding_cache_hits=_cache_hits(connection),
+            embedding_cache_hits=_sum(connection, jobs.c.cache_hits, HAS_CACHE_HITS),
+            chunks_reused=_sum(connection, jobs.c.chunks_reused, HAS_CHUNKS_REUSED),
         )
 
 
@@ -86,8 +97,8 @@ def models_in_use(catalog: Catalog) -> list[tuple[str, int]]:
         return sorted((model, dimensions) for model, dimensions in connection.execute(found))
 
 
-def _cache_hits(connection: Connection) -> int:
-    return int(connection.scalar(sa.select(sa.func.sum(jobs.c.cache_hits)).where(HAS_CACHE_HITS)) or 0)
+def _sum(connection: Connection, column: sa.Column[int], has_some: sa.ColumnElement[bool]) -> int:
+    return int(connection.scalar(sa.select(sa.func.sum(column)).where(has_some)) or 0)
 
 
 def _queued(connection: Connection) -> tuple[int, float | None]:

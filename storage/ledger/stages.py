@@ -17,7 +17,7 @@ from ..catalog.tables import batches, versions
 from ..catalog.tenants import hold_tenant
 from ..catalog.values import slices, storable
 from ..grace import check_not_collected
-from ..ids import BatchId, VersionId
+from ..ids import BatchId, JobId, VersionId
 from ..objects.store import ObjectStore
 from .accounting import Spent, share_among_jobs
 from .claims import Claim, end
@@ -88,11 +88,13 @@ def finish_embedding(
     now: float,
     tokens: int = 0,
     cost_usd: float | None = 0.0,
+    reused: Mapping[JobId, int] | None = None,
 ) -> bool:
     """End an embed batch with its staging object of vectors. Returns whether it was the last of its group.
 
     The group's documents are then in the state indexing and its index batch is ready. ``cache_hits`` of its chunks were
     not embedded anew; ``tokens``, for ``cost_usd``, were. Its jobs share all that in proportion to their chunks.
+    ``reused``: by job, the chunks whose vectors the index had already.
 
     Raises:
         Conflict: the claim was lost; nothing was changed.
@@ -100,7 +102,7 @@ def finish_embedding(
     parts = sa.select(batches.c.id).where(batches.c.group_id == claim.group_id, batches.c.stage == "embed")
     with catalog.write("finish_embedding") as connection:
         spent = Spent(chunks=claim.chunk_count, cache_hits=cache_hits, tokens=tokens, cost_usd=cost_usd)
-        share_among_jobs(connection, claim, spent, now=now)
+        share_among_jobs(connection, claim, spent, reused=reused or {}, now=now)
         # Two last parts that end at once must see each other, or neither would find the group complete.
         connection.execute(parts.order_by(batches.c.id).with_for_update()).all()
         end(connection, claim, state="done", now=now, output=output, error=None)

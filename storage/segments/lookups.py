@@ -16,7 +16,7 @@ from .graph_files import read_vectors
 from .manifests import SegmentEntry
 from .ragged import joined_ranges
 from .records import Documents
-from .rows import Rows
+from .rows import IDENTITY_BYTES, Rows
 from .sections import Sections
 from .tombstones import read_deletes
 
@@ -157,17 +157,59 @@ def copy_rows(
     sections = open_segment_file(objects, entry)
     taken = Rows.read(sections, rows)
     _verify_rows(sections, rows)
+    return taken, _copied_vectors(objects, entry, sections, rows, dimensions=dimensions)
+
+
+@mending
+def copy_vectors(
+    objects: ObjectStore, entry: SegmentEntry, rows: NDArray[np.uint32], *, dimensions: int
+) -> NDArray[np.float32]:
+    """Return a copy f32[len(rows), d] of the vectors of these ascending rows, compared as ``copy_rows`` does it.
+
+    Raises:
+        Damaged: a file is missing, or what it holds of these vectors is not what was written.
+    """
+    return _copied_vectors(objects, entry, open_segment_file(objects, entry), rows, dimensions=dimensions)
+
+
+@dataclass(frozen=True)
+class IdentifiedChunks:
+    """Live chunks of a segment: the document and the text of each."""
+
+    rows: NDArray[np.uint32]  # ascending
+    document_ids: list[str]
+    identity: list[bytes]  # as ``Rows.identity``
+
+
+@mending
+def read_identities(objects: ObjectStore, entry: SegmentEntry, *, document_ids: Iterable[str]) -> IdentifiedChunks:
+    """Return the live chunks of these documents; reads a few places of the file only. Raises Damaged."""
+    sections = open_segment_file(objects, entry)
+    rows = _live_rows_of(objects, entry, sections, document_ids)
+    if not len(rows):
+        return IdentifiedChunks(rows, [], [])
+    identity = column(sections, "identity", "|u1", count=entry.row_count, width=IDENTITY_BYTES)
+    for name in ("document", "identity"):
+        sections.verify_items(name, rows)
+    documents, owners = _documents(sections), sections.arrays["document"][rows].tolist()
+    names = {owner: documents.id_of(owner) for owner in set(owners)}
+    return IdentifiedChunks(rows, [names[owner] for owner in owners], [bytes(one) for one in identity[rows]])
+
+
+def _copied_vectors(
+    objects: ObjectStore, entry: SegmentEntry, sections: Sections, rows: NDArray[np.uint32], *, dimensions: int
+) -> NDArray[np.float32]:
     if entry.kind == "flat":
         vectors = column(sections, "vectors", "<f4", count=entry.row_count, width=dimensions)
         sections.verify_items("vectors", rows)
-        return taken, vectors[rows]
+        return vectors[rows]
     record_rows, upper_at = (
         column(sections, name, "<u4", count=entry.row_count) for name in ("graph_record_rows", "graph_upper_at")
     )
     blocks = -(-entry.files[1].size_bytes // BLOCK_BYTES)
     digests = column(sections, "graph_blocks", "|u1", count=blocks, width=DIGEST_BYTES)
     read = partial(read_vectors, rows=rows, dimensions=dimensions, record_rows=record_rows, upper_at=upper_at)
-    return taken, mapped(objects, entry.files[1], partial(read, digests=digests))
+    return mapped(objects, entry.files[1], partial(read, digests=digests))
 
 
 def _verify_rows(sections: Sections, rows: NDArray[np.uint32]) -> None:

@@ -486,7 +486,7 @@ def test_json_is_one_value_and_nothing_else(penstock, command):
         (["documents", "list"], ["papers/good.md", "2.0 KiB", "truncated", "the file [ends] early", "--after"]),
         (["documents", "show", "d"], ["truncated in chunk", '{"lang": "en"}']),
         (["jobs", "list"], ["job_1", "9/9"]),
-        (["jobs", "show", "job_1"], ["done", "4 hits", "--state failed"]),
+        (["jobs", "show", "job_1"], ["done", "4 cache hits", "--state failed"]),
         (["tenants", "list"], ["acme"]),
         (["config", "show"], ["PENSTOCK_DATA_DIR", "api.port", "7700"]),
     ],

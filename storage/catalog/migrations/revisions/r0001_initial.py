@@ -148,6 +148,7 @@ def _create_jobs() -> None:
         _time("created_at"),
         _time("finished_at", nullable=True),
         _count("cache_hits"),
+        _count("chunks_reused"),
         _count("unchanged"),
         _count("embedded_tokens"),
         sa.Column("cost_usd", sa.Double),
@@ -157,6 +158,7 @@ def _create_jobs() -> None:
     op.create_index("ix_jobs_tenant_id_created_at", "jobs", ["tenant_id", "created_at"])
     op.create_index("ix_jobs_state", "jobs", ["state"])
     _create_partial_index("ix_jobs_cache_hits", "jobs", ["cache_hits"], "cache_hits > 0")
+    _create_partial_index("ix_jobs_chunks_reused", "jobs", ["chunks_reused"], "chunks_reused > 0")
 
 
 def _create_documents() -> None:
