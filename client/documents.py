@@ -1,6 +1,6 @@
 """What the client can do with documents and chunks: a part of `Penstock`."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -31,24 +31,52 @@ LONGEST_DELETION_S = 600.0  # a filter may accept a million documents, each of w
 class Documents(Session):
     """The methods of `Penstock` about documents and chunks."""
 
-    def submit(self, collection: str, documents: Sequence[NewDocument], *, job_id: str | None = None) -> Submitted:
-        """Submit documents with their content in the request. All are accepted or none."""
+    def submit(
+        self,
+        collection: str,
+        documents: Sequence[NewDocument],
+        *,
+        job_id: str | None = None,
+        idempotency_key: str | None = None,
+        wait_s: float = 0,
+    ) -> Submitted:
+        """Submit documents with their content in the request. All are accepted or none.
+
+        With ``wait_s`` (at most 30) the answer comes when searches find them; ``wait`` waits longer, for the job. A
+        search with the answer's ``token`` as ``min_token`` finds them. ``idempotency_key``: the same submission under
+        the same key is done once, however often it is sent; without one each call has a key of its own, for retries.
+        """
         with worded(Submission):
             submission = Submission(documents=list(documents), job_id=job_id)
         body = submission.model_dump(exclude_defaults=True)
-        return self._transport.post(self._path("collections", collection, "documents"), Submitted, body=body)
+        return self._submit(collection, lambda _: {"json": body}, key=idempotency_key, wait_s=wait_s)
 
-    def upload(self, collection: str, files: Sequence[Upload], *, job_id: str | None = None) -> Submitted:
-        """Submit files, read while they are sent. All are accepted or none."""
+    def upload(
+        self,
+        collection: str,
+        files: Sequence[Upload],
+        *,
+        job_id: str | None = None,
+        idempotency_key: str | None = None,
+        wait_s: float = 0,
+    ) -> Submitted:
+        """Submit files, read while they are sent. All are accepted or none. The rest is as in `submit`."""
         with worded(UploadForm):
             described = UploadForm(documents=[file.fields() for file in files])
         form = {"documents": described.model_dump_json(include={"documents"})}
         if job_id is not None:
             form["job_id"] = job_id
-        with ExitStack() as opened:
-            parts = [("files", form_part(file, opened=opened)) for file in files]
-            path = self._path("collections", collection, "documents")
-            return self._transport.upload(path, Submitted, form=form, files=parts)
+
+        def content(opened: ExitStack) -> dict[str, Any]:
+            return {"data": form, "files": [("files", form_part(file, opened=opened)) for file in files]}
+
+        return self._submit(collection, content, key=idempotency_key, wait_s=wait_s)
+
+    def _submit(
+        self, collection: str, content: Callable[[ExitStack], Any], *, key: str | None, wait_s: float
+    ) -> Submitted:
+        path = self._path("collections", collection, "documents")
+        return self._transport.submit(path, Submitted, key=key, wait_s=wait_s, content=content)
 
     def known(self, collection: str, hashes: Mapping[str, str]) -> set[str]:
         """Return the sources whose newest version has this ``content_hash``, is or will be indexed."""

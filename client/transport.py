@@ -2,9 +2,10 @@
 
 import re
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import httpx
 from pydantic import ValidationError
@@ -86,6 +87,30 @@ class Transport:
         timeout = httpx.USE_CLIENT_DEFAULT if not wait_s else self._patient(wait_s)
         return _read(self._send("POST", path, json=body, timeout=timeout), kind)
 
+    def submit(
+        self, path: str, kind: type[AnswerT], *, key: str | None, wait_s: float, content: Callable[[ExitStack], Any]
+    ) -> AnswerT:
+        """POST under an idempotency key, which makes it harmless twice: asked again like a GET.
+
+        ``content`` gives the content of one attempt; what that opens is closed after it.
+        """
+        key, wait_s = key or uuid4().hex, min(wait_s, LONGEST_POLL_S)
+        options = {
+            "headers": {"Idempotency-Key": key},
+            "params": {"wait": wait_s} if wait_s else {},
+            "timeout": self._patient(wait_s) if wait_s else httpx.USE_CLIENT_DEFAULT,
+        }
+        for delay_s in (*RETRY_DELAYS_S, None):
+            try:
+                with ExitStack() as opened:
+                    return _read(self._send("POST", path, **content(opened), **options), kind)
+            except (Unreachable, Conflict) as error:
+                mine = isinstance(error, Unreachable) or error.code == "idempotency_key_in_use"
+                if delay_s is None or not mine:
+                    raise
+                time.sleep(delay_s)
+        raise AssertionError  # the last attempt returns or raises
+
     def put(self, path: str, kind: type[AnswerT], *, params: Mapping[str, Any] | None = None) -> AnswerT:
         """Do what is harmless twice: asked again like a GET."""
         given = {key: value for key, value in (params or {}).items() if value is not None}
@@ -94,9 +119,6 @@ class Transport:
     def change(self, method: str, path: str, kind: type[AnswerT], *, body: dict[str, Any] | None = None) -> AnswerT:
         """DELETE or PATCH, where that is harmless twice: asked again like a GET."""
         return _read(self._ask(method, path, json=body), kind)
-
-    def upload(self, path: str, kind: type[AnswerT], *, form: dict[str, str], files: list[tuple[str, Any]]) -> AnswerT:
-        return _read(self._send("POST", path, data=form, files=files), kind)
 
     def delete(self, path: str) -> None:
         _refuse(self._send("DELETE", path))

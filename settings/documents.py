@@ -80,6 +80,9 @@ class Limits(Group):
     parse_timeout_s: Seconds = Field(60.0, description="Longest time to parse one document")
     max_submission_bytes: Count = Field(128 << 20, description="Largest request that submits documents")
     max_documents_per_submission: Count = Field(1_000, description="Most documents in one request")
+    idempotency_keep_s: Seconds = Field(
+        86_400.0, description="How long an idempotency key is remembered: the same submission again is told the same"
+    )
     max_collections_per_tenant: Count = Field(MAX_COLLECTIONS_PER_TENANT, description="Most collections of one tenant")
 
 

@@ -8,6 +8,7 @@ StorageError
 │   └── NotKept           nor does the version of an index that was asked for: choose one of those that are told
 ├── AlreadyExists     the name is taken, or the object was written before
 ├── Conflict          the state does not allow it now: look again
+│   ├── KeyReused     an idempotency key came with another submission before: use a new one
 │   ├── Fenced        another writer holds the lease, or time ran out: stop and discard
 │   └── LimitReached  there are as many as may be: delete some, or raise the setting that the message names
 ├── Damaged           a file or row is not what its checksum or format says: never served
@@ -55,6 +56,10 @@ class AlreadyExists(StorageError):
 
 class Conflict(StorageError):
     """Raised when the state does not allow the operation, for example a batch that another worker holds."""
+
+
+class KeyReused(Conflict):
+    """Raised when a producer gives a submission the idempotency key of another one."""
 
 
 class Fenced(Conflict):

@@ -41,7 +41,7 @@ class Line:
     parts: int = 1
     owner: str = "worker"
 
-    def accept(self, submitted: Sequence[SubmittedDocument], *, job_id: JobId | None = None) -> Accepted:
+    def accept(self, submitted: Sequence[SubmittedDocument], **options: Any) -> Accepted:
         return accept(
             self.catalog,
             self.objects,
@@ -50,7 +50,7 @@ class Line:
             generation_id=self.collection.generation.id,
             documents=submitted,
             now=self.now,
-            job_id=job_id,
+            **options,
         )
 
     def submit(self, *sources: str, text: str = "text") -> Accepted:

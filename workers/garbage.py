@@ -22,6 +22,7 @@ from penstock.storage.collecting import (
     list_staged,
 )
 from penstock.storage.ids import BatchId
+from penstock.storage.intake.idempotency import forget_keys
 from penstock.storage.named_files import NamedFiles
 from penstock.storage.search.reader_leases import LeaseWatch
 
@@ -50,6 +51,8 @@ def collect_all(
     pruned = ledger.prune(catalog, now=now, progress=pruning)  # then, for it makes packs garbage
     if pruned.batches or pruned.versions:
         log.info("Forgot %d batches and %d document versions of long ago.", pruned.batches, pruned.versions)
+    if forgotten := forget_keys(catalog, now=now, keep_s=components.settings.limits.idempotency_keep_s):
+        log.info("Forgot %d idempotency keys of long ago.", forgotten)
     for tenant in tenants:
         staged = list_staged(objects, tenant=tenant, now=now)
         over = set(finished(catalog, sorted({paths.batch_of(info.name) for info in staged})))

@@ -17,6 +17,7 @@ from penstock.storage.errors import (
     FilterMismatch,
     InvalidMetadata,
     InvalidName,
+    KeyReused,
     NotFound,
     NotKept,
     NotYet,
@@ -38,6 +39,7 @@ CODES: tuple[tuple[type[Exception], str], ...] = (
     (NotKept, "version_not_kept"),
     (NotFound, "not_found"),
     (AlreadyExists, "already_exists"),
+    (KeyReused, "idempotency_key_reused"),
     (Conflict, "conflict"),
     (NotYet, "not_yet"),
     (Unavailable, "unavailable"),
@@ -115,6 +117,7 @@ class SubmitRequest(Request):
     collection: str
     documents: list[DocumentRequest] = Field(min_length=1)
     job_id: str | None = None
+    idempotency_key: str | None = Field(default=None, pattern=r"^[!-~]{1,255}$")
 
 
 class DeleteRequest(Request):

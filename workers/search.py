@@ -131,6 +131,7 @@ class Searcher:
             documents=[document.submitted() for document in asked.documents],
             now=components.clock(),
             job_id=None if asked.job_id is None else JobId(asked.job_id),
+            idempotency_key=asked.idempotency_key,
         )
         components.notices.work_ready()
         return {

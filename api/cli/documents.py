@@ -104,6 +104,10 @@ def _show(one: "Document") -> None:
         ("failed", failed),
         ("version", str(one.version)),
         ("chunks", str(one.chunks) if one.chunks is not None else "-"),
+        (
+            "searchable",
+            f"version {one.searchable_version} since {when(one.searchable_at)}" if one.searchable_at else "",
+        ),
         ("accepted", when(one.created_at)),
         ("finished", when(one.finished_at)),
         ("job", one.job_id),

@@ -10,6 +10,7 @@ from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from penstock.client import Busy, ClientError, Invalid, ServerError, TooLarge, Unreachable, Upload
 from penstock.client.wire import Submitted
@@ -164,11 +165,12 @@ def _submit(client: "Penstock", collection: str, uploads: Sequence[Upload], send
 def _patiently(client: "Penstock", collection: str, uploads: Sequence[Upload], sending: Sending) -> Submitted:
     """Send until there is an answer, a few times. What may have been taken stays ``under_way``, whatever follows."""
     unanswered = attempt = 0
+    key = uuid4().hex  # of all attempts: what comes between them is not undone by the last one
     while True:
         attempt += 1
         sending.under_way = len(uploads)
         try:
-            return client.upload(collection, uploads, job_id=sending.job_id)
+            return client.upload(collection, uploads, job_id=sending.job_id, idempotency_key=key)
         except (Unreachable, ServerError) as error:
             unanswered = len(uploads)
             if isinstance(error, ServerError) or attempt == ATTEMPTS:

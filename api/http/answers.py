@@ -69,6 +69,8 @@ def document(info: DocumentInfo) -> dict[str, Any]:
         "created_at": info.created_at,
         "finished_at": info.finished_at,
         "indexed_version": info.indexed_version,
+        "searchable_version": info.searchable_number,
+        "searchable_at": info.searchable_at,
         "job_id": info.job_id,
     }
 

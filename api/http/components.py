@@ -32,6 +32,7 @@ from .collectors import LedgerCollector, SnapshotCollector
 from .comparisons import Comparisons
 from .embedders import QueryEmbedders
 from .gate import KeyGate
+from .idempotency import KeysInUse
 from .lookups import Lookups
 from .metrics import Metrics
 
@@ -70,6 +71,7 @@ class Components:
     metrics: Metrics
     tallies: Tallies = field(default_factory=Tallies)
     comparisons: Comparisons = field(default_factory=Comparisons)
+    keys_in_use: KeysInUse = field(default_factory=KeysInUse)
     clock: Callable[[], float] = time.time
     submissions: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(SUBMISSIONS))
     reads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(CATALOG_THREADS))

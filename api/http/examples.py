@@ -45,6 +45,8 @@ DOCUMENT = {
     "created_at": 1767225600.0,
     "finished_at": 1767225602.5,
     "indexed_version": None,
+    "searchable_version": 1,
+    "searchable_at": 1767225000.0,
     "job_id": JOB["id"],
 }
 COLLECTION = {
@@ -109,7 +111,7 @@ EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
         ]
     },
     wire.UploadForm: {"documents": [{"source": "manuals/a.pdf", "metadata": {"lang": "en"}}]},
-    wire.Submitted: {"job": JOB, "accepted": 3, "replaced": 0, "unchanged": 0},
+    wire.Submitted: {"job": JOB, "accepted": 3, "replaced": 0, "unchanged": 0, "pending": 3, "token": None},
     wire.KnownQuery: {"documents": [{"source": "notes/1", "content_hash": "9f" * 32}]},
     wire.Known: {"known": ["notes/1"]},
     wire.Deletion: {"filter": FILTER, "dry_run": True},

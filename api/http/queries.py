@@ -42,6 +42,15 @@ class DocumentsQuery(Parameters):
     limit: int = Field(default=100, ge=1, le=1000)
 
 
+class SubmitQuery(Parameters):
+    wait: float = Field(
+        default=0.0,
+        ge=0,
+        le=30,
+        description="answer 200 when all is searchable or failed, at most so many seconds later 202 as it is then",
+    )
+
+
 class JobsQuery(Parameters):
     after: Place | None = None
     limit: int = Field(default=20, ge=1, le=100)

@@ -40,6 +40,11 @@ class Document(Answer):
     created_at: float
     finished_at: float | None
     indexed_version: int | None = Field(description="snapshot version that first served it")
+    searchable_version: int | None = Field(
+        default=None,
+        description="number of the version that searches find: an older one while the newest is on its way",
+    )
+    searchable_at: float | None = Field(default=None, description="since when they find it")
     job_id: str
 
 

@@ -73,3 +73,7 @@ class Submitted(Answer):
     accepted: int
     replaced: int = Field(description="how many of the accepted are new versions of documents that were here")
     unchanged: int
+    pending: int = Field(default=0, description="documents of this submission that are not searchable or failed yet")
+    token: str | None = Field(
+        default=None, description="`min_token` of a search that finds them all; null while any is pending"
+    )

@@ -20,6 +20,7 @@ from .tables import (
     collections,
     documents,
     generations,
+    idempotency_keys,
     jobs,
     manifests,
     reader_leases,
@@ -194,7 +195,7 @@ def delete_collection(catalog: Catalog, *, tenant: TenantId, name: str) -> None:
         mine = sa.select(generations.c.id).where(generations.c.collection_id == collection_id)
         for table in (batches, tags, reader_leases, manifests):
             connection.execute(sa.delete(table).where(table.c.generation_id.in_(mine)))
-        for table in (versions, documents, jobs, generations):
+        for table in (versions, documents, idempotency_keys, jobs, generations):
             connection.execute(sa.delete(table).where(table.c.collection_id == collection_id))
         connection.execute(sa.delete(collections).where(collections.c.id == collection_id))
 

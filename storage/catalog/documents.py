@@ -16,14 +16,21 @@ from .values import slices
 
 # A document whose newest version is in one of these states may be submitted again unchanged.
 NOT_KEPT = ("failed", "cancelled", "deleting", *GONE)
+_SERVED = versions.alias("served")
+_IS_SERVED = sa.and_(  # of which there is one at most, and an index to find it
+    _SERVED.c.document_id == documents.c.id,
+    _SERVED.c.collection_id == documents.c.collection_id,
+    _SERVED.c.state == sa.literal_column("'indexed'"),
+)
 
 
 @dataclass(frozen=True)
 class DocumentInfo:
     """The newest version of one document. Times are seconds since 1970; ``stage`` and ``error`` say why it failed.
 
-    After ``expires_at`` no search finds it; a little later its ``state`` is ``expired``. Of a document that was deleted
-    only its source is left, until that is pruned.
+    ``searchable_number`` is the number of the version that searches find, since ``searchable_at``; None when they find
+    none. After ``expires_at`` no search finds it; a little later its ``state`` is ``expired``. Of a document that was
+    deleted only its source is left, until that is pruned.
     """
 
     id: DocumentId
@@ -47,6 +54,8 @@ class DocumentInfo:
     created_at: float
     finished_at: float | None
     indexed_version: int | None
+    searchable_number: int | None
+    searchable_at: float | None
 
 
 def list_documents(
@@ -113,7 +122,9 @@ def _newest_versions(tenant: TenantId) -> sa.Select[Any]:
     newest = sa.and_(OF_DOCUMENT, versions.c.number == documents.c.newest)
     of_version = [versions.c[name] for name in DocumentInfo.__dataclass_fields__ if name in versions.c and name != "id"]
     columns = (documents.c.id, documents.c.source, versions.c.id.label("version_id"), *of_version)
-    return sa.select(*columns).join(versions, newest).where(documents.c.tenant_id == tenant)
+    searchable = (_SERVED.c.number.label("searchable_number"), _SERVED.c.finished_at.label("searchable_at"))
+    wanted = sa.select(*columns, *searchable).join(versions, newest).join(_SERVED, _IS_SERVED, isouter=True)
+    return wanted.where(documents.c.tenant_id == tenant)
 
 
 def _document(row: Row[Any]) -> DocumentInfo:

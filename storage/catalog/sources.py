@@ -6,8 +6,10 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ..ids import CollectionId, DocumentId, TenantId, new_id
+from ..ids import CollectionId, DocumentId, ManifestVersion, TenantId, new_id
+from .completion import UNFINISHED
 from .documents import NOT_KEPT
+from .engine import Catalog
 from .statements import insert_absent
 from .tables import GONE, OF_DOCUMENT, documents, versions
 from .values import batched, slices
@@ -60,6 +62,29 @@ def read_sources(
             hashes = (row.content_hash, row.metadata_hash)
             found[row.source] = KnownDocument(row.id, row.newest, row.highest, row.state, *hashes)
     return found
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """How far documents are on their way into searches.
+
+    ``waiting``: the sources whose newest version is not over; ``indexed_version``: the version of the index that holds
+    all those that are indexed, None when none is.
+    """
+
+    waiting: list[str]
+    indexed_version: ManifestVersion | None
+
+
+def read_arrival(catalog: Catalog, *, collection_id: CollectionId, sources: Sequence[str]) -> Arrival:
+    """Say what searches have still to wait for. Sources of which nothing is known any more are not waited for."""
+    newest = sa.and_(OF_DOCUMENT, versions.c.number == documents.c.newest)
+    told = sa.select(documents.c.source, versions.c.state, versions.c.indexed_version).join(versions, newest)
+    told = told.where(documents.c.collection_id == collection_id)
+    with catalog.read() as connection:
+        rows = [row for some in slices(sources) for row in connection.execute(told.where(documents.c.source.in_(some)))]
+    indexed = [ManifestVersion(row.indexed_version) for row in rows if row.state == "indexed"]
+    return Arrival([row.source for row in rows if row.state in UNFINISHED], max(indexed, default=None))
 
 
 def hold_sources(

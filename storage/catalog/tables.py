@@ -192,6 +192,20 @@ jobs = Table(
     _partial("ix_jobs_chunks_reused", "chunks_reused", where="chunks_reused > 0"),
 )
 
+idempotency_keys = Table(  # submissions by the keys of their producers, so that the same one again is not another one
+    "idempotency_keys",
+    metadata,
+    Column("tenant_id", ForeignKey("tenants.id"), nullable=False),
+    Column("key", String(255), nullable=False),
+    Column("collection_id", ForeignKey("collections.id"), nullable=False),
+    Column("digest", LargeBinary, nullable=False),  # blake2b-256 of what was submitted
+    Column("answer", JSON, nullable=False),  # what was told, the job's state apart
+    Column("created_at", Double, nullable=False),
+    PrimaryKeyConstraint("tenant_id", "key"),
+    Index(None, "collection_id"),
+    Index(None, "created_at"),
+)
+
 
 def _same_as_newest(context: DefaultExecutionContext) -> Any:
     return context.get_current_parameters()["newest"]  # type: ignore[no-untyped-call]

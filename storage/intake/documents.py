@@ -19,6 +19,7 @@ from ..errors import Unavailable
 from ..ids import CollectionId, DocumentId, GenerationId, JobId, TenantId, VersionId, new_id
 from ..objects.store import ObjectStore
 from .acceptance import Target, hold_collection, hold_job, raise_newest, record_job, supersede_queued
+from .idempotency import SubmissionKey, read_answer, record_answer, submission_key, take_key
 from .submissions import Candidate, Pack, SubmittedDocument, checked, write_pack
 
 __all__ = ["Accepted", "AcceptedDocument", "SubmittedDocument", "accept"]
@@ -40,18 +41,27 @@ class AcceptedDocument:
 
 @dataclass(frozen=True)
 class Accepted:
-    """What became of a submission. ``superseded`` counts older versions that were still queued and never will run."""
+    """What became of a submission. ``superseded`` counts older versions that were still queued and never will run.
+
+    ``replaced``: how many of the accepted are new versions of documents that were here. ``replayed``: all this was told
+    before, to a submission with the same idempotency key, and nothing was done now; ``documents`` is then empty.
+    """
 
     job_id: JobId
     accepted: int
+    replaced: int
     unchanged: int
     superseded: int
-    documents: tuple[AcceptedDocument, ...]
+    documents: tuple[AcceptedDocument, ...] = ()
+    replayed: bool = False
 
-    @property
-    def replaced(self) -> int:
-        """How many of the accepted are new versions of documents that were here."""
-        return sum(one.version_id is not None and one.replaces for one in self.documents)
+    def to_answer(self) -> dict[str, Any]:
+        counts = ("job_id", "accepted", "replaced", "unchanged", "superseded")
+        return {name: getattr(self, name) for name in counts}
+
+    @classmethod
+    def from_answer(cls, answer: Mapping[str, Any]) -> "Accepted":
+        return cls(**answer, replayed=True)
 
 
 class _BytesLeftOut(Exception):
@@ -68,8 +78,12 @@ def accept(
     documents: Sequence[SubmittedDocument],
     now: float,
     job_id: JobId | None = None,
+    idempotency_key: str | None = None,
 ) -> Accepted:
     """Commit the submission; with ``job_id`` as a further part of that job. Submitting twice is harmless.
+
+    With an ``idempotency_key`` of the tenant the second time changes nothing at all, and is told what the first was:
+    it does not bring back what was replaced or deleted in between.
 
     A document whose newest version is in progress or indexed with the same bytes, title, metadata and times makes no
     new version. An older version that is still queued is superseded.
@@ -78,18 +92,26 @@ def accept(
         InvalidName: a source is empty, too long or given twice. InvalidMetadata: names the field.
         NotFound: the tenant has no such collection, generation or job.
         Conflict: the job was cancelled, or belongs to another collection.
+        KeyReused: another submission had this idempotency key.
         Unavailable: the catalog did not answer; nothing was accepted.
     """
     candidates = checked(documents)
     target = Target(tenant, collection_id, generation_id, now)
+    key = None
+    if idempotency_key is not None:
+        key = submission_key(
+            idempotency_key, tenant=tenant, collection_id=collection_id, job_id=job_id, candidates=candidates
+        )
     with catalog.read() as connection:
+        if key is not None and (answer := read_answer(connection, key)) is not None:
+            return Accepted.from_answer(answer)
         known = read_sources(connection, collection_id, sources=[candidate.source for candidate in candidates])
     # What looks unchanged need not be written; the transaction decides again.
     unchanged = {one.source for one in candidates if one.source in known and _holds(known[one.source], one)}
     for left_out in (unchanged, set[str]()):
         pack = write_pack(objects, tenant, candidates, left_out=left_out)
         with suppress(_BytesLeftOut):
-            return _record(catalog, objects, target, candidates, pack=pack, job_id=job_id)
+            return _record(catalog, objects, target, candidates, pack=pack, job_id=job_id, key=key)
     raise Unavailable("the bytes of this submission were collected twice while it was being recorded. Try again.")
 
 
@@ -101,11 +123,16 @@ def _record(
     *,
     pack: Pack,
     job_id: JobId | None,
+    key: SubmissionKey | None,
 ) -> Accepted:
     sources = [candidate.source for candidate in candidates]
     with catalog.write("accept") as connection:
         hold_tenant(connection, target.tenant)  # first of all, and the only lock that the collector takes
         hold_collection(connection, target)
+        if key is not None and not take_key(connection, target, key):
+            if (answer := read_answer(connection, key)) is not None:
+                return Accepted.from_answer(answer)
+            raise Unavailable("the submission of this idempotency key was forgotten at this moment. Try again.")
         if job_id is not None:
             hold_job(connection, target, job_id)
         known = hold_sources(connection, target.collection_id, tenant=target.tenant, sources=sources, now=target.now)
@@ -120,7 +147,12 @@ def _record(
         queued = [known[one.source].id for one in changed if known[one.source].state == "queued"]
         superseded = supersede_queued(connection, target, queued)
         made = _insert_versions(connection, target, changed, known=known, pack=pack, job_id=job)
-    return Accepted(job, len(changed), unchanged, superseded, _accepted(candidates, known, made))
+        told = _accepted(candidates, known, made)
+        replaced = sum(one.version_id is not None and one.replaces for one in told)
+        accepted = Accepted(job, len(changed), replaced, unchanged, superseded, told)
+        if key is not None:
+            record_answer(connection, key, accepted.to_answer())
+    return accepted
 
 
 def _holds(known: KnownDocument, candidate: Candidate) -> bool:

@@ -265,7 +265,7 @@ class Server:
     def known(self, collection, hashes):
         return self.is_known & set(hashes)
 
-    def upload(self, collection, uploads, *, job_id=None):
+    def upload(self, collection, uploads, *, job_id=None, idempotency_key=None):
         self._note("upload", collection, job_id)
         self.documents_sent += [upload.source for upload in uploads]
         return Submitted(job=JOB, accepted=len(uploads), replaced=self.replaced, unchanged=0)

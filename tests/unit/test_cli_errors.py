@@ -76,7 +76,7 @@ class Server:
         self._may_fail("known")
         return set()
 
-    def upload(self, name, uploads, *, job_id=None):
+    def upload(self, name, uploads, *, job_id=None, idempotency_key=None):
         self._may_fail("upload")
         return Submitted(job=JOB, accepted=len(uploads), replaced=0, unchanged=0)
 

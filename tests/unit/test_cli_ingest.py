@@ -47,7 +47,7 @@ class Server:
         assert len(hashes) <= 1000
         return {source for source, digest in hashes.items() if self.documents.get(source) == digest}
 
-    def upload(self, collection, uploads, *, job_id=None):
+    def upload(self, collection, uploads, *, job_id=None, idempotency_key=None):
         self.requests.append([upload.source for upload in uploads])
         if self.failures:
             raise self.failures.pop(0)

@@ -125,8 +125,33 @@ def test_reads_are_asked_again_when_the_connection_fails_and_writes_are_not():
     assert calls == ["GET"] * 3
     calls.clear()
     with pytest.raises(client.Unreachable):
-        client_of(broken).submit("books", [client.NewDocument(source="a", text="a")])
+        client_of(broken).create_collection("books")
     assert calls == ["POST"]
+
+
+def test_a_submission_is_asked_again_under_one_key_and_another_one_has_another():
+    keys: list[str] = []
+
+    def broken(request: httpx.Request) -> httpx.Response:
+        keys.append(request.headers["idempotency-key"])
+        raise httpx.ReadError("connection reset")
+
+    for _ in range(2):
+        with pytest.raises(client.Unreachable):
+            client_of(broken).submit("books", [client.NewDocument(source="a", text="a")])
+    assert (len(keys), len(set(keys[:3])), len(set(keys))) == (6, 1, 2)
+    with pytest.raises(client.Unreachable):
+        client_of(broken).upload("books", [client.Upload(content=b"a", source="a")], idempotency_key="mine")
+    assert keys[6:] == ["mine"] * 3
+
+
+def test_a_submission_whose_first_attempt_is_still_worked_on_is_asked_for_again():
+    body = {"error": {"code": "idempotency_key_in_use", "message": "still being worked on", "param": None}}
+    other = {"error": {"code": "conflict", "message": "the job was cancelled", "param": None}}
+    answers = iter([httpx.Response(409, json=body), httpx.Response(409, json=other)])
+
+    with pytest.raises(client.Conflict, match="cancelled"):
+        client_of(lambda _: next(answers)).submit("books", [client.NewDocument(source="a", text="a")])
 
 
 def test_a_search_survives_one_broken_connection():

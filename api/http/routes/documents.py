@@ -1,6 +1,8 @@
 """Routes: submitting documents, and what became of them."""
 
 import re
+from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Any
 
 import anyio.to_thread
@@ -11,17 +13,21 @@ from penstock.client import wire
 from penstock.storage.catalog.documents import get_document, known, list_documents
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.jobs import get_job
+from penstock.storage.catalog.progress import Tallies
 from penstock.storage.errors import NotFound
 from penstock.storage.ids import DocumentId, JobId
 from penstock.storage.intake.documents import accept
 
 from ...errors import Refused, refusal
 from .. import answers
+from ..arrivals import Arriving, arriving
 from ..bodies import read_json
 from ..components import Components, components_of
 from ..docs import json_body, submission_body
+from ..idempotency import REPLAYED, given_key
 from ..lookups import find_collection
-from ..queries import DocumentsQuery, StrictRoute
+from ..polling import polled
+from ..queries import DocumentsQuery, StrictRoute, SubmitQuery
 from ..uploads import Arrived, arrived
 
 router = APIRouter(tags=["documents"], route_class=StrictRoute)
@@ -36,18 +42,27 @@ KNOWN_BODY_BYTES = 32 << 20
     status_code=202,
     summary="Submit documents",
     description="All are accepted or none. From then on each becomes indexed, or failed with its reason. "
-    "`Location` is the job. Documents that are here already, unchanged, cost nothing.",
+    "`Location` is the job. Documents that are here already, unchanged, cost nothing. With `wait` the answer comes "
+    "when searches can find them (200), or when the time is over (202); `token` is the `min_token` of a search that "
+    "does. With the header `Idempotency-Key` the same request again is told the same (`Idempotency-Replayed: true`) "
+    "and does nothing; 409 while the first is worked on, 422 when it was another one.",
     openapi_extra=submission_body(),
 )
-async def submit(request: Request, tenant: str, collection: str) -> Response:
-    components = components_of(request)
+async def submit(request: Request, tenant: str, collection: str, query: Annotated[SubmitQuery, Query()]) -> Response:
+    components, key = components_of(request), given_key(request)
     await components.call(find_collection, tenant, collection)  # before a long upload, not after it
-    async with arrived(request, components.settings.limits) as submission:
-        answer = await anyio.to_thread.run_sync(
-            _accept, components, tenant, collection, submission, limiter=components.submissions
-        )
-    location = f"/v1/tenants/{tenant}/jobs/{answer['job']['id']}"
-    return answers.answer(answer, status=202, headers={"Location": location})
+    with components.keys_in_use.used(tenant, key):
+        async with arrived(request, components.settings.limits) as submission:
+            taken, answer = await anyio.to_thread.run_sync(
+                _accept, components, tenant, collection, submission, key, limiter=components.submissions
+            )
+    if query.wait and taken.waiting:
+        look = partial(components.call, _looked, taken, components.clock)
+        answer = await polled(request, look, waits=lambda one: one["pending"] > 0, wait_s=query.wait)
+    headers = {"Location": f"/v1/tenants/{tenant}/jobs/{taken.accepted.job_id}"}
+    if taken.accepted.replayed:
+        headers[REPLAYED] = "true"
+    return answers.answer(answer, status=200 if query.wait and not taken.waiting else 202, headers=headers)
 
 
 @router.post(
@@ -75,7 +90,20 @@ async def show(request: Request, tenant: str, collection: str, document_id: str)
     return answers.answer(await components_of(request).call(_document, tenant, collection, document_id))
 
 
-def _accept(components: Components, tenant: str, name: str, submission: Arrived) -> dict[str, Any]:
+def _looked(catalog: Catalog, taken: Arriving, clock: Callable[[], float]) -> dict[str, Any]:
+    taken.look(catalog)
+    return _told(catalog, taken, now=clock(), tallies=None)
+
+
+def _told(catalog: Catalog, taken: Arriving, *, now: float, tallies: Tallies | None) -> dict[str, Any]:
+    tenant, job_id = taken.collection.tenant_id, taken.accepted.job_id
+    job = get_job(catalog, tenant=tenant, job_id=job_id, tallies=tallies)
+    return taken.answer(answers.job(job, now=now))
+
+
+def _accept(
+    components: Components, tenant: str, name: str, submission: Arrived, key: str | None
+) -> tuple[Arriving, dict[str, Any]]:
     documents, job_id = submission.read(components.settings.limits)
     if job_id is not None and not JOB_ID.fullmatch(job_id):
         raise Refused(f"there is no job {job_id!r}", status=404, code="not_found", param="job_id")
@@ -90,17 +118,13 @@ def _accept(components: Components, tenant: str, name: str, submission: Arrived)
             documents=documents,
             now=components.clock(),
             job_id=None if job_id is None else JobId(job_id),
+            idempotency_key=key,
         )
     except NotFound as error:
         raise refusal(error, param="job_id") or error from error
     components.notices.work_ready()
-    job = get_job(components.catalog, tenant=found.tenant_id, job_id=accepted.job_id, tallies=components.tallies)
-    return {
-        "job": answers.job(job, now=components.clock()),
-        "accepted": accepted.accepted,
-        "replaced": accepted.replaced,
-        "unchanged": accepted.unchanged,
-    }
+    taken = arriving(components.catalog, found, accepted, sources=[document.source for document in documents])
+    return taken, _told(components.catalog, taken, now=components.clock(), tallies=components.tallies)
 
 
 def _known(catalog: Catalog, tenant: str, name: str, asked: wire.KnownQuery) -> list[str]:

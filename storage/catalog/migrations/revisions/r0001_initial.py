@@ -20,6 +20,7 @@ def upgrade() -> None:
     _create_generations()
     _create_manifests()
     _create_jobs()
+    _create_idempotency_keys()
     _create_documents()
     _create_versions()
     _create_batches()
@@ -159,6 +160,21 @@ def _create_jobs() -> None:
     op.create_index("ix_jobs_state", "jobs", ["state"])
     _create_partial_index("ix_jobs_cache_hits", "jobs", ["cache_hits"], "cache_hits > 0")
     _create_partial_index("ix_jobs_chunks_reused", "jobs", ["chunks_reused"], "chunks_reused > 0")
+
+
+def _create_idempotency_keys() -> None:
+    op.create_table(
+        "idempotency_keys",
+        _key("tenant_id", "tenants"),
+        sa.Column("key", sa.String(255), nullable=False),
+        _key("collection_id", "collections"),
+        sa.Column("digest", sa.LargeBinary, nullable=False),
+        sa.Column("answer", sa.JSON, nullable=False),
+        _time("created_at"),
+        sa.PrimaryKeyConstraint("tenant_id", "key"),
+    )
+    op.create_index("ix_idempotency_keys_collection_id", "idempotency_keys", ["collection_id"])
+    op.create_index("ix_idempotency_keys_created_at", "idempotency_keys", ["created_at"])
 
 
 def _create_documents() -> None:
