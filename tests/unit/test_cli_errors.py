@@ -214,7 +214,7 @@ def test_ctrl_c_while_sending_says_what_was_accepted_and_what_perhaps(penstock, 
     monkeypatch.setattr("penstock.api.cli.uploading.REQUEST_DOCUMENTS", 1)
     upload, sent = server.upload, []
 
-    def once(name, uploads, *, job_id=None):
+    def once(name, uploads, *, job_id=None, idempotency_key=None):
         sent.append(uploads)
         if len(sent) % 2 == 0:
             raise KeyboardInterrupt

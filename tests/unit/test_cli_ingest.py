@@ -145,10 +145,10 @@ def test_one_refused_file_does_not_hold_up_the_others(server, folder):
 def test_a_request_above_a_limit_is_sent_in_halves(server, folder):
     upload = server.upload
 
-    def limited(collection, uploads, *, job_id=None):
+    def limited(collection, uploads, *, job_id=None, idempotency_key=None):
         if len(uploads) > 2:
             raise TooLarge("too many")
-        return upload(collection, uploads, job_id=job_id)
+        return upload(collection, uploads, job_id=job_id, idempotency_key=idempotency_key)
 
     server.upload = limited
     sending = sent(server, folder)
@@ -297,9 +297,9 @@ def test_a_large_file_that_vanishes_while_it_is_sent_is_skipped_alone(server, fo
     (folder / "2.txt").write_text("a long text")
     upload = server.upload
 
-    def vanishing(collection, uploads, *, job_id=None):
+    def vanishing(collection, uploads, *, job_id=None, idempotency_key=None):
         (folder / "2.txt").unlink(missing_ok=True)
-        return upload(collection, uploads, job_id=job_id)
+        return upload(collection, uploads, job_id=job_id, idempotency_key=idempotency_key)
 
     server.upload = vanishing
     sending = sent(server, folder)
