@@ -6,7 +6,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # Without stored bytecode every process starts two times slower, and Penstock is made of processes.
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-clean test check format lint types imports unit e2e coverage perf lock install install-dev clean
+.PHONY: help demo demo-clean test check format lint types imports unit e2e coverage crash perf lock install install-dev clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,10 @@ unit: install-dev ## the quick tests only
 
 coverage: ## print the coverage of the last test run; at least 85 %
 	@$(BIN)/coverage report --fail-under=85 --skip-covered --skip-empty
+
+crash: install-dev ## kill, lock and fill up more: ROUNDS=200 random rounds, each with a seed that is printed
+	PENSTOCK_CRASH_ROUNDS=$(or $(ROUNDS),50) $(BIN)/python -m pytest -s --timeout 7200 -p no:cacheprovider \
+	  tests/crash/test_kill_matrix.py tests/crash/test_outages.py tests/crash/test_bad_delivery.py $(PYTEST)
 
 perf: install-dev ## run every performance question at a reduced size
 	@for question in perf/[a-z]*.py; do case $$question in */report.py) ;; *) $(BIN)/python $$question --quick || exit 1;; esac; done

@@ -1,24 +1,32 @@
-"""Places in the commit protocol where a test may kill the process. Without the environment variable they do nothing.
+"""Places in the commit protocol where a test may kill the process. Without the environment variables they do nothing.
 
-``PENSTOCK_FAILPOINT=publish.files_written`` kills at the first hit of that name, ``…:3`` at the third.
+``PENSTOCK_FAILPOINT=publish.files_written`` kills at the first hit of that name, ``…:3`` at the third, ``*:17`` at the
+17th of any.
+``PENSTOCK_FAILPOINT_RECORD=/a/file`` adds the name of each hit to that file, a line each: a test that kills at every
+place of a story learns so which places there are.
 """
 
 import os
 import signal
 from collections import Counter
+from pathlib import Path
 
 VARIABLE = "PENSTOCK_FAILPOINT"
+RECORD = "PENSTOCK_FAILPOINT_RECORD"
 _hits: Counter[str] = Counter()
 
 
 def hit(name: str) -> None:
     """Kill this process with SIGKILL if the environment asks for it at this hit of ``name``."""
+    if record := os.environ.get(RECORD):
+        with Path(record).open("a") as file:
+            file.write(f"{name}\n")
     wanted = os.environ.get(VARIABLE)
     if not wanted:
         return
     place, _, count = wanted.partition(":")
-    if place != name:
+    if place not in {name, "*"}:
         return
-    _hits[name] += 1
-    if _hits[name] == int(count or "1"):
+    _hits[place] += 1
+    if _hits[place] == int(count or "1"):
         os.kill(os.getpid(), signal.SIGKILL)
