@@ -38,7 +38,8 @@ class Plant:
         self.server.start()
         self.url = f"redis://127.0.0.1:{self.server.port}/0"
         quick = {"workers.lease_s": 2.0, "workers.resend_after_s": 2.0, "workers.max_attempts": 2}
-        fixed = {"data_dir": str(folder / "data"), "broker_url": self.url, "workers.chunk_processes": 1}
+        queue = {"broker_url": self.url, "cache_url": self.url}
+        fixed = {"data_dir": str(folder / "data"), **queue, "workers.chunk_processes": 1}
         chosen = {**fixed, **quick, "embedding.threads": 1, **overrides}
         self.environment = {**os.environ, **as_environment(chosen), "OMP_NUM_THREADS": "1", "PENSTOCK_CONFIG": ""}
         self.settings = load(None, chosen, environ={})

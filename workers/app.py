@@ -30,8 +30,7 @@ def make_app(settings: Settings, *, results: bool = False) -> Celery:
     """
     app = Celery("penstock", set_as_current=False)
     app.conf.update(_queue(settings) | _delivery() | _processes() | _schedule())
-    if settings_use_redis(settings):
-        app.conf.update(_redis())
+    app.conf.update(_redis() if settings_use_redis(settings) else _rabbitmq())
     if results:
         app.conf.update(_results(settings))
     return app
@@ -49,7 +48,7 @@ def _queue(settings: Settings) -> dict[str, Any]:
         "task_ignore_result": True,  # no tombstones even if someone adds a backend
         "task_serializer": "json",  # no pickle; a body carries ids only, never a tenant's text
         "accept_content": ["json"],
-        "task_queues": routes.all_queues(settings.workers.shards),
+        "task_queues": routes.all_queues(settings.workers.shards, quorum=not settings_use_redis(settings)),
         "task_routes": {name: {"queue": queue} for name, queue in routes.TASK_QUEUES.items()},
         "task_default_queue": routes.MAINTENANCE_QUEUE,
         "task_create_missing_queues": False,  # a typo must not create a queue that nobody reads
@@ -127,6 +126,15 @@ def _redis() -> dict[str, Any]:
         "broker_transport_options": options,
         "visibility_timeout": VISIBILITY_TIMEOUT_S,  # Celery wants the same value in both places
         "worker_disable_prefetch": True,  # only Redis knows it: fetch nothing while every slot is taken
+    }
+
+
+def _rabbitmq() -> dict[str, Any]:
+    # Its queues are quorum queues (routes.py): Celery sees that, and asks for no prefetch count of a whole channel.
+    return {
+        "broker_transport_options": {"confirm_publish": True},  # sent is what a majority of the nodes has written
+        "worker_consumer": "penstock.workers.consumer:Undelayed",
+        "worker_disable_prefetch": False,
     }
 
 

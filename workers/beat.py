@@ -45,7 +45,7 @@ class CelerySender:
 
     def waiting(self, queue: str) -> int:
         with self._app.producer_pool.acquire(block=True) as producer:
-            bound: Any = routes.queue(queue)(producer.channel)
+            bound: Any = self._app.amqp.queues[queue](producer.channel)
             return int(bound.queue_declare().message_count)
 
 

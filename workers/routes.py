@@ -1,6 +1,7 @@
 """Names of tasks and queues, and which queue carries which task. Only names: nothing here connects or sends."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from kombu.entity import Exchange, Queue
 
@@ -20,21 +21,29 @@ SEARCH_QUEUE = "search"
 # kombu publishes types, but not for these.
 DIRECT = Exchange("", type="direct")  # type: ignore[no-untyped-call]  # the default exchange: no binding that a FLUSHALL could delete
 
+_QUORUM = {"x-queue-type": "quorum"}
+# A merge is acknowledged when it is done, which may take hours; RabbitMQ takes back after half an hour what is not.
+_PATIENT = {"x-consumer-timeout": 24 * 3600 * 1000}
+
 
 def index_queue(shard: int) -> str:
     """Return the queue of one shard's writer."""
     return f"index.{shard}"
 
 
-def queue(name: str) -> Queue:
-    """Return a durable queue reached by its own name."""
-    return Queue(name, exchange=DIRECT, routing_key=name)  # type: ignore[no-untyped-call]
+def queue(name: str, *, arguments: dict[str, Any] | None = None) -> Queue:
+    """Return a durable queue reached by its own name. ``arguments``: what only RabbitMQ knows."""
+    return Queue(name, exchange=DIRECT, routing_key=name, queue_arguments=arguments)  # type: ignore[no-untyped-call]
 
 
-def all_queues(shards: int) -> list[Queue]:
-    """Return every queue of an installation."""
-    names = ["chunk", "embed", *map(index_queue, range(shards)), SEARCH_QUEUE, MAINTENANCE_QUEUE, COLLECT_QUEUE]
-    return [queue(name) for name in names]
+def all_queues(shards: int, *, quorum: bool = False) -> list[Queue]:
+    """Return every queue of an installation. ``quorum``: of the kind that RabbitMQ keeps on several nodes.
+
+    The queue of questions stays of the server's own kind: applications declare it too, and know nothing of this.
+    """
+    names = ["chunk", "embed", *map(index_queue, range(shards)), MAINTENANCE_QUEUE, COLLECT_QUEUE]
+    kept = [queue(name, arguments=_QUORUM | _PATIENT if quorum else None) for name in names]
+    return [*kept, queue(SEARCH_QUEUE)]
 
 
 def role_queues(role: str, *, shards: Iterable[int]) -> list[str]:

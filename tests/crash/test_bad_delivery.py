@@ -18,8 +18,8 @@ from penstock.workers.dispatcher import Dispatcher, Message
 from penstock.workers.liveness import Liveness
 
 from ..mortal_roles import Queue
-from ..role_processes import Plant
 from ..mortal_story import OLD, ask, check, wish
+from ..role_processes import Plant
 from ..served_model import differences, text_of
 
 pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
