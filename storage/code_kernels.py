@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .kernels import Bools, Floats, Longs, compiled, list_set, popcount, prefetch
+from .kernels import Bools, Floats, Longs, compiled, list_set, popcount, prefetch_far
 
 Codes = NDArray[np.uint64]  # (n, words + 1): signs, then two float32
 
@@ -21,7 +21,7 @@ QUERY_BITS = 4
 ROUNDS = 4
 LANES = 4  # words that a processor counts at once: as many, or a multiple, cost little more than one
 MARKED = 8_192  # rows of a mask to list at a time: what a core's cache holds beside their codes
-CODES_AHEAD = 32  # codes to ask for in advance; where rows lie apart the hardware does not
+CODES_AHEAD = 64  # codes to ask for in advance; where rows lie apart the hardware does not
 
 
 @compiled()
@@ -172,8 +172,8 @@ def estimate_heads(
     for position in range(count):
         if position + CODES_AHEAD < count:
             ahead = rows[position + CODES_AHEAD] * (2 * words + 2)
-            prefetch(factors, ahead)
-            prefetch(factors, ahead + 2 * words + 1)  # some lie on two lines
+            prefetch_far(factors, ahead)
+            prefetch_far(factors, ahead + 2 * words + 1)  # some lie on two lines
         row = rows[position]
         product = _product(heads[row], planes, numbers) + numbers[2]
         cost = factors[row, 2 * words + 1] - product * factors[row, 2 * words]
@@ -224,8 +224,8 @@ def estimate(
     wanted, size, count = len(best), 0, len(rows)
     for position in range(count):
         if position + CODES_AHEAD < count:
-            prefetch(tail_factors, rows[position + CODES_AHEAD] * (2 * tail + 2))
-            prefetch(head_factors, rows[position + CODES_AHEAD] * (2 * head + 2))
+            prefetch_far(tail_factors, rows[position + CODES_AHEAD] * (2 * tail + 2))
+            prefetch_far(head_factors, rows[position + CODES_AHEAD] * (2 * head + 2))
         row = rows[position]
         product = _product(heads[row], head_planes, numbers) + numbers[3]
         product += _product(tails[row], tail_planes, numbers)

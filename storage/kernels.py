@@ -59,19 +59,25 @@ def compiled(*, inline: bool = False) -> Callable[[_Function], _Function]:
     return decorate
 
 
-def _prefetch(_context: Any, floats: Any, at: Any) -> Any:
-    """Ask for the cache line of ``floats[at]``; its latency then overlaps with other work."""
+def _asking_for(locality: int) -> Callable[[Any, Any, Any], Any]:
+    """Return what asks for the cache line of ``floats[at]``, whose latency then overlaps with other work.
 
-    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        array = context.make_array(signature.args[0])(context, builder, arguments[0])
-        address = builder.bitcast(builder.gep(array.data, [arguments[1]]), cgutils.voidptr_t)
-        word = ir.IntType(32)
-        shape = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, word, word, word])
-        function = cgutils.get_or_insert_function(builder.module, shape, "llvm.prefetch.p0")  # type: ignore[no-untyped-call]
-        builder.call(function, [address, word(0), word(3), word(1)])  # read, keep in all caches, data
-        return context.get_dummy_value()
+    ``locality``: 3 for all caches; 2 for all but the smallest, which can wait for more lines at a time.
+    """
 
-    return types.void(floats, at), generate
+    def ask(_context: Any, floats: Any, at: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+            array = context.make_array(signature.args[0])(context, builder, arguments[0])
+            address = builder.bitcast(builder.gep(array.data, [arguments[1]]), cgutils.voidptr_t)
+            word = ir.IntType(32)
+            shape = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, word, word, word])
+            function = cgutils.get_or_insert_function(builder.module, shape, "llvm.prefetch.p0")  # type: ignore[no-untyped-call]
+            builder.call(function, [address, word(0), word(locality), word(1)])  # read, data
+            return context.get_dummy_value()
+
+        return types.void(floats, at), generate
+
+    return ask
 
 
 def _floats_at(_context: Any, _address: Any) -> Any:
@@ -115,7 +121,8 @@ def _lowest_of(_context: Any, word: Any) -> Any:  # noqa: ARG001
     return types.int64(types.uint64), generate
 
 
-prefetch: Any = intrinsic(_prefetch)
+prefetch: Any = intrinsic(_asking_for(3))
+prefetch_far: Any = intrinsic(_asking_for(2))
 popcount: Any = intrinsic(_popcount)
 _pointer: Any = intrinsic(_floats_at)
 _bits: Any = intrinsic(_bits_of)

@@ -18,7 +18,7 @@ from ..errors import Damaged
 from .sections import Array
 
 WORD = 64
-HEADS_KEPT = 32  # one of so many rows is looked at again by its whole code
+HEADS_KEPT = 48  # one of so many rows is looked at again by its whole code
 WHOLE_PER_CANDIDATE = 8  # or so many for each row that is wanted, where that is more
 SAMPLED = 2_048  # rows whose heads say which cost is a low one
 _SEED = 7  # of the rotation: one for all segments, so that a search rotates its query once
