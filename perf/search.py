@@ -25,6 +25,7 @@ from penstock.storage.search.versions import Snapshot
 K, EF = 10, 64
 ROUNDS = 3
 NOW = 2_000.0
+SCALING_TURNS = 25
 
 Search = Callable[[NDArray[np.float32]], list[int]]
 
@@ -131,15 +132,15 @@ def _in_turns(ways: dict[str, Search], queries: NDArray[np.float32]) -> dict[str
 
 
 def _scaling(snapshot: Snapshot, queries: NDArray[np.float32]) -> float:
-    """Return by how much two threads answer more searches than one, the median of several turns."""
+    """Return by how much two threads answer more searches than one: the median of many turns, as machines vary."""
     ratios = []
-    for _ in range(5):
+    for _ in range(SCALING_TURNS):
         alone = _throughput(snapshot, queries, threads=1)
         ratios.append(_throughput(snapshot, queries, threads=2) / alone)
     return float(np.median(ratios))
 
 
-def _throughput(snapshot: Snapshot, queries: NDArray[np.float32], *, threads: int, for_s: float = 1.0) -> float:
+def _throughput(snapshot: Snapshot, queries: NDArray[np.float32], *, threads: int, for_s: float = 0.25) -> float:
     counts = [0] * threads
     ends_at = time.perf_counter() + for_s
 

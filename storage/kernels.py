@@ -10,6 +10,7 @@ slower: take the slice of a vector first. And a mapped file can rot: every link 
 cost that is not a number ends the search, for in a list that is ordered it would let others fall out.
 """
 
+import os
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -44,9 +45,9 @@ ASTRAY = 8  # times fewer accepted records than expected
 AHEAD = 8  # vectors of a scan to ask for in advance
 
 
-def compiled(*, inline: bool = False) -> Callable[[_Function], _Function]:
-    """Compile when first called."""
-    options: dict[str, Any] = {"nogil": True, **OPTIONS}
+def compiled(*, inline: bool = False, nogil: bool = True) -> Callable[[_Function], _Function]:
+    """Compile when first called. ``nogil``: other threads may run Python meanwhile."""
+    options: dict[str, Any] = {"nogil": nogil, **OPTIONS}
     if inline:
         options["inline"] = "always"
 
@@ -439,6 +440,15 @@ def walk_accepted(  # noqa: PLR0913, PLR0917  (compiled code takes what it needs
     return np.int64(size), np.int64(visits)
 
 
+@compiled(nogil=False)
+def sum_squares(vector: Floats) -> float:
+    """Return the sum of the squares of f32[d]; no float32 makes it overflow. It keeps the GIL: it is quick."""
+    total = np.float64(0)
+    for i in range(len(vector)):
+        total += np.float64(vector[i]) * np.float64(vector[i])
+    return total
+
+
 @compiled()
 def mark(mask: Bools, ordinals: Words) -> bool:
     """Set ``mask`` at these places; returns False, having set only some, when one lies outside."""
@@ -574,6 +584,36 @@ def read_spans(descriptor: int, offsets: Longs, sizes: Longs, buffer: NDArray[np
     return 0
 
 
+_preadv2: Any = types.ExternalFunction(
+    "preadv2", types.intp(types.int32, types.uintp, types.int32, types.int64, types.int32)
+)
+
+
+@compiled(nogil=False)
+def read_cached_spans(
+    descriptor: int, offsets: Longs, sizes: Longs, buffer: NDArray[np.uint8], flags: int, place: NDArray[np.uint64]
+) -> int:
+    """Read spans as `read_spans` does if the system has all of them in memory: it waits for no disk.
+
+    So it keeps the GIL, which to let go and take again costs more than to read some texts from memory. Linux only.
+
+    Args:
+        flags: ``os.RWF_NOWAIT``; place: u64[2], room to work in.
+
+    Returns:
+        0, or BROKEN: something is not in memory, or not there at all.
+    """
+    at = 0
+    for i in range(len(offsets)):
+        if sizes[i] < 0 or sizes[i] > len(buffer) - at or offsets[i] < 0:
+            return BROKEN
+        place[0], place[1] = buffer.ctypes.data + at, sizes[i]
+        if sizes[i] and _preadv2(np.int32(descriptor), place.ctypes.data, np.int32(1), offsets[i], flags) != sizes[i]:
+            return BROKEN
+        at += sizes[i]
+    return 0
+
+
 def warm() -> None:
     """Compile every kernel, or load what was compiled before, with the types that mapped segments have.
 
@@ -586,6 +626,7 @@ def warm() -> None:
     graph = (words, floats, words.view(np.int8), words, rows, np.array([1, 6, 1, 0, 0, 0, 0], np.int64))
     visited, best, costs = np.zeros(1, np.uint16), np.empty(1, np.int64), np.empty(1, np.float32)
     mask = np.ones(1, np.bool_)
+    sum_squares(np.ones(1, np.float32))
     mark(mask, rows)
     spread(mask, rows, mask)
     list_set(mask, 0, 1, places)
@@ -594,6 +635,8 @@ def warm() -> None:
     scan_arrays(np.array([floats.ctypes.data]), np.ones(1, np.int64), query, False, best, costs)
     compare(-1, places, query, False, costs)
     read_spans(-1, places, places, np.empty(1, np.uint8))
+    if hasattr(os, "RWF_NOWAIT"):
+        read_cached_spans(-1, places, places, np.empty(1, np.uint8), os.RWF_NOWAIT, np.empty(2, np.uint64))
     for asked in (query, (np.ones(1, np.int8), np.float32(1))):
         walk(graph, asked, False, visited, np.uint16(1), best, costs)
         walk_accepted(graph, asked, False, visited, np.uint16(2), rows, mask, 1, 1.0, best, costs)

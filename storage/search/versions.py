@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from .. import kernels
 from ..catalog.collections import GenerationInfo
 from ..errors import Damaged
 from ..ids import ManifestVersion, SegmentId
@@ -182,8 +183,7 @@ class Snapshot:
         query = np.array(vector, np.float32)  # a copy: the kernels were compiled for arrays that nobody writes
         if query.shape != (self.dimensions,):
             raise ValueError(f"the vector has shape {query.shape}, the generation has {self.dimensions} dimensions")
-        wide = query.astype(np.float64)
-        squares = float(wide.dot(wide))  # which no float32 makes overflow
+        squares = kernels.sum_squares(query)
         if not math.isfinite(squares):
             raise ValueError("the vector has a component that is not finite")
         if self.metric == "cosine":

@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from .. import kernels
 from ..errors import Damaged, NotFound
 
+_NOWAIT: int | None = getattr(os, "RWF_NOWAIT", None)
+
 
 class Payload:
     """Byte sections of one file. Safe between threads; the file stays open as long as this lives.
@@ -47,11 +49,21 @@ class Payload:
                 f"{self._name}: a text or a record does not lie where its place is told; restore or rebuild it"
             )
         buffer = np.empty(total, np.uint8)
-        if kernels.read_spans(self._descriptor, offsets, sizes, buffer) == kernels.BROKEN:
+        if not self._read_cached(offsets, sizes, buffer) and (
+            kernels.read_spans(self._descriptor, offsets, sizes, buffer) == kernels.BROKEN
+        ):
             told = "is shorter than when it was opened, or a text does not lie where its place is told"
             raise Damaged(f"{self._name} {told}; restore or rebuild the segment")
         data = buffer.tobytes()
         return [data[start:end] for start, end in pairwise([0, *ends.tolist()])]
+
+    def _read_cached(self, offsets: NDArray[np.int64], sizes: NDArray[np.int64], buffer: NDArray[np.uint8]) -> bool:
+        """Read the spans if all are in memory, as they mostly are; returns whether they were."""
+        if _NOWAIT is None:
+            return False
+        place = np.empty(2, np.uint64)
+        found = kernels.read_cached_spans(self._descriptor, offsets, sizes, buffer, _NOWAIT, place)
+        return bool(found != kernels.BROKEN)
 
 
 def open_for_reading(path: Path) -> int:

@@ -275,3 +275,25 @@ def test_marked_places_are_listed_all_or_each_so_many():
                 assert room[:size].tolist() == told[::step].tolist()
                 size = kernels.list_each(mask, step, room[:3])
                 assert room[:size].tolist() == told[::step][:3].tolist()
+
+
+def test_spans_that_are_in_memory_are_read_without_letting_go_of_the_interpreter_as_others_are(tmp_path):
+    if not hasattr(os, "RWF_NOWAIT"):
+        pytest.skip("Linux only")
+    data = bytes(range(256)) * 40
+    (tmp_path / "payload").write_bytes(data)
+    offsets, sizes = np.array([7, 0, 9_000, 100]), np.array([3, 0, 1_240, 50])
+    room, other, place = np.zeros(1_293, np.uint8), np.zeros(1_293, np.uint8), np.empty(2, np.uint64)
+    descriptor = os.open(tmp_path / "payload", os.O_RDONLY)
+    try:
+        assert kernels.read_spans(descriptor, offsets, sizes, room) == 0
+        assert room.tobytes() == data[7:10] + data[9_000:10_240] + data[100:150]
+        assert kernels.read_cached_spans(descriptor, offsets, sizes, other, os.RWF_NOWAIT, place) in {0, kernels.BROKEN}
+        assert kernels.read_cached_spans(descriptor, offsets, sizes, other, 0, place) == 0
+        assert other.tobytes() == room.tobytes()
+        for bad in ([10_239, 2], [-1, 2], [0, -1], [0, 2_000]):
+            outside = np.array([bad[0]]), np.array([bad[1]])
+            assert kernels.read_cached_spans(descriptor, *outside, other, 0, place) == kernels.BROKEN
+            assert kernels.read_spans(descriptor, *outside, other) == kernels.BROKEN
+    finally:
+        os.close(descriptor)
