@@ -12,6 +12,7 @@ from penstock.settings import wiring
 from penstock.settings.model import Settings
 
 from . import routes
+from .acknowledging import mend_acknowledging
 
 SOFT_LIMIT_S = 240.0  # a whole chunk batch; one document's own limit is limits.parse_timeout_s
 HARD_LIMIT_S = 300.0
@@ -30,7 +31,11 @@ def make_app(settings: Settings, *, results: bool = False) -> Celery:
     """
     app = Celery("penstock", set_as_current=False)
     app.conf.update(_queue(settings) | _delivery() | _processes() | _schedule())
-    app.conf.update(_redis() if settings_use_redis(settings) else _rabbitmq())
+    if settings_use_redis(settings):
+        mend_acknowledging()
+        app.conf.update(_redis())
+    else:
+        app.conf.update(_rabbitmq())
     if results:
         app.conf.update(_results(settings))
     return app

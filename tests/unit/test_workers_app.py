@@ -1,6 +1,7 @@
 """The Celery application: what of its settings a change must not break."""
 
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 
@@ -151,3 +152,18 @@ def test_the_first_tick_comes_soon_after_the_start_and_the_next_when_its_time_ha
 
     assert 0 < collect.is_due().next <= FIRST_TICK_S
     assert next(collect).is_due().next > COLLECT_EVERY_S / 2
+
+
+def test_a_worker_reads_on_when_the_server_did_not_hear_that_a_message_is_done(tmp_path):
+    """Else one that holds as many as it may would read nothing any more, until it is started again."""
+    with make_app(settings(tmp_path)).connection_for_read() as connection:
+        kind = connection.transport.Channel.QoS
+
+    qos = kind(SimpleNamespace(do_restore=False), prefetch_count=1)
+    qos._remove_from_indices = lambda _tag: 1 / 0
+    for tag, end in (("first", qos.ack), ("second", qos.reject)):
+        qos._delivered[tag] = "message"
+        assert not qos.can_consume()
+        with pytest.raises(ZeroDivisionError):
+            end(tag)
+        assert qos.can_consume()
