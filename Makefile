@@ -6,7 +6,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # Without stored bytecode every process starts two times slower, and Penstock is made of processes.
 unexport PYTHONDONTWRITEBYTECODE
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-clean test check format lint types imports unit e2e coverage crash perf lock install install-dev clean
+.PHONY: help demo demo-clean test check format lint types imports unit e2e coverage crash soak perf lock install install-dev clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -42,9 +42,13 @@ unit: install-dev ## the quick tests only
 coverage: ## print the coverage of the last test run; at least 85 %
 	@$(BIN)/coverage report --fail-under=85 --skip-covered --skip-empty
 
-crash: install-dev ## kill, lock and fill up more: ROUNDS=200 random rounds, each with a seed that is printed
+crash: install-dev ## kill, lock, fill up and stop more: ROUNDS=200 random rounds, each with a seed that is printed
 	PENSTOCK_CRASH_ROUNDS=$(or $(ROUNDS),50) $(BIN)/python -m pytest -s --timeout 7200 -p no:cacheprovider \
-	  tests/crash/test_kill_matrix.py tests/crash/test_outages.py tests/crash/test_bad_delivery.py $(PYTEST)
+	  tests/crash/test_kill_matrix.py tests/crash/test_outages.py tests/crash/test_bad_delivery.py \
+	  tests/crash/test_real_outages.py $(PYTEST)
+
+soak: install-dev ## random requests and kills for MINUTES=10, compared with a model all the time; SEED=… repeats one
+	$(BIN)/python -m tests.soak --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED))
 
 perf: install-dev ## run every performance question at a reduced size
 	@for question in perf/[a-z]*.py; do case $$question in */report.py) ;; *) $(BIN)/python $$question --quick || exit 1;; esac; done

@@ -3,7 +3,7 @@
 Every place is meant: a story is played once to see which failpoints it passes, before and after each commit of each
 role among them, then again for each of them, with a process that dies there. A transaction that is new is found by
 itself. The same with catalogs that are locked and disks that are full is in `test_outages.py`, with real processes in
-`test_random_kills.py`.
+`test_real_outages.py`.
 """
 
 import os
