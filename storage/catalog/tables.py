@@ -1,7 +1,8 @@
 """Every SQL table: the catalog (tenants, collections, generations) and the ledger (jobs, documents, versions, batches).
 
 Times are seconds since 1970 as float, passed in by the caller. Every row below a tenant carries its tenant.
-States are checked by the database, so that no program can write a word that another does not know.
+States are checked by the database, so that no program can write a word that another does not know; which may follow
+which is in ``transitions.py``.
 """
 
 from typing import Any
@@ -42,9 +43,10 @@ metadata = MetaData(
 GENERATION_STATES = ("active", "building", "retired")
 JOB_STATES = ("running", "done", "cancelled")
 VERSION_ACTIONS = ("put", "update", "delete", "trim")
-VERSION_FINAL_STATES = ("indexed", "failed", "cancelled", "superseded", "deleted", "trimmed", "expired")
+VERSION_FINAL_STATES = ("indexed", "failed", "cancelled", "superseded", "deleted", "trimmed", "expired", "dropped")
 VERSION_STATES = ("queued", "chunking", "embedding", "indexing", "deleting", "trimming", *VERSION_FINAL_STATES)
-GONE = ("deleted", "expired")  # states of a newest version after which the document is in its collection no more
+# States of a newest version after which the document is in its collection no more.
+GONE = ("deleted", "expired", "dropped")
 MANIFEST_OPERATIONS = ("publish", "merge", "rollback", "fork", "repair")
 BATCH_STAGES = ("chunk", "embed", "index", "expire", "rollback", "merge", "swap")
 BATCH_STATES = ("ready", "sent", "running", "done", "dead")
@@ -255,6 +257,10 @@ versions = Table(  # document versions: what was submitted or asked of a documen
     Column("stage", String(16)),  # where it failed
     Column("error_code", String(64)),
     Column("error", Text),
+    Column("attempts", Integer),  # at the stage where it failed, in company and alone
+    Column("first_attempt_at", Double),  # of a document that failed: when it was first worked on, in any stage
+    Column("last_attempt_at", Double),
+    Column("former_death", JSON(none_as_null=True)),  # what it failed of before it was retried; until it is indexed
     Column("created_at", Double, nullable=False),
     Column("finished_at", Double),
     Column("indexed_version", BigInteger),  # manifest version that first served it
@@ -270,6 +276,7 @@ versions = Table(  # document versions: what was submitted or asked of a documen
     _partial("ix_versions_admission", "generation_id", "id", where="state = 'queued'"),
     _partial("ix_versions_joins", "batch_id", where="state = 'embedding'"),
     _partial("ix_versions_ended", "finished_at", "id", where=_NEVER_SERVED_AGAIN),
+    _partial("ix_versions_dead", "collection_id", "document_id", where="state = 'failed'"),
     _partial("ix_versions_expiry", "generation_id", "expires_at", where=_MAY_EXPIRE),
     _partial(  # never served twice
         "uq_versions_one_indexed", "document_id", "collection_id", where="state = 'indexed'", unique=True
@@ -281,6 +288,7 @@ IS_QUEUED = versions.c.state == literal_column("'queued'")
 IS_EMBEDDING = versions.c.state == literal_column("'embedding'")
 NEVER_SERVED_AGAIN = versions.c.state.in_([literal_column(repr(word)) for word in _ENDED])
 IS_INDEXED = versions.c.state == literal_column("'indexed'")
+IS_DEAD = versions.c.state == literal_column("'failed'")
 HAS_CACHE_HITS = jobs.c.cache_hits > literal_column("0")
 HAS_CHUNKS_REUSED = jobs.c.chunks_reused > literal_column("0")
 
@@ -296,6 +304,8 @@ batches = Table(
     Column("group_id", String(64), nullable=False),  # embed parts of one group are indexed together; else its own id
     Column("part", Integer, nullable=False, default=0),
     Column("attempts", Integer, nullable=False, default=0),
+    Column("first_attempt_at", Double),  # when its documents were first worked on, in an earlier batch perhaps
+    Column("last_attempt_at", Double),
     Column("owner", String(128)),
     Column("lease_until", Double),  # running: the claim; sent: when to send it again
     Column("next_attempt_at", Double, nullable=False, default=0.0),

@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection, Row
 from ..catalog.completion import UNFINISHED
 from ..catalog.engine import Catalog
 from ..catalog.sources import lock_sources
-from ..catalog.tables import documents, versions
+from ..catalog.tables import GONE, documents, versions
 from ..catalog.tenants import hold_tenant
 from ..errors import Conflict, NotFound
 from ..ids import CollectionId, DocumentId, GenerationId, JobId, TenantId, VersionId, new_id
@@ -109,7 +109,7 @@ def _base(connection: Connection, target: Target, document: Row[Any]) -> Row[Any
     alive = alive.where(versions.c.state.in_((*UNFINISHED, "indexed"))).order_by(versions.c.number.desc())
     base = connection.execute(alive.limit(1)).first()
     newest = connection.execute(sa.select(versions.c.state).where(*mine, versions.c.number == document.newest)).first()
-    if newest is None or newest.state in ("deleting", "deleted", "expired"):
+    if newest is None or newest.state in ("deleting", *GONE):
         raise NotFound(f"there is no document {document.id!r}")
     if base is None or base.action == "delete":
         raise Conflict(

@@ -233,6 +233,8 @@ def _check(changes: Sequence[Change], *, indexed: Mapping[str, Any], known: Mapp
             if row is None or not one.after.is_of(row.content_hash):  # its number was given anew after a rebuild
                 number = one.after.document.number
                 raise Damaged(f"version {number} of document {document} is not in the catalog any more")
+            if row.state in UNFINISHED:  # a repair let it start again: to take it off its way would leave it half done
+                raise Damaged(f"document {document} is being indexed again after a repair: roll back when that is over")
 
 
 def _info(row: Row[Any]) -> RollbackInfo:

@@ -3,13 +3,16 @@
 import sqlalchemy as sa
 from alembic import op
 
+from penstock.storage.catalog.transitions import guard  # absolute: Alembic loads this file by its path
+
 revision = "0001"
 down_revision = None
 branch_labels = None
 depends_on = None
 
 VERSION_STATES = (
-    "queued chunking embedding indexing deleting trimming indexed failed cancelled superseded deleted trimmed expired"
+    "queued chunking embedding indexing deleting trimming indexed failed cancelled superseded deleted trimmed expired "
+    "dropped"
 )
 
 
@@ -24,6 +27,7 @@ def upgrade() -> None:
     _create_documents()
     _create_versions()
     _create_batches()
+    guard(op.get_bind())
 
 
 def _key(name: str, parent: str) -> sa.Column[str]:
@@ -211,6 +215,10 @@ def _create_versions() -> None:
         sa.Column("stage", sa.String(16)),
         sa.Column("error_code", sa.String(64)),
         sa.Column("error", sa.Text),
+        sa.Column("attempts", sa.Integer),
+        _time("first_attempt_at", nullable=True),
+        _time("last_attempt_at", nullable=True),
+        sa.Column("former_death", sa.JSON(none_as_null=True)),
         _time("created_at"),
         _time("finished_at", nullable=True),
         sa.Column("indexed_version", sa.BigInteger),
@@ -223,10 +231,11 @@ def _create_versions() -> None:
     op.create_index("ix_versions_pack", "versions", ["pack"])
     _create_partial_index("ix_versions_admission", "versions", ["generation_id", "id"], "state = 'queued'")
     _create_partial_index("ix_versions_joins", "versions", ["batch_id"], "state = 'embedding'")
-    ended = "state IN ('failed', 'cancelled', 'superseded', 'deleted', 'trimmed', 'expired')"
+    ended = "state IN ('failed', 'cancelled', 'superseded', 'deleted', 'trimmed', 'expired', 'dropped')"
     _create_partial_index("ix_versions_ended", "versions", ["finished_at", "id"], ended)
     one = ["document_id", "collection_id"]
     _create_partial_index("uq_versions_one_indexed", "versions", one, "state = 'indexed'", unique=True)
+    _create_partial_index("ix_versions_dead", "versions", ["collection_id", "document_id"], "state = 'failed'")
     may_expire = "state = 'indexed' AND expires_at IS NOT NULL"
     _create_partial_index("ix_versions_expiry", "versions", ["generation_id", "expires_at"], may_expire)
 
@@ -260,6 +269,8 @@ def _create_batches() -> None:
         sa.Column("group_id", sa.String(64), nullable=False),
         sa.Column("part", sa.Integer, nullable=False),
         sa.Column("attempts", sa.Integer, nullable=False),
+        _time("first_attempt_at", nullable=True),
+        _time("last_attempt_at", nullable=True),
         sa.Column("owner", sa.String(128)),
         _time("lease_until", nullable=True),
         _time("next_attempt_at"),

@@ -1,0 +1,95 @@
+"""Which states follow which, of jobs, document versions and batches: one table, enforced by the database.
+
+A trigger refuses every other change of a state, whoever asks for it, with an integrity error: what no program may do
+by mistake, such as finishing what was cancelled, cannot be done at all. It fires only when something is wrong, so it
+costs bulk updates next to nothing. The migrations make the triggers from this table, and a test compares; when a
+released schema needs another table, its revision calls `guard` again, which replaces them.
+
+To stay in a state is no transition. Rows may be inserted in any state: a fork and a rebuilt catalog begin with
+documents that are indexed already.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+Transitions = Mapping[str, str]  # by state, the words of those that may follow it
+
+# On their way: forward; back to chunking when their batch is taken apart; or to one of the ends.
+# Over: back to life by a rollback (indexed), by a retry (queued, chunking, indexing, deleting), or by a repair (queued).
+VERSIONS: Transitions = {
+    "queued": "chunking failed cancelled superseded",
+    "chunking": "embedding failed cancelled superseded",
+    "embedding": "indexing chunking failed cancelled superseded",
+    "indexing": "indexed chunking failed cancelled superseded",
+    "deleting": "deleted failed cancelled superseded",
+    "trimming": "trimmed failed cancelled",
+    "indexed": "superseded deleted expired queued failed",
+    "failed": "queued chunking indexing deleting dropped indexed",
+    "cancelled": "indexed",
+    "superseded": "indexed",
+    "deleted": "indexed",
+    "expired": "indexed",
+    "dropped": "indexed",
+    "trimmed": "",
+}
+JOBS: Transitions = {
+    "running": "done cancelled",
+    "done": "running",  # more documents were submitted as a part of it
+    "cancelled": "",
+}
+BATCHES: Transitions = {
+    "ready": "sent running done dead",
+    "sent": "ready running done dead",
+    "running": "ready done dead",
+    "done": "",
+    "dead": "",
+}
+BATCHES_REOPENED: Transitions = {**BATCHES, "done": "ready", "dead": "ready"}
+REOPENED_STAGE = "expire"  # a generation has one such batch, opened again and again
+
+_REFUSAL = "this change of state is not legal: see storage/catalog/transitions.py"
+_FUNCTION = "refuse_transition"
+
+
+def guard(connection: Connection) -> None:
+    """Make the triggers, in place of former ones."""
+    if connection.dialect.name == "postgresql":
+        # Its condition is asked without calling it: PL/pgSQL runs only to refuse.
+        connection.exec_driver_sql(
+            f"CREATE OR REPLACE FUNCTION {_FUNCTION}() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+            f"RAISE EXCEPTION '{_REFUSAL} (%%, from %% to %%)', TG_TABLE_NAME, OLD.state, NEW.state "
+            "USING ERRCODE = 'check_violation'; END $$"
+        )
+    for table, illegal in _conditions():
+        name = f"{table}_transitions"
+        if connection.dialect.name == "postgresql":
+            connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {name} ON {table}")
+            doing = f"EXECUTE FUNCTION {_FUNCTION}()"
+        else:
+            connection.exec_driver_sql(f"DROP TRIGGER IF EXISTS {name}")
+            doing = f"BEGIN SELECT RAISE(ABORT, '{_REFUSAL}'); END"
+        made = f"CREATE TRIGGER {name} BEFORE UPDATE OF state ON {table} FOR EACH ROW WHEN ({illegal}) {doing}"
+        connection.execute(sa.text(made))
+
+
+def _conditions() -> Iterator[tuple[str, str]]:
+    yield "versions", _illegal(VERSIONS)
+    yield "jobs", _illegal(JOBS)
+    reopened = f"OLD.stage = '{REOPENED_STAGE}'"
+    yield "batches", f"({_illegal(BATCHES)}) AND ({_illegal(BATCHES_REOPENED)} OR NOT {reopened})"
+
+
+def _illegal(transitions: Transitions) -> str:
+    """Return the condition, in SQL, under which a row must not become what it is about to.
+
+    Not an IN: SQLite would build its list anew for every row, which doubles the time of a bulk update (measured).
+    """
+    cases = " ".join(f"WHEN '{old}' THEN {_unless((old, *new.split()))}" for old, new in transitions.items())
+    return f"CASE OLD.state {cases} ELSE TRUE END"
+
+
+def _unless(legal: Iterable[str]) -> str:
+    cases = " ".join(f"WHEN '{word}' THEN FALSE" for word in legal)
+    return f"CASE NEW.state {cases} ELSE TRUE END"
