@@ -192,7 +192,8 @@ def test_more_documents_than_one_transaction_takes_are_one_job(line):
     line.accept([document(f"s{number:04}", "text") for number in range(count)])
     line.form(max_documents=count, max_bytes=1 << 30)
     with line.catalog.write() as connection:
-        connection.execute(sa.update(versions).values(state="indexed", batch_id=None, indexed_version=1))
+        for state in ("embedding", "indexing", "indexed"):
+            connection.execute(sa.update(versions).values(state=state, batch_id=None, indexed_version=1))
     sources = [f"s{number:04}" for number in range(count)]
     removed = line.remove(*sources)
     assert removed.deleted == count
