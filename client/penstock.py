@@ -1,13 +1,14 @@
 """The client that applications use: one object per server and tenant. Holds no state but its connections."""
 
 from .collections import Collections
+from .dead_letters import DeadLetters
 from .documents import Documents
 from .jobs import Jobs
 from .searches import Searches
 from .snapshots import Snapshots
 
 
-class Penstock(Collections, Documents, Jobs, Searches, Snapshots):
+class Penstock(Collections, DeadLetters, Documents, Jobs, Searches, Snapshots):
     """One tenant of one Penstock server.
 
     Every method raises the errors of ``penstock.client.errors``. Safe to use from several threads.

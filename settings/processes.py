@@ -72,6 +72,10 @@ class Workers(Group):
         1.0,
         description="Delay before the second attempt; doubled for each further one, up to a minute",
     )
+    keep_dead_bytes_s: Seconds = Field(
+        30 * 86_400.0,
+        description="How long the bytes of a failed document are kept for a retry; why it failed is told for longer",
+    )
     grace_s: Seconds = Field(30.0, description="How long a worker may finish what it holds when it is told to stop")
     queue_depth: Count = Field(32, description="Batches kept waiting in each queue; the rest wait in the ledger")
     max_chunks_per_publish: Count = Field(20_000, description="Most chunks published in one version")

@@ -85,6 +85,8 @@ class Service:
                 versions.c.state.in_(("indexed", "deleting", "indexing")),
             )
             connection.execute(sa.update(versions).where(*replaced).values(state="superseded"))
+            for state in ("chunking", "embedding", "indexing"):
+                connection.execute(sa.update(versions).where(versions.c.id.in_(ids)).values(state=state))
             connection.execute(sa.update(versions).where(versions.c.id.in_(ids)).values(indexed))
             finish_jobs(connection, now=self.components.clock())
 

@@ -19,6 +19,7 @@ from penstock.storage.errors import StorageError
 from penstock.storage.ledger.due import Due, look
 
 from . import routes
+from .backoff import full_jitter
 from .liveness import Liveness
 
 log = logging.getLogger(__name__)
@@ -189,12 +190,16 @@ class Dispatcher:
             self._sender.send(messages)
         return len(messages)
 
+    def _delay_s(self, attempts: int) -> float:
+        """Return how long a batch waits whose worker died: whatever died together does not come back together."""
+        return full_jitter(attempts, first_s=self._workers.retry_delay_s)
+
     def _reconcile(self) -> None:
         now = self._clock()
         if 0 <= now - self._reconciled_at < RECONCILE_EVERY_S:
             return
         self._reconciled_at = now
-        found = ledger.reconcile(self._catalog, now=now, max_attempts=self._workers.max_attempts)
+        found = ledger.reconcile(self._catalog, now=now, max_attempts=self._workers.max_attempts, delay_s=self._delay_s)
         ledger.open_expiries(self._catalog, now=now)
         if found.released or found.resent or found.apart or found.dead or found.joined:
             log.info("Put right what was left behind: %s.", found)

@@ -70,6 +70,8 @@ class Embedding:
 
     def _embed(self, claim: ledger.Claim) -> "_Made":
         components = self._components
+        for version in claim.versions:
+            hit(f"embed.document.{version.source}")
         rows = staging.read_chunks(components.objects, claim.input or "")
         vectors, made = self._vectors(claim, rows)
         hit("embed.embedded")
@@ -102,9 +104,9 @@ class Embedding:
             try:
                 found, hits, asked = embed_with_cache(embedder, self._cache, claim.tenant_id, texts)
             except InputRejected as error:
-                if error.index is None:
-                    raise
-                wanted.discard(self._refuse(rows, chosen[error.index], error))
+                if error.index is None and len(wanted) > 1:
+                    raise  # whichever it is: after some attempts each document is alone
+                wanted.discard(self._refuse(claim, rows, chosen[error.index or 0], error))
                 continue
             vectors[chosen] = found
             tokens = int(rows.tokens[[chosen[index] for index in asked]].sum())
@@ -127,12 +129,13 @@ class Embedding:
                 log.info("Chunks that did not change are embedded again: %s", error, extra=ids(claim))
         return np.zeros(len(rows), np.bool_), np.zeros((len(rows), generation.dimensions), np.float32)
 
-    def _refuse(self, rows: Rows, index: int, error: InputRejected) -> str:
+    def _refuse(self, claim: ledger.Claim, rows: Rows, index: int, error: InputRejected) -> str:
         """Fail the document of one row and return its version's id. The last of its batch: the claim is then lost."""
         components = self._components
         version = rows.documents[int(rows.document[index])].version_id
         failure = ledger.FailedDocument(VersionId(version), "input_rejected", str(error))
-        ledger.fail_versions(components.catalog, failures=[failure], stage="embed", now=components.clock())
+        now = components.clock()
+        ledger.fail_versions(components.catalog, failures=[failure], stage="embed", now=now, tried=claim.tried)
         return version
 
 

@@ -48,6 +48,8 @@ def collect_all(
         log.info("Ended %d leases of readers that are gone.", lapsed)
     for tenant in tenants:  # first, for document versions stay as long as a version of the index serves them
         collected += collect_generations(catalog, objects, tenant=tenant, now=now, retention=retention, named=named)
+    if released := ledger.release_dead_bytes(catalog, now=now, keep_s=components.settings.workers.keep_dead_bytes_s):
+        log.info("Let go of the bytes of %d documents that failed long ago.", released)
     pruned = ledger.prune(catalog, now=now, progress=pruning)  # then, for it makes packs garbage
     if pruned.batches or pruned.versions:
         log.info("Forgot %d batches and %d document versions of long ago.", pruned.batches, pruned.versions)

@@ -17,6 +17,7 @@ from penstock.settings.logs import failed_at, log_failure
 from penstock.settings.model import Settings
 from penstock.storage import ledger
 from penstock.storage.errors import Conflict, Fenced, StorageError, Unavailable
+from penstock.storage.failpoints import hit
 from penstock.storage.ids import GenerationId
 from penstock.storage.publishing.publisher import PublishedManifest, Publisher
 
@@ -129,6 +130,8 @@ class Writer:
     def _publish_groups(self, generation_id: GenerationId, groups: Sequence[ledger.IndexGroup], *, epoch: int) -> None:
         components = self._components
         began = time.perf_counter()
+        for version in (version for group in groups for version in group.versions):
+            hit(f"index.document.{version.source}")
         changes = changes_of(groups)
         parts = [part for group in groups for part in group.parts]
         rows, vectors = staging.read_wanted(components.objects, parts, wanted=changes.put)

@@ -10,6 +10,7 @@ from . import (
     changes,
     collections,
     config,
+    dead_letters,
     doctor,
     documents,
     index,
@@ -64,5 +65,5 @@ app.command("doctor")(doctor.doctor)
 documents.app.command("delete")(changes.delete)
 documents.app.command("update")(changes.update)
 app.add_typer(changes.chunks)
-for group in (collections, documents, index, jobs, snapshots, tenants, config):
+for group in (collections, documents, dead_letters, index, jobs, snapshots, tenants, config):
     app.add_typer(group.app)

@@ -49,7 +49,8 @@ def delete(
     if as_json and not (yes or dry_run):
         raise UsageError("--json asks nobody: add --yes to delete the documents, or --dry-run to see which")
     with connect(url, key, tenant) as client:
-        way = _way(client, collection, documents or [], chosen) | {"min_token": min_token}
+        named = {"filter": chosen} if chosen is not None else named_ways(client, collection, documents or [])
+        way = named | {"min_token": min_token}
         found = _asked(client, collection, way, dry_run=True)
         if not as_json:
             _show_found(found, collection)
@@ -57,7 +58,7 @@ def delete(
             if not yes:
                 typer.confirm(f"Delete {count(found['deleted'], 'document')} of {collection!r}?", abort=True)
             found |= _asked(client, collection, way, dry_run=False)
-            found["jobs"] = _followed(client, found["jobs"], wait=wait, timeout_s=timeout, doing="deleting")
+            found["jobs"] = followed(client, found["jobs"], wait=wait, timeout_s=timeout, doing="deleting")
     if as_json:
         print_json(_as_plain(found))
     elif not dry_run and found["deleted"]:
@@ -117,7 +118,7 @@ def update(
     with connect(url, key, tenant) as client:
         one = found_document(client, collection, document)
         done = client.update_document(collection, one.id, **changes)
-        (job,) = _followed(client, [done.job], wait=wait and done.changed, timeout_s=timeout, doing="updating")
+        (job,) = followed(client, [done.job], wait=wait and done.changed, timeout_s=timeout, doing="updating")
     if as_json:
         print_json(done.model_dump(mode="json") | {"job": job.model_dump(mode="json")})
     elif not done.changed:
@@ -147,7 +148,7 @@ def delete_chunks(
         if not yes:
             typer.confirm(f"Delete {count(len(set(chunk_ids)), 'chunk')} of {collection!r}?", abort=True)
         done = client.delete_chunks(collection, chunk_ids, min_token=min_token)
-        (job,) = _followed(client, [done.job], wait=wait, timeout_s=timeout, doing="deleting")
+        (job,) = followed(client, [done.job], wait=wait, timeout_s=timeout, doing="deleting")
     if as_json:
         print_json(done.model_dump(mode="json") | {"job": job.model_dump(mode="json")})
     else:
@@ -158,10 +159,8 @@ def delete_chunks(
     _leave([job], not_found=done.not_found)
 
 
-def _way(client: "Penstock", collection: str, names: Sequence[str], chosen: str | None) -> dict[str, Any]:
+def named_ways(client: "Penstock", collection: str, names: Sequence[str]) -> dict[str, Any]:
     """Return what says which documents: a name is a source, or an id where no source is called so."""
-    if chosen is not None:
-        return {"filter": chosen}
     ids = [name for name in dict.fromkeys(names) if DOCUMENT_ID.fullmatch(name)]
     if ids:
         ids = [name for name in ids if not client.documents(collection, source=name, limit=1).data]
@@ -181,9 +180,10 @@ def _asked(client: "Penstock", collection: str, way: dict[str, Any], *, dry_run:
     }
 
 
-def _followed(
+def followed(
     client: "Penstock", jobs: "Sequence[Job]", *, wait: bool, timeout_s: float | None, doing: str
 ) -> "list[Job]":
+    """Return the jobs as they are, or with ``wait`` as they end, behind a progress bar."""
     from penstock.client import Busy
 
     from .following import follow

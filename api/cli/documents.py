@@ -23,7 +23,8 @@ def list_(
         str | None,
         typer.Option(
             "--state",
-            help="queued, chunking, embedding, indexing, indexed, failed, cancelled, deleting; gone: deleted, expired.",
+            help="queued, chunking, embedding, indexing, indexed, failed, cancelled, deleting; "
+            "gone: deleted, expired, dropped.",
         ),
     ] = None,
     after: Annotated[str | None, typer.Option("--after", help="Id of the last document of the page before.")] = None,

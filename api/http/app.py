@@ -14,12 +14,13 @@ from penstock.settings.model import Settings
 from ..errors import Refused
 from .components import Components, open_components
 from .front import Front, error_response
-from .routes import collections, documents, index, jobs, operations, removals, search, snapshots, tenants
+from .routes import collections, dead_letters, documents, index, jobs, operations, removals, search, snapshots, tenants
 
 ROUTERS = (
     search.router,
     documents.router,
     removals.router,
+    dead_letters.router,
     jobs.router,
     collections.router,
     index.router,

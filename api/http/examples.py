@@ -41,6 +41,10 @@ DOCUMENT = {
     "stage": "chunk",
     "error_code": "truncated",
     "error": "the file ends in the middle of a table",
+    "attempts": 1,
+    "first_attempt_at": 1767225602.0,
+    "last_attempt_at": 1767225602.0,
+    "former_death": None,
     "chunks": None,
     "created_at": 1767225600.0,
     "finished_at": 1767225602.5,
@@ -97,6 +101,12 @@ CHANGE = {
     "chunks_before": 3,
     "chunks_after": 4,
 }
+REFUSED = {
+    "id": "doc_0192f1c0a5b4d2e3f4a5b6c7d9",
+    "source": "manuals/lost.pdf",
+    "code": "bytes_gone",
+    "reason": "its submitted bytes are not stored any more: submit it again",
+}
 EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
     wire.NewTenant: {"name": "acme"},
     wire.Tenant: TENANT,
@@ -122,6 +132,20 @@ EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
         "not_found": 0,
         "sample": [{"id": DOCUMENT["id"], "source": "manuals/penstock.md"}],
         "missing": [],
+    },
+    wire.DeadSelection: {"error_code": "worker_lost", "filter": FILTER, "dry_run": True},
+    wire.Retried: {
+        "job": JOB,
+        "retried": 3,
+        "refused": {"bytes_gone": 1},
+        "sample": [{"id": DOCUMENT["id"], "source": "manuals/penstock.md"}],
+        "refusals": [REFUSED],
+    },
+    wire.Dropped: {
+        "dropped": 3,
+        "refused": {"not_dead": 1},
+        "sample": [{"id": DOCUMENT["id"], "source": "manuals/penstock.md"}],
+        "refusals": [REFUSED | {"code": "not_dead", "reason": "its newest version, 2, is indexed"}],
     },
     wire.DocumentUpdate: {"title": "Penstocks, revised", "metadata": {"lang": "fr", "draft": None}},
     wire.Updated: {"job": JOB, "changed": True, "version": 3},

@@ -31,6 +31,9 @@ PLACE = re.compile(r"[a-z0-9_]{1,64}")
 Place = Annotated[str, AfterValidator(_checked_place), Field(description="`last_id` of the page before")]
 
 
+Word = Annotated[str, Field(max_length=64, pattern=r"^[^\x00]*$")]
+
+
 class Parameters(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
@@ -38,6 +41,12 @@ class Parameters(BaseModel):
 class DocumentsQuery(Parameters):
     state: DocumentState | None = Field(default=None, description="only documents whose newest version is so")
     source: str | None = Field(default=None, pattern=r"^[^\x00]*$", description="only the document of this source")
+    job_id: Word | None = Field(default=None, description="only dead documents (`state` failed) of this job")
+    error_code: Word | None = Field(default=None, description="only dead documents with this code")
+    stage: Word | None = Field(default=None, description="only documents that died there: chunk, embed or index")
+    filter: str | None = Field(
+        default=None, max_length=65_536, description="only dead documents that it accepts: `lang=en,year>2020`, or JSON"
+    )
     after: Place | None = None
     limit: int = Field(default=100, ge=1, le=1000)
 

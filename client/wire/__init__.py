@@ -16,7 +16,8 @@ from .collections import (
     NewCollection,
     Quantization,
 )
-from .documents import Document, DocumentList, DocumentName, DocumentState
+from .dead_letters import DeadSelection, Dropped, RefusalCode, RefusedDocument, Retried
+from .documents import Document, DocumentList, DocumentName, DocumentState, FormerDeath
 from .failures import ErrorAnswer, ErrorBody
 from .indexes import IndexStats, MergeStats, ProbeStats, SegmentStats
 from .installation import CollectionStatus, Health, RoleStatus, StageStatus, Status, TenantJob
@@ -58,6 +59,7 @@ __all__ = [
     "CollectionChange",
     "CollectionList",
     "CollectionStatus",
+    "DeadSelection",
     "Deleted",
     "Deletion",
     "Document",
@@ -67,9 +69,11 @@ __all__ = [
     "DocumentName",
     "DocumentState",
     "DocumentUpdate",
+    "Dropped",
     "ErrorAnswer",
     "ErrorBody",
     "Fork",
+    "FormerDeath",
     "Health",
     "Hit",
     "HitDocument",
@@ -87,7 +91,10 @@ __all__ = [
     "NewTenant",
     "ProbeStats",
     "Quantization",
+    "RefusalCode",
+    "RefusedDocument",
     "Request",
+    "Retried",
     "RoleStatus",
     "Rollback",
     "SearchQuery",

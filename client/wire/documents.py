@@ -18,7 +18,21 @@ DocumentState = Literal[
     "deleting",
     "deleted",
     "expired",
+    "dropped",
 ]
+
+
+class FormerDeath(Answer):
+    """What a document failed of before it was retried."""
+
+    stage: str | None
+    error_code: str | None
+    error: str | None
+    attempts: int | None
+    first_attempt_at: float | None
+    last_attempt_at: float | None
+    died_at: float | None
+    retries: int = Field(description="how often it was retried so far")
 
 
 class Document(Answer):
@@ -36,6 +50,10 @@ class Document(Answer):
     stage: str | None = Field(description="where it failed")
     error_code: str | None
     error: str | None
+    attempts: int | None = Field(default=None, description="at the stage where it failed")
+    first_attempt_at: float | None = Field(default=None, description="of one that failed: in any stage")
+    last_attempt_at: float | None = None
+    former_death: FormerDeath | None = Field(default=None, description="kept after a retry until it is indexed")
     chunks: int | None
     created_at: float
     finished_at: float | None

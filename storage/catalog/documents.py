@@ -28,6 +28,9 @@ _IS_SERVED = sa.and_(  # of which there is one at most, and an index to find it
 class DocumentInfo:
     """The newest version of one document. Times are seconds since 1970; ``stage`` and ``error`` say why it failed.
 
+    Of a document that failed, ``attempts`` at that stage and the first and the last of all attempts. ``former_death``:
+    what it failed of before it was retried, until it is indexed.
+
     ``searchable_number`` is the number of the version that searches find, since ``searchable_at``; None when they find
     none. After ``expires_at`` no search finds it; a little later its ``state`` is ``expired``. Of a document that was
     deleted only its source is left, until that is pruned.
@@ -50,6 +53,10 @@ class DocumentInfo:
     stage: str | None
     error_code: str | None
     error: str | None
+    attempts: int | None
+    first_attempt_at: float | None
+    last_attempt_at: float | None
+    former_death: Mapping[str, Any] | None
     chunk_count: int | None
     created_at: float
     finished_at: float | None
@@ -76,7 +83,7 @@ def list_documents(
     Raises:
         NotFound: the tenant has no such collection.
     """
-    wanted = _newest_versions(tenant).where(documents.c.collection_id == collection_id)
+    wanted = newest_versions(tenant).where(documents.c.collection_id == collection_id)
     wanted = wanted.where(versions.c.state.not_in(GONE) if state is None else versions.c.state == state)
     if source is not None:
         wanted = wanted.where(documents.c.source == source)
@@ -84,7 +91,7 @@ def list_documents(
         wanted = wanted.where(documents.c.id > after)
     with catalog.read() as connection:
         require_collection(connection, collection_id, tenant=tenant)
-        return [_document(row) for row in connection.execute(wanted.order_by(documents.c.id).limit(limit))]
+        return [document_info(row) for row in connection.execute(wanted.order_by(documents.c.id).limit(limit))]
 
 
 def get_document(
@@ -93,10 +100,10 @@ def get_document(
     """Return one document of a collection. Raises NotFound."""
     mine = (documents.c.id == document_id, documents.c.collection_id == collection_id)
     with catalog.read() as connection:
-        row = connection.execute(_newest_versions(tenant).where(*mine)).first()
+        row = connection.execute(newest_versions(tenant).where(*mine)).first()
     if row is None:
         raise NotFound(f"there is no document {document_id!r}")
-    return _document(row)
+    return document_info(row)
 
 
 def known(catalog: Catalog, *, tenant: TenantId, collection_id: CollectionId, hashes: Mapping[str, bytes]) -> set[str]:
@@ -118,7 +125,8 @@ def known(catalog: Catalog, *, tenant: TenantId, collection_id: CollectionId, ha
     return {row.source for row in rows if row.content_hash == hashes[row.source]}
 
 
-def _newest_versions(tenant: TenantId) -> sa.Select[Any]:
+def newest_versions(tenant: TenantId) -> sa.Select[Any]:
+    """Return the documents of a tenant, each with its newest version: what `document_info` reads."""
     newest = sa.and_(OF_DOCUMENT, versions.c.number == documents.c.newest)
     of_version = [versions.c[name] for name in DocumentInfo.__dataclass_fields__ if name in versions.c and name != "id"]
     columns = (documents.c.id, documents.c.source, versions.c.id.label("version_id"), *of_version)
@@ -127,5 +135,6 @@ def _newest_versions(tenant: TenantId) -> sa.Select[Any]:
     return wanted.where(documents.c.tenant_id == tenant)
 
 
-def _document(row: Row[Any]) -> DocumentInfo:
+def document_info(row: Row[Any]) -> DocumentInfo:
+    """Return one row of `newest_versions`."""
     return DocumentInfo(**row._mapping)  # noqa: SLF001 - SQLAlchemy's public name for the row as a mapping

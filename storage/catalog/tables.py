@@ -53,6 +53,7 @@ BATCH_STATES = ("ready", "sent", "running", "done", "dead")
 _ENDED = tuple(word for word in VERSION_FINAL_STATES if word != "indexed")
 _NEVER_SERVED_AGAIN = f"state IN ({', '.join(repr(word) for word in _ENDED)})"
 _MAY_EXPIRE = "state = 'indexed' AND expires_at IS NOT NULL"
+_DEAD_WITH_BYTES = "state = 'failed' AND pack <> ''"
 _OPEN_ROLLBACK = "stage = 'rollback' AND state IN ('ready', 'sent', 'running')"
 
 
@@ -277,6 +278,7 @@ versions = Table(  # document versions: what was submitted or asked of a documen
     _partial("ix_versions_joins", "batch_id", where="state = 'embedding'"),
     _partial("ix_versions_ended", "finished_at", "id", where=_NEVER_SERVED_AGAIN),
     _partial("ix_versions_dead", "collection_id", "document_id", where="state = 'failed'"),
+    _partial("ix_versions_dead_bytes", "finished_at", where=_DEAD_WITH_BYTES),
     _partial("ix_versions_expiry", "generation_id", "expires_at", where=_MAY_EXPIRE),
     _partial(  # never served twice
         "uq_versions_one_indexed", "document_id", "collection_id", where="state = 'indexed'", unique=True
@@ -289,6 +291,7 @@ IS_EMBEDDING = versions.c.state == literal_column("'embedding'")
 NEVER_SERVED_AGAIN = versions.c.state.in_([literal_column(repr(word)) for word in _ENDED])
 IS_INDEXED = versions.c.state == literal_column("'indexed'")
 IS_DEAD = versions.c.state == literal_column("'failed'")
+HAS_DEAD_BYTES = and_(IS_DEAD, versions.c.pack != literal_column("''"))
 HAS_CACHE_HITS = jobs.c.cache_hits > literal_column("0")
 HAS_CHUNKS_REUSED = jobs.c.chunks_reused > literal_column("0")
 

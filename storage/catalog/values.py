@@ -1,6 +1,6 @@
 """Fits Python values into SQL: lists short enough for an IN, text that every server stores. It runs no statement."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TypeVar
 
@@ -21,6 +21,15 @@ def batched(items: Iterable[T], size: int = IN_LIST) -> Iterator[Sequence[T]]:
     remaining = iter(items)
     while some := list(islice(remaining, size)):
         yield some
+
+
+def storable_names(texts: Collection[str]) -> list[str]:
+    """Return those that something can be named by, in order: a catalog refuses to look for the others."""
+    return sorted(text for text in {*texts} if _is_storable(text))
+
+
+def _is_storable(text: str) -> bool:
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def storable(text: str) -> str:

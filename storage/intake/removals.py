@@ -16,7 +16,7 @@ from sqlalchemy.engine import Connection, Row
 
 from ..catalog.engine import Catalog
 from ..catalog.tables import GONE, OF_DOCUMENT, documents, versions
-from ..catalog.values import slices
+from ..catalog.values import slices, storable_names
 from ..ids import CollectionId, GenerationId, JobId, TenantId
 from .acceptance import (
     Target,
@@ -152,7 +152,7 @@ class _Seen:
 
 def _chosen(document_ids: Collection[str], sources: Collection[str]) -> Iterator[sa.ColumnElement[bool]]:
     """Yield one condition per slice, at least one."""
-    ids, names = _storable(document_ids), _storable(sources)
+    ids, names = storable_names(document_ids), storable_names(sources)
     if not ids and not names:
         yield sa.false()
     for column, named in ((documents.c.id, ids), (documents.c.source, names)):
@@ -185,12 +185,3 @@ def _log_deletes(
         for row in leaving
     ]
     insert_versions(connection, rows)
-
-
-def _storable(texts: Collection[str]) -> list[str]:
-    """Return those that a document can be named by: a catalog refuses to look for the others."""
-    return sorted(text for text in {*texts} if _is_storable(text))
-
-
-def _is_storable(text: str) -> bool:
-    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)

@@ -7,7 +7,8 @@ batches, versions, so that none wait for each other in a ring.
 
 from .admission import ReadyBatch, form_chunk_batches, take_ready
 from .claims import Claim, Held, claim, renew
-from .contents import FailedDocument, VersionRow
+from .contents import NEVER, FailedDocument, Tried, VersionRow
+from .dead_bytes import release_dead_bytes
 from .expiry import ExpiredDocument, claim_expiry, finish_expiry, open_expiries, read_expired
 from .indexing import IndexGroup, claim_index, finish_indexing
 from .merges import being_merged, check_not_merged, claim_swap, drop_merge, finish_merge, finish_swap, open_merge
@@ -26,6 +27,7 @@ from .rollbacks import (
 from .stages import EmbedPart, fail_versions, finish_chunking, finish_embedding
 
 __all__ = [
+    "NEVER",
     "Claim",
     "EmbedPart",
     "ExpiredDocument",
@@ -37,6 +39,7 @@ __all__ = [
     "ReadyBatch",
     "Reconciled",
     "RollbackInfo",
+    "Tried",
     "VersionRow",
     "being_merged",
     "check_not_merged",
@@ -64,6 +67,7 @@ __all__ = [
     "read_expired",
     "reconcile",
     "refuse_rollback",
+    "release_dead_bytes",
     "renew",
     "retry_later",
     "take_ready",

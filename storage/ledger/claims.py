@@ -16,7 +16,7 @@ from ..catalog.engine import Catalog
 from ..catalog.tables import batches
 from ..errors import Conflict
 from ..ids import BatchId, GenerationId, TenantId
-from .contents import VersionRow, holds_documents, read_versions, wanted_by
+from .contents import Tried, VersionRow, holds_documents, read_versions, tried, wanted_by
 from .joins import join_groups
 
 
@@ -35,7 +35,8 @@ class Claim(Held):
     """The right to work on one batch until the lease ends.
 
     ``versions``: the documents still wanted, by id; never empty for the stages chunk and embed, always empty for merge
-    and swap. ``quarantined``: its only document is suspected to kill workers. ``input`` names a staging object.
+    and swap. ``quarantined``: its only document is suspected to kill workers. ``tried``: with this attempt. ``input``
+    names a staging object.
     """
 
     tenant_id: TenantId
@@ -49,6 +50,7 @@ class Claim(Held):
     input: str | None
     details: Mapping[str, Any]
     quarantined: bool
+    tried: Tried
     versions: tuple[VersionRow, ...]
 
 
@@ -66,7 +68,7 @@ def claim(
             return None
         wanted = read_versions(connection, *wanted_by(row)) if holds_documents(row) else []
         generation = read_generations(connection, [row.generation_id])[GenerationId(row.generation_id)]
-        taken = _claim(row, generation, wanted, max_attempts=max_attempts)
+        taken = _claim(row, generation, wanted, tried=tried(connection, row), max_attempts=max_attempts)
         if holds_documents(row) and not wanted:
             end(connection, taken, state="done", now=now, error="no document left")
             join_groups(connection, [taken.group_id], now=now)  # it may have been the last part of a living group
@@ -120,12 +122,20 @@ def _take(
     # At the cap the reconciler decides: one more attempt could only kill one more worker.
     below_cap = batches.c.attempts < max_attempts
     lapsed = sa.and_(batches.c.state == "running", batches.c.lease_until < now, below_cap)
-    values = {"state": "running", "owner": owner, "lease_until": now + lease_s, "attempts": batches.c.attempts + 1}
+    values = {"state": "running", "owner": owner, "lease_until": now + lease_s, **one_more_attempt(now)}
     taken = sa.update(batches).where(batches.c.id == batch_id, sa.or_(due, lapsed)).values(values)
     return connection.execute(taken.returning(batches)).first()
 
 
-def _claim(row: Row[Any], generation: GenerationInfo, wanted: list[VersionRow], *, max_attempts: int) -> Claim:
+def one_more_attempt(now: float) -> dict[str, Any]:
+    """Return the values that count an attempt."""
+    first = sa.func.coalesce(batches.c.first_attempt_at, now)
+    return {"attempts": batches.c.attempts + 1, "first_attempt_at": first, "last_attempt_at": now}
+
+
+def _claim(
+    row: Row[Any], generation: GenerationInfo, wanted: list[VersionRow], *, tried: Tried, max_attempts: int
+) -> Claim:
     details = row.details or {}
     return Claim(
         batch_id=BatchId(row.id),
@@ -143,5 +153,6 @@ def _claim(row: Row[Any], generation: GenerationInfo, wanted: list[VersionRow], 
         input=row.input,
         details=details,
         quarantined=bool(details.get("quarantined")),
+        tried=tried,
         versions=tuple(wanted),
     )

@@ -1,14 +1,14 @@
 """Which document versions a batch holds, and how they end when they fail. It moves no batch."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
 from ..catalog.completion import UNFINISHED
-from ..catalog.tables import OF_DOCUMENT, documents, versions
+from ..catalog.tables import OF_DOCUMENT, batches, documents, versions
 from ..catalog.values import storable
 from ..ids import BatchId, DocumentId, GenerationId, JobId, VersionId
 
@@ -50,6 +50,21 @@ class VersionRow:
 
 
 @dataclass(frozen=True)
+class Tried:
+    """How often and when a document was worked on: ``attempts`` at the stage where it failed, in company and alone.
+
+    ``first_attempt_at``: when it was first worked on, in any stage.
+    """
+
+    attempts: int
+    first_attempt_at: float | None
+    last_attempt_at: float | None
+
+
+NEVER = Tried(0, None, None)
+
+
+@dataclass(frozen=True)
 class FailedDocument:
     """Why a document version failed: ``code`` for programs, ``error`` for its owner."""
 
@@ -86,13 +101,25 @@ def hold_versions(connection: Connection, *conditions: sa.ColumnElement[bool]) -
     return {row.id: row.job_id for row in connection.execute(wanted.with_for_update())}
 
 
-def mark_failed(connection: Connection, failures: Sequence[FailedDocument], *, stage: str, now: float) -> None:
+def tried(connection: Connection, batch: Row[Any]) -> Tried:
+    """Return how often the documents of a batch were worked on; of a batch in a quarantine, also before that."""
+    details = batch.details or {}
+    if batch.stage == "index":  # it was made of embed batches, which know what came before
+        parts = sa.select(batches.c.details).where(batches.c.group_id == batch.group_id, batches.c.stage == "embed")
+        details |= connection.scalar(parts.order_by(batches.c.part).limit(1)) or {}
+    before = details.get("attempts", {}).get(batch.stage, 0)
+    return Tried(batch.attempts + before, batch.first_attempt_at, batch.last_attempt_at)
+
+
+def mark_failed(
+    connection: Connection, failures: Sequence[FailedDocument], *, stage: str, now: float, tried: Tried = NEVER
+) -> None:
     """End these versions as failed, those that are not over already."""
     # Not an IN: its parameters cannot be expanded when one statement runs for many rows.
     unfinished = sa.or_(*(versions.c.state == state for state in UNFINISHED))
     failed = sa.update(versions).where(versions.c.id == sa.bindparam("version"), unfinished)
     failed = failed.values(state="failed", stage=stage, finished_at=now, error_code=sa.bindparam("code"))
-    failed = failed.values(error=sa.bindparam("reason"))
+    failed = failed.values(error=sa.bindparam("reason"), **asdict(tried))
     if failures:
         rows = [{"version": one.version_id, "code": one.code, "reason": storable(one.error)} for one in failures]
         connection.execute(failed, rows)

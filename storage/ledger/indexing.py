@@ -19,7 +19,7 @@ from ..catalog.tables import batches, versions
 from ..catalog.values import slices
 from ..errors import Conflict
 from ..ids import BatchId, GenerationId, ManifestVersion, VersionId
-from .claims import Held, lost
+from .claims import Held, lost, one_more_attempt
 from .contents import STATES_IN, VersionRow, read_versions
 from .outcomes import CONTENT, Key, key_of, mark_published
 
@@ -64,7 +64,7 @@ def claim_index(
     with catalog.write("claim_index") as connection:
         while True:
             rows = connection.execute(_by_turns(open_ones)).all()
-            taken = _within(rows, max_chunks=max_chunks)
+            taken = _within(rows, max_chunks=max_chunks, suspect_attempts=min(SUSPECT_ATTEMPTS, max_attempts - 1))
             group_ids = [row.group_id for row in taken]
             closed = close_empty_batches(connection, group_ids, now=now)
             wanted = _read_wanted(connection, group_ids)
@@ -72,7 +72,7 @@ def claim_index(
             working = [row for row in taken if row.group_id in wanted]
             if working or not closed:
                 break
-        _mark_running(connection, working, owner=owner, lease_until=now + lease_s)
+        _mark_running(connection, working, owner=owner, lease_s=lease_s, now=now)
         return _groups(connection, working, wanted, owner=owner, max_attempts=max_attempts)
 
 
@@ -127,12 +127,15 @@ def _by_turns(open_ones: Sequence[sa.ColumnElement[bool]]) -> sa.Select[Any]:
     return ordered.with_for_update(of=batches, skip_locked=True)
 
 
-def _within(rows: Sequence[Row[Any]], *, max_chunks: int) -> list[Row[Any]]:
-    """Choose, in this order, what fits; what does not waits until it is the first."""
+def _within(rows: Sequence[Row[Any]], *, max_chunks: int, suspect_attempts: int) -> list[Row[Any]]:
+    """Choose, in this order, what fits; what does not waits until it is the first.
+
+    What failed ``suspect_attempts`` times is taken alone: at its last attempt each group stands for itself.
+    """
     taken: list[Row[Any]] = []
     chunks = 0
     for row in rows:
-        suspect = row.attempts >= SUSPECT_ATTEMPTS
+        suspect = row.attempts >= suspect_attempts
         more = max(row.chunk_count, row.document_count)  # a removal has no chunks, and costs about as much
         if taken and (suspect or chunks + more > max_chunks):
             continue
@@ -143,8 +146,8 @@ def _within(rows: Sequence[Row[Any]], *, max_chunks: int) -> list[Row[Any]]:
     return taken
 
 
-def _mark_running(connection: Connection, taken: Sequence[Row[Any]], *, owner: str, lease_until: float) -> None:
-    values = {"state": "running", "owner": owner, "lease_until": lease_until, "attempts": batches.c.attempts + 1}
+def _mark_running(connection: Connection, taken: Sequence[Row[Any]], *, owner: str, lease_s: float, now: float) -> None:
+    values = {"state": "running", "owner": owner, "lease_until": now + lease_s, **one_more_attempt(now)}
     for some in slices([row.id for row in taken]):
         connection.execute(sa.update(batches).where(batches.c.id.in_(some)).values(values))
 

@@ -54,7 +54,8 @@ def _complete(group_ids: Sequence[str]) -> sa.Select[Any]:
     over = sa.func.sum(sa.case((batches.c.state.in_(_OVER), 0), else_=1)) == 0
     key = (batches.c.group_id, batches.c.tenant_id, batches.c.generation_id, batches.c.shard)
     sums = (sa.func.sum(batches.c.chunk_count).label("chunks"), sa.func.sum(batches.c.size_bytes).label("size_bytes"))
-    of_groups = sa.select(*key, *sums).where(batches.c.stage == "embed", batches.c.group_id.in_(group_ids))
+    began = sa.func.min(batches.c.first_attempt_at).label("first_attempt_at")
+    of_groups = sa.select(*key, *sums, began).where(batches.c.stage == "embed", batches.c.group_id.in_(group_ids))
     return of_groups.group_by(*key).having(over)
 
 
@@ -70,5 +71,6 @@ def _index_batch(group: Row[Any], document_count: int, *, now: float) -> dict[st
         "document_count": document_count,
         "chunk_count": int(group.chunks),
         "size_bytes": int(group.size_bytes),
+        "first_attempt_at": group.first_attempt_at,
         "created_at": now,
     }

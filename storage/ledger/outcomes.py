@@ -40,7 +40,7 @@ def mark_published(
     by_action: dict[str, list[VersionRow]] = {}
     for row in published:
         by_action.setdefault(row.action, []).append(row)
-    ended = {"indexed_version": version, "finished_at": now}
+    ended = {"indexed_version": version, "finished_at": now, "former_death": None}
     taken: Counter[Key] = Counter()
     for row in by_action.get("trim", ()):
         taken[key_of(row)] += trimmed.get(row.id, 0)

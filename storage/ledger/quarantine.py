@@ -16,7 +16,7 @@ from ..catalog.tables import batches, versions
 from ..catalog.values import storable
 from ..ids import VersionId, new_id
 from .claims import Held, is_held, lost
-from .contents import FailedDocument, hold_versions, holds_documents, mark_failed, wanted_by
+from .contents import FailedDocument, Tried, hold_versions, holds_documents, mark_failed, tried, wanted_by
 from .joins import join_groups
 
 DOING = {
@@ -79,12 +79,12 @@ def give_up(connection: Connection, rows: Sequence[Row[Any]], *, code: str, reas
     for row in rows:  # rare, and each has its own documents
         live = hold_versions(connection, *wanted_by(row)) if holds_documents(row) else {}
         if len(live) > 1:
-            _take_apart(connection, row, list(live), now=now)
+            _take_apart(connection, row, list(live), tried=tried(connection, row), now=now)
             apart += 1
         elif live:
             told = reason or lost_reason(row)
             failures = [FailedDocument(version, code, told) for version in live]
-            mark_failed(connection, failures, stage=row.stage, now=now)
+            mark_failed(connection, failures, stage=row.stage, now=now, tried=tried(connection, row))
             finish_jobs(connection, now=now, job_ids=set(live.values()))
         told = "taken apart: each document starts again alone" if len(live) > 1 else reason or lost_reason(row)
         ended = sa.update(batches).where(batches.c.id == row.id).values(error=storable(told), finished_at=now)
@@ -95,7 +95,7 @@ def give_up(connection: Connection, rows: Sequence[Row[Any]], *, code: str, reas
     return apart
 
 
-def _take_apart(connection: Connection, row: Row[Any], live: Sequence[VersionId], *, now: float) -> None:
+def _take_apart(connection: Connection, row: Row[Any], live: Sequence[VersionId], *, tried: Tried, now: float) -> None:
     found = sa.select(versions.c.id, versions.c.action, versions.c.state, versions.c.size_bytes).where(*wanted_by(row))
     alone = {version: new_id("batch") for version in sorted(live)}
     batch_rows: list[dict[str, Any]] = []
@@ -112,7 +112,8 @@ def _take_apart(connection: Connection, row: Row[Any], live: Sequence[VersionId]
             "group_id": alone[version.id],
             "document_count": 1,
             "size_bytes": version.size_bytes,
-            "details": {"quarantined": True},
+            "details": {"quarantined": True, "attempts": {row.stage: tried.attempts}},
+            "first_attempt_at": tried.first_attempt_at,
             "created_at": now,
         }
         batch_rows.append(batch)

@@ -3,7 +3,7 @@
 Run every few seconds by anyone, by several at once too; when nothing is wrong it reads a little and writes nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,12 +34,23 @@ class Reconciled:
     jobs_done: int
 
 
-def reconcile(catalog: Catalog, *, now: float, max_attempts: int) -> Reconciled:
-    """Look once for everything that nobody will come back for, in one transaction."""
+def _at_once(_attempts: int) -> float:
+    return 0.0
+
+
+def reconcile(
+    catalog: Catalog, *, now: float, max_attempts: int, delay_s: Callable[[int], float] = _at_once
+) -> Reconciled:
+    """Look once for everything that nobody will come back for, in one transaction.
+
+    ``delay_s``: how long a batch waits after so many attempts whose holder was lost.
+    """
     with catalog.write("reconcile") as connection:
         lapsed = _lapsed(connection, "running", now=now)
         at_cap = [row for row in lapsed if row.attempts >= max_attempts]
-        released = _make_ready(connection, [row for row in lapsed if row.attempts < max_attempts])
+        below_cap = [row for row in lapsed if row.attempts < max_attempts]
+        released = _make_ready(connection, below_cap)
+        _delay(connection, below_cap, now=now, delay_s=delay_s)
         apart = give_up(connection, at_cap, code="worker_lost", reason=None, now=now)
         resent = _make_ready(connection, _lapsed(connection, "sent", now=now))
         joined = join_groups(connection, missed_joins(connection), now=now)
@@ -53,8 +64,14 @@ def _lapsed(connection: Connection, state: str, *, now: float) -> Sequence[Row[A
     return connection.execute(wanted.with_for_update(skip_locked=True)).all()
 
 
+def _delay(connection: Connection, rows: Sequence[Row[Any]], *, now: float, delay_s: Callable[[int], float]) -> None:
+    delayed = sa.update(batches).where(batches.c.id == sa.bindparam("batch")).values(next_attempt_at=sa.bindparam("at"))
+    if rows:
+        connection.execute(delayed, [{"batch": row.id, "at": now + delay_s(row.attempts)} for row in rows])
+
+
 def _make_ready(connection: Connection, rows: Sequence[Row[Any]]) -> int:
-    # next_attempt_at stays: it has passed, or the batch would not have been sent.
+    # next_attempt_at stays here: it has passed, or the batch would not have been sent.
     for some in slices([row.id for row in rows]):
         ready = sa.update(batches).where(batches.c.id.in_(some))
         connection.execute(ready.values(state="ready", owner=None, lease_until=None))

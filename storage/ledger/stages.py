@@ -21,7 +21,7 @@ from ..ids import BatchId, JobId, VersionId
 from ..objects.store import ObjectStore
 from .accounting import Spent, share_among_jobs
 from .claims import Claim, end
-from .contents import FailedDocument, hold_versions, mark_failed
+from .contents import NEVER, FailedDocument, Tried, hold_versions, mark_failed
 from .joins import join_groups
 
 
@@ -70,7 +70,8 @@ def finish_chunking(
         forgotten = [version for version in live if version not in group_of and version not in failures]
         if forgotten:
             raise ValueError(f"batch {claim.batch_id} ended without saying what became of {len(forgotten)} documents")
-        mark_failed(connection, [failures[version] for version in live if version in failures], stage="chunk", now=now)
+        failing = [failures[version] for version in live if version in failures]
+        mark_failed(connection, failing, stage="chunk", now=now, tried=claim.tried)
         moving = {version: group_of[version] for version in live if version not in failures}
         wanted = [part for part in parts if _is_wanted(part, moving)]
         check_not_collected(objects, [part.input for part in wanted])
@@ -109,10 +110,13 @@ def finish_embedding(
         return bool(join_groups(connection, [claim.group_id], now=now))
 
 
-def fail_versions(catalog: Catalog, *, failures: Sequence[FailedDocument], stage: str, now: float) -> None:
+def fail_versions(
+    catalog: Catalog, *, failures: Sequence[FailedDocument], stage: str, now: float, tried: Tried = NEVER
+) -> None:
     """Fail these documents in the middle of a stage; those that are over already stay as they are.
 
-    A batch with no other document left ends here, and its holder gets Conflict.
+    ``tried``: that of the claim under which they were found to be bad. A batch with no other document left ends here,
+    and its holder gets Conflict.
     """
     ids = [failure.version_id for failure in failures]
     with catalog.write("fail_versions") as connection:
@@ -123,7 +127,7 @@ def fail_versions(catalog: Catalog, *, failures: Sequence[FailedDocument], stage
         live: dict[VersionId, Any] = {}
         for some in slices(ids):
             live |= hold_versions(connection, versions.c.id.in_(some), versions.c.state.in_(UNFINISHED))
-        mark_failed(connection, [one for one in failures if one.version_id in live], stage=stage, now=now)
+        mark_failed(connection, [one for one in failures if one.version_id in live], stage=stage, now=now, tried=tried)
         close_empty_batches(connection, groups, now=now)
         finish_jobs(connection, now=now, job_ids=set(live.values()))
 
@@ -160,12 +164,18 @@ def _insert_parts(
             "chunk_count": part.chunk_count,
             "size_bytes": part.size_bytes,
             "input": part.input,
-            "details": {"versions": wanted, "quarantined": claim.quarantined},
+            "details": {"versions": wanted, **_past_of(claim)},
+            "first_attempt_at": claim.tried.first_attempt_at,
             "created_at": now,
         }
         rows.append(row)
     if rows:
         connection.execute(sa.insert(batches), rows)
+
+
+def _past_of(claim: Claim) -> dict[str, Any]:
+    """Return what a batch tells those that are made of it: that it was alone in a quarantine, and what led there."""
+    return {name: claim.details[name] for name in ("quarantined", "attempts") if name in claim.details}
 
 
 def _move_to_embedding(connection: Connection, parts: Sequence[EmbedPart], moving: Mapping[VersionId, BatchId]) -> None:

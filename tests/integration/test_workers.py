@@ -4,6 +4,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from celery.exceptions import TaskRevokedError
 
 from penstock.storage.catalog.collections import CollectionInfo
 from penstock.storage.catalog.tables import batches
+from penstock.storage.intake.dead import DeadSelection, list_dead
+from penstock.storage.intake.revivals import retry_documents
 from penstock.workers import routes
 from penstock.workers.app import make_app
 
@@ -193,6 +196,44 @@ def test_a_document_that_kills_its_worker_fails_alone_and_its_neighbours_are_ind
 
     assert job.documents == {"indexed": 6, "failed": 1}
     assert_searchable_once(plant, collection, texts(6))
+    retry_after_a_fix(plant, collection, submitted, stage="chunk")
+
+
+@pytest.mark.parametrize("role", ["embed", "index"])
+def test_a_document_that_kills_the_whole_process_of_its_role_fails_alone_and_is_retried_after_a_fix(plant, role):
+    collection = plant.collection(f"poison-{role}")
+    submitted = texts(6) | {"poison": "never mind"}
+    bug = {"PENSTOCK_FAILPOINT": f"{role}.document.poison"}
+    plant.stop(role)
+    plant.start(role, **bug)
+    job_id = plant.submit(collection, submitted)
+
+    def over() -> bool:
+        if plant.processes[role].poll() is not None:
+            plant.start(role, **bug)  # as a supervisor does
+        return plant.job(collection, job_id).state == "done"
+
+    plant.until(over, "the end of the job")
+    plant.stop(role)
+    plant.start(role)
+
+    assert plant.job(collection, job_id).documents == {"indexed": 6, "failed": 1}
+    assert_searchable_once(plant, collection, texts(6))
+    retry_after_a_fix(plant, collection, submitted, stage=role)
+
+
+def retry_after_a_fix(plant: Plant, collection: CollectionInfo, submitted: dict[str, str], *, stage: str) -> None:
+    """Retry what is dead, without sending it again, and find it."""
+    place = {"tenant": collection.tenant_id, "collection_id": collection.id}
+    (dead,) = list_dead(plant.catalog, **place, selection=DeadSelection(stage=stage), limit=10).documents
+    assert (dead.source, dead.error_code, dead.attempts) == ("poison", "worker_lost", 2 * 2)  # in company, and alone
+    assert dead.created_at <= dead.first_attempt_at < dead.last_attempt_at < dead.finished_at
+    place["generation_id"] = collection.generation.id
+    ids = [dead.id]
+    retried = retry_documents(plant.catalog, plant.objects, **place, document_ids=ids, now=time.time())
+    plant.notices.work_ready()
+    assert plant.wait(collection, retried.job_id).documents == {"indexed": 1}
+    assert_searchable_once(plant, collection, submitted)
 
 
 def test_a_restart_of_the_queues_server_is_waited_for_and_loses_nothing(plant):

@@ -23,6 +23,7 @@ from .. import answers
 from ..arrivals import Arriving, arriving
 from ..bodies import read_json
 from ..components import Components, components_of
+from ..dead import asks_for_dead, dead_page
 from ..docs import json_body, submission_body
 from ..idempotency import REPLAYED, given_key
 from ..lookups import find_collection
@@ -137,6 +138,8 @@ def _known(catalog: Catalog, tenant: str, name: str, asked: wire.KnownQuery) -> 
 def _page(catalog: Catalog, tenant: str, name: str, query: DocumentsQuery) -> dict[str, Any]:
     found = find_collection(catalog, tenant, name)
     after = None if query.after is None else DocumentId(query.after)
+    if asks_for_dead(query):
+        return dead_page(catalog, found, query, after=after)
     page = list_documents(
         catalog,
         tenant=found.tenant_id,

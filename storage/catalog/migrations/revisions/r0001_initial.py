@@ -236,6 +236,8 @@ def _create_versions() -> None:
     one = ["document_id", "collection_id"]
     _create_partial_index("uq_versions_one_indexed", "versions", one, "state = 'indexed'", unique=True)
     _create_partial_index("ix_versions_dead", "versions", ["collection_id", "document_id"], "state = 'failed'")
+    with_bytes = "state = 'failed' AND pack <> ''"
+    _create_partial_index("ix_versions_dead_bytes", "versions", ["finished_at"], with_bytes)
     may_expire = "state = 'indexed' AND expires_at IS NOT NULL"
     _create_partial_index("ix_versions_expiry", "versions", ["generation_id", "expires_at"], may_expire)
 

@@ -1,0 +1,296 @@
+"""Retries dead documents from the bytes that are stored, and drops those that somebody gives up.
+
+A slice is one transaction, in which the documents are held: whoever submits one anew meanwhile wins. Done twice, the
+second time finds nothing dead. A retry makes no version: the dead one goes on its way again, in a job of the retry; the
+job in which it died goes on counting it as failed.
+"""
+
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Row
+
+from ..catalog.completion import UNFINISHED
+from ..catalog.engine import Catalog
+from ..catalog.history import History
+from ..catalog.sources import lock_sources
+from ..catalog.tables import OF_DOCUMENT, batches, documents, jobs, versions
+from ..catalog.tenants import hold_tenant
+from ..catalog.values import slices, storable_names
+from ..ids import CollectionId, GenerationId, JobId, TenantId, new_id
+from ..objects.store import ObjectStore
+from .acceptance import Target, hold_collection, open_writers_batch, record_job
+
+AT_ONCE = 500  # documents in one transaction, in which nobody else writes on SQLite
+SAMPLE = 10
+ALONE = "worker_lost"  # what died of this starts again alone, where it can hurt no others
+_ALIVE = (*UNFINISHED, "indexed")
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why one document stays as it is: ``code`` for programs, ``reason`` for people."""
+
+    document_id: str
+    source: str | None
+    code: str
+    reason: str
+
+
+@dataclass
+class Revived:
+    """What became of the documents that were named: ``done`` of them, the others ``refused``, counted by code.
+
+    ``sample``: (id, source) of a few that were done; ``refusals``: a few that were not.
+    """
+
+    done: int = 0
+    job_id: JobId | None = None
+    refused: Counter[str] = field(default_factory=Counter)
+    sample: list[tuple[str, str]] = field(default_factory=list)
+    refusals: list[Refusal] = field(default_factory=list)
+
+    def add(self, rows: Sequence[Row[Any]], refusals: Sequence[Refusal]) -> None:
+        self.done += len(rows)
+        self.refused.update(one.code for one in refusals)
+        self.sample = [*self.sample, *((row.document_id, row.source) for row in rows)][:SAMPLE]
+        self.refusals = [*self.refusals, *refusals][:SAMPLE]
+
+
+def retry_documents(
+    catalog: Catalog,
+    objects: ObjectStore,
+    *,
+    tenant: TenantId,
+    collection_id: CollectionId,
+    generation_id: GenerationId,
+    document_ids: Collection[str],
+    now: float,
+    dry_run: bool = False,
+) -> Revived:
+    """Send these dead documents on their way again, as one job; where none could be sent, there is no job.
+
+    Their attempts begin anew; what they died of before is kept until they are indexed. ``dry_run`` changes nothing.
+
+    Raises:
+        NotFound: the tenant has no such collection.
+        Unavailable: the catalog did not answer. The same call again does what is left.
+    """
+    target = Target(tenant, collection_id, generation_id, now)
+    revived = Revived()
+    for some in slices(storable_names(document_ids), AT_ONCE):
+        with _transaction(catalog, "retry", dry_run=dry_run) as connection:
+            if not dry_run:  # the collector waits: bytes that are found stay
+                hold_tenant(connection, tenant)
+            shard, rows = _newest(connection, target, some, hold=not dry_run)
+            missing = objects.missing({row.pack: None for row in rows if row.state == "failed" and row.pack})
+            refusals = _refusals(rows, some, bytes_lost={"", *missing})
+            able = _others(rows, refusals)
+            if able and not dry_run:
+                revived.job_id = record_job(connection, target, revived.job_id, opened=True, unchanged=0)
+                _start_again(connection, target, able, shard=shard, job_id=revived.job_id)
+        revived.add(able, refusals)
+    return revived
+
+
+def drop_documents(
+    catalog: Catalog,
+    *,
+    tenant: TenantId,
+    collection_id: CollectionId,
+    generation_id: GenerationId,
+    document_ids: Collection[str],
+    now: float,
+    dry_run: bool = False,
+) -> Revived:
+    """Give these dead documents up: their dead version is ``dropped``, and keeps neither bytes nor metadata.
+
+    A document is shown as its older version again, where that is served or on its way; it is untouched. One without any
+    is in its collection no more.
+
+    Raises:
+        NotFound: the tenant has no such collection.
+        Unavailable: the catalog did not answer. The same call again does what is left.
+    """
+    target = Target(tenant, collection_id, generation_id, now)
+    dropped = Revived()
+    for some in slices(storable_names(document_ids), AT_ONCE):
+        with _transaction(catalog, "drop", dry_run=dry_run) as connection:
+            _, rows = _newest(connection, target, some, hold=not dry_run)
+            refusals = _refusals(rows, some, bytes_lost=None)
+            able = _others(rows, refusals)
+            if not dry_run:
+                _drop(connection, target, able)
+        dropped.add(able, refusals)
+    return dropped
+
+
+def _transaction(catalog: Catalog, what: str, *, dry_run: bool) -> AbstractContextManager[Connection]:
+    return catalog.read() if dry_run else catalog.write(what)
+
+
+def _newest(
+    connection: Connection, target: Target, document_ids: Sequence[str], *, hold: bool
+) -> tuple[int, Sequence[Row[Any]]]:
+    """Return the shard, and the newest version of each of the documents that there are.
+
+    ``hold``: nobody changes them until the commit, and the jobs in which they died. Jobs come before documents and
+    versions, as everywhere.
+    """
+    shard = hold_collection(connection, target) if hold else 0
+    mine = (documents.c.tenant_id == target.tenant, documents.c.collection_id == target.collection_id)
+    newest = sa.and_(OF_DOCUMENT, versions.c.number == documents.c.newest)
+    ours = (*mine, documents.c.id.in_(document_ids))
+    told = sa.select(documents.c.source, versions.c.job_id, versions.c.state).join(versions, newest).where(*ours)
+    if hold:
+        found = connection.execute(told).all()
+        died_in = sorted({row.job_id for row in found if row.state == "failed"})
+        held = sa.select(jobs.c.id).where(jobs.c.id.in_(died_in)).order_by(jobs.c.id)
+        connection.execute(held.with_for_update(key_share=True)).all()
+        lock_sources(connection, target.collection_id, sources=[row.source for row in found])
+    wanted = _judged(newest).where(*ours).order_by(versions.c.id)
+    return shard, connection.execute(wanted.with_for_update(of=versions) if hold else wanted).all()
+
+
+def _judged(newest: sa.ColumnElement[bool]) -> sa.Select[Any]:
+    """Return what decides whether a version may be retried, besides itself: other versions that are alive."""
+    other = versions.alias("other")
+    same = (other.c.document_id == versions.c.document_id, other.c.collection_id == versions.c.collection_id)
+    alive = sa.exists().where(*same, other.c.state.in_(_ALIVE), other.c.action != "trim").correlate(versions)
+    overtaken = alive.where(other.c.number > versions.c.number).label("overtaken")
+    follows = alive.where(other.c.number < versions.c.number).label("follows")
+    return sa.select(versions, documents.c.source, overtaken, follows).select_from(documents.join(versions, newest))
+
+
+def _refusals(
+    rows: Sequence[Row[Any]], document_ids: Sequence[str], *, bytes_lost: Collection[str] | None
+) -> list[Refusal]:
+    """Return why some of the documents must stay as they are. ``bytes_lost``: packs; None where none is needed."""
+    reasons = [(row, _why_not(row, bytes_lost=bytes_lost)) for row in rows]
+    here = {row.document_id for row in rows}
+    unknown = "the collection has no such document"
+    return [
+        *(Refusal(row.document_id, row.source, *why) for row, why in reasons if why),
+        *(Refusal(one, None, "not_found", unknown) for one in document_ids if one not in here),
+    ]
+
+
+def _why_not(row: Row[Any], *, bytes_lost: Collection[str] | None) -> tuple[str, str] | None:
+    if row.state != "failed":
+        return "not_dead", f"its newest version, {row.number}, is {row.state}"
+    if bytes_lost is None:
+        return None
+    if row.overtaken:
+        return "newer_version", "a newer version of it is indexed or on its way, and wins"
+    if row.action == "put" and row.pack in bytes_lost:
+        return "bytes_gone", "its submitted bytes are not stored any more: submit it again"
+    if row.action == "update" and not row.follows:
+        return "nothing_to_describe", "the version that it describes anew is gone: submit the document again"
+    return None
+
+
+def _others(rows: Sequence[Row[Any]], refusals: Sequence[Refusal]) -> list[Row[Any]]:
+    refused = {one.document_id for one in refusals}
+    return [row for row in rows if row.document_id not in refused]
+
+
+def _start_again(
+    connection: Connection, target: Target, rows: Sequence[Row[Any]], *, shard: int, job_id: JobId
+) -> None:
+    """Let the versions begin as they did when they were accepted, in the job of this retry."""
+    _keep_counts(connection, rows)
+    alone = {row.id: new_id("batch") for row in rows if row.action == "put" and row.error_code == ALONE}
+    if alone:
+        made = [_batch(target, row, batch_id=alone[row.id], shard=shard) for row in rows if row.id in alone]
+        connection.execute(sa.insert(batches), made)
+    waiting = [row for row in rows if row.action != "put"]  # without bytes of their own: they wait for the writer
+    writers = ""
+    if waiting:
+        chunks = sum(row.chunk_count or 0 for row in waiting)
+        writers = open_writers_batch(connection, target, shard=shard, document_count=len(waiting), chunk_count=chunks)
+    forgotten = dict.fromkeys(
+        ("stage", "error_code", "error", "attempts", "first_attempt_at", "last_attempt_at", "finished_at")
+    )
+    again = sa.update(versions).where(versions.c.id == sa.bindparam("version"), versions.c.state == "failed")
+    again = again.values(
+        {
+            **forgotten,
+            "state": sa.bindparam("becomes"),
+            "batch_id": sa.bindparam("batch"),
+            "chunk_count": sa.bindparam("chunks"),
+            "former_death": sa.bindparam("death", type_=versions.c.former_death.type),
+            "job_id": job_id,
+            "generation_id": target.generation_id,
+            "indexed_version": None,
+        }
+    )
+    connection.execute(again, [_begun(row, alone=alone, writers=writers) for row in rows])
+
+
+def _begun(row: Row[Any], *, alone: Mapping[str, str], writers: str) -> dict[str, Any]:
+    death = {name: row._mapping[name] for name in _DEATH}  # noqa: SLF001 - SQLAlchemy's public name
+    former = row.former_death or {}
+    told = {**death, "died_at": row.finished_at, "retries": former.get("retries", 0) + 1}
+    if row.action == "put":
+        batch = alone.get(row.id)
+        return {
+            "version": row.id,
+            "becomes": "chunking" if batch else "queued",
+            "batch": batch,
+            "chunks": None,
+            "death": told,
+        }
+    becomes = "deleting" if row.action == "delete" else "indexing"
+    return {"version": row.id, "becomes": becomes, "batch": writers, "chunks": row.chunk_count, "death": told}
+
+
+_DEATH = ("stage", "error_code", "error", "attempts", "first_attempt_at", "last_attempt_at")
+
+
+def _batch(target: Target, row: Row[Any], *, batch_id: str, shard: int) -> dict[str, Any]:
+    return {
+        "id": batch_id,
+        "tenant_id": target.tenant,
+        "generation_id": target.generation_id,
+        "shard": shard,
+        "stage": "chunk",
+        "state": "ready",
+        "group_id": batch_id,
+        "document_count": 1,
+        "size_bytes": row.size_bytes,
+        "details": {"quarantined": True},
+        "created_at": target.now,
+    }
+
+
+def _keep_counts(connection: Connection, rows: Sequence[Row[Any]]) -> None:
+    """Let the jobs in which these died go on saying so, though the versions leave them; the caller holds the jobs."""
+    died = Counter(row.job_id for row in rows)
+    former = sa.select(jobs.c.id, jobs.c.pruned).where(jobs.c.id.in_(sorted(died)))
+    for job in connection.execute(former).all():
+        told = History.from_details(job.pruned) + History({"failed": died[job.id]})
+        connection.execute(sa.update(jobs).where(jobs.c.id == job.id).values(pruned=told.to_details()))
+
+
+def _drop(connection: Connection, target: Target, rows: Sequence[Row[Any]]) -> None:
+    ids = [row.id for row in rows]
+    if not ids:
+        return
+    # Which document it was stays until the row is pruned, and why it was dead.
+    forgotten: dict[str, Any] = {
+        "title": None,
+        "metadata": {},
+        "event_time": None,
+        "expires_at": None,
+        "pack": "",
+        "size_bytes": 0,
+    }
+    dropped = sa.update(versions).where(versions.c.id.in_(ids))
+    connection.execute(dropped.values(**forgotten, state="dropped", finished_at=target.now))
+    older = sa.select(sa.func.max(versions.c.number)).where(OF_DOCUMENT, versions.c.state.in_(_ALIVE)).scalar_subquery()
+    shown = sa.update(documents).where(documents.c.collection_id == target.collection_id, older.is_not(None))
+    connection.execute(shown.where(documents.c.id.in_([row.document_id for row in rows])).values(newest=older))
