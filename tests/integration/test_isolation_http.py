@@ -43,6 +43,8 @@ ROUTES = [
     ("DELETE", "/collections/theirs", "theirs", "nothing"),
     ("PATCH", "/collections/theirs", "theirs", "nothing"),
     ("GET", "/collections/theirs/documents", "theirs", "nothing"),
+    ("POST", "/collections/theirs/documents:retry", "theirs", "nothing"),
+    ("POST", "/collections/theirs/documents:drop", "theirs", "nothing"),
     ("POST", "/collections/theirs/documents", "theirs", "nothing"),
     ("POST", "/collections/theirs/documents:known", "theirs", "nothing"),
     ("POST", "/collections/theirs/search", "theirs", "nothing"),
@@ -71,6 +73,8 @@ BODIES = {
     "fork": {"name": "copy"},
     "theirs": {"keep_versions": 3},
     "documents:delete": {"sources": ["secret.txt"]},
+    "documents:retry": {"all": True},
+    "documents:drop": {"all": True},
     "chunks:delete": {"chunk_ids": [1]},
     "{document}": {"title": "taken over"},
 }
@@ -133,6 +137,22 @@ def test_what_another_tenant_has_cannot_be_deleted_or_described_and_is_not_found
         (document,) = other.documents("shared").data
         assert (document.state, document.version, document.title) == ("indexed", 1, None)
         assert other.collection("shared").chunks == 1
+
+
+@pytest.mark.parametrize("action", ["retry", "drop"])
+def test_what_died_at_another_tenant_is_not_found_like_nothing(service, theirs, action):
+    path = f"/v1/tenants/default/collections/shared/documents:{action}"
+    for ask in ({"ids": [theirs["document"]]}, {"ids": ["doc_nothing"]}, {"sources": ["secret.txt"]}):
+        told = service.http.post(path, json=ask).json()
+        assert (told["refused"], told["sample"]) == ({"not_found": 1}, [])
+        (refusal,) = told["refusals"]
+        assert (refusal["id"], refusal["source"]) == (next(iter(ask.values()))[0], None)
+    for ask in ({"job_id": theirs["job"]}, {"job_id": "job_nothing"}, {"filter": "n=1"}, {"all": True}):
+        told = service.http.post(path, json=ask).json()
+        assert (told["refused"], told["sample"], told["refusals"]) == ({}, [], [])
+        query = "state=failed" if "all" in ask else "&".join(f"{name}={value}" for name, value in ask.items())
+        listed = service.http.get(f"/v1/tenants/default/collections/shared/documents?{query}").json()
+        assert listed == {"data": [], "has_more": False, "last_id": None}
 
 
 def test_a_token_of_another_tenant_says_no_more_than_a_made_up_one(service, theirs):
