@@ -27,6 +27,7 @@ UNSEEN: tuple[type[BaseModel], ...] = (  # by the framework: routes read their b
     wire.Deletion,
     wire.DocumentUpdate,
     wire.ChunkDeletion,
+    wire.DeadSelection,
     wire.SearchQuery,
     wire.ErrorAnswer,
 )

@@ -1,7 +1,7 @@
 """What happens to a batch that did not succeed: it is tried again, taken apart, or given up with its document.
 
 One bad document never fails its batch: at the cap of attempts each of its documents starts again alone, from its
-bytes, with attempts of its own. Only a batch of one document fails that document.
+bytes, with attempts of its own. Only a batch that was made of one document fails it.
 """
 
 from collections.abc import Sequence
@@ -78,7 +78,8 @@ def give_up(connection: Connection, rows: Sequence[Row[Any]], *, code: str, reas
     apart = 0
     for row in rows:  # rare, and each has its own documents
         live = hold_versions(connection, *wanted_by(row)) if holds_documents(row) else {}
-        if len(live) > 1:
+        in_company = row.document_count > 1  # of which the others may be over by now: none of them was tried alone
+        if live and in_company:
             _take_apart(connection, row, list(live), tried=tried(connection, row), now=now)
             apart += 1
         elif live:
@@ -86,7 +87,7 @@ def give_up(connection: Connection, rows: Sequence[Row[Any]], *, code: str, reas
             failures = [FailedDocument(version, code, told) for version in live]
             mark_failed(connection, failures, stage=row.stage, now=now, tried=tried(connection, row))
             finish_jobs(connection, now=now, job_ids=set(live.values()))
-        told = "taken apart: each document starts again alone" if len(live) > 1 else reason or lost_reason(row)
+        told = "taken apart: each document starts again alone" if live and in_company else reason or lost_reason(row)
         ended = sa.update(batches).where(batches.c.id == row.id).values(error=storable(told), finished_at=now)
         connection.execute(ended.values(state="dead", owner=None, lease_until=None))
     groups = [row.group_id for row in rows if row.stage == "embed"]
