@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 IDLE_S = 0.5  # what a lost notification may cost
 GATHER_S = 0.005  # notices that come together are served together
 GATHER_SHARE = 3.0  # a busy dispatcher takes at most a quarter of a core
+GATHER_MOST_S = 1.0  # a turn may have waited for a broker that was away: what is due by now waited with it
 RECONCILE_EVERY_S = 5.0
 OUTAGE_PAUSE_S = 1.0
 # A late message is harmless, its batch was sent again; but each costs its reader a transaction. The moment is told by
@@ -94,7 +95,7 @@ class Dispatcher:
             began = time.perf_counter()
             self.turn_safely()
             self._liveness.moved()
-            stop.wait(max(GATHER_S, GATHER_SHARE * (time.perf_counter() - began)))
+            stop.wait(min(GATHER_MOST_S, max(GATHER_S, GATHER_SHARE * (time.perf_counter() - began))))
 
     def turn_safely(self) -> None:
         """Dispatch once. What goes wrong is logged when it begins and when it is over."""

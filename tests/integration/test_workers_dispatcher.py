@@ -1,6 +1,8 @@
 """The dispatcher over a real ledger, with a queue that can be down."""
 
+import itertools
 import math
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -329,6 +331,24 @@ def test_an_outage_of_the_broker_loses_nothing_and_marks_nothing_more_as_sent(be
 
     sent = {str(message.argument) for message in bench.queue.taken()}
     assert sum(len(bench.claim(batch).versions) for batch in sent) == 5
+
+
+def test_a_turn_that_waited_long_for_the_broker_is_followed_by_the_next_one_soon(bench, monkeypatch):
+    """A broker that stood still for 10 s must not hold up what is due for another 30 s."""
+    clock = itertools.count(step=10.0)
+    monkeypatch.setattr("penstock.workers.dispatcher.time.perf_counter", lambda: next(clock))
+    waits = []
+
+    class Stop(threading.Event):
+        def wait(self, timeout=None):
+            waits.append(timeout)
+            self.set()
+            return True
+
+    bench.dispatcher.wake()
+    bench.dispatcher.run(Stop())
+
+    assert waits == [1.0]
 
 
 def test_a_broken_ledger_does_not_end_the_loop(bench, monkeypatch):
