@@ -88,8 +88,8 @@ class BadSender(CelerySender):
     def send(self, messages: Sequence[Message]) -> None:
         waiting = [*self._late, *messages]
         self._rng.shuffle(waiting)
-        self._late = [message for message in waiting if self._rng.random() < 0.3]
-        now = [message for message in waiting if self._rng.random() < 0.6]
+        self._late = [message for message in waiting if self._rng.random() < 0.2]
+        now = [message for message in waiting if self._rng.random() < 0.8]
         super().send([message for message in now for _ in range(self._rng.choice([1, 2, 4]))])
 
 

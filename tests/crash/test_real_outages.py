@@ -26,7 +26,7 @@ from ..served_model import differences, text_of
 
 THOROUGH = "PENSTOCK_CRASH_ROUNDS" in os.environ
 STOPPED_S = 20.0
-KILLS = 8
+KILLS = 5
 
 
 class Client:
