@@ -1,12 +1,15 @@
 """What the client can do with jobs: a part of `Penstock`."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from .errors import Busy
+from .events import NoEvents, followed
 from .session import Session
 from .transport import LONGEST_POLL_S
 from .wire import Job, JobList
+
+POLL_S = 1.0
 
 
 class Jobs(Session):
@@ -19,6 +22,29 @@ class Jobs(Session):
         """Return a job as soon as it is not running any more, at the latest after ``wait_s`` (at most 30)."""
         wait_s = min(wait_s, LONGEST_POLL_S)
         return self._transport.get(self._path("jobs", job_id), Job, params={"wait": wait_s or None}, wait_s=wait_s)
+
+    def events(self, job_id: str, *, wait_s: float | None = None) -> Iterator[Job]:
+        """Yield the job as it is now, again whenever it moved, and last when it is over or ``wait_s`` have passed.
+
+        Told by the server's events; where those cannot be had (too many streams, a proxy that holds them back, an older
+        server) the job is asked for again and again.
+        """
+        deadline = None if wait_s is None else time.monotonic() + wait_s
+        try:
+            yield from followed(self._transport, self._path("jobs", job_id, "events"), deadline=deadline)
+        except (Busy, NoEvents):
+            yield from self._polled(job_id, deadline=deadline)
+
+    def _polled(self, job_id: str, *, deadline: float | None) -> Iterator[Job]:
+        last: Job | None = None
+        while True:
+            left_s = POLL_S if deadline is None else min(POLL_S, deadline - time.monotonic())
+            job = self.job(job_id, wait_s=max(0.0, left_s) if last else 0.0)
+            if job != last:
+                yield job
+            if job.state != "running" or left_s <= 0:
+                return
+            last = job
 
     def cancel(self, job_id: str) -> Job:
         """Cancel what is not indexed yet."""

@@ -120,6 +120,31 @@ class Transport:
         """DELETE or PATCH, where that is harmless twice: asked again like a GET."""
         return _read(self._ask(method, path, json=body), kind)
 
+    @contextmanager
+    def stream(
+        self, path: str, *, params: Mapping[str, Any], headers: Mapping[str, str], silent_s: float
+    ) -> Iterator[Iterator[str]]:
+        """Give the lines of an answer that has no end. Raises Unreachable, also later, when it is silent too long."""
+        request = self._request("GET", path, params=dict(params), headers=dict(headers), timeout=self._silent(silent_s))
+        with self._told():
+            response = self._client.send(request, stream=True)
+        try:
+            with self._told():
+                if not response.is_success:
+                    response.read()
+            _refuse(response)
+            yield self._lines(response)
+        finally:
+            response.close()
+
+    def _lines(self, response: httpx.Response) -> Iterator[str]:
+        with self._told():
+            yield from response.iter_lines()
+
+    def _silent(self, silent_s: float) -> httpx.Timeout:
+        usual = self._client.timeout
+        return httpx.Timeout(connect=usual.connect, read=silent_s, write=usual.write, pool=usual.pool)
+
     def delete(self, path: str) -> None:
         _refuse(self._send("DELETE", path))
 
@@ -137,8 +162,14 @@ class Transport:
         return self._send(method, path, **options)
 
     def _send(self, method: str, path: str, **options: Any) -> httpx.Response:
+        request = self._request(method, path, **options)
+        with self._told():
+            return self._client.send(request)
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
         try:
-            return self._client.send(self._request(method, path, **options))
+            yield
         except httpx.TimeoutException as error:
             raise Unreachable(f"{self._base_url} did not answer in time ({type(error).__name__})") from error
         except httpx.TransportError as error:

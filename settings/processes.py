@@ -15,6 +15,8 @@ class Api(Group):
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 for every interface")
     port: Port = Field(7700, description="Port to listen on; 0 takes a free one")
     search_threads: Count = Field(default_factory=cores, description="Threads that run searches; default: one per core")
+    max_streams: Count = Field(500, description="Streams of events that one process holds open at once")
+    max_streams_per_key: Count = Field(100, description="Of those, streams opened with one key")
 
 
 class Flower(Group):

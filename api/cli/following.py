@@ -75,19 +75,30 @@ def follow(
     Raises:
         Busy: with the code ``still_running``, after ``timeout_s``.
     """
+    with _display(notes, doing) as show:
+        for jobs in _moves(client, job_ids, timeout_s=timeout_s):
+            show(Progress.of(jobs))
+            on_progress(jobs)
+    running = [job.id for job in jobs if job.state == "running"]
+    if running:
+        raise Busy(f"job {running[0]} is still running after {timeout_s:g} s", code="still_running")
+    return jobs
+
+
+def _moves(client: "Penstock", job_ids: Sequence[str], *, timeout_s: float | None) -> "Iterator[list[Job]]":
+    """Yield the jobs as they are, now and whenever they moved, until none runs or the time is over."""
+    if len(job_ids) == 1:
+        yield from ([job] for job in client.events(job_ids[0], wait_s=timeout_s))
+        return
     deadline = None if timeout_s is None else time.monotonic() + timeout_s
     jobs = {job_id: client.job(job_id) for job_id in job_ids}
-    with _display(notes, doing) as show:
-        while True:
-            show(Progress.of(list(jobs.values())))
-            on_progress(list(jobs.values()))
-            running = [job.id for job in jobs.values() if job.state == "running"]
-            if not running:
-                return list(jobs.values())
-            if deadline is not None and time.monotonic() >= deadline:
-                raise Busy(f"job {running[0]} is still running after {timeout_s:g} s", code="still_running")
-            for job_id in running:
-                jobs[job_id] = client.job(job_id, wait_s=EVERY_S / len(running))
+    while True:
+        yield list(jobs.values())
+        running = [job.id for job in jobs.values() if job.state == "running"]
+        if not running or (deadline is not None and time.monotonic() >= deadline):
+            return
+        for job_id in running:
+            jobs[job_id] = client.job(job_id, wait_s=EVERY_S / len(running))
 
 
 @contextmanager

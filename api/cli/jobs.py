@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from penstock.client import Penstock
     from penstock.client.wire import Job
 
-app = typer.Typer(name="jobs", help="List, show and cancel jobs.", no_args_is_help=True)
+app = typer.Typer(name="jobs", help="List, show, follow and cancel jobs.", no_args_is_help=True)
 
 Id = Annotated[str, typer.Argument(help="Id of the job, as `penstock jobs list` shows it.", show_default=False)]
 
@@ -58,6 +58,44 @@ def show(
         if wait:
             job = _waited(client, job, timeout_s=timeout)
     print_json(job) if as_json else _show(job)
+
+
+@app.command("follow")
+def follow_(
+    job_id: Id,
+    timeout: Timeout = None,
+    url: Url = None,
+    key: Key = None,
+    tenant: Tenant = "default",
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the job whenever it moved, one object a line.")
+    ] = False,
+) -> None:
+    """Follow one job until it is over, as the server's events tell it."""
+    with connect(url, key, tenant) as client:
+        if as_json:
+            _print_moves(client, job_id, timeout_s=timeout)
+            return
+        job = _waited(client, client.job(job_id), timeout_s=timeout)
+    _show(job)
+
+
+def _print_moves(client: "Penstock", job_id: str, *, timeout_s: float | None) -> None:
+    from penstock.client import Busy
+
+    from .stopping import stopped_waiting
+
+    job = None
+    try:
+        for job in client.events(job_id, wait_s=timeout_s):
+            print(job.model_dump_json(), flush=True)  # noqa: T201 what was asked for, for programs
+    except KeyboardInterrupt as error:
+        if job is None:
+            raise
+        raise stopped_waiting(job, error) from error
+    if job is not None and job.state == "running":
+        told = Busy(f"job {job_id} is still running after {timeout_s:g} s", code="still_running")
+        raise stopped_waiting(job, told) from told
 
 
 @app.command("cancel")

@@ -2,6 +2,8 @@
 
 import logging
 import socket
+from collections.abc import Callable
+from types import FrameType
 
 import uvicorn
 
@@ -25,8 +27,9 @@ def run(settings: Settings, *, fd: int | None = None) -> None:
 
     logs.configure(settings.log, role="api")
     listener = socket.socket(fileno=fd) if fd is not None else listening_socket(settings.api.host, settings.api.port)
+    app = make_app(settings)
     config = uvicorn.Config(
-        make_app(settings),
+        app,
         log_config=None,
         access_log=False,
         server_header=False,
@@ -34,4 +37,16 @@ def run(settings: Settings, *, fd: int | None = None) -> None:
         backlog=1024,
     )
     log.info("listening on %s", url_of(listener))
-    uvicorn.Server(config).run(sockets=[listener])
+    _Server(config, ends=lambda: app.state.components and app.state.components.feeds.close()).run(sockets=[listener])
+
+
+class _Server(uvicorn.Server):
+    """Ends streams of events at the first signal, which it would else wait for until the grace is over."""
+
+    def __init__(self, config: uvicorn.Config, *, ends: Callable[[], object]) -> None:
+        super().__init__(config)
+        self._ends = ends
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        super().handle_exit(sig, frame)
+        self._ends()

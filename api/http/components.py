@@ -3,10 +3,11 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Concatenate, ParamSpec, TypeVar, cast
 
 import anyio
@@ -19,9 +20,10 @@ from starlette.requests import Request
 from penstock.settings import wiring
 from penstock.settings.model import Settings
 from penstock.storage.catalog.engine import Catalog
+from penstock.storage.catalog.jobs import JobInfo, read_jobs
 from penstock.storage.catalog.migrations import check_schema
 from penstock.storage.catalog.progress import Tallies
-from penstock.storage.ids import GenerationId
+from penstock.storage.ids import GenerationId, JobId
 from penstock.storage.ledger.overview import models_in_use
 from penstock.storage.notices import Notices
 from penstock.storage.objects.store import ObjectStore
@@ -31,6 +33,7 @@ from penstock.storage.search.snapshots import SnapshotCache
 from .collectors import LedgerCollector, SnapshotCollector
 from .comparisons import Comparisons
 from .embedders import QueryEmbedders
+from .feeds import JobFeeds
 from .gate import KeyGate
 from .idempotency import KeysInUse
 from .lookups import Lookups
@@ -69,7 +72,8 @@ class Components:
     gate: KeyGate
     lookups: Lookups
     metrics: Metrics
-    tallies: Tallies = field(default_factory=Tallies)
+    tallies: Tallies
+    feeds: JobFeeds
     comparisons: Comparisons = field(default_factory=Comparisons)
     keys_in_use: KeysInUse = field(default_factory=KeysInUse)
     clock: Callable[[], float] = time.time
@@ -122,6 +126,11 @@ def _assembled(settings: Settings, catalog: Catalog, opened: ExitStack) -> Compo
     opened.callback(patient.shutdown)
     server = _impatient(wiring.redis_url(settings))
     opened.callback(server.close)
+    reads, tallies = anyio.CapacityLimiter(CATALOG_THREADS), Tallies()
+
+    async def look(job_ids: Collection[JobId]) -> Mapping[JobId, JobInfo]:
+        return await anyio.to_thread.run_sync(partial(read_jobs, catalog, job_ids, tallies=tallies), limiter=reads)
+
     return Components(
         settings=settings,
         catalog=catalog,
@@ -136,6 +145,9 @@ def _assembled(settings: Settings, catalog: Catalog, opened: ExitStack) -> Compo
         gate=KeyGate(catalog),
         lookups=Lookups(catalog, remembered_s=min(REMEMBERED_S, settings.search.poll_s)),
         metrics=Metrics([LedgerCollector(catalog), SnapshotCollector(snapshots)]),
+        tallies=tallies,
+        feeds=JobFeeds(look, most=settings.api.max_streams, most_per_key=settings.api.max_streams_per_key),
+        reads=reads,
     )
 
 
@@ -154,11 +166,12 @@ def _follow(components: Components, opened: ExitStack) -> None:
     stop = threading.Event()
 
     def _refresh(_tenant: str, generation_id: str, _version: int) -> None:
+        components.feeds.wake()
         components.snapshots.refresh(GenerationId(generation_id))
 
     listener = threading.Thread(
         target=components.notices.listen,
-        args=[{"published": _refresh}, stop],
+        args=[{"published": _refresh, "work_ready": components.feeds.wake}, stop],
         name="notices",
         daemon=True,
     )

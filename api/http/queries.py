@@ -74,6 +74,10 @@ class JobQuery(Parameters):
     )
 
 
+class EventsQuery(Parameters):
+    wait: float | None = Field(default=None, ge=0, le=86_400, description="end the stream after so many seconds")
+
+
 class IndexQuery(Parameters):
     probe: int = Field(
         default=0, ge=0, le=200, description="search for so many rows, for at most a few seconds, and tell the recall"

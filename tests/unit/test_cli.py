@@ -254,6 +254,9 @@ class Server:
         self._note("job", job_id)
         return JOB
 
+    def events(self, job_id, *, wait_s=None):
+        yield self.job(job_id)
+
     def cancel(self, job_id):
         self._note("cancel", job_id)
         return JOB

@@ -1,5 +1,6 @@
 """Routes: jobs of a tenant."""
 
+from hashlib import blake2b
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -7,15 +8,17 @@ from starlette.responses import Response
 
 from penstock.client import wire
 from penstock.storage.catalog.engine import Catalog
-from penstock.storage.catalog.jobs import cancel_job, get_job, list_jobs
+from penstock.storage.catalog.jobs import JobInfo, cancel_job, get_job, list_jobs
 from penstock.storage.catalog.progress import Tallies
 from penstock.storage.ids import JobId
 
 from .. import answers
 from ..components import components_of
+from ..events import events_response
+from ..front import UNTIMED
 from ..lookups import find_tenant
 from ..polling import polled
-from ..queries import JobQuery, JobsQuery, StrictRoute
+from ..queries import EventsQuery, JobQuery, JobsQuery, StrictRoute
 
 router = APIRouter(tags=["jobs"], route_class=StrictRoute)
 JOBS = "/v1/tenants/{tenant}/jobs"
@@ -40,6 +43,28 @@ async def show(request: Request, tenant: str, job_id: str, query: Annotated[JobQ
     )
 
 
+@router.get(
+    JOBS + "/{job_id}/events",
+    response_class=Response,
+    summary="Follow a job as server-sent events",
+    description="`text/event-stream`. Each event has a job as `data`: `progress` while it runs, then `done` or "
+    "`cancelled`, which ends the stream; `gone` when its collection was deleted. `Last-Event-ID` resumes; 204 says "
+    "that there is nothing after it. 429 when too many streams are open: poll instead.",
+)
+async def events(request: Request, tenant: str, job_id: str, query: Annotated[EventsQuery, Query()]) -> Response:
+    components = components_of(request)
+    info = await components.call(_found, tenant, job_id, tallies=components.tallies)
+    request.scope[UNTIMED] = True
+    return events_response(
+        components.feeds,
+        info,
+        last_id=request.headers.get("last-event-id"),
+        key=blake2b(request.headers["authorization"].encode(), digest_size=16).digest(),
+        within_s=query.wait,
+        clock=components.clock,
+    )
+
+
 @router.post(
     JOBS + "/{job_id}/cancel",
     response_model=wire.Job,
@@ -59,8 +84,11 @@ def _page(catalog: Catalog, tenant: str, query: JobsQuery, *, tallies: Tallies, 
 
 
 def _job(catalog: Catalog, tenant: str, job_id: str, *, tallies: Tallies, now: float) -> dict[str, Any]:
-    found = get_job(catalog, tenant=find_tenant(catalog, tenant), job_id=JobId(job_id), tallies=tallies)
-    return answers.job(found, now=now)
+    return answers.job(_found(catalog, tenant, job_id, tallies=tallies), now=now)
+
+
+def _found(catalog: Catalog, tenant: str, job_id: str, *, tallies: Tallies) -> JobInfo:
+    return get_job(catalog, tenant=find_tenant(catalog, tenant), job_id=JobId(job_id), tallies=tallies)
 
 
 def _cancelled(catalog: Catalog, tenant: str, job_id: str, *, now: float) -> dict[str, Any]:

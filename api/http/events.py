@@ -1,0 +1,93 @@
+"""A job's moves as server-sent events (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from hashlib import blake2b
+from typing import Any
+
+from pydantic_core import to_json
+from starlette.responses import Response, StreamingResponse
+
+from penstock.storage.catalog.jobs import JobInfo
+
+from . import answers
+from .feeds import JobFeeds
+
+HEARTBEAT_S = 15.0  # proxies cut what is silent for a minute
+RETRY_MS = 2_000
+BEAT = b": still there\n\n"
+GONE = b"event: gone\ndata: {}\n\n"
+HEADERS = {
+    "Cache-Control": "no-cache, no-transform",  # compressing proxies hold events back
+    "X-Accel-Buffering": "no",  # so does nginx, unless told
+}
+OF_THE_CLOCK = ("chunks_per_s", "left_s")  # they change while nothing moves
+
+
+def events_response(
+    feeds: JobFeeds,
+    info: JobInfo,
+    *,
+    last_id: str | None,
+    key: bytes,
+    within_s: float | None,
+    clock: Callable[[], float],
+) -> Response:
+    """Return the stream of a job, which begins with how it is unless the caller has seen that as ``last_id``.
+
+    An id names what a job is, no place in a log: any server resumes after it, and the next event has what was missed.
+
+    Raises:
+        Refused: too many streams are open.
+    """
+    if info.state != "running" and last_id == event_id(answers.job(info, now=0.0)):
+        return Response(status_code=204)  # tells browsers to ask no more
+    feeds.check_room(key)
+    stream = _stream(feeds, info, last_id=last_id, key=key, within_s=within_s, clock=clock)
+    return StreamingResponse(stream, media_type="text/event-stream", headers=HEADERS)
+
+
+def event_id(job: dict[str, Any]) -> str:
+    """Return the id of what a job is now: the same in every process, and of a job that has not moved."""
+    told = {name: value for name, value in job.items() if name not in OF_THE_CLOCK}
+    return blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=9).hexdigest()
+
+
+async def _stream(
+    feeds: JobFeeds,
+    info: JobInfo,
+    *,
+    last_id: str | None,
+    key: bytes,
+    within_s: float | None,
+    clock: Callable[[], float],
+) -> AsyncIterator[bytes]:
+    loop = asyncio.get_running_loop()
+    ends_at = None if within_s is None else loop.time() + within_s
+    with feeds.following(info, key=key) as follower:
+        yield f"retry: {RETRY_MS}\n\n".encode()
+        while True:
+            if follower.info is None:
+                yield GONE
+                return
+            job = answers.job(follower.info, now=clock())
+            found = event_id(job)
+            if found != last_id:
+                yield _event(job, found)
+                last_id = found
+            if job["state"] != "running":
+                return
+            left_s = HEARTBEAT_S if ends_at is None else min(HEARTBEAT_S, ends_at - loop.time())
+            if left_s <= 0:
+                return
+            moved = await follower.moved(within_s=left_s)
+            if follower.closing:
+                return
+            if not moved:
+                yield BEAT
+
+
+def _event(job: dict[str, Any], identity: str) -> bytes:
+    name = "progress" if job["state"] == "running" else job["state"]
+    return f"id: {identity}\nevent: {name}\ndata: ".encode() + to_json(job) + b"\n\n"
