@@ -13,6 +13,7 @@ from .errors import (
 )
 from .penstock import Penstock
 from .uploads import Upload
+from .webhooks import verify_webhook
 from .wire import Chunking, Document, Job, NewDocument, SearchResult, Status, content_hash
 
 __all__ = [
@@ -34,4 +35,5 @@ __all__ = [
     "Unreachable",
     "Upload",
     "content_hash",
+    "verify_webhook",
 ]

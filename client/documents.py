@@ -38,16 +38,19 @@ class Documents(Session):
         *,
         job_id: str | None = None,
         idempotency_key: str | None = None,
+        webhook_url: str | None = None,
         wait_s: float = 0,
     ) -> Submitted:
         """Submit documents with their content in the request. All are accepted or none.
+
+        ``webhook_url`` is told, signed, when the job ends.
 
         With ``wait_s`` (at most 30) the answer comes when searches find them; ``wait`` waits longer, for the job. A
         search with the answer's ``token`` as ``min_token`` finds them. ``idempotency_key``: the same submission under
         the same key is done once, however often it is sent; without one each call has a key of its own, for retries.
         """
         with worded(Submission):
-            submission = Submission(documents=list(documents), job_id=job_id)
+            submission = Submission(documents=list(documents), job_id=job_id, webhook_url=webhook_url)
         body = submission.model_dump(exclude_defaults=True)
         return self._submit(collection, lambda _: {"json": body}, key=idempotency_key, wait_s=wait_s)
 
@@ -58,6 +61,7 @@ class Documents(Session):
         *,
         job_id: str | None = None,
         idempotency_key: str | None = None,
+        webhook_url: str | None = None,
         wait_s: float = 0,
     ) -> Submitted:
         """Submit files, read while they are sent. All are accepted or none. The rest is as in `submit`."""
@@ -66,6 +70,8 @@ class Documents(Session):
         form = {"documents": described.model_dump_json(include={"documents"})}
         if job_id is not None:
             form["job_id"] = job_id
+        if webhook_url is not None:
+            form["webhook_url"] = webhook_url
 
         def content(opened: ExitStack) -> dict[str, Any]:
             return {"data": form, "files": [("files", form_part(file, opened=opened)) for file in files]}

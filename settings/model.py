@@ -17,7 +17,7 @@ from penstock.storage.ids import checked_name
 from .documents import Chunking, Embedding, Limits, Snapshots
 from .groups import Group
 from .objects import Objects
-from .processes import Api, Embedded, Flower, Log, Search, Workers
+from .processes import Api, Embedded, Flower, Log, Search, Webhooks, Workers
 
 __all__ = [
     "Api",
@@ -32,6 +32,7 @@ __all__ = [
     "Settings",
     "Snapshots",
     "Tenants",
+    "Webhooks",
     "Workers",
     "default_data_dir",
 ]
@@ -107,6 +108,7 @@ class Settings(BaseSettings):
     search: Search = Search()
     snapshots: Snapshots = Snapshots()
     workers: Workers = Workers()
+    webhooks: Webhooks = Webhooks()
     embedded: Embedded = Embedded()
     log: Log = Log()
 

@@ -84,6 +84,20 @@ class Workers(Group):
     chunk_memory_bytes: Count = Field(2 << 30, description="Memory of one parsing process before it is replaced")
 
 
+class Webhooks(Group):
+    """How receivers are told that jobs ended."""
+
+    private: bool = Field(
+        False,
+        description="Whether webhooks may go to http:// and to private addresses: tenants can then reach this network",
+    )
+    timeout_s: Seconds = Field(10.0, description="Longest time of one attempt, all of it")
+    max_attempts: Count = Field(14, description="Attempts before a webhook is given up, over about half a day")
+    retry_delay_s: Seconds = Field(
+        15.0, description="Longest delay before the second attempt; doubled for each further one, up to six hours"
+    )
+
+
 class Embedded(Group):
     """The private Valkey that `penstock up` starts when ``broker_url`` is not set."""
 

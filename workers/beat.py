@@ -1,8 +1,9 @@
-"""The beat role: Celery Beat's ticks in the main thread, the dispatcher in another. It keeps no state of its own."""
+"""The beat role: Celery Beat's ticks in the main thread, dispatcher and webhooks in others. It keeps no state."""
 
 import logging
 import signal
 import threading
+import time
 from collections.abc import Sequence
 from datetime import timedelta
 from types import FrameType
@@ -17,9 +18,11 @@ from penstock.settings.model import Settings
 
 from . import routes
 from .app import make_app
+from .components import new_owner
 from .dispatcher import Dispatcher, Message
 from .heartbeat import Heartbeat
 from .liveness import Liveness
+from .webhooks import WebhookSender
 
 log = logging.getLogger(__name__)
 FIRST_TICK_S = 20.0  # after the start
@@ -80,10 +83,12 @@ def run(settings: Settings) -> int:
     liveness = Liveness()
     catalog, notices = wiring.open_catalog(settings), wiring.open_notices(settings)
     dispatcher = Dispatcher(catalog, CelerySender(app), workers=settings.workers, liveness=liveness)
+    webhooks = WebhookSender(catalog, settings=settings.webhooks, owner=new_owner("beat"), clock=time.time)
     heartbeat = Heartbeat.of(settings, role="beat", liveness=liveness, busy=lambda: 0)
     stop = threading.Event()
     threads = [
         threading.Thread(target=dispatcher.run, args=[stop], name="dispatcher", daemon=True),
+        threading.Thread(target=webhooks.run, args=[stop], name="webhooks", daemon=True),
         threading.Thread(
             target=notices.listen, args=[{"work_ready": dispatcher.wake}, stop], name="notices", daemon=True
         ),

@@ -16,6 +16,11 @@ from penstock.storage.notices import Notices
 from penstock.storage.objects.store import ObjectStore
 
 
+def new_owner(role: str) -> str:
+    """Return a name of this process for leases, which no other has or had."""
+    return f"{role}@{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
+
+
 @dataclass(frozen=True)
 class Components:
     """What every role needs. ``owner`` names this process in leases and is never used twice."""
@@ -37,7 +42,7 @@ class Components:
             objects=wiring.open_objects(settings),
             notices=wiring.open_notices(settings),
             embedders=Embedders(partial(wiring.open_embedder, settings, threads=embed_threads)),
-            owner=f"{role}@{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}",
+            owner=new_owner(role),
         )
 
     def close(self) -> None:

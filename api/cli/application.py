@@ -21,6 +21,7 @@ from . import (
     snapshots,
     status,
     tenants,
+    webhooks,
 )
 from .exits import EPILOG
 from .options import Config
@@ -65,5 +66,5 @@ app.command("doctor")(doctor.doctor)
 documents.app.command("delete")(changes.delete)
 documents.app.command("update")(changes.update)
 app.add_typer(changes.chunks)
-for group in (collections, documents, dead_letters, index, jobs, snapshots, tenants, config):
+for group in (collections, documents, dead_letters, index, jobs, snapshots, tenants, webhooks, config):
     app.add_typer(group.app)

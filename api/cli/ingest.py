@@ -42,6 +42,10 @@ Chunking = Annotated[
     ),
 ]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until everything is searchable.")]
+Webhook = Annotated[
+    str | None,
+    typer.Option("--webhook", help="https URL that is told, signed, when the job ends.", show_default=False),
+]
 Prefix = Annotated[
     str | None,
     typer.Option(
@@ -58,6 +62,7 @@ def ingest(
     collection: Collection = "default",
     prefix: Prefix = None,
     metadata: Metadata = None,
+    webhook: Webhook = None,
     wait: Wait = True,
     timeout: Timeout = None,
     model: Model = None,
@@ -88,6 +93,7 @@ def ingest(
     try:
         fields, cut = parse_metadata(metadata or []), parse_chunking(chunking)
         found = walk(paths, prefix=prefix)
+        outcome.sending.webhook_url = webhook
         outcome.sending.files, outcome.sending.skipped = len(found.found), found.skipped
         with connect(url, key, tenant) as client:
             ensure_collection(client, collection, model=model, chunking=cut)

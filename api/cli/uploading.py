@@ -50,6 +50,7 @@ class Sending:
     unchanged: int = 0
     under_way: int = 0
     job_id: str | None = None
+    webhook_url: str | None = None
     refused: list[Refusal] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
 
@@ -142,6 +143,8 @@ def _submit(client: "Penstock", collection: str, uploads: Sequence[Upload], send
         submitted = _patiently(client, collection, uploads, sending)
     except (Invalid, TooLarge) as error:
         sending.under_way = 0
+        if error.code == "invalid_webhook_url":  # no document is to blame
+            raise
         if len(uploads) > 1:
             middle = len(uploads) // 2
             _submit(client, collection, uploads[:middle], sending)
@@ -170,7 +173,8 @@ def _patiently(client: "Penstock", collection: str, uploads: Sequence[Upload], s
         attempt += 1
         sending.under_way = len(uploads)
         try:
-            return client.upload(collection, uploads, job_id=sending.job_id, idempotency_key=key)
+            told = {} if sending.webhook_url is None else {"webhook_url": sending.webhook_url}
+            return client.upload(collection, uploads, job_id=sending.job_id, idempotency_key=key, **told)
         except (Unreachable, ServerError) as error:
             unanswered = len(uploads)
             if isinstance(error, ServerError) or attempt == ATTEMPTS:

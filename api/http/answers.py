@@ -12,6 +12,7 @@ from penstock.storage.catalog.jobs import JobInfo
 from penstock.storage.catalog.manifests import ManifestInfo
 from penstock.storage.catalog.tenants import TenantInfo
 from penstock.storage.ledger import RollbackInfo
+from penstock.storage.ledger.deliveries import DeliveryInfo
 from penstock.storage.segments.differences import Change
 from penstock.storage.segments.manifests import SegmentEntry
 from penstock.storage.tokens import token_of
@@ -99,6 +100,21 @@ def job(info: JobInfo, *, now: float) -> dict[str, Any]:
         "chunks_reused": info.chunks_reused,
         "unchanged": info.unchanged,
         "token": token_of(*info.token) if info.token else None,
+    }
+
+
+def delivery(info: DeliveryInfo) -> dict[str, Any]:
+    return {
+        "id": info.id,
+        "job_id": info.job_id,
+        "url": info.url,
+        "state": info.state,
+        "attempts": info.attempts,
+        "next_attempt_at": info.next_attempt_at if info.finished_at is None else None,
+        "status": info.status,
+        "error": info.error,
+        "created_at": info.created_at,
+        "finished_at": info.finished_at,
     }
 
 

@@ -14,7 +14,19 @@ from penstock.settings.model import Settings
 from ..errors import Refused
 from .components import Components, open_components
 from .front import Front, error_response
-from .routes import collections, dead_letters, documents, index, jobs, operations, removals, search, snapshots, tenants
+from .routes import (
+    collections,
+    dead_letters,
+    documents,
+    index,
+    jobs,
+    operations,
+    removals,
+    search,
+    snapshots,
+    tenants,
+    webhooks,
+)
 
 ROUTERS = (
     search.router,
@@ -26,6 +38,7 @@ ROUTERS = (
     index.router,
     snapshots.router,
     tenants.router,
+    webhooks.router,
     operations.router,
 )
 

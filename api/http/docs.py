@@ -40,6 +40,7 @@ TAGS = [
     {"name": "search", "description": "Find passages."},
     {"name": "documents", "description": "Submit, change and delete documents, and see what became of them."},
     {"name": "jobs", "description": "Follow or cancel submissions."},
+    {"name": "webhooks", "description": "What receivers were told when jobs ended, and what that is signed with."},
     {"name": "collections", "description": "Named sets of documents with one embedding model."},
     {
         "name": "snapshots",
@@ -69,6 +70,7 @@ def submission_body() -> dict[str, Any]:
                 "files": {"type": "array", "items": {"type": "string", "format": "binary"}},
                 "documents": entries | {"description": "JSON: one entry per file, in the same order"},
                 "job_id": {"type": "string"},
+                "webhook_url": {"type": "string", "description": "told, signed, when the job ends"},
             },
         }
     }

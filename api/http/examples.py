@@ -68,6 +68,18 @@ COLLECTION = {
     "documents": {"indexed": 11, "failed": 1},
     "token": "gen_0192f1bfe2a0b1c2d3e4f5a6b7:4",
 }
+DELIVERY = {
+    "id": "msg_0192f1c0a5b6f4a5b6c7d8e9f0",
+    "job_id": JOB["id"],
+    "url": "https://example.com/hooks/penstock",
+    "state": "waiting",
+    "attempts": 1,
+    "next_attempt_at": 1767225660.0,
+    "status": 503,
+    "error": "it answered 503",
+    "created_at": 1767225602.5,
+    "finished_at": None,
+}
 TENANT = {"name": "acme", "created_at": 1767224000.0}
 FILTER = {
     "type": "and",
@@ -154,6 +166,13 @@ EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
     wire.Document: DOCUMENT,
     wire.DocumentList: {"data": [DOCUMENT], "has_more": False, "last_id": DOCUMENT["id"]},
     wire.Job: JOB,
+    wire.Delivery: DELIVERY,
+    wire.DeliveryList: {"data": [DELIVERY], "has_more": False, "last_id": DELIVERY["id"]},
+    wire.WebhookSecret: {
+        "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo=",
+        "created_at": 1767225600.0,
+        "former_until": None,
+    },
     wire.JobList: {"data": [JOB], "has_more": False, "last_id": JOB["id"]},
     wire.SearchQuery: {"query": "what leads water to a turbine?", "k": 3, "filter": FILTER},
     wire.SearchResult: {

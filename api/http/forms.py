@@ -14,7 +14,7 @@ from .bodies import bounded
 
 SPOOLED_BYTES = 1 << 20  # more of a file goes to disk
 FORM_FIELD_BYTES = 32 << 20  # `documents` of a form: fields and metadata of all files
-FORM_FIELDS = ("files", "documents", "job_id")
+FORM_FIELDS = ("files", "documents", "job_id", "webhook_url")
 
 
 class _WholeMultiPartParser(MultiPartParser):
@@ -88,7 +88,7 @@ def _check_form(form: FormData) -> None:
         if isinstance(value, UploadFile) != (name == "files"):
             kind = "files" if name == "files" else "text"
             raise Refused(f"form field {name!r} takes {kind}", param=name)
-    for name in ("documents", "job_id"):
+    for name in FORM_FIELDS[1:]:
         if len(form.getlist(name)) > 1:
             raise Refused(f"form field {name!r} is there more than once", param=name)
 

@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from penstock.client.wire import DocumentState
+from penstock.client.wire import DeliveryState, DocumentState
 from penstock.client.wire.problems import worded_problem
 
 from ..errors import Refused
@@ -76,6 +76,12 @@ class JobQuery(Parameters):
 
 class EventsQuery(Parameters):
     wait: float | None = Field(default=None, ge=0, le=86_400, description="end the stream after so many seconds")
+
+
+class WebhooksQuery(Parameters):
+    state: DeliveryState | None = Field(default=None, description="only those that are so")
+    after: Place | None = None
+    limit: int = Field(default=100, ge=1, le=1000)
 
 
 class IndexQuery(Parameters):

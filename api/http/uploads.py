@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from tempfile import SpooledTemporaryFile
-from typing import IO, Protocol
+from typing import IO, NamedTuple, Protocol
 
 import anyio.to_thread
 from starlette.datastructures import UploadFile
@@ -30,11 +30,17 @@ from .forms import SPOOLED_BYTES, files_of, received_form, text_of, too_many_doc
 UNDECLARED = "application/octet-stream"  # what programs send that do not know better
 
 
+class ReadSubmission(NamedTuple):
+    documents: list[SubmittedDocument]
+    job_id: str | None
+    webhook_url: str | None
+
+
 class Arrived(Protocol):
     """A submission that is here completely, but not looked at. Used once, in a thread."""
 
-    def read(self, limits: Limits) -> tuple[list[SubmittedDocument], str | None]:
-        """Return the documents and the job they belong to. Raises Refused naming the document that is wrong."""
+    def read(self, limits: Limits) -> ReadSubmission:
+        """Return what was submitted. Raises Refused naming the document that is wrong."""
 
 
 @asynccontextmanager
@@ -48,7 +54,7 @@ async def arrived(request: Request, limits: Limits) -> AsyncIterator[Arrived]:
     if media_type(request) == "multipart/form-data":
         async with received_form(request, limits) as form:
             yield _ArrivedForm(
-                files=files_of(form), documents=text_of(form, "documents"), job_id=text_of(form, "job_id")
+                files=files_of(form), **{name: text_of(form, name) for name in ("documents", "job_id", "webhook_url")}
             )
     else:
         check_is_json(request)
@@ -71,11 +77,12 @@ async def _spool(chunks: AsyncIterator[bytes], file: "SpooledTemporaryFile[bytes
 class _ArrivedJson:
     body: IO[bytes]
 
-    def read(self, limits: Limits) -> tuple[list[SubmittedDocument], str | None]:
+    def read(self, limits: Limits) -> ReadSubmission:
         self.body.seek(0)
         submission = parse_json(self.body.read(), Submission)
         _check_count(len(submission.documents), limits)
-        return list(_decoded(submission.documents, limits)), submission.job_id
+        documents = list(_decoded(submission.documents, limits))
+        return ReadSubmission(documents, submission.job_id, submission.webhook_url)
 
 
 def _decoded(documents: list[NewDocument], limits: Limits) -> Iterator[SubmittedDocument]:
@@ -117,10 +124,11 @@ class _ArrivedForm:
     files: Sequence[UploadFile]
     documents: str | None
     job_id: str | None
+    webhook_url: str | None
 
-    def read(self, limits: Limits) -> tuple[list[SubmittedDocument], str | None]:
+    def read(self, limits: Limits) -> ReadSubmission:
         _check_count(len(self.files), limits)
-        return list(self._read(self._fields(), limits)), self.job_id
+        return ReadSubmission(list(self._read(self._fields(), limits)), self.job_id, self.webhook_url)
 
     def _fields(self) -> Sequence[DocumentFields]:
         if self.documents is None:

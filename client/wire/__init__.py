@@ -47,6 +47,7 @@ from .submissions import (
     content_hash,
 )
 from .tenants import NewTenant, Tenant, TenantList
+from .webhooks import Delivery, DeliveryList, DeliveryState, WebhookSecret
 
 __all__ = [
     "LONGEST_SOURCE",
@@ -62,6 +63,9 @@ __all__ = [
     "DeadSelection",
     "Deleted",
     "Deletion",
+    "Delivery",
+    "DeliveryList",
+    "DeliveryState",
     "Document",
     "DocumentChange",
     "DocumentFields",
@@ -116,6 +120,7 @@ __all__ = [
     "TenantList",
     "Updated",
     "UploadForm",
+    "WebhookSecret",
     "content_hash",
     "packed_vector",
 ]

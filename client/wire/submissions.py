@@ -44,6 +44,7 @@ class Submission(Request):
 
     documents: list[NewDocument] = Field(min_length=1)
     job_id: str | None = None
+    webhook_url: str | None = Field(default=None, description="https URL that is told, signed, when the job ends")
 
 
 class UploadForm(Request):
@@ -51,6 +52,7 @@ class UploadForm(Request):
 
     documents: list[DocumentFields] = Field(min_length=1)
     job_id: str | None = None
+    webhook_url: str | None = None
 
 
 class SourceHash(Request):

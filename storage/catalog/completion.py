@@ -9,6 +9,7 @@ from collections.abc import Collection
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from .outbox import ENDED, tell
 from .tables import VERSION_FINAL_STATES, VERSION_STATES, batches, jobs, versions
 from .values import slices
 
@@ -24,12 +25,10 @@ def finish_jobs(connection: Connection, *, now: float, job_ids: Collection[str] 
     # Locked first, looked at by the next statement: a document that is just being appended is then seen.
     candidates = connection.scalars(found.with_for_update(skip_locked=True)).all()
     unfinished = sa.exists().where(versions.c.job_id == jobs.c.id, versions.c.state.in_(UNFINISHED))
-    return sum(
-        connection.execute(
-            sa.update(jobs).where(jobs.c.id.in_(some), ~unfinished).values(state="done", finished_at=now)
-        ).rowcount
-        for some in slices(candidates)
-    )
+    done = sa.update(jobs).where(~unfinished).values(state="done", finished_at=now).returning(*ENDED)
+    ended = [row for some in slices(candidates) for row in connection.execute(done.where(jobs.c.id.in_(some)))]
+    tell(connection, ended, now=now)
+    return len(ended)
 
 
 def close_empty_batches(connection: Connection, group_ids: Collection[str], *, now: float) -> int:

@@ -16,6 +16,7 @@ from ..ids import CollectionId, JobId, TenantId
 from .completion import OPEN_BATCH, UNFINISHED, close_empty_batches, finish_jobs
 from .engine import Catalog
 from .history import History, Token
+from .outbox import ENDED, tell
 from .pace import Pace
 from .progress import Progress, Tallies
 from .sources import lock_sources
@@ -140,7 +141,8 @@ def cancel_job(catalog: Catalog, *, tenant: TenantId, job_id: JobId, now: float)
                 raise Conflict(f"job {job_id} cannot be cancelled: it is done")
             _show_older(connection, job_id, collection_id=CollectionId(job.collection_id))
         cancelled = sa.update(jobs).where(jobs.c.id == job_id, jobs.c.state != "cancelled")
-        connection.execute(cancelled.values(state="cancelled", finished_at=now))
+        ended = connection.execute(cancelled.values(state="cancelled", finished_at=now).returning(*ENDED))
+        tell(connection, ended.all(), now=now)
     return get_job(catalog, tenant=tenant, job_id=job_id)
 
 

@@ -49,11 +49,13 @@ VERSION_STATES = ("queued", "chunking", "embedding", "indexing", "deleting", "tr
 GONE = ("deleted", "expired", "dropped")
 MANIFEST_OPERATIONS = ("publish", "merge", "rollback", "fork", "repair")
 BATCH_STAGES = ("chunk", "embed", "index", "expire", "rollback", "merge", "swap")
+DELIVERY_STATES = ("waiting", "sending", "delivered", "dead", "dropped")
 BATCH_STATES = ("ready", "sent", "running", "done", "dead")
 _ENDED = tuple(word for word in VERSION_FINAL_STATES if word != "indexed")
 _NEVER_SERVED_AGAIN = f"state IN ({', '.join(repr(word) for word in _ENDED)})"
 _MAY_EXPIRE = "state = 'indexed' AND expires_at IS NOT NULL"
 _DEAD_WITH_BYTES = "state = 'failed' AND pack <> ''"
+_OPEN_DELIVERY = "state IN ('waiting', 'sending')"
 _OPEN_ROLLBACK = "stage = 'rollback' AND state IN ('ready', 'sent', 'running')"
 
 
@@ -188,6 +190,7 @@ jobs = Table(
     Column("embedded_tokens", BigInteger, nullable=False, default=0),  # of the texts that the model was given
     Column("cost_usd", Double, default=0.0),  # of those; NULL: their price is not known
     Column("pace", JSON(none_as_null=True)),  # how fast it moves: ``pace.py``; NULL: nothing was embedded yet
+    Column("webhook_url", Text),  # who is told when it ends
     Column("pruned", JSON(none_as_null=True)),  # what its versions told whose rows are gone: ``history.py``
     Index(None, "tenant_id", "created_at"),
     Index(None, "state"),
@@ -328,3 +331,34 @@ batches = Table(
     Index(None, "generation_id", "stage", "state"),
     _partial("uq_batches_one_rollback", "generation_id", where=_OPEN_ROLLBACK, unique=True),
 )
+
+webhook_secrets = Table(  # what a tenant's webhooks are signed with: whoever signs needs the secret itself
+    "webhook_secrets",
+    metadata,
+    Column("tenant_id", ForeignKey("tenants.id"), primary_key=True),
+    Column("secret", Text, nullable=False),
+    Column("former", Text),  # still signs too, until then
+    Column("former_until", Double),
+    Column("created_at", Double, nullable=False),
+)
+
+deliveries = Table(  # the outbox of webhooks: written by the transaction that ends a job
+    "deliveries",
+    metadata,
+    Column("id", String(64), primary_key=True),  # the webhook-id: the same at every attempt
+    Column("tenant_id", ForeignKey("tenants.id"), nullable=False),
+    Column("job_id", String(64), nullable=False),  # which may be gone: nobody is told of it then
+    Column("url", Text, nullable=False),
+    Column("state", String(16), _one_of("state", DELIVERY_STATES), nullable=False),
+    Column("attempts", Integer, nullable=False, default=0),
+    Column("owner", String(128)),
+    Column("next_attempt_at", Double, nullable=False),  # sending: when the claim ends
+    Column("status", Integer),  # of the last answer
+    Column("error", Text),
+    Column("created_at", Double, nullable=False),
+    Column("finished_at", Double),
+    Index(None, "tenant_id", "id"),
+    _partial("ix_deliveries_open", "next_attempt_at", "id", where=_OPEN_DELIVERY),
+    _partial("ix_deliveries_ended", "finished_at", "id", where="finished_at IS NOT NULL"),
+)
+IS_OPEN_DELIVERY = deliveries.c.state.in_([literal_column("'waiting'"), literal_column("'sending'")])

@@ -11,21 +11,24 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
 from ..catalog.completion import finish_jobs
+from ..catalog.outbox import ENDED, tell
 from ..catalog.sources import lock_sources
 from ..catalog.tables import OF_DOCUMENT, batches, collections, documents, generations, jobs, versions
 from ..catalog.values import slices
+from ..catalog.webhook_secrets import require_secret
 from ..errors import Conflict, NotFound
 from ..ids import BatchId, CollectionId, GenerationId, JobId, TenantId, VersionId, new_id
 
 
 @dataclass(frozen=True)
 class Target:
-    """Where something is accepted, and when."""
+    """Where something is accepted, and when. ``webhook_url``: who is told when its job ends."""
 
     tenant: TenantId
     collection_id: CollectionId
     generation_id: GenerationId
     now: float
+    webhook_url: str | None = None
 
 
 def hold_collection(connection: Connection, target: Target) -> int:
@@ -57,16 +60,25 @@ def hold_job(connection: Connection, target: Target, job_id: JobId) -> None:
 
 
 def record_job(connection: Connection, target: Target, job_id: JobId | None, *, opened: bool, unchanged: int) -> JobId:
-    """Make the job, or go on with it: running when something was ``opened``, else done already."""
+    """Make the job, or go on with it: running when something was ``opened``, else done already.
+
+    Raises Conflict when somebody is to be told and there is nothing to sign that with.
+    """
+    if target.webhook_url is not None:
+        require_secret(connection, target.tenant)
     state = {"state": "running", "finished_at": None} if opened else {"state": "done", "finished_at": target.now}
     if job_id is not None:
         values: dict[str, Any] = {"unchanged": jobs.c.unchanged + unchanged, **(state if opened else {})}
+        if target.webhook_url is not None:
+            values["webhook_url"] = target.webhook_url
         connection.execute(sa.update(jobs).where(jobs.c.id == job_id).values(values))
         return job_id
     made = JobId(new_id("job"))
     owner = {"tenant_id": target.tenant, "collection_id": target.collection_id}
     row = {"id": made, **owner, **state, "unchanged": unchanged, "created_at": target.now}
-    connection.execute(sa.insert(jobs).values(row))
+    inserted = sa.insert(jobs).values(webhook_url=target.webhook_url, **row).returning(*ENDED)
+    ended = connection.execute(inserted).all()
+    tell(connection, [] if opened else ended, now=target.now)
     return made
 
 

@@ -79,8 +79,11 @@ def accept(
     now: float,
     job_id: JobId | None = None,
     idempotency_key: str | None = None,
+    webhook_url: str | None = None,
 ) -> Accepted:
     """Commit the submission; with ``job_id`` as a further part of that job. Submitting twice is harmless.
+
+    ``webhook_url``: who is told whenever the job ends; checked by the caller.
 
     With an ``idempotency_key`` of the tenant the second time changes nothing at all, and is told what the first was:
     it does not bring back what was replaced or deleted in between.
@@ -91,12 +94,12 @@ def accept(
     Raises:
         InvalidName: a source is empty, too long or given twice. InvalidMetadata: names the field.
         NotFound: the tenant has no such collection, generation or job.
-        Conflict: the job was cancelled, or belongs to another collection.
+        Conflict: the job was cancelled, or belongs to another collection; or the tenant has no webhook secret.
         KeyReused: another submission had this idempotency key.
         Unavailable: the catalog did not answer; nothing was accepted.
     """
     candidates = checked(documents)
-    target = Target(tenant, collection_id, generation_id, now)
+    target = Target(tenant, collection_id, generation_id, now, webhook_url)
     key = None
     if idempotency_key is not None:
         key = submission_key(

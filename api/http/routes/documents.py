@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from penstock.client import wire
+from penstock.pipeline.receivers import InvalidReceiver, check_receiver
 from penstock.storage.catalog.documents import get_document, known, list_documents
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.jobs import get_job
@@ -105,9 +106,11 @@ def _told(catalog: Catalog, taken: Arriving, *, now: float, tallies: Tallies | N
 def _accept(
     components: Components, tenant: str, name: str, submission: Arrived, key: str | None
 ) -> tuple[Arriving, dict[str, Any]]:
-    documents, job_id = submission.read(components.settings.limits)
+    documents, job_id, webhook_url = submission.read(components.settings.limits)
     if job_id is not None and not JOB_ID.fullmatch(job_id):
         raise Refused(f"there is no job {job_id!r}", status=404, code="not_found", param="job_id")
+    if webhook_url is not None:
+        _check_webhook(webhook_url, private=components.settings.webhooks.private)
     found = find_collection(components.catalog, tenant, name)
     try:
         accepted = accept(
@@ -120,12 +123,20 @@ def _accept(
             now=components.clock(),
             job_id=None if job_id is None else JobId(job_id),
             idempotency_key=key,
+            webhook_url=webhook_url,
         )
     except NotFound as error:
         raise refusal(error, param="job_id") or error from error
     components.notices.work_ready()
     taken = arriving(components.catalog, found, accepted, sources=[document.source for document in documents])
     return taken, _told(components.catalog, taken, now=components.clock(), tallies=components.tallies)
+
+
+def _check_webhook(url: str, *, private: bool) -> None:
+    try:
+        check_receiver(url, private=private)
+    except InvalidReceiver as error:
+        raise Refused(f"webhook_url {error}", code="invalid_webhook_url", param="webhook_url") from error
 
 
 def _known(catalog: Catalog, tenant: str, name: str, asked: wire.KnownQuery) -> list[str]:

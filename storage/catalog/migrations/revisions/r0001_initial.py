@@ -27,6 +27,7 @@ def upgrade() -> None:
     _create_documents()
     _create_versions()
     _create_batches()
+    _create_webhooks()
     guard(op.get_bind())
 
 
@@ -158,6 +159,7 @@ def _create_jobs() -> None:
         _count("embedded_tokens"),
         sa.Column("cost_usd", sa.Double),
         sa.Column("pace", sa.JSON(none_as_null=True)),
+        sa.Column("webhook_url", sa.Text),
         sa.Column("pruned", sa.JSON(none_as_null=True)),
     )
     op.create_index("ix_jobs_tenant_id_created_at", "jobs", ["tenant_id", "created_at"])
@@ -293,6 +295,36 @@ def _create_batches() -> None:
     op.create_index("ix_batches_generation_id_stage_state", "batches", ["generation_id", "stage", "state"])
     open_rollback = "stage = 'rollback' AND state IN ('ready', 'sent', 'running')"
     _create_partial_index("uq_batches_one_rollback", "batches", ["generation_id"], open_rollback, unique=True)
+
+
+def _create_webhooks() -> None:
+    op.create_table(
+        "webhook_secrets",
+        sa.Column("tenant_id", sa.String(64), sa.ForeignKey("tenants.id"), primary_key=True),
+        sa.Column("secret", sa.Text, nullable=False),
+        sa.Column("former", sa.Text),
+        _time("former_until", nullable=True),
+        _time("created_at"),
+    )
+    op.create_table(
+        "deliveries",
+        sa.Column("id", sa.String(64), primary_key=True),
+        _key("tenant_id", "tenants"),
+        sa.Column("job_id", sa.String(64), nullable=False),
+        sa.Column("url", sa.Text, nullable=False),
+        _state("state", 16, "waiting sending delivered dead dropped"),
+        sa.Column("attempts", sa.Integer, nullable=False),
+        sa.Column("owner", sa.String(128)),
+        _time("next_attempt_at"),
+        sa.Column("status", sa.Integer),
+        sa.Column("error", sa.Text),
+        _time("created_at"),
+        _time("finished_at", nullable=True),
+    )
+    op.create_index("ix_deliveries_tenant_id_id", "deliveries", ["tenant_id", "id"])
+    still_open = "state IN ('waiting', 'sending')"
+    _create_partial_index("ix_deliveries_open", "deliveries", ["next_attempt_at", "id"], still_open)
+    _create_partial_index("ix_deliveries_ended", "deliveries", ["finished_at", "id"], "finished_at IS NOT NULL")
 
 
 def _create_partial_index(name: str, table: str, columns: list[str], condition: str, *, unique: bool = False) -> None:

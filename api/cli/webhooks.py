@@ -1,0 +1,74 @@
+"""`penstock webhooks`: what receivers were told when jobs ended, and what that is signed with."""
+
+from typing import Annotated
+
+import typer
+
+from .connection import connect
+from .options import Json, Key, Limit, Tenant, Url
+from .output import console, duration, plain, print_json, state, table, when
+
+app = typer.Typer(
+    name="webhooks", help="Show what receivers were told when jobs ended, and make the secret.", no_args_is_help=True
+)
+
+State = Annotated[
+    str | None, typer.Option("--state", help="waiting, sending, delivered, dead or dropped.", show_default=False)
+]
+
+
+@app.command("list")
+def list_(
+    only: State = None,
+    limit: Limit = 100,
+    after: Annotated[str | None, typer.Option("--after", help="Id of the last one of the page before.")] = None,
+    url: Url = None,
+    key: Key = None,
+    tenant: Tenant = "default",
+    as_json: Json = False,
+) -> None:
+    """List the webhooks of a tenant, newest first, and why one was not taken."""
+    with connect(url, key, tenant) as client:
+        page = client.webhooks(state=only, after=after, limit=limit)
+    if as_json:
+        print_json(page)
+        return
+    rows = table("webhook", "job", "state", "attempts", "url", "because", "made", right=("attempts",))
+    for one in page.data:
+        row = (one.id, one.job_id, state(one.state), str(one.attempts), plain(one.url), plain(one.error) or "-")
+        rows.add_row(*row, when(one.created_at))
+    out = console()
+    out.print(rows if page.data else f"tenant {tenant!r} has no webhooks")
+    if page.has_more:
+        out.print(f"[dim]more: --after {page.last_id}[/]")
+
+
+@app.command("secret")
+def secret(url: Url = None, key: Key = None, tenant: Tenant = "default", as_json: Json = False) -> None:
+    """Make what webhooks are signed with, or another one in its place. It is shown once.
+
+    The one before it goes on signing too for a day, so that receivers can change over.
+    """
+    with connect(url, key, tenant) as client:
+        made = client.new_webhook_secret()
+    if as_json:
+        print_json(made)
+        return
+    out = console()
+    out.print(made.secret)
+    if made.former_until is not None:
+        out.print(f"[dim]the one before it signs too for {duration(made.former_until - made.created_at)}[/]")
+
+
+@app.command("retry")
+def retry(
+    webhook: Annotated[str, typer.Argument(help="Id, as `penstock webhooks list` shows it.", show_default=False)],
+    url: Url = None,
+    key: Key = None,
+    tenant: Tenant = "default",
+    as_json: Json = False,
+) -> None:
+    """Send one that is over again, under the same id."""
+    with connect(url, key, tenant) as client:
+        again = client.retry_webhook(webhook)
+    print_json(again) if as_json else console().print(f"{again.id} is on its way again")

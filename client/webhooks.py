@@ -1,0 +1,56 @@
+"""What the client can do with webhooks: a part of `Penstock`; and how a receiver checks that one is genuine."""
+
+import base64
+import hashlib
+import hmac
+import time
+from collections.abc import Callable, Mapping
+
+from .errors import Unauthorized
+from .session import Session
+from .wire import Delivery, DeliveryList, WebhookSecret
+
+TOLERANCE_S = 300.0
+
+
+class Webhooks(Session):
+    """The methods of `Penstock` about webhooks."""
+
+    def new_webhook_secret(self) -> WebhookSecret:
+        """Make what webhooks are signed with, or another one in its place. It is never shown again."""
+        return self._transport.post(self._path("webhooks", "secret"), WebhookSecret)
+
+    def webhooks(self, *, state: str | None = None, after: str | None = None, limit: int = 100) -> DeliveryList:
+        """Return one page of what receivers were told, newest first."""
+        params = {"state": state, "after": after, "limit": limit}
+        return self._transport.get(self._path("webhooks"), DeliveryList, params=params)
+
+    def retry_webhook(self, delivery_id: str) -> Delivery:
+        """Send one that is over again, under the same id."""
+        return self._transport.post(self._path("webhooks", delivery_id, "retry"), Delivery)
+
+
+def verify_webhook(
+    secret: str, headers: Mapping[str, str], body: bytes, *, clock: Callable[[], float] = time.time
+) -> str:
+    """Return the id of a webhook that was signed with ``secret`` within the last five minutes.
+
+    ``body``: the bytes as they came. Whoever has seen the id before has been told already.
+
+    Raises:
+        Unauthorized: it is not signed with this secret, or too old.
+    """
+    given = {name.lower(): value for name, value in headers.items()}
+    message_id, timestamp = given.get("webhook-id", ""), given.get("webhook-timestamp", "")
+    if not timestamp.isdigit() or abs(clock() - int(timestamp)) > TOLERANCE_S:
+        raise Unauthorized("the webhook has no webhook-timestamp, or it is more than five minutes off")
+    try:
+        key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)
+    except ValueError as error:
+        raise Unauthorized("the webhook secret is none: it begins with whsec_") from error
+    digest = hmac.new(key, f"{message_id}.{timestamp}.".encode() + body, hashlib.sha256).digest()
+    expected = f"v1,{base64.b64encode(digest).decode()}"
+    signatures = given.get("webhook-signature", "").split()
+    if not any(hmac.compare_digest(expected.encode(), one.encode()) for one in signatures):
+        raise Unauthorized("the webhook is not signed with this secret")
+    return message_id

@@ -1,0 +1,138 @@
+"""Webhooks on their way: claims with a lease and an attempt counted before it is made, and how they end.
+
+A delivery that is sent twice has the same id. Nothing here connects anywhere.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Row
+
+from ..catalog.engine import Catalog
+from ..catalog.tables import IS_OPEN_DELIVERY, deliveries
+from ..catalog.values import storable
+from ..errors import Conflict, NotFound
+from ..ids import JobId, TenantId
+
+KEPT_S = 7 * 86_400.0  # what is over is listed so long
+
+
+@dataclass(frozen=True)
+class DeliveryInfo:
+    """One delivery: ``waiting``, ``sending``, ``delivered``, ``dead`` (given up) or ``dropped`` (nothing to tell)."""
+
+    id: str
+    tenant_id: TenantId
+    job_id: JobId
+    url: str
+    state: str
+    attempts: int
+    next_attempt_at: float
+    status: int | None
+    error: str | None
+    created_at: float
+    finished_at: float | None
+
+
+def claim_deliveries(
+    catalog: Catalog, *, owner: str, lease_s: float, now: float, limit: int, per_tenant: int
+) -> list[DeliveryInfo]:
+    """Take up to ``limit`` that are due, or whose sender let its claim lapse; of a tenant ``per_tenant`` at once.
+
+    So a receiver that answers slowly holds up its own tenant alone.
+    """
+    due = (IS_OPEN_DELIVERY, deliveries.c.next_attempt_at <= now)
+    with catalog.read() as connection:  # the common case, without the write lock
+        if connection.scalar(sa.select(deliveries.c.id).where(*due).limit(1)) is None:
+            return []
+    with catalog.write("claim_deliveries") as connection:
+        busy = sa.select(deliveries.c.tenant_id, sa.func.count().label("count"))
+        busy = busy.where(deliveries.c.state == "sending", deliveries.c.next_attempt_at > now)
+        under_way = busy.group_by(deliveries.c.tenant_id).subquery()
+        turn = sa.func.row_number().over(partition_by=deliveries.c.tenant_id, order_by=deliveries.c.id)
+        ranked = sa.select(deliveries.c.id, deliveries.c.tenant_id, turn.label("turn")).where(*due).subquery()
+        room = per_tenant - sa.func.coalesce(under_way.c.count, 0)
+        first = sa.select(ranked.c.id, ranked.c.turn)
+        first = first.join(under_way, under_way.c.tenant_id == ranked.c.tenant_id, isouter=True)
+        chosen = first.where(ranked.c.turn <= room).order_by(ranked.c.turn, ranked.c.id).limit(limit).subquery()
+        held = sa.select(deliveries.c.id).join(chosen, chosen.c.id == deliveries.c.id).where(*due)
+        ids = connection.scalars(held.with_for_update(of=deliveries, skip_locked=True)).all()
+        if not ids:
+            return []
+        values = {"state": "sending", "owner": owner, "next_attempt_at": now + lease_s}
+        taken = sa.update(deliveries).where(deliveries.c.id.in_(ids))
+        taken = taken.values(attempts=deliveries.c.attempts + 1, **values).returning(deliveries)
+        return sorted((_info(row) for row in connection.execute(taken)), key=lambda one: one.id)
+
+
+def end_delivery(
+    catalog: Catalog,
+    delivery: DeliveryInfo,
+    *,
+    state: str,
+    now: float,
+    status: int | None = None,
+    error: str | None = None,
+) -> None:
+    """End a claimed delivery as ``delivered``, ``dead`` or ``dropped``. One that was taken over stays as it is."""
+    ended = {"state": state, "owner": None, "status": status, "finished_at": now}
+    _record(catalog, delivery, error=error, **ended)
+
+
+def retry_delivery(
+    catalog: Catalog, delivery: DeliveryInfo, *, at: float, status: int | None = None, error: str | None = None
+) -> None:
+    """Let a claimed delivery be tried again ``at`` that moment. One that was taken over stays as it is."""
+    _record(catalog, delivery, state="waiting", owner=None, next_attempt_at=at, status=status, error=error)
+
+
+def list_deliveries(
+    catalog: Catalog, *, tenant: TenantId, limit: int = 100, after: str | None = None, state: str | None = None
+) -> list[DeliveryInfo]:
+    """Return a tenant's deliveries, newest first; the next page begins ``after`` the last one."""
+    wanted = sa.select(deliveries).where(deliveries.c.tenant_id == tenant)
+    if after is not None:
+        wanted = wanted.where(deliveries.c.id < after)
+    if state is not None:
+        wanted = wanted.where(deliveries.c.state == state)
+    with catalog.read() as connection:
+        return [_info(row) for row in connection.execute(wanted.order_by(deliveries.c.id.desc()).limit(limit))]
+
+
+def send_again(catalog: Catalog, *, tenant: TenantId, delivery_id: str, now: float) -> DeliveryInfo:
+    """Begin a delivery that is over anew, with all its attempts. Raises NotFound, or Conflict when it is under way."""
+    mine = (deliveries.c.id == delivery_id, deliveries.c.tenant_id == tenant)
+    with catalog.write("send_again") as connection:
+        again = sa.update(deliveries).where(*mine, deliveries.c.finished_at.is_not(None))
+        begun = {"state": "waiting", "attempts": 0, "next_attempt_at": now, "finished_at": None, "error": None}
+        row = connection.execute(again.values(begun).returning(deliveries)).first()
+        if row is None and connection.scalar(sa.select(deliveries.c.id).where(*mine)) is None:
+            raise NotFound(f"there is no delivery {delivery_id!r}: what is over is forgotten after a week")
+        if row is None:
+            raise Conflict(f"delivery {delivery_id} is under way: it is tried again by itself")
+    return _info(row)
+
+
+def forget_deliveries(catalog: Catalog, *, now: float) -> int:
+    """Delete those that are over for a week, a thousand at once. Returns how many."""
+    old = sa.select(deliveries.c.id).where(
+        deliveries.c.finished_at.is_not(None), deliveries.c.finished_at < now - KEPT_S
+    )
+    with catalog.read() as connection:
+        if connection.scalar(old.limit(1)) is None:
+            return 0
+    with catalog.write("forget_deliveries") as connection:
+        oldest = old.order_by(deliveries.c.finished_at).limit(1_000)
+        return connection.execute(sa.delete(deliveries).where(deliveries.c.id.in_(oldest))).rowcount
+
+
+def _record(catalog: Catalog, delivery: DeliveryInfo, *, error: str | None, **values: Any) -> None:
+    mine = (deliveries.c.id == delivery.id, deliveries.c.attempts == delivery.attempts, deliveries.c.state == "sending")
+    with catalog.write("record_delivery") as connection:
+        told = None if error is None else storable(error)
+        connection.execute(sa.update(deliveries).where(*mine).values(error=told, **values))
+
+
+def _info(row: Row[Any]) -> DeliveryInfo:
+    return DeliveryInfo(**{name: getattr(row, name) for name in DeliveryInfo.__dataclass_fields__})
