@@ -21,6 +21,8 @@ from penstock.client import Busy, Conflict, Invalid, NotFound, Penstock, Unautho
 from penstock.client.wire import (
     Collection,
     CollectionStatus,
+    Delivery,
+    DeliveryList,
     Document,
     DocumentList,
     Hit,
@@ -35,6 +37,7 @@ from penstock.client.wire import (
     Submitted,
     Tenant,
     TenantJob,
+    WebhookSecret,
 )
 from penstock.pipeline.filters import BUILT_IN
 from penstock.settings.errors import InvalidSettings
@@ -68,6 +71,7 @@ COMMANDS = [
     ["index", "stats"],
     ["jobs", "list"],
     ["jobs", "show"],
+    ["jobs", "follow"],
     ["jobs", "cancel"],
     ["snapshots", "list"],
     ["snapshots", "show"],
@@ -77,10 +81,25 @@ COMMANDS = [
     ["snapshots", "rollback"],
     ["tenants", "list"],
     ["tenants", "create"],
+    ["webhooks", "list"],
+    ["webhooks", "secret"],
+    ["webhooks", "retry"],
     ["config", "show"],
     ["config", "check"],
 ]
 
+DELIVERY = Delivery(
+    id="msg_1",
+    job_id="job_1",
+    url="https://example.com/hook",
+    state="dead",
+    attempts=14,
+    next_attempt_at=None,
+    status=503,
+    error="it answered 503",
+    created_at=1.0,
+    finished_at=9.0,
+)
 JOB = Job(
     id="job_1",
     collection="default",
@@ -269,6 +288,17 @@ class Server:
         self._note("create_tenant", name)
         return Tenant(name=name, created_at=1.0)
 
+    def webhooks(self, *, state=None, after=None, limit=100):
+        self._note("webhooks", state)
+        return DeliveryList(data=[DELIVERY], has_more=False, last_id=DELIVERY.id)
+
+    def new_webhook_secret(self):
+        return WebhookSecret(secret="whsec_AAAA", created_at=1.0, former_until=86_401.0)
+
+    def retry_webhook(self, delivery_id):
+        self._note("retry_webhook", delivery_id)
+        return DELIVERY
+
     def known(self, collection, hashes):
         return self.is_known & set(hashes)
 
@@ -301,6 +331,18 @@ def penstock(server):
         return result
 
     return run
+
+
+def test_webhooks_are_listed_with_what_became_of_them_and_the_secret_is_told_with_what_happens_to_the_old(
+    penstock, server
+):
+    shown = penstock("webhooks", "list", "--state", "dead").stdout
+    for part in ("msg_1", "job_1", "dead", "14", "https://example.com/hook", "it answered 503"):
+        assert part in shown
+    made = penstock("webhooks", "secret").stdout
+    assert made.splitlines()[0] == "whsec_AAAA"
+    assert "24 h" in made
+    assert "on its way again" in penstock("webhooks", "retry", "msg_1").stdout
 
 
 def test_help_answers_in_under_300_ms():
@@ -461,7 +503,11 @@ def test_filters_are_words_or_json_but_not_both():
         ["jobs", "list"],
         ["jobs", "show", "job_1"],
         ["jobs", "show", "job_1", "--wait"],
+        ["jobs", "follow", "job_1"],
         ["jobs", "cancel", "job_1"],
+        ["webhooks", "list"],
+        ["webhooks", "secret"],
+        ["webhooks", "retry", "msg_1"],
         ["tenants", "list"],
         ["tenants", "create", "acme"],
         ["config", "show"],
