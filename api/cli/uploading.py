@@ -173,7 +173,7 @@ def _patiently(client: "Penstock", collection: str, uploads: Sequence[Upload], s
         attempt += 1
         sending.under_way = len(uploads)
         try:
-            told = {} if sending.webhook_url is None else {"webhook_url": sending.webhook_url}
+            told: dict[str, Any] = {} if sending.webhook_url is None else {"webhook_url": sending.webhook_url}
             return client.upload(collection, uploads, job_id=sending.job_id, idempotency_key=key, **told)
         except (Unreachable, ServerError) as error:
             unanswered = len(uploads)

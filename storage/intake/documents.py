@@ -103,7 +103,12 @@ def accept(
     key = None
     if idempotency_key is not None:
         key = submission_key(
-            idempotency_key, tenant=tenant, collection_id=collection_id, job_id=job_id, candidates=candidates
+            idempotency_key,
+            tenant=tenant,
+            collection_id=collection_id,
+            job_id=job_id,
+            candidates=candidates,
+            webhook_url=webhook_url,
         )
     with catalog.read() as connection:
         if key is not None and (answer := read_answer(connection, key)) is not None:

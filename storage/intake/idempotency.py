@@ -35,11 +35,17 @@ class SubmissionKey:
 
 
 def submission_key(
-    key: str, *, tenant: TenantId, collection_id: CollectionId, job_id: JobId | None, candidates: Sequence[Candidate]
+    key: str,
+    *,
+    tenant: TenantId,
+    collection_id: CollectionId,
+    job_id: JobId | None,
+    candidates: Sequence[Candidate],
+    webhook_url: str | None = None,
 ) -> SubmissionKey:
     """Return the key of a submission. What it says decides, not how: a form and JSON may say the same."""
     said = [[one.source, one.submitted.filename, one.content_hash.hex(), one.metadata_hash.hex()] for one in candidates]
-    whole = json.dumps([collection_id, job_id, said], separators=(",", ":"))
+    whole = json.dumps([collection_id, job_id, said, webhook_url], separators=(",", ":"))
     return SubmissionKey(tenant, key, hashlib.blake2b(whole.encode(), digest_size=32).digest())
 
 
