@@ -10,7 +10,10 @@ from typing import Any
 
 from .model import Log
 
-IDS = ("tenant", "collection", "generation", "job", "batch", "document", "shard", "version")
+IDS = (
+    *("tenant", "collection", "generation", "job", "jobs", "batch", "batches", "document", "shard", "version"),
+    "delivery",
+)
 LOUD = (  # what they say at level info, ours say better
     *("celery.app.trace", "celery.worker.strategy", "celery.redirected", "celery.beat", "kombu", "tornado.access"),
     *("uvicorn.error", "httpx", "alembic"),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from penstock.pipeline.parsing import ParseLimits
     from penstock.storage.cache import EmbeddingCache
     from penstock.storage.catalog.engine import Catalog
+    from penstock.storage.figures import Figures
     from penstock.storage.notices import Notices
     from penstock.storage.objects.store import ObjectStore
     from penstock.storage.presence import Presence
@@ -188,6 +189,13 @@ def open_notices(settings: Settings) -> "Notices":
     from penstock.storage.notices import Notices
 
     return Notices(redis_url(settings))
+
+
+def open_figures(settings: Settings) -> "Figures":
+    """Return the sum of what the roles measure."""
+    from penstock.storage.figures import Figures
+
+    return Figures(open_redis(settings))
 
 
 def open_presence(settings: Settings) -> "Presence":

@@ -18,6 +18,9 @@ log = logging.getLogger(__name__)
 
 PREFIX = "penstock:presence"
 TTL_S = 20.0
+# How long the work of a role may show no move: one document may be parsed for minutes, a provider may be slow; the
+# loop of beat turns twice a second. A merge may take hours, and shows nothing meanwhile.
+STILL_S = {"beat": 30.0, "search": 120.0, "chunk": 330.0, "embed": 330.0, "index": 330.0}
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,14 @@ class RoleInfo:
     seen_at: float
     progress_at: float | None
     doing: str | None
+
+    @property
+    def still_s(self) -> float | None:
+        """For how long its work has stood still; None when that is not too long. By its own clock alone."""
+        most_s = STILL_S.get(self.role)
+        if most_s is None or self.progress_at is None or self.seen_at - self.progress_at <= most_s:
+            return None
+        return self.seen_at - self.progress_at
 
 
 class Presence:

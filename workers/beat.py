@@ -83,8 +83,14 @@ def run(settings: Settings) -> int:
     liveness = Liveness()
     catalog, notices = wiring.open_catalog(settings), wiring.open_notices(settings)
     dispatcher = Dispatcher(catalog, CelerySender(app), workers=settings.workers, liveness=liveness)
-    webhooks = WebhookSender(catalog, settings=settings.webhooks, owner=new_owner("beat"), clock=time.time)
-    heartbeat = Heartbeat.of(settings, role="beat", liveness=liveness, busy=lambda: 0)
+    webhooks = WebhookSender(
+        catalog,
+        settings=settings.webhooks,
+        owner=new_owner("beat"),
+        clock=time.time,
+        figures=wiring.open_figures(settings),
+    )
+    heartbeat = Heartbeat.of(settings, role="beat", liveness=liveness, busy=None)
     stop = threading.Event()
     threads = [
         threading.Thread(target=dispatcher.run, args=[stop], name="dispatcher", daemon=True),

@@ -17,11 +17,12 @@ from penstock.settings.model import Settings
 from penstock.storage import ledger
 from penstock.storage.catalog.collections import GenerationInfo
 from penstock.storage.errors import Damaged
+from penstock.storage.figures import Figure
 from penstock.storage.ids import BatchId, new_id
 
 from . import routes, staging
 from .alarms import Alarm
-from .claims import Claims, ids
+from .claims import Claims, ids, ids_of_versions
 from .components import Components
 from .documents import ChunkedDocument, Chunking, chunk_document, failure_of, rows_of
 from .liveness import Liveness
@@ -47,7 +48,7 @@ class Chunker:
     def open(self) -> None:
         _limit_memory(self._settings.workers.chunk_memory_bytes)
         self._components = Components.open(self._settings, role="chunk", embed_threads=1)
-        self._claims = Claims(self._components)
+        self._claims = Claims(self._components, liveness=self._liveness)
         self._alarm = Alarm()
         self._chunkings: dict[str, Chunking] = {}
 
@@ -73,6 +74,8 @@ class Chunker:
                     return
                 self._chunk_one(version, chunking, done=done, failed=failed)
             self._finish(claim, done, failed)
+            if failed:
+                self._components.figures.add([Figure("penstock_failed_documents", ("chunk",), times=len(failed))])
             took_ms = (time.perf_counter() - began) * 1e3
             log.info(
                 "Chunked %d documents into %d chunks in %.0f ms, %d failed.",
@@ -104,7 +107,9 @@ class Chunker:
                 log.warning(
                     "Object %s is damaged: a document fails.", version.pack, extra={"document": version.document_id}
                 )
+            log.info("A document fails: %s.", failure.code, extra=ids_of_versions([version]))
             failed.append(failure)
+        self._liveness.moved()
 
     def _finish(self, claim: ledger.Claim, done: list[ChunkedDocument], failed: list[ledger.FailedDocument]) -> None:
         limit = self._chunking(claim.generation).part_chunks

@@ -1,36 +1,50 @@
 """How a task works on its batch: claim it, keep the claim, and tell the ledger when it did not work out."""
 
 import logging
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from penstock.pipeline.errors import ProviderMisconfigured, ProviderUnavailable
 from penstock.settings.logs import failed_at, log_failure
 from penstock.storage import ledger
 from penstock.storage.errors import Conflict, Unavailable
+from penstock.storage.figures import Figure
 from penstock.storage.ids import BatchId
 
 from .backoff import Outages, full_jitter
 from .components import Components
 from .leases import LeaseKeeper
+from .liveness import Liveness
 
 log = logging.getLogger(__name__)
 
 OUTAGE_DELAYS = 10  # of the usual first ones, between attempts on a machine that is in trouble
+LISTED = 5  # ids of jobs or batches on one log line
+HAND_BACK_S = 5.0  # before the end of the grace
 MISCONFIGURED_DELAY_S = 60.0  # a person has to act; the batch must not hammer a provider until then
 
 
 class Claims:
     """Claims of this process on batches. One per process that runs tasks.
 
-    ``lease_s``: instead of ``workers.lease_s``, for a process that may come to no renewal for long.
+    Shortly before the grace is over that follows the order to stop, what is not finished is handed back to others; its
+    work, which may go on, is then refused. ``lease_s``: instead of ``workers.lease_s``, for a process that may come to
+    no renewal for long.
     """
 
-    def __init__(self, components: Components, *, lease_s: float | None = None) -> None:
+    def __init__(self, components: Components, *, liveness: Liveness, lease_s: float | None = None) -> None:
         self._components = components
+        self._liveness = liveness
+        grace_s = components.settings.workers.grace_s
+        self._finish_s = max(grace_s - HAND_BACK_S, grace_s / 2)
         self._lease_s = lease_s or components.settings.workers.lease_s
+        self._returned: set[tuple[BatchId, int]] = set()
         self.outages = Outages()
-        self.keeper: LeaseKeeper[ledger.Held] = LeaseKeeper(self._renew, every_s=self._lease_s / 3)
+        self.keeper: LeaseKeeper[ledger.Held] = LeaseKeeper(
+            self._renew, every_s=self._lease_s / 3, overdue=self._overdue, give_back=self.hand_back
+        )
 
     @contextmanager
     def working(self, batch_id: BatchId) -> Iterator[ledger.Claim | None]:
@@ -42,24 +56,43 @@ class Claims:
         if claim is None:
             yield None
             return
-        with self.keeper.hold(claim), self.answering(claim):
+        due_s = max(0.0, self._components.clock() - claim.ready_at)
+        self._components.figures.add([Figure("penstock_dispatch_lag_seconds", (claim.stage,), due_s)])
+        with self.keeper.hold(claim), self.measured(claim.stage) as attempt, self.answering(claim, attempt):
             yield claim
 
     @contextmanager
-    def answering(self, claim: ledger.Claim) -> Iterator[None]:
+    def measured(self, stage: str) -> Iterator["Attempt"]:
+        """Count what the block does as one attempt on ``stage``, which ends as the block says."""
+        began, attempt = time.perf_counter(), Attempt()
+        try:
+            yield attempt
+        finally:
+            took_s = time.perf_counter() - began
+            ended = Figure("penstock_attempts", (stage, attempt.outcome))
+            self._components.figures.add([Figure("penstock_stage_seconds", (stage,), took_s), ended])
+
+    @contextmanager
+    def answering(self, claim: ledger.Claim, attempt: "Attempt") -> Iterator[None]:
         """End here what the block raises, as `working` does."""
         try:
             yield
+            attempt.outcome = "handed_back" if _number(claim) in self._returned else "done"
+            self._returned.discard(_number(claim))
         except Conflict:
+            attempt.outcome = "lost"
             log.info("The batch was lost: another worker has it, or its documents are gone.", extra=ids(claim))
         except Unavailable as error:
             log.warning("The batch stays claimed until its lease ends: %s", error, extra=ids(claim))
         except ProviderUnavailable as error:
+            attempt.outcome = "postponed"
             self._wait_for_provider(claim, error)
         except ProviderMisconfigured as error:
+            attempt.outcome = "postponed"
             log.warning("The model cannot work as configured: see %s.", error.setting, extra=ids(claim))
             self.retry(claim, error=str(error), delay_s=MISCONFIGURED_DELAY_S, counted=False)
         except OSError as error:
+            attempt.outcome = "postponed"
             log.warning("This machine cannot do it now: %s.", error.strerror or failed_at(error), extra=ids(claim))
             self.retry_unchanged(claim, error)
         except Exception as error:  # noqa: BLE001 whatever it is, the ledger has to know
@@ -81,10 +114,14 @@ class Claims:
         delay_s = OUTAGE_DELAYS * self._components.settings.workers.retry_delay_s
         self.retry(claim, error=error.strerror or failed_at(error), delay_s=delay_s, counted=False)
 
-    def hand_back(self, claim: ledger.Claim) -> None:
+    def hand_back(self, claim: ledger.Held) -> None:
         """Give the batch to another worker at once, because this one was told to stop."""
+        self._returned.add(_number(claim))
         self.retry(claim, error="handed back: the worker was stopped", delay_s=0.0, counted=False)
         self._components.notices.work_ready()
+
+    def _overdue(self) -> bool:
+        return self._liveness.stopping_s > self._finish_s
 
     def close(self) -> None:
         self.keeper.close()
@@ -119,6 +156,32 @@ class Claims:
         return ledger.renew(components.catalog, claim, lease_s=self._lease_s, now=components.clock())
 
 
+def _number(claim: ledger.Held) -> tuple[BatchId, int]:
+    return claim.batch_id, claim.attempt
+
+
+@dataclass
+class Attempt:
+    """How one attempt ended: ``done``, ``handed_back``, ``lost``, ``postponed`` (no document's fault) or ``failed``."""
+
+    outcome: str = "failed"
+
+
 def ids(claim: ledger.Claim) -> dict[str, str]:
     """Return what a log line about this batch carries."""
-    return {"tenant": claim.tenant_id, "generation": claim.generation.id, "batch": claim.batch_id}
+    batch = {"tenant": claim.tenant_id, "generation": claim.generation.id, "batch": claim.batch_id}
+    return batch | ids_of_versions(claim.versions)
+
+
+def ids_of_versions(versions: Sequence[ledger.VersionRow]) -> dict[str, str]:
+    """Return whose work it is: the job or the first jobs of it, and the document when there is one only."""
+    jobs = listed("job", sorted({version.job_id for version in versions}))
+    return jobs | ({"document": versions[0].document_id} if len(versions) == 1 else {})
+
+
+def listed(kind: str, found: Sequence[str]) -> dict[str, str]:
+    """Return ``kind`` for one id, its plural for several: the first few, and how many more there are."""
+    if len(found) < 2:
+        return dict.fromkeys([kind], found[0]) if found else {}
+    more = [f"+{len(found) - LISTED}"] if len(found) > LISTED else []
+    return {f"{kind}s" if kind != "batch" else "batches": ",".join([*found[:LISTED], *more])}

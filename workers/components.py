@@ -12,6 +12,7 @@ from penstock.pipeline.embedding import Embedders
 from penstock.settings import wiring
 from penstock.settings.model import Settings
 from penstock.storage.catalog.engine import Catalog
+from penstock.storage.figures import Figures
 from penstock.storage.notices import Notices
 from penstock.storage.objects.store import ObjectStore
 
@@ -30,6 +31,7 @@ class Components:
     objects: ObjectStore
     notices: Notices
     embedders: Embedders
+    figures: Figures
     owner: str
     clock: Callable[[], float] = field(default=time.time)
 
@@ -42,10 +44,12 @@ class Components:
             objects=wiring.open_objects(settings),
             notices=wiring.open_notices(settings),
             embedders=Embedders(partial(wiring.open_embedder, settings, threads=embed_threads)),
+            figures=wiring.open_figures(settings),
             owner=new_owner(role),
         )
 
     def close(self) -> None:
         self.embedders.close()
         self.notices.close()
+        self.figures.close()
         self.catalog.dispose()

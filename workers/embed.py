@@ -21,6 +21,7 @@ from penstock.settings.model import Settings
 from penstock.storage import ledger
 from penstock.storage.errors import StorageError
 from penstock.storage.failpoints import hit
+from penstock.storage.figures import Figure
 from penstock.storage.ids import BatchId, JobId, VersionId
 from penstock.storage.segments.kept_vectors import read_kept_vectors
 from penstock.storage.segments.manifests import read_manifest
@@ -44,7 +45,7 @@ class Embedding:
     def open(self) -> None:
         self._components = Components.open(self._settings, role="embed")
         self._cache = wiring.open_cache(self._settings)
-        self._claims = Claims(self._components)
+        self._claims = Claims(self._components, liveness=self._liveness)
 
     def close(self) -> None:
         self._claims.close()
@@ -90,6 +91,11 @@ class Embedding:
             now=now,
         )
         components.notices.work_ready()
+        kept = made.reused.total()
+        by_source = {"model": made.chunks - made.hits - kept, "cache": made.hits, "index": kept}
+        components.figures.add(
+            Figure("penstock_embedded_chunks", (source,), times=count) for source, count in by_source.items()
+        )
         return made
 
     def _vectors(self, claim: ledger.Claim, rows: Rows) -> "tuple[NDArray[np.float32], _Made]":
@@ -136,6 +142,9 @@ class Embedding:
         failure = ledger.FailedDocument(VersionId(version), "input_rejected", str(error))
         now = components.clock()
         ledger.fail_versions(components.catalog, failures=[failure], stage="embed", now=now, tried=claim.tried)
+        document = rows.documents[int(rows.document[index])].document_id
+        components.figures.add([Figure("penstock_failed_documents", ("embed",))])
+        log.info("A document fails: %s.", failure.code, extra={"document": document})
         return version
 
 

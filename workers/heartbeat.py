@@ -15,9 +15,9 @@ EVERY_S = 5.0
 
 
 class Heartbeat:
-    """Presence of one role process. ``busy`` says how many tasks run now."""
+    """Presence of one role process. ``busy`` says how many tasks run now; None: it is a loop that moves by itself."""
 
-    def __init__(self, presence: Presence, *, role: str, liveness: Liveness, busy: Callable[[], int]) -> None:
+    def __init__(self, presence: Presence, *, role: str, liveness: Liveness, busy: Callable[[], int] | None) -> None:
         self._presence = presence
         self._role = role
         self._liveness = liveness
@@ -26,7 +26,7 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     @classmethod
-    def of(cls, settings: Settings, *, role: str, liveness: Liveness, busy: Callable[[], int]) -> "Heartbeat":
+    def of(cls, settings: Settings, *, role: str, liveness: Liveness, busy: Callable[[], int] | None) -> "Heartbeat":
         return cls(wiring.open_presence(settings), role=role, liveness=liveness, busy=busy)
 
     def start(self) -> None:
@@ -40,8 +40,8 @@ class Heartbeat:
 
     def beat(self) -> None:
         """Beat once, for callers with a timer. Who has nothing to do makes progress; who is busy has to show it."""
-        busy = self._busy()
-        if not busy:
+        busy = self._busy() if self._busy is not None else None
+        if busy == 0:
             self._liveness.moved()
         try:
             self._presence.beat(self._role, {"progress_at": self._liveness.progress_at, "doing": busy})

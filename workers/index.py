@@ -18,12 +18,13 @@ from penstock.settings.model import Settings
 from penstock.storage import ledger
 from penstock.storage.errors import Conflict, Fenced, StorageError, Unavailable
 from penstock.storage.failpoints import hit
+from penstock.storage.figures import Figure
 from penstock.storage.ids import GenerationId
 from penstock.storage.publishing.publisher import PublishedManifest, Publisher
 
 from . import routes, staging
 from .changes import changes_of
-from .claims import Claims
+from .claims import Claims, ids_of_versions, listed
 from .components import Components
 from .liveness import Liveness
 from .pacing import Pace
@@ -46,7 +47,7 @@ class Writer:
 
     def open(self) -> None:
         self._components = Components.open(self._settings, role="index")
-        self._claims = Claims(self._components)
+        self._claims = Claims(self._components, liveness=self._liveness)
         self._leases = ShardLeases(self._components)
         self._publisher = Publisher(self._components.catalog, self._components.objects, clock=self._components.clock)
         self._upkeep = Upkeep(self._components, self._claims, self._publisher)
@@ -91,11 +92,13 @@ class Writer:
         pending = _by_generation(groups)
         try:
             for generation_id in list(pending):
+                if self._liveness.stopping:
+                    break
                 self._publish(generation_id, pending[generation_id], epoch=epoch)
                 del pending[generation_id]
         finally:
             for group in (group for some in pending.values() for group in some):
-                self._claims.retry(group, error="handed back: publishing was refused", delay_s=0.0, counted=False)
+                self._claims.retry(group, error="handed back: not published now", delay_s=0.0, counted=False)
         return bool(upkept or groups)
 
     def _claim(self, shard: int) -> list[ledger.IndexGroup]:
@@ -112,17 +115,27 @@ class Writer:
         )
 
     def _publish(self, generation_id: GenerationId, groups: Sequence[ledger.IndexGroup], *, epoch: int) -> None:
-        with self._claims.keeper.hold(*groups):
+        with self._claims.keeper.hold(*groups), self._claims.measured("index") as attempt:
             try:
                 self._publish_groups(generation_id, groups, epoch=epoch)
+                attempt.outcome = "done"
             except (Conflict, Unavailable):
+                attempt.outcome = "lost"
                 raise
             except OSError as error:
-                log_failure(log, "This machine cannot publish now", error, extra={"generation": generation_id})
+                attempt.outcome = "postponed"
+                log_failure(
+                    log,
+                    "This machine cannot publish now",
+                    error,
+                    extra={"generation": generation_id, **_ids_of_groups(groups)},
+                )
                 for group in groups:
                     self._claims.retry_unchanged(group, error)
             except Exception as error:  # noqa: BLE001 whatever it is, the ledger has to know
-                log_failure(log, "Publishing failed", error, extra={"generation": generation_id})
+                log_failure(
+                    log, "Publishing failed", error, extra={"generation": generation_id, **_ids_of_groups(groups)}
+                )
                 told = str(error) if isinstance(error, StorageError) else failed_at(error)
                 for group in groups:
                     self._claims.retry(group, error=told)
@@ -172,10 +185,17 @@ class Writer:
             len(changes.put),
             changes.told,
             took_s * 1e3,
-            extra=ids_of(published.manifest),
+            extra=ids_of(published.manifest) | _ids_of_groups(groups),
         )
+        self._measure(groups)
         self._forget_staged(parts)
         plan(components, published.manifest)
+
+    def _measure(self, groups: Sequence[ledger.IndexGroup]) -> None:
+        now = self._components.clock()
+        accepted = [version.created_at for group in groups for version in group.versions if version.action == "put"]
+        lags = (Figure("penstock_publish_lag_seconds", value=max(0.0, now - at)) for at in accepted)
+        self._components.figures.add(lags)
 
     def _forget_staged(self, parts: Sequence[tuple[str, str]]) -> None:
         with suppress(StorageError, OSError):  # garbage collection comes by later
@@ -189,3 +209,8 @@ def _by_generation(groups: Sequence[ledger.IndexGroup]) -> dict[GenerationId, li
     for group in groups:
         found[group.generation.id].append(group)
     return dict(found)
+
+
+def _ids_of_groups(groups: Sequence[ledger.IndexGroup]) -> dict[str, str]:
+    versions = [version for group in groups for version in group.versions]
+    return listed("batch", [group.batch_id for group in groups]) | ids_of_versions(versions)

@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Generic, TypeVar
@@ -10,17 +11,28 @@ from penstock.settings.logs import failed_at
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+TICK_S = 0.25  # how soon it notices that what is held must be given back
 
 
 class LeaseKeeper(Generic[T]):
     """Renews what is held every ``every_s``. What ``renew`` says is lost (False) is kept no longer.
 
-    Whoever lost a lease hears of it when recording the outcome: that is where it counts.
+    Whoever lost a lease hears of it when recording the outcome: that is where it counts. Once ``overdue`` says so, what
+    is still held goes to ``give_back``, in this thread, and is kept no longer.
     """
 
-    def __init__(self, renew: Callable[[T], bool], *, every_s: float) -> None:
+    def __init__(
+        self,
+        renew: Callable[[T], bool],
+        *,
+        every_s: float,
+        overdue: Callable[[], bool] = lambda: False,
+        give_back: Callable[[T], None] = lambda _lease: None,
+    ) -> None:
         self._renew = renew
         self._every_s = every_s
+        self._overdue = overdue
+        self._give_back = give_back
         self._held: list[T] = []
         self._lock = threading.Lock()
         self._stop = threading.Event()
@@ -52,12 +64,27 @@ class LeaseKeeper(Generic[T]):
         self._thread.join()
 
     def _run(self) -> None:
-        while not self._stop.wait(self._every_s):
-            with self._lock:
-                several = list(self._held)
-            for lease in several:
-                if not self._keep(lease):
+        renew_at = time.monotonic() + self._every_s
+        while not self._stop.wait(min(TICK_S, self._every_s)):
+            if self._overdue():
+                for lease in self._several():
                     self.drop(lease)
+                    self._return(lease)
+            elif time.monotonic() >= renew_at:
+                for lease in self._several():
+                    if not self._keep(lease):
+                        self.drop(lease)
+                renew_at = time.monotonic() + self._every_s
+
+    def _return(self, lease: T) -> None:
+        try:
+            self._give_back(lease)
+        except Exception as error:  # noqa: BLE001 the others have to be given back too; this one ends by itself
+            log.warning("A lease could not be given back: %s.", failed_at(error))
+
+    def _several(self) -> list[T]:
+        with self._lock:
+            return list(self._held)
 
     def _keep(self, lease: T) -> bool:
         try:

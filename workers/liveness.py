@@ -14,7 +14,7 @@ class Liveness:
     def __init__(self, *, clock: Callable[[], float] = time.time) -> None:
         self._clock = clock
         self._progress_at = RawValue("d", clock())
-        self._stopping = RawValue("b", 0)
+        self._stopping_at = RawValue("d", 0.0)
 
     @property
     def progress_at(self) -> float:
@@ -24,10 +24,16 @@ class Liveness:
     @property
     def stopping(self) -> bool:
         """Whether running tasks should hand back what they have not begun."""
-        return bool(self._stopping.value)
+        return bool(self._stopping_at.value)
+
+    @property
+    def stopping_s(self) -> float:
+        """How long ago this process was told to stop; 0 when it was not."""
+        return max(0.0, self._clock() - self._stopping_at.value) if self.stopping else 0.0
 
     def moved(self) -> None:
         self._progress_at.value = self._clock()
 
     def stop(self) -> None:
-        self._stopping.value = 1
+        if not self.stopping:  # told twice, the grace begins once
+            self._stopping_at.value = self._clock()

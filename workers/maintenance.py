@@ -42,7 +42,9 @@ class Maintenance:
     def open(self) -> None:
         os.nice(NICENESS)
         self._components = Components.open(self._settings, role="maintenance")
-        self._claims = Claims(self._components, lease_s=LEASES * self._settings.workers.lease_s)
+        self._claims = Claims(
+            self._components, liveness=self._liveness, lease_s=LEASES * self._settings.workers.lease_s
+        )
         self._next_tick_at = 0.0
         self._planned_to = ""
         self._pruning = ledger.PruningProgress()

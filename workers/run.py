@@ -173,12 +173,23 @@ def register(app: Celery, *, name: str, body: Callable[..., Any], liveness: Live
         try:
             return body(*args, **kwargs)
         except Exception as error:  # noqa: BLE001 the broker must not keep what the ledger decides about
-            log_failure(log, f"{name} failed", error, extra={})
+            log_failure(log, f"{name} failed", error, extra=_about(args))
             return None
         finally:
             liveness.moved()
 
     app.task(name=name)(run)
+
+
+def _about(args: Sequence[Any]) -> dict[str, Any]:
+    """Return what a message of the dispatcher is about: a batch, or the shard of a writer."""
+    match args:
+        case [str(batch)] if batch.startswith("batch_"):
+            return {"batch": batch}
+        case [int(shard)]:
+            return {"shard": shard}
+        case _:
+            return {}
 
 
 def _connect_signals(work: Role, *, liveness: Liveness, heartbeat: Heartbeat, forks: bool) -> None:

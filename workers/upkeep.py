@@ -150,9 +150,10 @@ class Upkeep:
         if claim is None:
             yield None
             return
-        with self._claims.keeper.hold(claim):
+        with self._claims.keeper.hold(claim), self._claims.measured(claim.stage) as attempt:
             try:
                 yield claim
+                attempt.outcome = "done"
             except (Fenced, Unavailable):
                 raise
             except Conflict as error:

@@ -18,6 +18,7 @@ from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.jobs import JobInfo, get_job
 from penstock.storage.catalog.webhook_secrets import signing_secrets
 from penstock.storage.errors import NotFound, StorageError
+from penstock.storage.figures import Figure, Figures
 from penstock.storage.ledger.deliveries import (
     DeliveryInfo,
     claim_deliveries,
@@ -46,11 +47,14 @@ GONE = 410
 class WebhookSender:
     """The loop. One per installation is enough; more are harmless."""
 
-    def __init__(self, catalog: Catalog, *, settings: Webhooks, owner: str, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, catalog: Catalog, *, settings: Webhooks, owner: str, clock: Callable[[], float], figures: Figures
+    ) -> None:
         self._catalog = catalog
         self._settings = settings
         self._owner = owner
         self._clock = clock
+        self._figures = figures
         self._forgot_at = 0.0
         self._outage = False
 
@@ -132,6 +136,7 @@ class WebhookSender:
 
     def _record(self, delivery: DeliveryInfo, posted: Posted) -> None:
         now = self._clock()
+        self._figures.add([Figure("penstock_webhook_attempts", ("taken" if posted.taken else "refused",))])
         if posted.taken:
             end_delivery(self._catalog, delivery, state="delivered", now=now, status=posted.status)
             log.info("Told a receiver that a job ended.", extra=_ids(delivery))

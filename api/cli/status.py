@@ -81,9 +81,10 @@ def _roles(now: "Status") -> "RenderableType":
     rows = table("role", "process", "up for", "seen", "doing", right=("up for", "seen"))
     for role in sorted(now.roles, key=lambda role: (role.role, role.pid)):
         seen = f"{duration(max(0.0, now.now - role.seen_at))} ago"
-        rows.add_row(
-            role.role, f"{role.host}:{role.pid}", duration(now.now - role.started_at), seen, plain(role.doing) or "-"
-        )
+        doing = plain(role.doing) or "-"
+        if role.still_s is not None:
+            doing = f"[red]stands still for {duration(role.still_s)}[/]"
+        rows.add_row(role.role, f"{role.host}:{role.pid}", duration(now.now - role.started_at), seen, doing)
     return rows if now.roles else "[yellow]roles: none was seen lately[/]\n"
 
 

@@ -1,18 +1,28 @@
-"""What /metrics reads when it is asked: the ledger and the snapshots. No label holds a tenant, a name or a text."""
+"""What /metrics reads when it is asked: the ledger, what the roles added up, and the snapshots.
+
+Labels are our own words; one figure has tenants, those whose work waits longest, so there are never many. No label
+holds another name, or a text.
+"""
 
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
+from redis import RedisError
 
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.errors import StorageError
-from penstock.storage.ledger.overview import Overview, overview
+from penstock.storage.figures import FAMILIES, Family, Figures
+from penstock.storage.ids import TenantId
+from penstock.storage.ledger.overview import Overview, oldest_waiting, overview
 from penstock.storage.search.snapshots import SnapshotCache
 
 log = logging.getLogger(__name__)
+
+MOST_TENANTS = 20
+OTHERS = "_others"  # no tenant can be named so
 
 
 class LedgerCollector(Collector):
@@ -25,10 +35,13 @@ class LedgerCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         try:
             seen = overview(self._catalog, max_jobs=0)
+            waiting = oldest_waiting(self._catalog)
         except StorageError as error:
             log.warning("metrics are without the ledger: %s", error, extra={"action": "ledger_not_measured"})
             return
-        yield from _ledger(seen, now=self._clock())
+        now = self._clock()
+        yield from _ledger(seen, now=now)
+        yield _waiting(waiting, now=now)
 
 
 def _ledger(seen: Overview, *, now: float) -> Iterator[Metric]:
@@ -47,6 +60,61 @@ def _ledger(seen: Overview, *, now: float) -> Iterator[Metric]:
     yield GaugeMetricFamily("penstock_embedding_cache_hits", hits, value=seen.embedding_cache_hits)
     reused = "Chunks whose vectors the version of their document before had, of all jobs"
     yield GaugeMetricFamily("penstock_chunks_reused", reused, value=seen.chunks_reused)
+
+
+def _waiting(oldest: Mapping[tuple[TenantId, str], float], *, now: float) -> Metric:
+    """Return how long work waits by tenant and stage: of the tenants that wait longest, and of all others together."""
+    told = GaugeMetricFamily(
+        "penstock_oldest_waiting_seconds",
+        f"Age of the oldest work that waits for a worker; {MOST_TENANTS} tenants, the others as {OTHERS}",
+        labels=["stage", "tenant"],
+    )
+    worst: dict[str, float] = {}
+    for (tenant, _), at in oldest.items():
+        worst[tenant] = min(at, worst.get(tenant, at))
+    shown = set(sorted(worst, key=lambda tenant: worst[tenant])[:MOST_TENANTS])
+    ages: dict[tuple[str, str], float] = {}
+    for (tenant, stage), at in oldest.items():
+        place = (stage, tenant if tenant in shown else OTHERS)
+        ages[place] = max(_age(at, now=now), ages.get(place, 0.0))
+    for place, age in sorted(ages.items()):
+        told.add_metric(place, age)
+    return told
+
+
+class FiguresCollector(Collector):
+    """What the roles measured, of all their processes together. Without Redis it is missing, the rest is not."""
+
+    def __init__(self, figures: Figures) -> None:
+        self._figures = figures
+
+    def collect(self) -> Iterator[Metric]:
+        try:
+            found = self._figures.read()
+        except RedisError as error:
+            log.warning("metrics are without the roles: %s", error, extra={"action": "roles_not_measured"})
+            return
+        for name, family in FAMILIES.items():
+            mine = {labels: parts for (of, labels), parts in found.items() if of == name}
+            yield _histogram(name, family, mine) if family.buckets_s else _counter(name, family, mine)
+
+
+def _counter(name: str, family: Family, found: Mapping[tuple[str, ...], Mapping[str, float]]) -> Metric:
+    told = CounterMetricFamily(name, family.help, labels=family.labels)
+    for labels, parts in sorted(found.items()):
+        told.add_metric(labels, parts.get("count", 0.0))
+    return told
+
+
+def _histogram(name: str, family: Family, found: Mapping[tuple[str, ...], Mapping[str, float]]) -> Metric:
+    told = HistogramMetricFamily(name, family.help, labels=family.labels)
+    for labels, parts in sorted(found.items()):
+        below, buckets = 0.0, []
+        for bound in (*map(str, family.buckets_s), "+Inf"):
+            below += parts.get(bound, 0.0)
+            buckets.append((bound, below))
+        told.add_metric(labels, buckets, parts.get("sum", 0.0))
+    return told
 
 
 def _age(since: float | None, *, now: float) -> float:

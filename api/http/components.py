@@ -23,6 +23,7 @@ from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.jobs import JobInfo, read_jobs
 from penstock.storage.catalog.migrations import check_schema
 from penstock.storage.catalog.progress import Tallies
+from penstock.storage.figures import Figures
 from penstock.storage.ids import GenerationId, JobId
 from penstock.storage.ledger.overview import models_in_use
 from penstock.storage.notices import Notices
@@ -30,7 +31,7 @@ from penstock.storage.objects.store import ObjectStore
 from penstock.storage.presence import Presence
 from penstock.storage.search.snapshots import SnapshotCache
 
-from .collectors import LedgerCollector, SnapshotCollector
+from .collectors import FiguresCollector, LedgerCollector, SnapshotCollector
 from .comparisons import Comparisons
 from .embedders import QueryEmbedders
 from .feeds import JobFeeds
@@ -144,7 +145,7 @@ def _assembled(settings: Settings, catalog: Catalog, opened: ExitStack) -> Compo
         patient=patient,
         gate=KeyGate(catalog),
         lookups=Lookups(catalog, remembered_s=min(REMEMBERED_S, settings.search.poll_s)),
-        metrics=Metrics([LedgerCollector(catalog), SnapshotCollector(snapshots)]),
+        metrics=Metrics([LedgerCollector(catalog), FiguresCollector(Figures(server)), SnapshotCollector(snapshots)]),
         tallies=tallies,
         feeds=JobFeeds(look, most=settings.api.max_streams, most_per_key=settings.api.max_streams_per_key),
         reads=reads,

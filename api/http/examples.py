@@ -262,6 +262,7 @@ EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
                 "seen_at": 1767225610.0,
                 "progress_at": 1767225609.5,
                 "doing": "embedding 128 chunks",
+                "still_s": None,
             }
         ],
         "jobs": [JOB | {"tenant": "acme"}],

@@ -2,6 +2,7 @@
 
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import redis
@@ -23,7 +24,11 @@ def readiness(components: Components) -> dict[str, Any]:
     main = failures.pop(components.settings.embedding.model, None)
     reasons = [reason for look in (_catalog, _objects) for reason in _problems(look, components)]
     reasons += [f"model {components.settings.embedding.model}: {main}"] if main else []
-    degraded = [*_problems(_server, components), *(f"model {model}: {why}" for model, why in failures.items())]
+    degraded = [
+        *_problems(_server, components),
+        *_problems(_roles, components),
+        *(f"model {model}: {why}" for model, why in failures.items()),
+    ]
     return {"ok": not reasons, "reasons": reasons, "degraded": degraded}
 
 
@@ -44,6 +49,15 @@ def _objects(components: Components) -> Iterator[str]:
         file.write(b"ready")  # a full or read-only disk takes no documents
     components.objects.exists("readiness")  # no such object: a bucket that answers is enough
     yield from ()
+
+
+def _roles(components: Components) -> Iterator[str]:
+    """Name the roles that are there and whose work does not move: that their process lives says nothing."""
+    with suppress(redis.RedisError):  # told already
+        for role in components.presence.roles():
+            if role.still_s is not None:
+                place = f"role {role.role} ({role.host}:{role.pid})"
+                yield f"{place} has stood still for {role.still_s:.0f} s: its log may say why; end it, another goes on"
 
 
 def _server(components: Components) -> Iterator[str]:

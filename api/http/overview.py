@@ -54,7 +54,7 @@ def _roles(components: Components) -> list[dict[str, Any]] | None:
         found = components.presence.roles()
     except redis.RedisError:
         return None
-    return [asdict(role) for role in found]
+    return [{**asdict(role), "still_s": role.still_s} for role in found]
 
 
 def _jobs(components: Components, seen: Overview, *, now: float) -> Iterator[dict[str, Any]]:

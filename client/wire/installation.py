@@ -27,6 +27,9 @@ class RoleStatus(Answer):
     seen_at: float
     progress_at: float | None
     doing: str | None
+    still_s: float | None = Field(
+        default=None, description="how long its work has not moved, when that is too long; null when all is well"
+    )
 
 
 class CollectionStatus(Answer):

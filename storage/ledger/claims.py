@@ -36,7 +36,7 @@ class Claim(Held):
 
     ``versions``: the documents still wanted, by id; never empty for the stages chunk and embed, always empty for merge
     and swap. ``quarantined``: its only document is suspected to kill workers. ``tried``: with this attempt. ``input``
-    names a staging object.
+    names a staging object. ``ready_at``: since when it was due.
     """
 
     tenant_id: TenantId
@@ -52,6 +52,7 @@ class Claim(Held):
     quarantined: bool
     tried: Tried
     versions: tuple[VersionRow, ...]
+    ready_at: float
 
 
 def claim(
@@ -155,4 +156,5 @@ def _claim(
         quarantined=bool(details.get("quarantined")),
         tried=tried,
         versions=tuple(wanted),
+        ready_at=max(row.created_at, row.next_attempt_at),
     )

@@ -62,6 +62,23 @@ def overview(catalog: Catalog, *, max_jobs: int = 50) -> Overview:
         )
 
 
+def oldest_waiting(catalog: Catalog) -> dict[tuple[TenantId, str], float]:
+    """Return when the oldest work was made that waits for a worker, by tenant and stage; ``queued`` is in no batch yet.
+
+    Reads every open batch, and of the queued documents one per generation.
+    """
+    oldest = sa.select(batches.c.tenant_id, batches.c.stage, sa.func.min(batches.c.created_at))
+    oldest = oldest.where(batches.c.stage.in_(BATCH_STAGES), batches.c.state.in_(("ready", "sent")))
+    first = sa.select(sa.func.min(versions.c.id)).where(IS_QUEUED, versions.c.generation_id == generations.c.id)
+    firsts = sa.select(first.correlate(generations).scalar_subquery()).select_from(generations)
+    queued = sa.select(versions.c.tenant_id, sa.func.min(versions.c.created_at))
+    queued = queued.where(versions.c.id.in_(firsts)).group_by(versions.c.tenant_id)
+    with catalog.read() as connection:
+        rows = connection.execute(oldest.group_by(batches.c.tenant_id, batches.c.stage)).all()
+        found = {(TenantId(tenant), stage): made_at for tenant, stage, made_at in rows}
+        return found | {(TenantId(tenant), "queued"): at for tenant, at in connection.execute(queued)}
+
+
 @dataclass(frozen=True)
 class OpenMerge:
     """A merge on its way: in ``stage`` merge it is being built, in stage swap it waits for the writer."""

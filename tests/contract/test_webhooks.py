@@ -18,6 +18,7 @@ from penstock.storage.catalog.jobs import cancel_job, get_job
 from penstock.storage.catalog.tenants import create_tenant
 from penstock.storage.catalog.webhook_secrets import FORMER_S, rotate_secret, signing_secrets
 from penstock.storage.errors import Conflict, NotFound
+from penstock.storage.figures import Figures
 from penstock.storage.ids import TenantId
 from penstock.storage.intake.documents import accept
 from penstock.storage.ledger.deliveries import (
@@ -212,7 +213,7 @@ def receiver() -> Iterator[Receiver]:
 
 def sender(line: Line, **settings: Any) -> WebhookSender:
     chosen = Webhooks(**{"private": True, "timeout_s": 5.0, **settings})
-    return WebhookSender(line.catalog, settings=chosen, owner="tests", clock=lambda: line.now)
+    return WebhookSender(line.catalog, settings=chosen, owner="tests", clock=lambda: line.now, figures=Figures(None))
 
 
 def send_due(line: Line, **settings: Any) -> int:
