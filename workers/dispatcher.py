@@ -14,6 +14,7 @@ from typing import Protocol
 from penstock.settings.logs import failed_at
 from penstock.settings.model import Workers
 from penstock.storage import ledger
+from penstock.storage.catalog.cancelling import finish_cancelled
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.errors import StorageError
 from penstock.storage.ledger.due import Due, look
@@ -202,5 +203,6 @@ class Dispatcher:
         self._reconciled_at = now
         found = ledger.reconcile(self._catalog, now=now, max_attempts=self._workers.max_attempts, delay_s=self._delay_s)
         ledger.open_expiries(self._catalog, now=now)
+        finish_cancelled(self._catalog, now=now)
         if found.released or found.resent or found.apart or found.dead or found.joined:
             log.info("Put right what was left behind: %s.", found)

@@ -4,7 +4,7 @@ Progress is read from the documents themselves, so no counter can be wrong. The 
 what the cache saved, and what became of documents whose versions were pruned since.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,18 +13,15 @@ from sqlalchemy.engine import Connection, Row
 
 from ..errors import Conflict, NotFound
 from ..ids import CollectionId, JobId, TenantId
-from .completion import OPEN_BATCH, UNFINISHED, close_empty_batches, finish_jobs
+from .cancelling import cancel_rest, cancel_some
+from .completion import UNFINISHED, finish_jobs
 from .engine import Catalog
 from .history import History, Token
 from .outbox import ENDED, tell
 from .pace import Pace
 from .progress import Progress, Tallies
-from .sources import lock_sources
-from .tables import OF_DOCUMENT, batches, collections, documents, jobs, versions
+from .tables import collections, jobs
 from .values import slices
-
-# What a document is when all that came after it was cancelled. None that pruning may take at the same moment.
-_SHOWN = (*UNFINISHED, "indexed")
 
 __all__ = ["JobInfo", "cancel_job", "finish_jobs", "get_job", "list_jobs", "read_jobs"]
 
@@ -119,9 +116,11 @@ def list_jobs(
 def cancel_job(catalog: Catalog, *, tenant: TenantId, job_id: JobId, now: float) -> JobInfo:
     """Cancel every document of the job that is not finished yet; those already indexed stay. Twice is harmless.
 
-    A publish that holds one of them fails as a whole and is prepared again without it: none becomes half visible.
-    A document is shown as its older version again where that is served or on its way: a delete that was cancelled
-    leaves it what it was.
+    What workers hold is cancelled with the job itself; what is still queued follows in the same call, some thousands in
+    each transaction, so that nobody waits for a job of a million documents. When this process dies in between,
+    `finish_cancelled` goes on. A publish that holds a cancelled document fails as a whole and is prepared again without
+    it: none becomes half visible. A document is shown as its older version again where that is served or on its way: a
+    delete that was cancelled leaves it what it was.
 
     Raises:
         NotFound: the tenant has no such job.
@@ -135,54 +134,15 @@ def cancel_job(catalog: Catalog, *, tenant: TenantId, job_id: JobId, now: float)
         ).first()  # its versions may be touched meanwhile
         if job is None:
             raise _not_found(job_id)
-        if job.state != "cancelled":
-            _hold_documents(connection, job_id, collection_id=CollectionId(job.collection_id))
-            if not _cancel_versions(connection, job_id, now=now):
-                raise Conflict(f"job {job_id} cannot be cancelled: it is done")
-            _show_older(connection, job_id, collection_id=CollectionId(job.collection_id))
+        some = cancel_some(connection, job_id, collection_id=CollectionId(job.collection_id), now=now)
+        if not some.count and job.state != "cancelled":
+            raise Conflict(f"job {job_id} cannot be cancelled: it is done")
         cancelled = sa.update(jobs).where(jobs.c.id == job_id, jobs.c.state != "cancelled")
         ended = connection.execute(cancelled.values(state="cancelled", finished_at=now).returning(*ENDED))
         tell(connection, ended.all(), now=now)
+    if some.more:
+        cancel_rest(catalog, job_id, collection_id=CollectionId(job.collection_id), now=now)
     return get_job(catalog, tenant=tenant, job_id=job_id)
-
-
-def _hold_documents(connection: Connection, job_id: JobId, *, collection_id: CollectionId) -> None:
-    """Keep others from numbering versions of the documents that may be shown as an older one afterwards.
-
-    Before batches and versions, as whoever accepts a version does.
-    """
-    wanted = sa.select(documents.c.source).join(versions, OF_DOCUMENT).distinct()
-    wanted = wanted.where(versions.c.job_id == job_id, versions.c.state.in_(UNFINISHED), versions.c.number > 1)
-    lock_sources(connection, collection_id, sources=connection.scalars(wanted).all())
-
-
-def _show_older(connection: Connection, job_id: JobId, *, collection_id: CollectionId) -> None:
-    """Let the newest version of each document be the one that is served or on its way, where there is one."""
-    cancelled = sa.select(versions.c.document_id).where(versions.c.job_id == job_id, versions.c.state == "cancelled")
-    is_cancelled = sa.exists().where(
-        OF_DOCUMENT, versions.c.number == documents.c.newest, versions.c.state == "cancelled"
-    )
-    older = sa.select(sa.func.max(versions.c.number)).where(OF_DOCUMENT, versions.c.state.in_(_SHOWN)).scalar_subquery()
-    shown = sa.update(documents).where(documents.c.collection_id == collection_id)
-    shown = shown.where(documents.c.id.in_(cancelled.where(versions.c.number > 1)), is_cancelled, older.is_not(None))
-    connection.execute(shown.values(newest=older))
-
-
-def _cancel_versions(connection: Connection, job_id: JobId, *, now: float) -> int:
-    unfinished = (versions.c.job_id == job_id, versions.c.state.in_(UNFINISHED))
-    found = sa.select(versions.c.batch_id).where(*unfinished, versions.c.batch_id.is_not(None)).distinct()
-    groups = connection.scalars(found).all()
-    _lock_batches(connection, groups)
-    cancelled = connection.execute(sa.update(versions).where(*unfinished).values(state="cancelled", finished_at=now))
-    close_empty_batches(connection, groups, now=now)
-    return cancelled.rowcount
-
-
-def _lock_batches(connection: Connection, groups: Sequence[str]) -> None:
-    """Take batches before versions, as every stage does: the other way round, two transactions could wait in a ring."""
-    for some in slices(sorted(groups)):
-        held = sa.select(batches.c.id).where(batches.c.group_id.in_(some), batches.c.state.in_(OPEN_BATCH))
-        connection.execute(held.order_by(batches.c.id).with_for_update()).all()
 
 
 def _job_rows(tenant: TenantId) -> sa.Select[Any]:

@@ -8,6 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from penstock.storage import ledger
+from penstock.storage.catalog import cancelling
 from penstock.storage.catalog.collections import delete_collection
 from penstock.storage.catalog.jobs import cancel_job, get_job
 from penstock.storage.catalog.tables import batches, jobs
@@ -181,3 +182,23 @@ def test_a_collection_is_deleted_wholly_or_not_at_all(line, point):
         delete()
     left = {table for table, found in rows(line.catalog).items() if found}
     assert left == {"installation", "tenants"}
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_what_a_death_left_of_a_large_cancelled_job_is_cancelled_by_whoever_comes_next(line, monkeypatch, point):
+    monkeypatch.setattr(cancelling, "AT_ONCE", 3)
+    line.submit("a", text="old")
+    line.run()
+    job_id = line.submit(*"abcdefgh", text="new").job_id
+    line.form(max_batches=1, max_documents=2)
+
+    assert killed(f"cancel_rest.{point}", lambda: cancel_job(line.catalog, tenant=TENANT, job_id=job_id, now=line.now))
+    job = get_job(line.catalog, tenant=TENANT, job_id=job_id)
+    left = 5 if point == "before_commit" else 2
+    assert (job.state, job.documents) == ("cancelled", {"cancelled": 8 - left, "queued": left})
+    assert line.send("chunk") == []  # what a batch held went first
+
+    assert cancelling.finish_cancelled(line.catalog, now=line.now) == left
+    assert get_job(line.catalog, tenant=TENANT, job_id=job_id).documents == {"cancelled": 8}
+    assert cancelling.finish_cancelled(line.catalog, now=line.now) == 0
+    assert cancel_job(line.catalog, tenant=TENANT, job_id=job_id, now=line.now).state == "cancelled"
