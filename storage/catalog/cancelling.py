@@ -24,7 +24,7 @@ _LATELY_S = 7 * 86_400.0
 
 
 class Cancelled(NamedTuple):
-    count: int
+    documents: int
     more: bool  # there may be
 
 
@@ -54,7 +54,7 @@ def cancel_rest(catalog: Catalog, job_id: JobId, *, collection_id: CollectionId,
             if connection.scalar(mine.with_for_update(key_share=True)) is None:
                 return cancelled
             found = cancel_some(connection, job_id, collection_id=collection_id, now=now)
-        cancelled += found.count
+        cancelled += found.documents
         if not found.more:
             return cancelled
 
@@ -72,7 +72,7 @@ def finish_cancelled(catalog: Catalog, *, now: float) -> int:
 
 def _unfinished(connection: Connection, job_id: JobId, *, limit: int) -> list[Row[Any]]:
     columns = (versions.c.id, versions.c.document_id, versions.c.number, versions.c.batch_id)
-    mine = sa.select(*columns).where(versions.c.job_id == job_id)
+    mine: sa.Select[Any] = sa.select(*columns).where(versions.c.job_id == job_id)
     found = list(connection.execute(mine.where(versions.c.state.in_(_HELD)).limit(limit)))
     if len(found) < limit:
         found += connection.execute(mine.where(versions.c.state == "queued").limit(limit - len(found)))

@@ -135,7 +135,7 @@ def cancel_job(catalog: Catalog, *, tenant: TenantId, job_id: JobId, now: float)
         if job is None:
             raise _not_found(job_id)
         some = cancel_some(connection, job_id, collection_id=CollectionId(job.collection_id), now=now)
-        if not some.count and job.state != "cancelled":
+        if not some.documents and job.state != "cancelled":
             raise Conflict(f"job {job_id} cannot be cancelled: it is done")
         cancelled = sa.update(jobs).where(jobs.c.id == job_id, jobs.c.state != "cancelled")
         ended = connection.execute(cancelled.values(state="cancelled", finished_at=now).returning(*ENDED))
