@@ -10,6 +10,7 @@ from .transport import LONGEST_POLL_S
 from .wire import Job, JobList
 
 POLL_S = 1.0
+LONGEST_CANCEL_S = 600.0  # the answer to it comes when the last of perhaps a million documents is cancelled
 
 
 class Jobs(Session):
@@ -48,7 +49,7 @@ class Jobs(Session):
 
     def cancel(self, job_id: str) -> Job:
         """Cancel what is not indexed yet."""
-        return self._transport.post(self._path("jobs", job_id, "cancel"), Job)
+        return self._transport.post(self._path("jobs", job_id, "cancel"), Job, wait_s=LONGEST_CANCEL_S)
 
     def wait(
         self,

@@ -3,6 +3,7 @@
 Of a million documents in one transaction everybody else would have to wait for half a minute.
 """
 
+import time
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +18,8 @@ from .tables import OF_DOCUMENT, batches, documents, jobs, versions
 from .values import slices
 
 AT_ONCE = 5_000
+BREATH_S = 0.1  # between two: SQLite gives its lock to whoever asks first, and others look again after up to 0.1 s
+TURNS = 10
 _HELD = tuple(state for state in UNFINISHED if state != "queued")
 # What a document is when all that came after it was cancelled. None that pruning may take at the same moment.
 _SHOWN = (*UNFINISHED, "indexed")
@@ -45,29 +48,35 @@ def cancel_some(connection: Connection, job_id: JobId, *, collection_id: Collect
     return Cancelled(len(found), more=len(found) == AT_ONCE)
 
 
-def cancel_rest(catalog: Catalog, job_id: JobId, *, collection_id: CollectionId, now: float) -> int:
-    """Cancel what is left of a cancelled job, in transactions of their own. Returns how many documents that were."""
-    cancelled = 0
-    while True:
+def cancel_rest(
+    catalog: Catalog, job_id: JobId, *, collection_id: CollectionId, now: float, most: int | None = None
+) -> int:
+    """Cancel what is left of a cancelled job, in up to ``most`` transactions. Returns how many documents that were."""
+    cancelled = turns = 0
+    while most is None or turns < most:
+        if turns:
+            time.sleep(BREATH_S)
         with catalog.write("cancel_rest") as connection:
             mine = sa.select(jobs.c.id).where(jobs.c.id == job_id, jobs.c.state == "cancelled")
             if connection.scalar(mine.with_for_update(key_share=True)) is None:
-                return cancelled
+                break
             found = cancel_some(connection, job_id, collection_id=collection_id, now=now)
-        cancelled += found.documents
+        cancelled, turns = cancelled + found.documents, turns + 1
         if not found.more:
-            return cancelled
+            break
+    return cancelled
 
 
 def finish_cancelled(catalog: Catalog, *, now: float) -> int:
-    """Go on where whoever cancelled a job died. Returns how many documents were cancelled."""
+    """Go on where whoever cancelled a job died, for a second or two. Returns how many documents were cancelled."""
     unfinished = sa.exists().where(versions.c.job_id == jobs.c.id, versions.c.state.in_(UNFINISHED))
     left = sa.select(jobs.c.id, jobs.c.collection_id).where(jobs.c.state == "cancelled", unfinished)
     with catalog.read() as connection:
-        rows = connection.execute(left.where(jobs.c.finished_at > now - _LATELY_S)).all()
-    return sum(
-        cancel_rest(catalog, JobId(row.id), collection_id=CollectionId(row.collection_id), now=now) for row in rows
-    )
+        row = connection.execute(left.where(jobs.c.finished_at > now - _LATELY_S).limit(1)).first()
+    if row is None:
+        return 0
+    collection = CollectionId(row.collection_id)
+    return cancel_rest(catalog, JobId(row.id), collection_id=collection, now=now, most=TURNS)
 
 
 def _unfinished(connection: Connection, job_id: JobId, *, limit: int) -> list[Row[Any]]:
