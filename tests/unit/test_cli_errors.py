@@ -86,6 +86,11 @@ class Server:
             self._may_fail("job")
         return JOB
 
+    def events(self, job_id, *, wait_s=None):
+        yield self.job(job_id)
+        while wait_s is None or "job" in self.raises:
+            yield self.job(job_id)
+
 
 @pytest.fixture
 def server(monkeypatch, tmp_path):
