@@ -28,7 +28,7 @@ from penstock.storage.segments.manifests import read_manifest
 from penstock.storage.segments.rows import Rows
 
 from . import routes, staging
-from .claims import Claims, ids
+from .claims import Claims, ids, ids_of_versions
 from .components import Components
 from .liveness import Liveness
 
@@ -142,9 +142,9 @@ class Embedding:
         failure = ledger.FailedDocument(VersionId(version), "input_rejected", str(error))
         now = components.clock()
         ledger.fail_versions(components.catalog, failures=[failure], stage="embed", now=now, tried=claim.tried)
-        document = rows.documents[int(rows.document[index])].document_id
+        mine = [one for one in claim.versions if one.id == version]
         components.figures.add([Figure("penstock_failed_documents", ("embed",))])
-        log.info("A document fails: %s.", failure.code, extra={"document": document})
+        log.info("A document fails: %s.", failure.code, extra=ids(claim) | ids_of_versions(mine))
         return version
 
 
