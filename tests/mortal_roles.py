@@ -30,8 +30,10 @@ from penstock.storage.catalog.migrations import migrate
 from penstock.storage.catalog.tenants import create_tenant
 from penstock.storage.failpoints import RECORD, VARIABLE
 from penstock.storage.ids import TenantId
+from penstock.storage.intake.dead import ids_of
 from penstock.storage.intake.documents import Accepted, SubmittedDocument, accept
 from penstock.storage.intake.removals import Removed, remove_documents
+from penstock.storage.intake.revivals import Revived, drop_documents, retry_documents
 from penstock.storage.notices import Notices
 from penstock.workers import routes
 from penstock.workers.components import Components
@@ -107,6 +109,19 @@ class MortalRoles:
 
     def remove(self, tenant: str, sources: Sequence[str]) -> Removed:
         return remove_documents(self.catalog, **self._place(tenant), sources=sources)
+
+    def retry(self, tenant: str, sources: Sequence[str]) -> Revived:
+        return retry_documents(
+            self.catalog, self.objects, **self._place(tenant), document_ids=self._ids(tenant, sources)
+        )
+
+    def drop(self, tenant: str, sources: Sequence[str]) -> Revived:
+        return drop_documents(self.catalog, **self._place(tenant), document_ids=self._ids(tenant, sources))
+
+    def _ids(self, tenant: str, sources: Sequence[str]) -> Sequence[str]:
+        place = self._place(tenant)
+        found = ids_of(self.catalog, tenant=place["tenant"], collection_id=place["collection_id"], sources=sources)
+        return list(found.values())
 
     @contextmanager
     def roles(self, *names: str) -> Iterator[Callable[[Message], None]]:

@@ -42,6 +42,9 @@ OPERATIONS = {
     "delete": Operation(lambda line: line.remove("acme", ["a"]), {source: OLD[source] for source in "bc"}),
     # What is left is so little of its segment that this is written anew, by maintenance, and swapped in.
     "delete most": Operation(lambda line: line.remove("acme", ["a", "b"]), {"c": OLD["c"]}),
+    # What is dead in the template is as bad as ever: it dies once more, or is given up.
+    "retry": Operation(lambda line: line.retry("acme", ["dead"]), OLD),
+    "drop": Operation(lambda line: line.drop("acme", ["dead"]), OLD),
     "collect": Operation(lambda line: None, OLD, collect_much_later),
 }
 ROLES_OF = {
@@ -49,6 +52,8 @@ ROLES_OF = {
     "replace": ("api", "beat", "chunk", "embed", "index"),
     "delete": ("api", "beat", "index"),
     "delete most": ("api", "beat", "index", "maintenance"),
+    "retry": ("api", "beat", "chunk"),
+    "drop": ("api",),
     "collect": ("maintenance",),
 }
 PAIRS = [(operation, role) for operation, roles in ROLES_OF.items() for role in roles]
