@@ -97,18 +97,22 @@ class Documents(Session):
         *,
         state: str | None = None,
         source: str | None = None,
+        prefix: str = "",
         after: str | None = None,
         limit: int = 100,
     ) -> DocumentList:
-        """Return one page; ``all_documents`` walks through the pages. ``source``: of the one document to look for."""
-        params = {"state": state, "source": source, "after": after, "limit": limit}
+        """Return one page; ``all_documents`` walks through the pages.
+
+        ``source``: of the one document to look for; ``prefix``: what the sources of those to list begin with.
+        """
+        params = {"state": state, "source": source, "prefix": prefix or None, "after": after, "limit": limit}
         return self._transport.get(self._path("collections", collection, "documents"), DocumentList, params=params)
 
-    def all_documents(self, collection: str, *, state: str | None = None) -> Iterator[Document]:
-        page = self.documents(collection, state=state, limit=1000)
+    def all_documents(self, collection: str, *, state: str | None = None, prefix: str = "") -> Iterator[Document]:
+        page = self.documents(collection, state=state, prefix=prefix, limit=1000)
         yield from page.data
         while page.has_more:
-            page = self.documents(collection, state=state, after=page.last_id, limit=1000)
+            page = self.documents(collection, state=state, prefix=prefix, after=page.last_id, limit=1000)
             yield from page.data
 
     def document(self, collection: str, document_id: str) -> Document:

@@ -20,6 +20,7 @@ from . import (
     search,
     snapshots,
     status,
+    sync,
     tenants,
     webhooks,
 )
@@ -60,6 +61,7 @@ def options(
 
 processes.register(app)
 app.command("ingest")(ingest.ingest)
+app.command("sync")(sync.sync)
 app.command("search")(search.search)
 app.command("status")(status.status)
 app.command("doctor")(doctor.doctor)

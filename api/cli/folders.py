@@ -22,10 +22,14 @@ class Found:
 
 @dataclass(frozen=True)
 class Skipped:
-    """A file or folder that could not be read, and why. Hidden ones are no loss and not among these."""
+    """A file or folder that could not be read, and why. Hidden ones are no loss and not among these.
+
+    ``source``: what it, or what is below it, would be called; None where that is known to whoever sends it.
+    """
 
     path: Path
     reason: str
+    source: str | None = None
 
 
 @dataclass
@@ -52,8 +56,7 @@ def walk(roots: Iterable[Path], *, prefix: str | None = None) -> Walk:
     for root in roots:
         if not root.exists():
             raise UsageError(f"{root}: no such file or folder")
-        name = Path(os.path.abspath(root)).name  # noqa: PTH100 a link keeps its own name
-        for entry in _below(root, _begun(root, name, prefix), seen):
+        for entry in _below(root, begun(root, prefix), seen):
             if isinstance(entry, Found):
                 result.found.append(entry)
             else:
@@ -62,10 +65,17 @@ def walk(roots: Iterable[Path], *, prefix: str | None = None) -> Walk:
     return result
 
 
-def _begun(root: Path, name: str, prefix: str | None) -> str:
+def begun(root: Path, prefix: str | None) -> str:
+    """Return what the sources of a root begin with."""
+    name = Path(os.path.abspath(root)).name  # noqa: PTH100 a link keeps its own name
     if prefix is None:
         return name
     return prefix if root.is_dir() else _joined(prefix, name)
+
+
+def below(begin: str) -> str:
+    """Return what all sources below a folder begin with, whose own is ``begin``."""
+    return _joined(begin, "")
 
 
 def _joined(begin: str, name: str) -> str:
@@ -84,16 +94,16 @@ def _below(path: Path, source: str, seen: set[tuple[int, int]]) -> Iterator[Foun
                         yield from _below(child, _joined(source, child.name), seen)
             return
     except OSError as error:
-        yield Skipped(path, _why(path, error))
+        yield Skipped(path, _why(path, error), source)
         return
     if not stat.S_ISREG(status.st_mode):
-        yield Skipped(path, "not a regular file")
+        yield Skipped(path, "not a regular file", source)
     elif not _is_text(source):
-        yield Skipped(path, "its name is not valid UTF-8")
+        yield Skipped(path, "its name is not valid UTF-8", source)
     elif len(source) > LONGEST_SOURCE:
-        yield Skipped(path, f"its source has {len(source):,} characters, more than {LONGEST_SOURCE:,}")
+        yield Skipped(path, f"its source has {len(source):,} characters, more than {LONGEST_SOURCE:,}", source)
     elif not os.access(path, os.R_OK):
-        yield Skipped(path, "not readable by this user")
+        yield Skipped(path, "not readable by this user", source)
     else:
         yield Found(path, source, status.st_size)
 

@@ -12,6 +12,8 @@ from .options import METADATA_VALUES, Collection, Json, Key, Tenant, Timeout, Ur
 from .output import console, count, print_json
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rich.console import Console
 
     from penstock.client import Penstock
@@ -98,7 +100,7 @@ def ingest(
         with connect(url, key, tenant) as client:
             ensure_collection(client, collection, model=model, chunking=cut)
             _send(client, collection, found.found, fields, outcome.sending, notes)
-            _settle(client, collection, outcome, notes=notes, timeout_s=timeout)
+            settle(client, collection, outcome, notes=notes, timeout_s=timeout)
         outcome.took_s = time.monotonic() - began
         print_json(as_plain(outcome)) if as_json else show_outcome(outcome, collection)
     except (KeyboardInterrupt, ClientError) as error:
@@ -139,15 +141,24 @@ def _send(
         send(client, collection, files, metadata=metadata, sending=sending, on_progress=show)
 
 
-def _settle(
-    client: "Penstock", collection: str, outcome: "Outcome", *, notes: "Console", timeout_s: float | None
+def settle(
+    client: "Penstock",
+    collection: str,
+    outcome: "Outcome",
+    *,
+    notes: "Console",
+    timeout_s: float | None,
+    others: "Sequence[str]" = (),
 ) -> None:
-    """Wait for the job, and for jobs that an earlier run left under way with the files that are known already."""
+    """Wait for the job, and for jobs that an earlier run left under way with the files that are known already.
+
+    ``others``: ids of further jobs to wait for.
+    """
     from .following import follow
 
     sending = outcome.sending
     earlier = _running(client, collection) if sending.unchanged else []
-    job_ids = list(dict.fromkeys([*earlier, *([sending.job_id] if sending.job_id else [])]))
+    job_ids = list(dict.fromkeys([*earlier, *([sending.job_id] if sending.job_id else []), *others]))
     if not job_ids:
         return
     if not outcome.waited:

@@ -49,7 +49,7 @@ def kinds(outcome: Outcome) -> list[str]:
 
 def show_outcome(outcome: Outcome, collection: str) -> None:
     out, sending = console(), outcome.sending
-    _show_problems(outcome)
+    show_problems(outcome)
     if not sending.files and not sending.skipped:
         out.print("nothing to do: no files found")
     elif not outcome.jobs:
@@ -82,7 +82,8 @@ def _summary(outcome: Outcome, collection: str) -> str:
     return f"{', '.join(parts)}, in {duration(outcome.took_s)}"
 
 
-def _show_problems(outcome: Outcome) -> None:
+def show_problems(outcome: Outcome) -> None:
+    """Write a table of what is not indexed and why, if there is anything."""
     sending = outcome.sending
     if not (outcome.failed or sending.refused or sending.skipped):
         return

@@ -73,10 +73,34 @@ def send(
     """
     for group in _groups(files, ASKED_AT_ONCE):
         new = group if metadata else _new(client, collection, group, sending)
-        for request in _requests(new):
-            _submit(client, collection, _opened(request, metadata, sending), sending)
-            on_progress()
+        send_all(client, collection, new, metadata=metadata, sending=sending, on_progress=on_progress)
         on_progress()
+
+
+def send_all(
+    client: "Penstock",
+    collection: str,
+    files: Sequence[Found],
+    *,
+    metadata: Mapping[str, Any],
+    sending: Sending,
+    on_progress: Callable[[], None],
+) -> None:
+    """Send these files, known or not. The rest is as in `send`."""
+    for request in _requests(files):
+        _submit(client, collection, _opened(request, metadata, sending), sending)
+        on_progress()
+
+
+def find_new(
+    client: "Penstock", collection: str, files: Sequence[Found], *, sending: Sending, on_progress: Callable[[], None]
+) -> list[Found]:
+    """Return the files that the server does not know, noting the others in ``sending``."""
+    new: list[Found] = []
+    for group in _groups(files, ASKED_AT_ONCE):
+        new += _new(client, collection, group, sending)
+        on_progress()
+    return new
 
 
 def _new(client: "Penstock", collection: str, group: Sequence[Found], sending: Sending) -> list[Found]:

@@ -41,6 +41,9 @@ class Parameters(BaseModel):
 class DocumentsQuery(Parameters):
     state: DocumentState | None = Field(default=None, description="only documents whose newest version is so")
     source: str | None = Field(default=None, pattern=r"^[^\x00]*$", description="only the document of this source")
+    prefix: str = Field(
+        default="", max_length=2048, pattern=r"^[^\x00]*$", description="only documents whose source begins so"
+    )
     job_id: Word | None = Field(default=None, description="only dead documents (`state` failed) of this job")
     error_code: Word | None = Field(default=None, description="only dead documents with this code")
     stage: Word | None = Field(default=None, description="only documents that died there: chunk, embed or index")

@@ -72,13 +72,14 @@ def list_documents(
     collection_id: CollectionId,
     state: str | None = None,
     source: str | None = None,
+    prefix: str = "",
     after: DocumentId | None = None,
     limit: int,
 ) -> list[DocumentInfo]:
     """Return up to ``limit`` documents by id, which is by age; the next page begins ``after`` the last one.
 
     Those that were deleted or expired are left out, unless ``state`` asks for them.
-    ``source``: only the one document of this source.
+    ``source``: only the one document of this source; ``prefix``: only those whose source begins so.
 
     Raises:
         NotFound: the tenant has no such collection.
@@ -87,6 +88,8 @@ def list_documents(
     wanted = wanted.where(versions.c.state.not_in(GONE) if state is None else versions.c.state == state)
     if source is not None:
         wanted = wanted.where(documents.c.source == source)
+    if prefix:  # not LIKE: on SQLite that takes A for a
+        wanted = wanted.where(sa.func.substr(documents.c.source, 1, len(prefix)) == prefix)
     if after is not None:
         wanted = wanted.where(documents.c.id > after)
     with catalog.read() as connection:

@@ -1,4 +1,4 @@
-"""Idempotency keys: a submission under one is done once, in whichever order and how often it arrives."""
+"""Idempotency keys: a submission under one is done once, however often it arrives. And what lists tell of documents."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -6,7 +6,7 @@ import pytest
 import sqlalchemy as sa
 
 from penstock.storage.catalog.collections import delete_collection
-from penstock.storage.catalog.documents import get_document
+from penstock.storage.catalog.documents import get_document, list_documents
 from penstock.storage.catalog.jobs import cancel_job, list_jobs
 from penstock.storage.catalog.sources import read_arrival
 from penstock.storage.catalog.tables import idempotency_keys
@@ -162,3 +162,22 @@ def test_what_documents_wait_for_ends_with_the_version_that_holds_them_all(line)
     line.index()
     arrival = read_arrival(line.catalog, **asked)
     assert (arrival.waiting, arrival.indexed_version) == ([], 2)
+
+
+def test_documents_are_listed_by_what_their_sources_begin_with_to_the_letter(line):
+    line.submit("a/x", "a/y", "A/x", "a%b", "a_b", "ä/x", "ab")
+    asked = {"tenant": line.tenant, "collection_id": line.collection.id, "limit": 100}
+
+    found = {
+        prefix: [one.source for one in list_documents(line.catalog, prefix=prefix, **asked)]
+        for prefix in ("a/", "A", "a%", "a_", "ä", "b")
+    }
+
+    assert {prefix: sorted(sources) for prefix, sources in found.items()} == {
+        "a/": ["a/x", "a/y"],
+        "A": ["A/x"],
+        "a%": ["a%b"],
+        "a_": ["a_b"],
+        "ä": ["ä/x"],
+        "b": [],
+    }

@@ -157,6 +157,7 @@ def _page(catalog: Catalog, tenant: str, name: str, query: DocumentsQuery) -> di
         collection_id=found.id,
         state=query.state,
         source=query.source,
+        prefix=query.prefix,
         after=after,
         limit=query.limit + 1,
     )

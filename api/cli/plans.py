@@ -1,0 +1,110 @@
+"""What has to happen for a collection to equal a folder: found out before anything is changed.
+
+Only what is below the folder's own prefix is looked at. What cannot be read now is never deleted.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from penstock.client import NotFound
+
+from .folders import Found, Skipped, Walk, below
+from .uploading import Sending, find_new
+
+if TYPE_CHECKING:
+    from penstock.client import Penstock
+
+FEW = 10  # documents that may always be deleted without asking
+SHARE = 0.2  # of the documents below the prefix, likewise
+
+
+@dataclass(frozen=True)
+class SyncPlan:
+    """``add`` and ``update`` are sent, then the sources of ``delete`` are deleted.
+
+    ``here``: how many documents there are below the prefix; ``spared``: those whose file cannot be read now.
+    """
+
+    add: list[Found] = field(default_factory=list)
+    update: list[Found] = field(default_factory=list)
+    delete: list[str] = field(default_factory=list)
+    spared: list[str] = field(default_factory=list)
+    unchanged: int = 0
+    here: int = 0
+
+    @property
+    def sent(self) -> list[Found]:
+        return [*self.add, *self.update]
+
+    @property
+    def deletes_much(self) -> bool:
+        """Whether that many documents would go that somebody should have a look: the folder may be the wrong one."""
+        return len(self.delete) > max(FEW, SHARE * self.here)
+
+    def as_plain(self) -> dict[str, Any]:
+        return {
+            "add": [file.source for file in self.add],
+            "update": [file.source for file in self.update],
+            "delete": self.delete,
+            "unchanged": self.unchanged,
+            "spared": self.spared,
+        }
+
+
+def plan_sync(
+    client: "Penstock",
+    collection: str,
+    walk: Walk,
+    *,
+    begin: str,
+    compared: bool,
+    sending: Sending,
+    on_progress: Callable[[], None],
+) -> SyncPlan:
+    """Compare the folder with what is in the collection below ``begin``. Changes nothing.
+
+    Args:
+        compared: by content; else everything is sent, for the server to compare what is said of it too.
+
+    Raises:
+        ClientError: the server does not answer.
+    """
+    unreadable = _sources(walk.skipped)
+    here = _documents_below(client, collection, begin)
+    if here is None:  # no collection yet
+        return SyncPlan(add=walk.found)
+    new = walk.found
+    if compared:
+        new = find_new(client, collection, walk.found, sending=sending, on_progress=on_progress)
+    found = {file.source for file in walk.found}
+    gone = sorted(here - found)
+    return SyncPlan(
+        add=[file for file in new if file.source not in here],
+        update=[file for file in new if file.source in here],
+        delete=[source for source in gone if not _is_below(source, unreadable)],
+        spared=[source for source in gone if _is_below(source, unreadable)],
+        unchanged=sending.unchanged,
+        here=len(here),
+    )
+
+
+def _documents_below(client: "Penstock", collection: str, begin: str) -> set[str] | None:
+    """Return the sources of the documents below a prefix that are not leaving; None: there is no such collection."""
+    try:
+        listed = client.all_documents(collection, prefix=below(begin))
+        return {document.source for document in listed if document.state != "deleting"}
+    except NotFound as error:
+        if error.code != "unknown_collection":
+            raise
+        return None
+
+
+def _sources(skipped: Sequence[Skipped]) -> set[str]:
+    return {one.source for one in skipped if one.source is not None}
+
+
+def _is_below(source: str, unreadable: set[str]) -> bool:
+    """Say whether the file of this source, or a folder above it, is among what cannot be read."""
+    ends = [at for at, character in enumerate(source) if character == "/"]
+    return any(source[:end] in unreadable for end in (*ends, len(source)))
