@@ -50,6 +50,7 @@ COMMANDS = [
     ["flower"],
     ["migrate"],
     ["ingest"],
+    ["sync"],
     ["search"],
     ["status"],
     ["doctor"],
@@ -374,7 +375,7 @@ def test_every_command_explains_itself(penstock, command):
     assert len(shown.splitlines()) > 5
 
 
-@pytest.mark.parametrize("command", [("ingest",), ("documents", "update")], ids=" ".join)
+@pytest.mark.parametrize("command", [("ingest",), ("sync",), ("documents", "update")], ids=" ".join)
 def test_commands_that_take_metadata_say_what_a_value_becomes_and_how_text_is_forced(penstock, command):
     shown = " ".join(penstock(*command, "--help").stdout.replace("│", " ").split())
     assert (
