@@ -57,8 +57,9 @@ class RoleLine:
         generation = self.collection.generation.id
         return {"tenant": ACME, "collection_id": self.collection.id, "generation_id": generation}
 
-    def accept(self, documents: Sequence[SubmittedDocument]) -> Accepted:
-        return accept(self.catalog, self.components.objects, **self.place, documents=documents, now=time.time())
+    def accept(self, documents: Sequence[SubmittedDocument], **options: Any) -> Accepted:
+        objects, now = self.components.objects, time.time()
+        return accept(self.catalog, objects, **self.place, documents=documents, now=now, **options)
 
     def send(self) -> None:
         ledger.form_chunk_batches(self.catalog, now=time.time(), max_batches=2, max_documents=self.dice.choice([1, 9]))

@@ -16,6 +16,8 @@ from .words import INSIDE, LINE, PARAGRAPH, SECTION, SENTENCE, WORD, Words
 
 _TINY = 1 / 4  # of a chunk: less is not worth standing alone
 _ENOUGH = 1 / 2  # of a chunk: a section of this size is not merged with the next
+_AROUND = 3  # words on each side of a break that tell it from others
+_SLACK = 1 / 8  # of a chunk: how far from an even share a cut between words may lie
 
 
 def cut_recursively(words: Words, *, size_tokens: int, overlap_tokens: int) -> list[tuple[int, int]]:
@@ -45,6 +47,7 @@ class _Cutter:
     last: memoryview
     breaks: memoryview
     levels: list[memoryview]  # for each strength, the words with a break at least as strong; ends with the word count
+    marks: memoryview  # of each word, a number that the words around it alone decide
     size: int
     body: int  # what is new in a chunk, besides the overlap
 
@@ -53,7 +56,7 @@ class _Cutter:
         breaks = np.append(words.breaks, np.uint8(SECTION))
         levels = [_view(np.flatnonzero(breaks <= strength)) for strength in range(INSIDE + 1)]
         first, last = _view(words.first), _view(words.last)
-        return cls(len(words.starts), first, last, _view(breaks), levels, size, size - overlap)
+        return cls(len(words.starts), first, last, _view(breaks), levels, _view(_marks(words)), size, size - overlap)
 
     def tokens(self, at: int, end: int) -> int:
         """Return the tokens from word ``at`` to before word ``end``."""
@@ -95,6 +98,8 @@ class _Cutter:
         begin = first[at]
         total = last[outer[bisect_right(outer, reach, 0, len(outer) - 1)] - 1] - begin
         share = total / ceil(total / self.body)
+        if strength >= WORD:
+            return self._marked_cut(at, reach, strength, share)
         index = bisect_right(cuts, bisect_right(last, begin + share, at, reach))
         below, above = cuts[index - 1], cuts[index]
         if above > reach:
@@ -104,6 +109,20 @@ class _Cutter:
             return int(above)
         nearer = after - share < share - (last[below - 1] - begin)
         return int(above if after <= self.body and nearer else below)
+
+    def _marked_cut(self, at: int, reach: int, strength: int, share: float) -> int:
+        """Return the break about an even share away whose mark is lowest.
+
+        One place between words is as good as another. Chosen by what stands around it, it stays when the text before
+        changes, and what follows is cut as it was.
+        """
+        cuts, begin = self.levels[strength], self.first[at]
+        low, high = share - self.size * _SLACK, min(share + self.size * _SLACK, float(self.body))
+        first = bisect_right(cuts, bisect_left(self.last, begin + low, at, reach))
+        stop = bisect_right(cuts, min(bisect_right(self.last, begin + high, at, reach), reach))
+        if first >= stop:  # nothing so near: then the last one before
+            return int(cuts[bisect_right(cuts, reach) - 1])
+        return int(min(cuts[first:stop], key=self.marks.__getitem__))
 
     def _orphaned(self, at: int, cut: int, strength: int) -> bool:
         """Return whether a cut leaves too little before it, though what follows has to be cut in any case."""
@@ -138,3 +157,13 @@ class _Cutter:
 
 def _view(column: npt.NDArray[Any]) -> memoryview:
     return memoryview(column.data)
+
+
+def _marks(words: Words) -> npt.NDArray[np.uint64]:
+    """Return a number for each word, mixed from the lengths of a few words on both sides of the break before it."""
+    lengths = (words.ends - words.starts).astype(np.uint64)
+    mixed = np.zeros(len(lengths), np.uint64)
+    for shift in range(-_AROUND, _AROUND):
+        mixed = mixed * np.uint64(0x9E3779B97F4A7C15) + np.roll(lengths, shift)
+        mixed ^= mixed >> np.uint64(29)
+    return mixed

@@ -1,5 +1,6 @@
 """Where chunks begin and end, and what they know about themselves."""
 
+import random
 from itertools import pairwise
 from pathlib import Path
 
@@ -297,3 +298,28 @@ def test_a_long_text_is_measured_in_slices_with_the_same_result():
 
     assert tokens._token_bytes(text).tolist() == sizes(text)
     assert tokens._token_bytes(f"é{text}").tolist() == sizes(f"é{text}")
+
+
+def words_without_breaks(count: int, *, seed: int = 3) -> list[str]:
+    """Return words as of a transcript that nobody has punctuated: there is nowhere better to cut than anywhere else."""
+    dice = random.Random(seed)
+    return ["".join(dice.choices("etaoinsr", k=dice.randint(1, 10))) for _ in range(count)]
+
+
+@pytest.mark.parametrize("where", [0, 5_000])
+@pytest.mark.parametrize("joined", [" ", "\n\n"], ids=["words", "paragraphs"])
+def test_what_follows_a_change_is_cut_as_it_was(joined, where):
+    parts = words_without_breaks(10_000)
+    if joined != " ":
+        parts = [" ".join(parts[at : at + 40]) + "." for at in range(0, len(parts), 40)]
+        where //= 40
+    config = ChunkingConfig(strategy="recursive", size_tokens=100, overlap_tokens=10)
+
+    def pieces(some: list[str]) -> list[str]:
+        text = joined.join(some)
+        return [text[one.start : one.end] for one in chunk(text, config)]
+
+    before, after = pieces(parts), pieces([*parts[:where], "inserted", *parts[where:]])
+
+    changed = set(after) - set(before)
+    assert 1 <= len(changed) <= len(before) / 10
