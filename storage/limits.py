@@ -21,3 +21,4 @@ MAX_TITLE_CHARACTERS = 4_096
 EARLIEST_S, LATEST_S = -62_135_596_800.0, 253_402_300_799.0  # the years 1 to 9999, which calendars can show
 
 MAX_REMOVED_AT_ONCE = 10_000  # ids or sources that one request names; a filter may accept more
+MAX_IDEMPOTENCY_KEY_CHARACTERS = 255

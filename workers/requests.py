@@ -24,7 +24,7 @@ from penstock.storage.errors import (
     Unavailable,
 )
 from penstock.storage.intake.documents import SubmittedDocument
-from penstock.storage.limits import MAX_REMOVED_AT_ONCE
+from penstock.storage.limits import MAX_IDEMPOTENCY_KEY_CHARACTERS, MAX_REMOVED_AT_ONCE
 
 from .errors import InvalidRequest
 
@@ -117,7 +117,9 @@ class SubmitRequest(Request):
     collection: str
     documents: list[DocumentRequest] = Field(min_length=1)
     job_id: str | None = None
-    idempotency_key: str | None = Field(default=None, pattern=r"^[!-~]{1,255}$")
+    idempotency_key: str | None = Field(
+        default=None, pattern="^[!-~]+$", min_length=1, max_length=MAX_IDEMPOTENCY_KEY_CHARACTERS
+    )
 
 
 class DeleteRequest(Request):

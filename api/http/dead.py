@@ -19,11 +19,13 @@ def asks_for_dead(query: DocumentsQuery) -> bool:
     """Say whether only dead documents are meant. Raises Refused when something is asked that only they can answer."""
     given = [name for name in ONLY_OF_DEAD if getattr(query, name) is not None]
     if not given:
-        return query.state == "failed" and query.source is None
+        return query.state == "failed" and query.source is None and not query.prefix
     if query.state not in (None, "failed"):
         raise Refused(f"{given[0]!r} is told of dead documents only: ask with state=failed", param=given[0])
     if query.source is not None:
         raise Refused("'source' names one document already: leave the other conditions out", param="source")
+    if query.prefix:
+        raise Refused(f"'prefix' cannot be combined with {given[0]!r}: leave one out", param="prefix")
     return True
 
 

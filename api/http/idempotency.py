@@ -6,12 +6,14 @@ from contextlib import contextmanager
 
 from starlette.requests import Request
 
+from penstock.storage.limits import MAX_IDEMPOTENCY_KEY_CHARACTERS
+
 from ..errors import Refused
 
 HEADER = "Idempotency-Key"
 REPLAYED = "Idempotency-Replayed"
 RETRY_AFTER_S = 1.0
-_KEY = re.compile(r"[!-~]{1,255}")
+_KEY = re.compile(f"[!-~]{{1,{MAX_IDEMPOTENCY_KEY_CHARACTERS}}}")
 
 
 def given_key(request: Request) -> str | None:
@@ -24,7 +26,8 @@ def given_key(request: Request) -> str | None:
         key = key[1:-1]
     if len(given) > 1 or not _KEY.fullmatch(key):
         raise Refused(
-            f"{HEADER} is no key: send one, of 1 to 255 visible ASCII characters, such as a UUID",
+            f"{HEADER} is no key: send one of 1 to {MAX_IDEMPOTENCY_KEY_CHARACTERS} visible ASCII characters, such as "
+            "a UUID",
             code="invalid_idempotency_key",
             param=HEADER,
         )

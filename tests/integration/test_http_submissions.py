@@ -218,3 +218,15 @@ def test_the_server_waits_without_holding_others_up(service):
             penstock.submit("docs", [NewDocument(source="quick", text="one")])
         assert time.monotonic() - began < 2.5
         waiting.join()
+
+
+def test_documents_are_listed_by_the_beginning_of_their_source_whatever_their_state(service):
+    post(service, {"documents": [{"source": name, "text": name} for name in ("a/1", "a/2", "b/1")]})
+
+    def listed(**params):
+        return service.http.get(DOCUMENTS, params={"prefix": "a/", **params})
+
+    assert [one["source"] for one in listed().json()["data"]] == ["a/1", "a/2"]
+    assert listed(state="failed").json()["data"] == []
+    refused = listed(error_code="no_text")
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "prefix")

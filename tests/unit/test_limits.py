@@ -7,7 +7,7 @@ from pydantic import ValidationError
 from typer.testing import CliRunner
 
 from penstock.api.cli.application import app
-from penstock.api.http import bodies
+from penstock.api.http import bodies, queries
 from penstock.client import wire
 from penstock.pipeline import filters
 from penstock.pipeline.embedding import model_card
@@ -22,6 +22,11 @@ SETTINGS = Settings()
 def longest(model: type, field: str) -> int:
     """Return the most characters or elements that a field of the wire takes."""
     return next(rule.max_length for rule in model.model_fields[field].metadata if hasattr(rule, "max_length"))
+
+
+def most(model: type, field: str) -> int:
+    """Return the highest number that a field takes."""
+    return next(int(rule.le) for rule in model.model_fields[field].metadata if hasattr(rule, "le"))
 
 
 OF_THE_CODE = {
@@ -54,6 +59,9 @@ OF_THE_CODE = {
     "documents or chunks that one deletion names (a filter may accept more)": limits.MAX_REMOVED_AT_ONCE,
     "one question which sources are known, sources": longest(wire.KnownQuery, "documents"),
     "name of a tag, characters": longest(wire.SearchQuery, "tag"),
+    "idempotency key, characters": limits.MAX_IDEMPOTENCY_KEY_CHARACTERS,
+    "idempotency key, seconds that it is remembered": int(SETTINGS.limits.idempotency_keep_s),
+    "one answer that is waited for (`wait`), seconds": most(queries.SubmitQuery, "wait"),
     "one request that is no submission, bytes": bodies.SMALL_BODY_BYTES,
 }
 
