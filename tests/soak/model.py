@@ -33,10 +33,14 @@ class Value:
 
 @dataclass
 class History:
-    """The values of one source, oldest first. What was seen once is never followed by an older one."""
+    """The values of one source, oldest first. What was seen once is never followed by an older one.
+
+    ``promised``: so far has a finished job come, for searches that wait for its token.
+    """
 
     values: list[Value | None] = field(default_factory=lambda: [None])
     seen: int = 0
+    promised: int = 0
 
 
 class TenantModel:
@@ -54,25 +58,28 @@ class TenantModel:
             return len(history.values) - 1
 
     def done(self, source: str, number: int) -> None:
-        """Note that a finished job has made this value searchable: an older one must not show any more."""
+        """Note that a finished job has brought this value: who waits for its token must not see an older one."""
         with self._lock:
             history = self._histories[source]
-            history.seen = max(history.seen, number)
+            history.promised = max(history.promised, number)
 
     def all_done(self) -> None:
         """Note that nothing is on its way any more: only the newest values may show."""
         with self._lock:
             for history in self._histories.values():
-                history.seen = len(history.values) - 1
+                history.promised = len(history.values) - 1
 
     def newest(self) -> dict[str, Value | None]:
         with self._lock:
             return {source: history.values[-1] for source, history in self._histories.items()}
 
-    def floors(self) -> dict[str, int]:
-        """Return how far each source had come: to be asked for before looking."""
+    def floors(self, *, promised: bool) -> dict[str, int]:
+        """Return how far each source has come, to be asked for before looking; ``promised``: as jobs say."""
         with self._lock:
-            return {source: history.seen for source, history in self._histories.items()}
+            return {
+                source: max(history.seen, history.promised if promised else 0)
+                for source, history in self._histories.items()
+            }
 
     def check(self, found: Mapping[str, Sequence[Chunk]], *, floors: Mapping[str, int]) -> list[str]:
         """Say what is wrong with what a search found that began when the sources had come as far as ``floors``."""

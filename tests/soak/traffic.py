@@ -28,7 +28,8 @@ class Tenant:
         self.done: Counter[str] = Counter()
         self.dead: set[str] = set()
         self._client, self._looking = connect(name), connect(name)
-        self._rng = rng
+        self._rng, self._looks = rng, random.Random(rng.random())  # one for each thread
+        self._token: str | None = None
         self._sources = [f"{name}-{number}" for number in range(sources)]
         self._versions: Counter[str] = Counter()
         self._jobs: list[tuple[str, list[tuple[str, int]]]] = []
@@ -44,13 +45,15 @@ class Tenant:
     def look(self, stop: Event) -> None:
         """Search for everything, again and again."""
         while not stop.is_set():
-            self.wrong += self.compare()
+            self.wrong += self.compare(promised=self._looks.random() < 0.5)
             self.done["searches"] += 1
-            stop.wait(self._rng.uniform(0.05, 0.5))
+            stop.wait(self._looks.uniform(0.05, 0.5))
 
-    def compare(self) -> list[str]:
-        floors = self.model.floors()
-        found = self._answered(lambda: self._everything(self._looking), counted="searched again")
+    def compare(self, *, promised: bool = False) -> list[str]:
+        """Search for everything. ``promised``: waiting for what finished jobs have brought."""
+        floors = self.model.floors(promised=promised)
+        token = self._token if promised else None  # after the floors: it covers what they promise, or more
+        found = self._answered(lambda: self._everything(self._looking, token), counted="searched again")
         return [f"{self.name}: {told}" for told in self.model.check(found, floors=floors)]
 
     def settled(self) -> bool:
@@ -74,9 +77,9 @@ class Tenant:
         self._client.close()
         self._looking.close()
 
-    def _everything(self, client: Penstock) -> dict[str, list[Chunk]]:
+    def _everything(self, client: Penstock, token: str | None) -> dict[str, list[Chunk]]:
         found: dict[str, list[Chunk]] = defaultdict(list)
-        for hit in client.search(COLLECTION, "anything", k=1000).hits:
+        for hit in client.search(COLLECTION, "anything", k=1000, min_token=token).hits:
             found[hit.document.source].append((hit.start, hit.end, hit.text, hit.document.title))
         return found
 
@@ -123,9 +126,12 @@ class Tenant:
         if not self._jobs or self._rng.random() < 0.5:
             return
         job_id, asked = self._jobs[0]
-        if self._answered(lambda: self._client.job(job_id)).state == "running":
+        job = self._answered(lambda: self._client.job(job_id))
+        if job.state == "running":
             return
         self._jobs.pop(0)
+        if job.token is not None and (self._token is None or _version(job.token) > _version(self._token)):
+            self._token = job.token
         for source, number in asked:
             self.model.done(source, number)
 
@@ -152,3 +158,7 @@ class Tenant:
                     raise
                 self.done[counted] += 1
                 time.sleep(min(getattr(error, "retry_after_s", None) or 0.2, 1.0))
+
+
+def _version(token: str) -> int:
+    return int(token.rpartition(":")[2])

@@ -19,8 +19,8 @@ def asked(*values: Value | None) -> TenantModel:
     return model
 
 
-def wrong(model: TenantModel, found: dict) -> bool:
-    return bool(model.check(found, floors=model.floors()))
+def wrong(model: TenantModel, found: dict, *, promised: bool = False) -> bool:
+    return bool(model.check(found, floors=model.floors(promised=promised)))
 
 
 def test_what_was_asked_for_may_show_before_and_after_but_only_whole():
@@ -48,17 +48,18 @@ def test_what_was_seen_once_is_not_followed_by_an_older_version():
     assert wrong(model, {})
 
 
-def test_what_a_finished_job_brought_shows_from_then_on():
+def test_what_a_finished_job_brought_shows_to_those_who_wait_for_it():
     model = asked(FIRST, None)
     model.done("a", 2)
 
-    assert wrong(model, {"a": chunks(FIRST)})
-    assert not wrong(model, {})
+    assert not wrong(model, {"a": chunks(FIRST)})
+    assert wrong(model, {"a": chunks(FIRST)}, promised=True)
+    assert not wrong(model, {}, promised=True)
 
 
 def test_a_search_that_began_before_may_still_show_what_was_there_then():
     model = asked(FIRST, SECOND)
-    before = model.floors()
+    before = model.floors(promised=True)
     model.done("a", 2)
 
     assert not model.check({"a": chunks(FIRST)}, floors=before)
