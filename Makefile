@@ -43,7 +43,7 @@ coverage: ## print the coverage of the last test run; at least 85 %
 	@$(BIN)/coverage report --fail-under=85 --skip-covered --skip-empty
 
 crash: install-dev ## kill, lock, fill up and stop more: ROUNDS=200 random rounds, each with a seed that is printed
-	PENSTOCK_CRASH_ROUNDS=$(or $(ROUNDS),50) $(BIN)/python -m pytest -s --timeout 7200 -p no:cacheprovider \
+	PENSTOCK_TEST_ROUNDS=$(or $(ROUNDS),50) $(BIN)/python -m pytest -s --timeout 7200 -p no:cacheprovider \
 	  tests/crash/test_kill_matrix.py tests/crash/test_outages.py tests/crash/test_bad_delivery.py \
 	  tests/crash/test_real_outages.py $(PYTEST)
 

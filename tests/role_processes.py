@@ -41,7 +41,8 @@ class Plant:
         queue = {"broker_url": self.url, "cache_url": self.url}
         fixed = {"data_dir": str(folder / "data"), **queue, "workers.chunk_processes": 1}
         chosen = {**fixed, **quick, "embedding.threads": 1, **overrides}
-        self.environment = {**os.environ, **as_environment(chosen), "OMP_NUM_THREADS": "1", "PENSTOCK_CONFIG": ""}
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("PENSTOCK_TEST_")}
+        self.environment = {**clean, **as_environment(chosen), "OMP_NUM_THREADS": "1", "PENSTOCK_CONFIG": ""}
         self.settings = load(None, chosen, environ={})
         self.catalog, self.objects = wiring.open_catalog(self.settings), wiring.open_objects(self.settings)
         self.notices = wiring.open_notices(self.settings)

@@ -58,7 +58,7 @@ def seeds(count: int) -> list[int]:
 
 
 def test_messages_repeated_shuffled_late_and_lost_end_as_those_of_a_good_broker(line, mortal_template):
-    for seed in seeds(int(os.environ.get("PENSTOCK_CRASH_ROUNDS", str(ROUNDS)))):
+    for seed in seeds(int(os.environ.get("PENSTOCK_TEST_ROUNDS", str(ROUNDS)))):
         print(f"PENSTOCK_TEST_SEED={seed}")
         line.restore(mortal_template)
         rng = random.Random(seed)

@@ -89,7 +89,7 @@ def rounds() -> list[int]:
     """Return the seeds of the random rounds: `make crash ROUNDS=…` chooses how many, PENSTOCK_TEST_SEED repeats one."""
     if given := os.environ.get("PENSTOCK_TEST_SEED"):
         return [int(given)]
-    return [random.SystemRandom().randrange(2**32) for _ in range(int(os.environ.get("PENSTOCK_CRASH_ROUNDS", "3")))]
+    return [random.SystemRandom().randrange(2**32) for _ in range(int(os.environ.get("PENSTOCK_TEST_ROUNDS", "3")))]
 
 
 def test_killed_again_and_again_at_random_places_between_random_requests(mortal_template, line):

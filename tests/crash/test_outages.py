@@ -164,7 +164,7 @@ def everywhere(line: MortalRoles, *, template: Path, make: Callable[[], Trouble]
     assert len(places) > SAMPLE
     seed = int(os.environ.get("PENSTOCK_TEST_SEED", random.SystemRandom().randrange(2**32)))
     print(f"PENSTOCK_TEST_SEED={seed}")
-    if "PENSTOCK_CRASH_ROUNDS" not in os.environ:
+    if "PENSTOCK_TEST_ROUNDS" not in os.environ:
         places = random.Random(seed).sample(places, SAMPLE)
     for place in places:
         line.restore(template)

@@ -24,7 +24,7 @@ from penstock.storage.intake.removals import remove_documents
 from ..role_processes import ROLES, Plant
 from ..served_model import differences, text_of
 
-THOROUGH = "PENSTOCK_CRASH_ROUNDS" in os.environ
+THOROUGH = "PENSTOCK_TEST_ROUNDS" in os.environ
 STOPPED_S = 20.0
 KILLS = 5
 
