@@ -24,12 +24,15 @@ def theirs(service: Service):
         mine.create_collection("shared")
         collection = other.create_collection("shared")
         other.create_collection("theirs")
-        job = other.submit("shared", [NewDocument(source="secret.txt", text=SECRET, metadata={"n": 1})]).job
+        other.new_webhook_secret()
+        documents = [NewDocument(source="secret.txt", text=SECRET, metadata={"n": 1})]
+        job = other.submit("shared", documents, webhook_url="https://example.com/hook").job
         service.index()
         document = other.documents("shared").data[0]
         return {
             "job": job.id,
             "document": document.id,
+            "webhook": other.webhooks().data[0].id,
             "token": other.collection("shared").token,
             "collection": collection.id,
             "version": "1",
@@ -65,6 +68,8 @@ ROUTES = [
     ("GET", "/jobs/{job}", "{job}", "job_nothing"),
     ("POST", "/jobs/{job}/cancel", "{job}", "job_nothing"),
     ("GET", "/jobs?after={job}", "{job}", "job_nothing"),
+    ("GET", "/jobs/{job}/events", "{job}", "job_nothing"),
+    ("POST", "/webhooks/{webhook}/retry", "{webhook}", "msg_nothing"),
 ]
 BODIES = {
     "documents": {"documents": [{"source": "a", "text": "b"}]},
@@ -98,6 +103,7 @@ def test_lists_show_only_ones_own(service, theirs):
     assert [one["name"] for one in service.http.get(f"{base}/collections").json()["data"]] == ["shared"]
     assert service.http.get(f"{base}/collections/shared/documents").json()["data"] == []
     assert service.http.get(f"{base}/jobs").json()["data"] == []
+    assert service.http.get(f"{base}/webhooks").json()["data"] == []
 
 
 def test_a_search_in_a_collection_of_the_same_name_finds_nothing_of_theirs(service, theirs):
@@ -167,7 +173,8 @@ def test_a_token_of_another_tenant_says_no_more_than_a_made_up_one(service, thei
 def test_every_route_below_a_tenant_is_covered_here(service):
     """A route that is added must be added to ROUTES, or to the tests of lists and submissions above."""
     covered = {re.sub(r"\{\w+\}|theirs|shared|\?.*", "", f"{method} {path}") for method, path, *_ in ROUTES}
-    covered |= {"GET /collections", "POST /collections", "GET /jobs"}  # by the lists; creating looks nothing up
+    covered |= {"GET /collections", "POST /collections", "GET /jobs", "GET /webhooks"}  # by the lists
+    covered |= {"POST /webhooks/secret"}  # it looks nothing up
     described = service.http.get("/openapi.json").json()["paths"]
     below = {
         re.sub(r"\{\w+\}", "", f"{method.upper()} {path.removeprefix('/v1/tenants/{tenant}')}")
