@@ -20,6 +20,7 @@ from penstock.pipeline.errors import (
 )
 from penstock.storage.errors import (
     AlreadyExists,
+    BacklogFull,
     Conflict,
     Damaged,
     FilterMismatch,
@@ -30,6 +31,7 @@ from penstock.storage.errors import (
     NotFound,
     NotKept,
     NotYet,
+    TooMuchAtOnce,
     Unavailable,
     Unsupported,
 )
@@ -77,6 +79,8 @@ TRANSLATIONS: tuple[tuple[type[Exception], int, str, str | None], ...] = (
     (LimitReached, 409, "limit_reached", None),
     (KeyReused, 422, "idempotency_key_reused", None),
     (Conflict, 409, "conflict", None),
+    (TooMuchAtOnce, 413, "backlog_limit", None),
+    (BacklogFull, 429, "backlog_full", None),
     (Damaged, 500, "damaged", None),
     (Unsupported, 500, "unsupported", None),
     (NotYet, 504, "not_yet", "min_token"),
@@ -106,6 +110,8 @@ def refusal(error: Exception, *, param: str | None = None) -> Refused | None:
 
 
 def _retry_after_s(error: Exception) -> float | None:
+    if isinstance(error, BacklogFull):
+        return error.retry_after_s
     if isinstance(error, ProviderUnavailable):
         return error.retry_after_s or 1.0
     return 1.0 if isinstance(error, Unavailable) else None

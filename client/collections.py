@@ -1,4 +1,4 @@
-"""What the client can do with tenants and collections: a part of `Penstock`."""
+"""What the client can do with collections: a part of `Penstock`."""
 
 from .session import Session
 from .transport import worded
@@ -9,24 +9,12 @@ from .wire import (
     CollectionList,
     Metric,
     NewCollection,
-    NewTenant,
     Quantization,
-    Tenant,
-    TenantList,
 )
 
 
 class Collections(Session):
-    """The methods of `Penstock` about tenants and collections."""
-
-    def tenants(self) -> list[Tenant]:
-        return self._transport.get("/v1/tenants", TenantList).data
-
-    def create_tenant(self, name: str) -> Tenant:
-        """Make a tenant, or return the one of that name."""
-        with worded(NewTenant):
-            new = NewTenant(name=name)
-        return self._transport.post("/v1/tenants", Tenant, body=new.model_dump())
+    """The methods of `Penstock` about collections."""
 
     def collections(self) -> list[Collection]:
         return self._transport.get(self._path("collections"), CollectionList).data

@@ -18,6 +18,7 @@ from .wire import (
     Known,
     KnownQuery,
     NewDocument,
+    Priority,
     SourceHash,
     Submission,
     Submitted,
@@ -40,6 +41,7 @@ class Documents(Session):
         idempotency_key: str | None = None,
         webhook_url: str | None = None,
         wait_s: float = 0,
+        priority: Priority = "normal",
     ) -> Submitted:
         """Submit documents with their content in the request. All are accepted or none.
 
@@ -48,9 +50,16 @@ class Documents(Session):
         With ``wait_s`` (at most 30) the answer comes when searches find them; ``wait`` waits longer, for the job. A
         search with the answer's ``token`` as ``min_token`` finds them. ``idempotency_key``: the same submission under
         the same key is done once, however often it is sent; without one each call has a key of its own, for retries.
+        ``priority``: before which other documents of this tenant they come.
+
+        Raises:
+            Busy: too much of the tenant waits: submit it again after ``retry_after_s``.
+            TooLarge: it would not fit even where nothing waits: submit less at once.
         """
         with worded(Submission):
-            submission = Submission(documents=list(documents), job_id=job_id, webhook_url=webhook_url)
+            submission = Submission(
+                documents=list(documents), job_id=job_id, webhook_url=webhook_url, priority=priority
+            )
         body = submission.model_dump(exclude_defaults=True)
         return self._submit(collection, lambda _: {"json": body}, key=idempotency_key, wait_s=wait_s)
 
@@ -63,15 +72,18 @@ class Documents(Session):
         idempotency_key: str | None = None,
         webhook_url: str | None = None,
         wait_s: float = 0,
+        priority: Priority = "normal",
     ) -> Submitted:
         """Submit files, read while they are sent. All are accepted or none. The rest is as in `submit`."""
         with worded(UploadForm):
-            described = UploadForm(documents=[file.fields() for file in files])
+            described = UploadForm(documents=[file.fields() for file in files], priority=priority)
         form = {"documents": described.model_dump_json(include={"documents"})}
         if job_id is not None:
             form["job_id"] = job_id
         if webhook_url is not None:
             form["webhook_url"] = webhook_url
+        if priority != "normal":
+            form["priority"] = priority
 
         def content(opened: ExitStack) -> dict[str, Any]:
             return {"data": form, "files": [("files", form_part(file, opened=opened)) for file in files]}

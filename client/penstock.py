@@ -6,10 +6,11 @@ from .documents import Documents
 from .jobs import Jobs
 from .searches import Searches
 from .snapshots import Snapshots
+from .tenants import Tenants
 from .webhooks import Webhooks
 
 
-class Penstock(Collections, DeadLetters, Documents, Jobs, Searches, Snapshots, Webhooks):
+class Penstock(Collections, DeadLetters, Documents, Jobs, Searches, Snapshots, Tenants, Webhooks):
     """One tenant of one Penstock server.
 
     Every method raises the errors of ``penstock.client.errors``. Safe to use from several threads.

@@ -36,6 +36,12 @@ class Session:
     def close(self) -> None:
         self._transport.close()
 
+    def _of(self, tenant: str) -> str:
+        """Return the path of a tenant by name."""
+        if tenant in ("", ".", "..") or "/" in tenant:
+            raise _no_name("tenant", tenant)
+        return f"/v1/tenants/{quote(tenant, safe='')}"
+
     def _path(self, *parts: str) -> str:
         for kind, part in zip(("tenants", self.tenant, *parts), (self.tenant, *parts), strict=False):
             if part in ("", ".", "..") or "/" in part:  # quoting does not keep these in their place

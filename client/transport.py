@@ -117,7 +117,7 @@ class Transport:
         return _read(self._ask("PUT", path, params=given), kind)
 
     def change(self, method: str, path: str, kind: type[AnswerT], *, body: dict[str, Any] | None = None) -> AnswerT:
-        """DELETE or PATCH, where that is harmless twice: asked again like a GET."""
+        """DELETE, PATCH or POST, where that is harmless twice: asked again like a GET."""
         return _read(self._ask(method, path, json=body), kind)
 
     @contextmanager

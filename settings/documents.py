@@ -83,6 +83,8 @@ class Limits(Group):
     idempotency_keep_s: Seconds = Field(
         86_400.0, description="How long an idempotency key is remembered: the same submission again is told the same"
     )
+    max_backlog_documents: Count = Field(1_000_000, description="Most documents of one tenant that wait to be cut")
+    max_backlog_bytes: Count = Field(20 << 30, description="Most bytes of one tenant that wait to be cut")
     max_collections_per_tenant: Count = Field(MAX_COLLECTIONS_PER_TENANT, description="Most collections of one tenant")
 
 

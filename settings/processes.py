@@ -80,6 +80,9 @@ class Workers(Group):
     )
     grace_s: Seconds = Field(30.0, description="How long a worker may finish what it holds when it is told to stop")
     queue_depth: Count = Field(32, description="Batches kept waiting in each queue; the rest wait in the ledger")
+    tenant_percent: Annotated[int, Field(ge=1, le=100)] = Field(
+        67, description="Most of each queue that one tenant may fill, so that the next finds room at once"
+    )
     max_chunks_per_publish: Count = Field(20_000, description="Most chunks published in one version")
     chunk_memory_bytes: Count = Field(2 << 30, description="Memory of one parsing process before it is replaced")
 

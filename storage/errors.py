@@ -11,6 +11,8 @@ StorageError
 │   ├── KeyReused     an idempotency key came with another submission before: use a new one
 │   ├── Fenced        another writer holds the lease, or time ran out: stop and discard
 │   └── LimitReached  there are as many as may be: delete some, or raise the setting that the message names
+├── BacklogFull       more of this tenant waits than may: try again after ``retry_after_s``
+├── TooMuchAtOnce     it would not even fit where nothing waits: send less at once
 ├── Damaged           a file or row is not what its checksum or format says: never served
 │   └── Missing       a file that something names is not there: perhaps what names it is over by now
 ├── Unsupported       written by a newer program: upgrade this one
@@ -68,6 +70,21 @@ class Fenced(Conflict):
 
 class LimitReached(Conflict):
     """Raised when one more would be too many; the message names the limit and the setting that raises it."""
+
+
+class BacklogFull(StorageError):
+    """Raised when accepting something would make more wait of a tenant than may; nothing of it was accepted.
+
+    ``retry_after_s``: when there should be room, going by how fast what waits was leaving.
+    """
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class TooMuchAtOnce(StorageError):
+    """Raised when something is larger than all that may wait of a tenant: it would be refused at any time."""
 
 
 class Damaged(StorageError):

@@ -18,7 +18,7 @@ from penstock.storage import ledger
 from penstock.storage.catalog.collections import GenerationInfo
 from penstock.storage.errors import Damaged
 from penstock.storage.figures import Figure
-from penstock.storage.ids import BatchId, new_id
+from penstock.storage.ids import BatchId, VersionId, new_id
 
 from . import routes, staging
 from .alarms import Alarm
@@ -35,6 +35,7 @@ log = logging.getLogger(__name__)
 PART_CHUNKS = 256
 PART_CHUNKS_SLOW = 64
 SLOW_PROVIDERS = frozenset({"minilm"})
+TURN_S = 0.15  # then what is left of a batch waits for its next turn: nobody waits behind a batch of slow documents
 
 
 class Chunker:
@@ -68,21 +69,26 @@ class Chunker:
             chunking = self._chunking(claim.generation)
             done: list[ChunkedDocument] = []
             failed: list[ledger.FailedDocument] = []
-            for version in claim.versions:
+            left: list[VersionId] = []
+            for position, version in enumerate(claim.versions):
                 if self._liveness.stopping:
                     self._claims.hand_back(claim)
                     return
+                if position and time.perf_counter() - began > TURN_S:
+                    left = [one.id for one in claim.versions[position:]]
+                    break
                 self._chunk_one(version, chunking, done=done, failed=failed)
-            self._finish(claim, done, failed)
+            self._finish(claim, done, failed, left)
             if failed:
                 self._components.figures.add([Figure("penstock_failed_documents", ("chunk",), times=len(failed))])
             took_ms = (time.perf_counter() - began) * 1e3
             log.info(
-                "Chunked %d documents into %d chunks in %.0f ms, %d failed.",
+                "Chunked %d documents into %d chunks in %.0f ms, %d failed, %d left.",
                 len(done),
                 sum(len(document.chunks) for document in done),
                 took_ms,
                 len(failed),
+                len(left),
                 extra=ids(claim),
             )
 
@@ -111,13 +117,19 @@ class Chunker:
             failed.append(failure)
         self._liveness.moved()
 
-    def _finish(self, claim: ledger.Claim, done: list[ChunkedDocument], failed: list[ledger.FailedDocument]) -> None:
+    def _finish(
+        self,
+        claim: ledger.Claim,
+        done: list[ChunkedDocument],
+        failed: list[ledger.FailedDocument],
+        left: list[VersionId],
+    ) -> None:
         limit = self._chunking(claim.generation).part_chunks
         groups = pack([len(document.chunks) for document in done], limit=limit)
         parts = [part for group in groups for part in self._stage(claim, group, done)]
         now = self._components.clock()
         catalog, objects = self._components.catalog, self._components.objects
-        ledger.finish_chunking(catalog, objects, claim, parts=parts, failed=failed, now=now)
+        ledger.finish_chunking(catalog, objects, claim, parts=parts, failed=failed, left=left, now=now)
         self._components.notices.work_ready()
 
     def _stage(self, claim: ledger.Claim, group: Group, done: list[ChunkedDocument]) -> list[ledger.EmbedPart]:

@@ -146,6 +146,7 @@ class Claims:
                 lease_s=self._lease_s,
                 now=components.clock(),
                 max_attempts=components.settings.workers.max_attempts,
+                in_turn=True,
             )
         except Unavailable as error:
             log.warning("The batch was not taken and will be sent again: %s", error, extra={"batch": batch_id})

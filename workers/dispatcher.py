@@ -14,6 +14,7 @@ from typing import Protocol
 from penstock.settings.logs import failed_at
 from penstock.settings.model import Workers
 from penstock.storage import ledger
+from penstock.storage.catalog import backlogs
 from penstock.storage.catalog.cancelling import finish_cancelled
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.errors import StorageError
@@ -30,6 +31,7 @@ GATHER_S = 0.005  # notices that come together are served together
 GATHER_SHARE = 3.0  # a busy dispatcher takes at most a quarter of a core
 GATHER_MOST_S = 1.0  # a turn may have waited for a broker that was away: what is due by now waited with it
 RECONCILE_EVERY_S = 5.0
+RECOUNT_EVERY_S = 60.0  # of all that waits: a tenth of a second for a million documents
 OUTAGE_PAUSE_S = 1.0
 # A late message is harmless, its batch was sent again; but each costs its reader a transaction. The moment is told by
 # this machine's clock: a worker whose clock is further ahead drops every message, so it is far away. And it must be
@@ -79,6 +81,7 @@ class Dispatcher:
         self._clock = clock
         self._wake = threading.Event()
         self._reconciled_at = 0.0
+        self._recounted_at = 0.0
         self._outage = False
         self._stranded: set[int] = set()
 
@@ -93,10 +96,10 @@ class Dispatcher:
             if self._outage:
                 stop.wait(OUTAGE_PAUSE_S)  # a broker that is down must not be asked at every notice
             self._wake.clear()
-            began = time.perf_counter()
+            began = time.thread_time()  # what it waits for others, it takes from nobody
             self.turn_safely()
             self._liveness.moved()
-            stop.wait(min(GATHER_MOST_S, max(GATHER_S, GATHER_SHARE * (time.perf_counter() - began))))
+            stop.wait(min(GATHER_MOST_S, max(GATHER_S, GATHER_SHARE * (time.thread_time() - began))))
 
     def turn_safely(self) -> None:
         """Dispatch once. What goes wrong is logged when it begins and when it is over."""
@@ -123,18 +126,21 @@ class Dispatcher:
         for stage in ("rollback", "swap", "expire", "index"):
             sent += self._send(self._shard_messages(stage) if stage in due.stages else [])
         for stage in ("merge", "embed", "chunk"):
-            if stage == "chunk" and room["embed"] > 0:  # what cannot be embedded yet need not lie about in chunks
+            if stage == "chunk":
                 sent += self._send(self._chunk_messages(due, limit=room["chunk"]))
             elif stage in due.stages:
-                count = self._send(self._messages(stage, limit=room[stage]))
-                room[stage] -= count
-                sent += count
+                sent += self._send(self._messages(stage, due, limit=room[stage]))
         return sent
 
-    def _room(self, due: Due) -> dict[str, int]:
-        depth = self._workers.queue_depth
+    def _depths(self, due: Due) -> dict[str, int]:
+        """Return how many batches of each stage may be in flight."""
+        workers, depth = self._workers, self._workers.queue_depth
         # A batch holds what was queued when it was formed: formed late, it is full and cheap per document.
-        caps = {"chunk": min(depth, 2 * self._workers.chunk_processes + 2), "embed": depth, "merge": max(4, depth // 4)}
+        chunk = min(depth, 2 * max(workers.chunk_processes, due.running["chunk"]) + 2)
+        return {"chunk": chunk, "embed": depth, "merge": max(4, depth // 4)}
+
+    def _room(self, due: Due) -> dict[str, int]:
+        caps = self._depths(due)
         room = {stage: cap - due.in_flight[stage] for stage, cap in caps.items()}
         for stage in (due.stages | {"chunk"} if due.queued else due.stages) & room.keys():
             if room[stage] > 0:  # in a queue that nobody reads, old messages must not pile up with every resend
@@ -148,14 +154,22 @@ class Dispatcher:
     def _chunk_messages(self, due: Due, *, limit: int) -> list[Message]:
         formed = 0
         if due.queued and limit > 0:
-            formed = ledger.form_chunk_batches(self._catalog, now=self._clock(), max_batches=limit)
-        return self._messages("chunk", limit=limit) if formed or "chunk" in due.stages else []
+            # What cannot be embedded yet need not lie about in chunks.
+            ahead = ledger.Caps(self._workers.queue_depth)
+            formed = ledger.form_chunk_batches(
+                self._catalog, now=self._clock(), max_batches=limit, caps=self._caps("chunk", due), ahead=ahead
+            )
+        return self._messages("chunk", due, limit=limit) if formed or "chunk" in due.stages else []
 
-    def _messages(self, stage: str, *, limit: int) -> list[Message]:
+    def _caps(self, stage: str, due: Due) -> ledger.Caps | None:
+        """Return what a tenant may have of a stage; merges only take turns."""
+        return None if stage == "merge" else ledger.Caps(self._depths(due)[stage], self._workers.tenant_percent / 100)
+
+    def _messages(self, stage: str, due: Due, *, limit: int) -> list[Message]:
         if limit <= 0:
             return []
         task = TASKS[stage]
-        taken = self._take(stage, limit=limit)
+        taken = self._take(stage, limit=limit, caps=self._caps(stage, due))
         # Merges wait for one that may take an hour. Were they gone by then, the next choice would begin with the oldest
         # again, and whoever came second would never have a turn.
         lasting_s = max(EXPIRES_LEAST_S, EXPIRES_RESENDS * self._workers.resend_after_s)
@@ -182,9 +196,10 @@ class Dispatcher:
         self._stranded |= stranded
         return stranded
 
-    def _take(self, stage: str, *, limit: int) -> list[ledger.ReadyBatch]:
+    def _take(self, stage: str, *, limit: int, caps: ledger.Caps | None = None) -> list[ledger.ReadyBatch]:
+        resend_after_s = self._workers.resend_after_s
         return ledger.take_ready(
-            self._catalog, stage=stage, now=self._clock(), limit=limit, resend_after_s=self._workers.resend_after_s
+            self._catalog, stage=stage, now=self._clock(), limit=limit, resend_after_s=resend_after_s, caps=caps
         )
 
     def _send(self, messages: Sequence[Message]) -> int:
@@ -204,5 +219,8 @@ class Dispatcher:
         found = ledger.reconcile(self._catalog, now=now, max_attempts=self._workers.max_attempts, delay_s=self._delay_s)
         ledger.open_expiries(self._catalog, now=now)
         finish_cancelled(self._catalog, now=now)
+        recount = not 0 <= now - self._recounted_at < RECOUNT_EVERY_S
+        self._recounted_at = now if recount else self._recounted_at
+        backlogs.measure(self._catalog, now=now, recount=recount)
         if found.released or found.resent or found.apart or found.dead or found.joined:
             log.info("Put right what was left behind: %s.", found)

@@ -102,17 +102,22 @@ class Writer:
         return bool(upkept or groups)
 
     def _claim(self, shard: int) -> list[ledger.IndexGroup]:
-        self._pace.wait()
         components, workers = self._components, self._settings.workers
-        return ledger.claim_index(
-            components.catalog,
-            shard=shard,
-            owner=components.owner,
-            lease_s=workers.lease_s,
-            now=components.clock(),
-            max_chunks=workers.max_chunks_per_publish,
-            max_attempts=workers.max_attempts,
-        )
+        while True:
+            resting = self._pace.resting()
+            groups = ledger.claim_index(
+                components.catalog,
+                shard=shard,
+                owner=components.owner,
+                lease_s=workers.lease_s,
+                now=components.clock(),
+                max_chunks=workers.max_chunks_per_publish,
+                max_attempts=workers.max_attempts,
+                resting=resting,
+            )
+            if groups or not resting or self._liveness.stopping:
+                return groups
+            self._pace.doze()  # what is ready of those that rest has no other message to wait for
 
     def _publish(self, generation_id: GenerationId, groups: Sequence[ledger.IndexGroup], *, epoch: int) -> None:
         with self._claims.keeper.hold(*groups), self._claims.measured("index") as attempt:
@@ -178,7 +183,7 @@ class Writer:
         )
         announce(components, published.manifest)
         took_s = time.perf_counter() - began
-        self._pace.published(took_s)
+        self._pace.published(generation_id, took_s)
         log.info(
             "Published %d chunks of %d documents%s in %.0f ms.",
             len(rows),

@@ -6,13 +6,14 @@ Whoever can write to the broker is trusted: the tenant in a message is not prove
 import base64
 import binascii
 from pathlib import PurePosixPath
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from penstock.pipeline.errors import InvalidFilter, InvalidQuery, ProviderUnavailable
 from penstock.storage.errors import (
     AlreadyExists,
+    BacklogFull,
     Conflict,
     FilterMismatch,
     InvalidMetadata,
@@ -21,6 +22,7 @@ from penstock.storage.errors import (
     NotFound,
     NotKept,
     NotYet,
+    TooMuchAtOnce,
     Unavailable,
 )
 from penstock.storage.intake.documents import SubmittedDocument
@@ -41,6 +43,8 @@ CODES: tuple[tuple[type[Exception], str], ...] = (
     (AlreadyExists, "already_exists"),
     (KeyReused, "idempotency_key_reused"),
     (Conflict, "conflict"),
+    (TooMuchAtOnce, "backlog_limit"),
+    (BacklogFull, "backlog_full"),
     (NotYet, "not_yet"),
     (Unavailable, "unavailable"),
     (ProviderUnavailable, "embedding_unavailable"),
@@ -120,6 +124,7 @@ class SubmitRequest(Request):
     idempotency_key: str | None = Field(
         default=None, pattern="^[!-~]+$", min_length=1, max_length=MAX_IDEMPOTENCY_KEY_CHARACTERS
     )
+    priority: Literal["high", "normal", "low"] = "normal"
 
 
 class DeleteRequest(Request):
@@ -154,7 +159,8 @@ def refusal(error: Exception) -> dict[str, Any] | None:
     """Return the answer for an error that the caller can understand; None for a defect of this program."""
     for kind, code in CODES:
         if isinstance(error, kind):
-            return {"error": {"code": code, "message": str(error)}}
+            later = {"retry_after_s": error.retry_after_s} if isinstance(error, BacklogFull) else {}
+            return {"error": {"code": code, "message": str(error), **later}}
     return None
 
 

@@ -20,10 +20,12 @@ from penstock.pipeline.retrieval import Retrieval, retrieve
 from penstock.settings import wiring
 from penstock.settings.logs import log_failure
 from penstock.settings.model import Settings
+from penstock.storage.catalog.backlogs import Amount
 from penstock.storage.catalog.collections import CollectionInfo, get_collection
 from penstock.storage.catalog.references import generation_at
+from penstock.storage.catalog.tables import PRIORITIES
 from penstock.storage.ids import GenerationId, JobId, ManifestVersion, TenantId
-from penstock.storage.intake.documents import accept
+from penstock.storage.intake.documents import Terms, accept
 from penstock.storage.limits import MAX_EF
 from penstock.storage.tokens import read_token, token_of
 
@@ -119,7 +121,7 @@ class Searcher:
         return _result(found, took_ms=took_ms, explain=explain)
 
     def _submit(self, asked: SubmitRequest) -> dict[str, Any]:
-        components = self._components
+        components, limits = self._components, self._settings.limits
         _check_size(asked, self._settings)
         collection = self._collection(asked.tenant, asked.collection)
         accepted = accept(
@@ -132,6 +134,9 @@ class Searcher:
             now=components.clock(),
             job_id=None if asked.job_id is None else JobId(asked.job_id),
             idempotency_key=asked.idempotency_key,
+            terms=Terms(
+                PRIORITIES.index(asked.priority), Amount(limits.max_backlog_documents, limits.max_backlog_bytes)
+            ),
         )
         components.notices.work_ready()
         return {

@@ -16,6 +16,7 @@ from . import (
     index,
     ingest,
     jobs,
+    pausing,
     processes,
     search,
     snapshots,
@@ -64,6 +65,8 @@ app.command("ingest")(ingest.ingest)
 app.command("sync")(sync.sync)
 app.command("search")(search.search)
 app.command("status")(status.status)
+app.command("pause")(pausing.pause)
+app.command("resume")(pausing.resume)
 app.command("doctor")(doctor.doctor)
 documents.app.command("delete")(changes.delete)
 documents.app.command("update")(changes.update)

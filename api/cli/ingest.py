@@ -2,6 +2,7 @@
 
 import signal
 import time
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +10,7 @@ import typer
 
 from .connection import connect
 from .options import METADATA_VALUES, Collection, Json, Key, Tenant, Timeout, Url
-from .output import console, count, print_json
+from .output import console, count, plain, print_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +44,19 @@ Chunking = Annotated[
         "sets size and overlap in tokens.",
     ),
 ]
+
+
+class PriorityName(StrEnum):
+    """Before which other documents of the tenant these come."""
+
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+
+Priority = Annotated[
+    PriorityName, typer.Option("--priority", help="Before which other documents of the tenant these come.")
+]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until everything is searchable.")]
 Webhook = Annotated[
     str | None,
@@ -65,6 +79,7 @@ def ingest(
     prefix: Prefix = None,
     metadata: Metadata = None,
     webhook: Webhook = None,
+    priority: Priority = PriorityName.NORMAL,
     wait: Wait = True,
     timeout: Timeout = None,
     model: Model = None,
@@ -99,7 +114,7 @@ def ingest(
         outcome.sending.files, outcome.sending.skipped = len(found.found), found.skipped
         with connect(url, key, tenant) as client:
             ensure_collection(client, collection, model=model, chunking=cut)
-            _send(client, collection, found.found, fields, outcome.sending, notes)
+            _send(client, collection, found.found, fields, outcome.sending, notes, priority=priority)
             settle(client, collection, outcome, notes=notes, timeout_s=timeout)
         outcome.took_s = time.monotonic() - began
         print_json(as_plain(outcome)) if as_json else show_outcome(outcome, collection)
@@ -130,15 +145,31 @@ def _send(
     metadata: dict[str, Any],
     sending: "Sending",
     notes: "Console",
+    *,
+    priority: PriorityName,
 ) -> None:
     from .uploading import send
+
+    told: set[str] = set()
 
     with notes.status(f"reading {count(len(files), 'file')}") as status:
 
         def show() -> None:
-            status.update(f"sending: {sending.examined:,}/{count(sending.files, 'file')}")
+            now = f"sending: {sending.examined:,}/{count(sending.files, 'file')}"
+            status.update(f"{now}; {plain(sending.waiting)}" if sending.waiting else now)
+            if sending.waiting and not notes.is_terminal and not told:  # a log is told once
+                told.add(sending.waiting)
+                notes.print(plain(sending.waiting))
 
-        send(client, collection, files, metadata=metadata, sending=sending, on_progress=show)
+        send(
+            client,
+            collection,
+            files,
+            metadata=metadata,
+            sending=sending,
+            on_progress=show,
+            priority=priority.value,
+        )
 
 
 def settle(

@@ -8,7 +8,7 @@ import typer
 from .connection import connect
 from .exits import ExitCode
 from .options import Json, Key, Tenant, Url
-from .output import by_state, console, count, duration, plain, print_json, table
+from .output import by_state, console, count, duration, plain, print_json, table, when
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -56,6 +56,10 @@ def _page(now: "Status") -> "RenderableType":
     head = f"[bold]Penstock {now.version}[/] · {count(now.queued_documents, 'document')} waiting to be cut"
     if now.oldest_queued_s is not None:
         head += f", the oldest for {duration(now.oldest_queued_s)}"
+    if now.paused_at is not None:
+        head += f"\n[yellow]everything is paused since {when(now.paused_at)}: `penstock resume` ends it[/]"
+    if now.paused_tenants:
+        head += f"\n[yellow]paused: tenants {plain(', '.join(now.paused_tenants))}[/]"
     return Group(head, "", _stages(now), _dead(now), _roles(now), _jobs(now), _collections(now))
 
 

@@ -1,14 +1,21 @@
-"""`penstock tenants`: who uses this installation."""
+"""`penstock tenants`: who uses this installation, and with which share."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .connection import connect
+from .exits import UsageError
 from .options import Json, Key, Url
-from .output import console, print_json, table, when
+from .output import console, count, print_json, size, table, when
 
-app = typer.Typer(name="tenants", help="List and make tenants.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from penstock.client.wire import Tenant
+
+app = typer.Typer(name="tenants", help="List, make and change tenants.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(help="Name of the tenant.", show_default=False)]
+DEFAULT = "default"
 
 
 @app.command("list")
@@ -19,9 +26,9 @@ def list_(url: Url = None, key: Key = None, as_json: Json = False) -> None:
     if as_json:
         print_json(tenants)
         return
-    rows = table("tenant", "made")
+    rows = table("tenant", "made", "weight", "waiting", "limit", "", right=("weight", "waiting"))
     for one in tenants:
-        rows.add_row(one.name, when(one.created_at))
+        rows.add_row(one.name, when(one.created_at), f"{one.weight:g}", _waiting(one), _limit(one), _paused(one))
     console().print(rows)
 
 
@@ -36,3 +43,84 @@ def create(
     with connect(url, key, "default") as client:
         made = client.create_tenant(name)
     print_json(made) if as_json else console().print(f"tenant {made.name!r} is there")
+
+
+@app.command("show")
+def show(name: Name, url: Url = None, key: Key = None, as_json: Json = False) -> None:
+    """Show one tenant: its share, its limits, and what waits of it."""
+    with connect(url, key, "default") as client:
+        found = client.get_tenant(name)
+    print_json(found) if as_json else _show(found)
+
+
+@app.command("set")
+def change(
+    name: Name,
+    weight: Annotated[
+        str | None,
+        typer.Option("--weight", help="Share of the workers beside the other tenants, 0.01 to 100; default: 1."),
+    ] = None,
+    max_backlog: Annotated[
+        str | None,
+        typer.Option(
+            "--max-backlog", help="Most documents that may wait; 'default': limits.max_backlog_documents of the server."
+        ),
+    ] = None,
+    max_backlog_bytes: Annotated[
+        str | None,
+        typer.Option(
+            "--max-backlog-bytes", help="Most bytes that may wait; 'default': limits.max_backlog_bytes of the server."
+        ),
+    ] = None,
+    url: Url = None,
+    key: Key = None,
+    as_json: Json = False,
+) -> None:
+    """Change a tenant's share and limits. What is left out stays."""
+    values: dict[str, float | None] = {}
+    if weight is not None:
+        values["weight"] = _number("--weight", weight, kind=float)
+    if max_backlog is not None:
+        values["max_backlog_documents"] = _number("--max-backlog", max_backlog, kind=int)
+    if max_backlog_bytes is not None:
+        values["max_backlog_bytes"] = _number("--max-backlog-bytes", max_backlog_bytes, kind=int)
+    if not values:
+        raise UsageError("nothing to change: give --weight, --max-backlog or --max-backlog-bytes")
+    with connect(url, key, "default") as client:
+        changed = client.change_tenant(name, **values)
+    print_json(changed) if as_json else _show(changed)
+
+
+def _number(option: str, text: str, *, kind: type[int] | type[float]) -> float | None:
+    if text == DEFAULT:
+        return None
+    try:
+        return kind(text)
+    except ValueError:
+        kinds = "a whole number" if kind is int else "a number"
+        raise UsageError(f"{option} {text}: write {kinds}, or {DEFAULT!r}") from None
+
+
+def _show(tenant: "Tenant") -> None:
+    rows = table("tenant", tenant.name)
+    rows.add_row("made", when(tenant.created_at))
+    rows.add_row("weight", f"{tenant.weight:g}")
+    rows.add_row("waiting", _waiting(tenant))
+    rows.add_row("may wait", _limit(tenant))
+    rows.add_row("paused", _paused(tenant) or "no")
+    console().print(rows)
+
+
+def _waiting(tenant: "Tenant") -> str:
+    return f"{count(tenant.waiting_documents, 'document')}, {size(tenant.waiting_bytes)}"
+
+
+def _limit(tenant: "Tenant") -> str:
+    documents, size_bytes = tenant.max_backlog_documents, tenant.max_backlog_bytes
+    own = [] if documents is None else [count(documents, "document")]
+    own += [] if size_bytes is None else [size(size_bytes)]
+    return ", ".join(own) or "the server's limits"
+
+
+def _paused(tenant: "Tenant") -> str:
+    return "" if tenant.paused_at is None else f"[yellow]paused since {when(tenant.paused_at)}[/]"

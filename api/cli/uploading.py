@@ -19,11 +19,14 @@ from .folders import Found, Skipped
 
 if TYPE_CHECKING:
     from penstock.client import Penstock
+    from penstock.client.wire import Priority
 
 REQUEST_BYTES = 8 << 20
 REQUEST_DOCUMENTS = 200
 ASKED_AT_ONCE = 1_000
 ATTEMPTS = 5
+BACKLOG_FULL = "backlog_full"  # the server's word for it
+LEAST_WAIT_S, LONGEST_WAIT_S = 0.2, 60.0  # for room: it may come sooner than the server thinks
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Sending:
     """How far the sending is, and what it found. ``job_id`` is None while nothing was accepted.
 
     ``replaced``: how many of the accepted were here before, with other content.
+    ``waiting``: what to tell while the server has no room for more of this tenant.
     ``under_way``: documents of a request that the server has not confirmed, and may have taken.
     """
 
@@ -49,6 +53,7 @@ class Sending:
     replaced: int = 0
     unchanged: int = 0
     under_way: int = 0
+    waiting: str | None = None
     job_id: str | None = None
     webhook_url: str | None = None
     refused: list[Refusal] = field(default_factory=list)
@@ -63,17 +68,27 @@ def send(
     metadata: Mapping[str, Any],
     sending: Sending,
     on_progress: Callable[[], None],
+    priority: "Priority" = "normal",
 ) -> None:
     """Send what is new, noting in ``sending`` how far it is, which holds whatever ends this.
 
-    With ``metadata`` every file is sent: the server compares metadata, this side only content.
+    With ``metadata`` every file is sent: the server compares metadata, this side only content. While too much of the
+    tenant waits on the server, this waits too.
 
     Raises:
         ClientError: the server does not take any more; what was accepted before stays accepted.
     """
     for group in _groups(files, ASKED_AT_ONCE):
         new = group if metadata else _new(client, collection, group, sending)
-        send_all(client, collection, new, metadata=metadata, sending=sending, on_progress=on_progress)
+        send_all(
+            client,
+            collection,
+            new,
+            metadata=metadata,
+            sending=sending,
+            on_progress=on_progress,
+            priority=priority,
+        )
         on_progress()
 
 
@@ -85,10 +100,12 @@ def send_all(
     metadata: Mapping[str, Any],
     sending: Sending,
     on_progress: Callable[[], None],
+    priority: "Priority" = "normal",
 ) -> None:
     """Send these files, known or not. The rest is as in `send`."""
+    submit = _Submitting(client, collection, sending, priority=priority, on_progress=on_progress)
     for request in _requests(files):
-        _submit(client, collection, _opened(request, metadata, sending), sending)
+        submit(_opened(request, metadata, sending))
         on_progress()
 
 
@@ -159,59 +176,85 @@ def _opened(files: Sequence[Found], metadata: Mapping[str, Any], sending: Sendin
     return uploads
 
 
-def _submit(client: "Penstock", collection: str, uploads: Sequence[Upload], sending: Sending) -> None:
-    """Send one request. When the server refuses it, send its halves, until the file that it refuses stands alone."""
-    if not uploads:
-        return
-    try:
-        submitted = _patiently(client, collection, uploads, sending)
-    except (Invalid, TooLarge) as error:
-        sending.under_way = 0
-        if error.code == "invalid_webhook_url":  # no document is to blame
-            raise
-        if len(uploads) > 1:
-            middle = len(uploads) // 2
-            _submit(client, collection, uploads[:middle], sending)
-            _submit(client, collection, uploads[middle:], sending)
+@dataclass(frozen=True)
+class _Submitting:
+    """Sends requests to one collection."""
+
+    client: "Penstock"
+    collection: str
+    sending: Sending
+    priority: "Priority"
+    on_progress: Callable[[], None]
+
+    def __call__(self, uploads: Sequence[Upload]) -> None:
+        """Send one request. When the server refuses it, send its halves, until the file it refuses stands alone."""
+        sending = self.sending
+        if not uploads:
             return
-        sending.refused.append(Refusal(uploads[0].source, error.code or "refused", str(error)))
-    except OSError as error:
-        sending.under_way = 0
-        large = uploads[0]  # the only kind that is read while it is sent, and it goes alone
-        _skip(sending, large.content if isinstance(large.content, Path) else Path(large.source), error)
-        return
-    else:
-        sending.under_way = 0
-        sending.job_id = submitted.job.id
-        sending.accepted += submitted.accepted
-        sending.unchanged += submitted.unchanged
-        sending.replaced += submitted.replaced
-    sending.examined += len(uploads)
-
-
-def _patiently(client: "Penstock", collection: str, uploads: Sequence[Upload], sending: Sending) -> Submitted:
-    """Send until there is an answer, a few times. What may have been taken stays ``under_way``, whatever follows."""
-    unanswered = attempt = 0
-    key = uuid4().hex  # of all attempts: what comes between them is not undone by the last one
-    while True:
-        attempt += 1
-        sending.under_way = len(uploads)
         try:
-            told: dict[str, Any] = {} if sending.webhook_url is None else {"webhook_url": sending.webhook_url}
-            return client.upload(collection, uploads, job_id=sending.job_id, idempotency_key=key, **told)
-        except (Unreachable, ServerError) as error:
-            unanswered = len(uploads)
-            if isinstance(error, ServerError) or attempt == ATTEMPTS:
+            submitted = self._patiently(uploads)
+        except (Invalid, TooLarge) as error:
+            sending.under_way = 0
+            if error.code == "invalid_webhook_url":  # no document is to blame
                 raise
-            time.sleep(0.2 * attempt)
-        except Busy as error:
-            sending.under_way = unanswered
-            if attempt == ATTEMPTS:
+            if len(uploads) > 1:
+                middle = len(uploads) // 2
+                self(uploads[:middle])
+                self(uploads[middle:])
+                return
+            sending.refused.append(Refusal(uploads[0].source, error.code or "refused", str(error)))
+        except OSError as error:
+            sending.under_way = 0
+            large = uploads[0]  # the only kind that is read while it is sent, and it goes alone
+            _skip(sending, large.content if isinstance(large.content, Path) else Path(large.source), error)
+            return
+        else:
+            sending.under_way = 0
+            sending.job_id = submitted.job.id
+            sending.accepted += submitted.accepted
+            sending.unchanged += submitted.unchanged
+            sending.replaced += submitted.replaced
+        sending.examined += len(uploads)
+
+    def _patiently(self, uploads: Sequence[Upload]) -> Submitted:
+        """Send until there is an answer, a few times; as long as it takes where only room is missing.
+
+        What may have been taken stays ``under_way``, whatever follows.
+        """
+        sending, unanswered, attempt = self.sending, 0, 0
+        key = uuid4().hex  # of all attempts: what comes between them is not undone by the last one
+        while True:
+            attempt += 1
+            sending.under_way = len(uploads)
+            try:
+                told: dict[str, Any] = {} if sending.webhook_url is None else {"webhook_url": sending.webhook_url}
+                told |= {"idempotency_key": key, "priority": self.priority}
+                return self.client.upload(self.collection, uploads, job_id=sending.job_id, **told)
+            except (Unreachable, ServerError) as error:
+                unanswered = len(uploads)
+                if isinstance(error, ServerError) or attempt == ATTEMPTS:
+                    raise
+                time.sleep(0.2 * attempt)
+            except Busy as error:
+                sending.under_way = unanswered
+                if error.code == BACKLOG_FULL:
+                    self._wait_for_room(error)
+                    attempt = 0
+                elif attempt == ATTEMPTS:
+                    raise
+                else:
+                    time.sleep(error.retry_after_s)
+            except ClientError:
+                sending.under_way = unanswered
                 raise
-            time.sleep(error.retry_after_s)
-        except ClientError:
-            sending.under_way = unanswered
-            raise
+
+    def _wait_for_room(self, error: Busy) -> None:
+        wait_s = min(LONGEST_WAIT_S, max(LEAST_WAIT_S, error.retry_after_s))
+        self.sending.waiting = f"{error}; trying again in {wait_s:.0f} s"
+        self.on_progress()
+        time.sleep(wait_s)
+        self.sending.waiting = None
+        self.on_progress()
 
 
 def _skip(sending: Sending, path: Path, error: OSError) -> None:

@@ -11,7 +11,7 @@ from penstock.storage.catalog.documents import DocumentInfo
 from penstock.storage.catalog.jobs import JobInfo
 from penstock.storage.catalog.manifests import ManifestInfo
 from penstock.storage.catalog.tenants import TenantInfo
-from penstock.storage.ledger import RollbackInfo
+from penstock.storage.ledger import Pauses, RollbackInfo
 from penstock.storage.ledger.deliveries import DeliveryInfo
 from penstock.storage.segments.differences import Change
 from penstock.storage.segments.manifests import SegmentEntry
@@ -26,7 +26,20 @@ def answer(content: dict[str, Any], *, status: int = 200, headers: dict[str, str
 
 
 def tenant(info: TenantInfo) -> dict[str, Any]:
-    return {"name": info.id, "created_at": info.created_at}
+    return {
+        "name": info.id,
+        "created_at": info.created_at,
+        "weight": info.weight,
+        "max_backlog_documents": info.max_backlog_documents,
+        "max_backlog_bytes": info.max_backlog_bytes,
+        "paused_at": info.paused_at,
+        "waiting_documents": info.waiting.documents,
+        "waiting_bytes": info.waiting.size_bytes,
+    }
+
+
+def pause(pauses: Pauses) -> dict[str, Any]:
+    return {"paused_at": pauses.since, "tenants": list(pauses.tenants)}
 
 
 def collection(info: CollectionInfo) -> dict[str, Any]:

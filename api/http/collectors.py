@@ -53,6 +53,10 @@ def _ledger(seen: Overview, *, now: float) -> Iterator[Metric]:
         oldest.add_metric([stage], _age(found.oldest_at, now=now))
     yield depth
     yield oldest
+    paused = float(seen.pauses.since is not None)
+    yield GaugeMetricFamily("penstock_paused", "1 while everything is paused", value=paused)
+    alone = "Tenants that are paused on their own"
+    yield GaugeMetricFamily("penstock_paused_tenants", alone, value=len(seen.pauses.tenants))
     yield GaugeMetricFamily("penstock_queued_documents", "Accepted documents in no batch yet", value=seen.queued)
     waited = _age(seen.oldest_queued_at, now=now)
     yield GaugeMetricFamily("penstock_oldest_queued_seconds", "Wait of the oldest of them", value=waited)

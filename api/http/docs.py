@@ -18,6 +18,7 @@ from .gate import OPEN_PATHS
 REFERENCE = "#/components/schemas/{model}"
 UNSEEN: tuple[type[BaseModel], ...] = (  # by the framework: routes read their bodies themselves
     wire.NewTenant,
+    wire.TenantChange,
     wire.NewCollection,
     wire.CollectionChange,
     wire.Fork,
@@ -71,6 +72,7 @@ def submission_body() -> dict[str, Any]:
                 "documents": entries | {"description": "JSON: one entry per file, in the same order"},
                 "job_id": {"type": "string"},
                 "webhook_url": {"type": "string", "description": "told, signed, when the job ends"},
+                "priority": {"$ref": REFERENCE.format(model=wire.UploadForm.__name__) + "/properties/priority"},
             },
         }
     }

@@ -80,7 +80,16 @@ DELIVERY = {
     "created_at": 1767225602.5,
     "finished_at": None,
 }
-TENANT = {"name": "acme", "created_at": 1767224000.0}
+TENANT = {
+    "name": "acme",
+    "created_at": 1767224000.0,
+    "weight": 2.0,
+    "max_backlog_documents": 500000,
+    "max_backlog_bytes": None,
+    "paused_at": None,
+    "waiting_documents": 1200,
+    "waiting_bytes": 4815162,
+}
 FILTER = {
     "type": "and",
     "filters": [
@@ -121,7 +130,9 @@ REFUSED = {
 }
 EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
     wire.NewTenant: {"name": "acme"},
+    wire.TenantChange: {"weight": 2.0, "max_backlog_documents": 500000},
     wire.Tenant: TENANT,
+    wire.Pause: {"paused_at": 1767225600.0, "tenants": ["acme"]},
     wire.TenantList: {"data": [TENANT]},
     wire.NewCollection: {"name": "handbook", "model": "minilm", "chunking": {"strategy": "auto"}},
     wire.Collection: COLLECTION,
@@ -250,6 +261,8 @@ EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
     wire.Status: {
         "version": "0.1.0",
         "now": 1767225611.0,
+        "paused_at": None,
+        "paused_tenants": ["acme"],
         "queued_documents": 0,
         "oldest_queued_s": None,
         "stages": {"embed": {"ready": 3, "sent": 2, "running": 1, "dead": 0, "oldest_s": 1.4}},

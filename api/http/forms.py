@@ -14,7 +14,7 @@ from .bodies import bounded
 
 SPOOLED_BYTES = 1 << 20  # more of a file goes to disk
 FORM_FIELD_BYTES = 32 << 20  # `documents` of a form: fields and metadata of all files
-FORM_FIELDS = ("files", "documents", "job_id", "webhook_url")
+FORM_FIELDS = ("files", "documents", "job_id", "webhook_url", "priority")
 
 
 class _WholeMultiPartParser(MultiPartParser):
@@ -44,7 +44,7 @@ class _WholeMultiPartParser(MultiPartParser):
 
 @asynccontextmanager
 async def received_form(request: Request, limits: Limits) -> AsyncIterator[FormData]:
-    """Receive a form with ``files`` and perhaps ``documents`` and ``job_id``; its files are gone when the block ends.
+    """Receive a form with ``files`` and perhaps the other `FORM_FIELDS`; its files are gone when the block ends.
 
     Raises:
         Refused: 413 when it is larger than the limits, 400 when it is incomplete or has fields nobody asked for.

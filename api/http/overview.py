@@ -26,6 +26,8 @@ def status_of(components: Components, version: str) -> dict[str, Any]:
     return {
         "version": version,
         "now": now,
+        "paused_at": seen.pauses.since,
+        "paused_tenants": list(seen.pauses.tenants),
         "queued_documents": seen.queued,
         "oldest_queued_s": _age(seen.oldest_queued_at, now=now),
         "stages": {name: _stage(stage, now=now) for name, stage in seen.stages.items()},

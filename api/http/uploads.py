@@ -10,12 +10,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from tempfile import SpooledTemporaryFile
-from typing import IO, NamedTuple, Protocol
+from typing import IO, Protocol, cast, get_args
 
 import anyio.to_thread
 from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
+from penstock.client import wire
 from penstock.client.wire import DocumentFields, NewDocument, Submission, UploadForm
 from penstock.settings.model import Limits
 from penstock.storage.errors import InvalidMetadata
@@ -30,17 +31,21 @@ from .forms import SPOOLED_BYTES, files_of, received_form, text_of, too_many_doc
 UNDECLARED = "application/octet-stream"  # what programs send that do not know better
 
 
-class ReadSubmission(NamedTuple):
+@dataclass(frozen=True)
+class Submitted:
+    """What was submitted, and on which terms."""
+
     documents: list[SubmittedDocument]
     job_id: str | None
     webhook_url: str | None
+    priority: wire.Priority
 
 
 class Arrived(Protocol):
     """A submission that is here completely, but not looked at. Used once, in a thread."""
 
-    def read(self, limits: Limits) -> ReadSubmission:
-        """Return what was submitted. Raises Refused naming the document that is wrong."""
+    def read(self, limits: Limits) -> Submitted:
+        """Return the documents with their bytes. Raises Refused naming the document that is wrong."""
 
 
 @asynccontextmanager
@@ -54,7 +59,11 @@ async def arrived(request: Request, limits: Limits) -> AsyncIterator[Arrived]:
     if media_type(request) == "multipart/form-data":
         async with received_form(request, limits) as form:
             yield _ArrivedForm(
-                files=files_of(form), **{name: text_of(form, name) for name in ("documents", "job_id", "webhook_url")}
+                files=files_of(form),
+                documents=text_of(form, "documents"),
+                job_id=text_of(form, "job_id"),
+                webhook_url=text_of(form, "webhook_url"),
+                priority=text_of(form, "priority"),
             )
     else:
         check_is_json(request)
@@ -77,12 +86,12 @@ async def _spool(chunks: AsyncIterator[bytes], file: "SpooledTemporaryFile[bytes
 class _ArrivedJson:
     body: IO[bytes]
 
-    def read(self, limits: Limits) -> ReadSubmission:
+    def read(self, limits: Limits) -> Submitted:
         self.body.seek(0)
         submission = parse_json(self.body.read(), Submission)
         _check_count(len(submission.documents), limits)
         documents = list(_decoded(submission.documents, limits))
-        return ReadSubmission(documents, submission.job_id, submission.webhook_url)
+        return Submitted(documents, submission.job_id, submission.webhook_url, submission.priority)
 
 
 def _decoded(documents: list[NewDocument], limits: Limits) -> Iterator[SubmittedDocument]:
@@ -125,10 +134,12 @@ class _ArrivedForm:
     documents: str | None
     job_id: str | None
     webhook_url: str | None
+    priority: str | None
 
-    def read(self, limits: Limits) -> ReadSubmission:
+    def read(self, limits: Limits) -> Submitted:
         _check_count(len(self.files), limits)
-        return ReadSubmission(list(self._read(self._fields(), limits)), self.job_id, self.webhook_url)
+        documents = list(self._read(self._fields(), limits))
+        return Submitted(documents, self.job_id, self.webhook_url, _priority(self.priority))
 
     def _fields(self) -> Sequence[DocumentFields]:
         if self.documents is None:
@@ -153,6 +164,13 @@ class _ArrivedForm:
             declared = said.media_type or file.content_type
             named = said if said.filename or not file.filename else said.model_copy(update={"filename": file.filename})
             yield _submitted(named, data, position, media_type=None if declared == UNDECLARED else declared)
+
+
+def _priority(said: str | None) -> wire.Priority:
+    for known in get_args(wire.Priority):
+        if (said or "normal") == known:
+            return cast("wire.Priority", known)
+    raise Refused(f"there is no priority {said!r}: use {', '.join(get_args(wire.Priority))}", param="priority")
 
 
 def _unsaid(file: UploadFile, position: int) -> DocumentFields:

@@ -40,13 +40,14 @@ from .submissions import (
     Known,
     KnownQuery,
     NewDocument,
+    Priority,
     SourceHash,
     Submission,
     Submitted,
     UploadForm,
     content_hash,
 )
-from .tenants import NewTenant, Tenant, TenantList
+from .tenants import NewTenant, Pause, Tenant, TenantChange, TenantList
 from .webhooks import Delivery, DeliveryList, DeliveryState, WebhookSecret
 
 __all__ = [
@@ -93,6 +94,8 @@ __all__ = [
     "NewCollection",
     "NewDocument",
     "NewTenant",
+    "Pause",
+    "Priority",
     "ProbeStats",
     "Quantization",
     "RefusalCode",
@@ -116,6 +119,7 @@ __all__ = [
     "Submission",
     "Submitted",
     "Tenant",
+    "TenantChange",
     "TenantJob",
     "TenantList",
     "Updated",

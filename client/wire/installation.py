@@ -48,6 +48,10 @@ class TenantJob(Job):
 class Status(Answer):
     version: str
     now: float
+    paused_at: float | None = Field(
+        default=None, description="since then nothing is begun for anybody; null: it is not paused"
+    )
+    paused_tenants: list[Name] = Field(default_factory=list, description="tenants that are paused on their own")
     queued_documents: int = Field(description="accepted documents not yet in a batch")
     oldest_queued_s: float | None = Field(description="how long the oldest of them has waited")
     stages: dict[str, StageStatus]

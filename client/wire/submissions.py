@@ -1,7 +1,7 @@
 """Submitting documents, and asking before which are known."""
 
 from hashlib import blake2b
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -9,6 +9,8 @@ from .jobs import Job
 from .messages import Answer, Request
 
 LONGEST_SOURCE = 2048
+Priority = Literal["high", "normal", "low"]
+PRIORITY = "before which other documents of this tenant these come; those of other tenants do not notice"
 
 
 def content_hash(data: bytes) -> str:
@@ -45,6 +47,7 @@ class Submission(Request):
     documents: list[NewDocument] = Field(min_length=1)
     job_id: str | None = None
     webhook_url: str | None = Field(default=None, description="https URL that is told, signed, when the job ends")
+    priority: Priority = Field(default="normal", description=PRIORITY)
 
 
 class UploadForm(Request):
@@ -53,6 +56,7 @@ class UploadForm(Request):
     documents: list[DocumentFields] = Field(min_length=1)
     job_id: str | None = None
     webhook_url: str | None = None
+    priority: Priority = Field(default="normal", description=PRIORITY)
 
 
 class SourceHash(Request):

@@ -1,16 +1,48 @@
-"""Tenants: units of isolation."""
+"""Tenants: units of isolation, each with a share of the workers; and pauses."""
+
+from pydantic import Field
 
 from .messages import Answer, Name, Request
+
+LEAST_WEIGHT, MOST_WEIGHT = 0.01, 100.0
 
 
 class NewTenant(Request):
     name: Name
 
 
+class TenantChange(Request):
+    """What is left out stays as it is; null brings the default back."""
+
+    weight: float | None = Field(
+        default=None,
+        ge=LEAST_WEIGHT,
+        le=MOST_WEIGHT,
+        description="its share of the workers beside those of the others; default: 1",
+    )
+    max_backlog_documents: int | None = Field(default=None, ge=1, le=10**15)
+    max_backlog_bytes: int | None = Field(default=None, ge=1, le=10**18)
+
+
 class Tenant(Answer):
     name: Name
     created_at: float
+    weight: float = Field(default=1.0, description="its share of the workers beside those of the others")
+    max_backlog_documents: int | None = Field(
+        default=None, description="null: limits.max_backlog_documents of the server"
+    )
+    max_backlog_bytes: int | None = Field(default=None, description="null: limits.max_backlog_bytes of the server")
+    paused_at: float | None = Field(default=None, description="since then nothing is begun for it; null: it goes on")
+    waiting_documents: int = Field(default=0, description="accepted documents not yet in a batch")
+    waiting_bytes: int = 0
 
 
 class TenantList(Answer):
     data: list[Tenant]
+
+
+class Pause(Answer):
+    """What is paused: everything since ``paused_at``, and ``tenants`` on their own."""
+
+    paused_at: float | None
+    tenants: list[Name]

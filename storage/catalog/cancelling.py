@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
-from ..ids import CollectionId, JobId
+from ..ids import CollectionId, JobId, TenantId
+from .backlogs import Amount, count_left, waiting_in
 from .completion import OPEN_BATCH, UNFINISHED, close_empty_batches
 from .engine import Catalog
 from .sources import lock_sources
@@ -39,9 +40,13 @@ def cancel_some(connection: Connection, job_id: JobId, *, collection_id: Collect
     lock_sources(connection, collection_id, sources=_sources(connection, replaced, collection_id=collection_id))
     groups = sorted({row.batch_id for row in found if row.batch_id is not None})
     _lock_batches(connection, groups)
+    left: dict[TenantId, Amount] = {}
     for some in slices([row.id for row in found]):
+        waits = waiting_in(connection, sa.and_(versions.c.id.in_(some), versions.c.state == "queued"))
+        left |= {tenant: left.get(tenant, Amount()) + amount for tenant, amount in waits.items()}
         mine = (versions.c.id.in_(some), versions.c.state.in_(UNFINISHED))
         connection.execute(sa.update(versions).where(*mine).values(state="cancelled", finished_at=now))
+    count_left(connection, left)
     close_empty_batches(connection, groups, now=now)
     for some in slices([row.document_id for row in replaced]):
         _show_older(connection, some, collection_id=collection_id)

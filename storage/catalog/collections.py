@@ -11,10 +11,12 @@ from sqlalchemy.engine import Connection, Row
 from ..errors import AlreadyExists, LimitReached, NotFound
 from ..ids import CollectionId, GenerationId, ManifestVersion, TenantId, checked_name, new_id
 from ..limits import MAX_COLLECTIONS_PER_TENANT
+from .backlogs import count_left, waiting_in
 from .engine import Catalog
 from .statements import insert_if_absent
 from .tables import (
     GONE,
+    IS_QUEUED,
     OF_DOCUMENT,
     batches,
     collections,
@@ -193,11 +195,13 @@ def delete_collection(catalog: Catalog, *, tenant: TenantId, name: str) -> None:
         its_jobs = sa.select(jobs.c.id).where(jobs.c.collection_id == collection_id).order_by(jobs.c.id)
         connection.execute(its_jobs.with_for_update()).all()  # before batches and versions, as everywhere
         mine = sa.select(generations.c.id).where(generations.c.collection_id == collection_id)
+        left = waiting_in(connection, sa.and_(IS_QUEUED, versions.c.generation_id.in_(mine)))
         for table in (batches, tags, reader_leases, manifests):
             connection.execute(sa.delete(table).where(table.c.generation_id.in_(mine)))
         for table in (versions, documents, idempotency_keys, jobs, generations):
             connection.execute(sa.delete(table).where(table.c.collection_id == collection_id))
         connection.execute(sa.delete(collections).where(collections.c.id == collection_id))
+        count_left(connection, left)
 
 
 def require_collection(connection: Connection, collection_id: CollectionId, *, tenant: TenantId) -> None:

@@ -51,6 +51,8 @@ MANIFEST_OPERATIONS = ("publish", "merge", "rollback", "fork", "repair")
 BATCH_STAGES = ("chunk", "embed", "index", "expire", "rollback", "merge", "swap")
 DELIVERY_STATES = ("waiting", "sending", "delivered", "dead", "dropped")
 BATCH_STATES = ("ready", "sent", "running", "done", "dead")
+PRIORITIES = ("high", "normal", "low")  # stored as their place in this list
+NORMAL = PRIORITIES.index("normal")
 _ENDED = tuple(word for word in VERSION_FINAL_STATES if word != "indexed")
 _NEVER_SERVED_AGAIN = f"state IN ({', '.join(repr(word) for word in _ENDED)})"
 _MAY_EXPIRE = "state = 'indexed' AND expires_at IS NOT NULL"
@@ -75,6 +77,7 @@ installation = Table(  # one row: facts of this installation
         "admin_key_hash", LargeBinary, nullable=False
     ),  # blake2b-256 of the key: it has 256 random bits, no salt needed
     Column("created_at", Double, nullable=False),
+    Column("paused_at", Double),  # since then nothing is handed out; NULL: work goes on
 )
 
 tenants = Table(
@@ -82,6 +85,37 @@ tenants = Table(
     metadata,
     Column("id", String(64), primary_key=True),
     Column("created_at", Double, nullable=False),
+    Column("weight", Double, nullable=False, default=1.0),  # its share of the workers beside those of the others
+    Column("max_backlog_documents", BigInteger),  # a limit of its own; NULL: that of the installation
+    Column("max_backlog_bytes", BigInteger),
+    Column("paused_at", Double),
+    CheckConstraint("weight > 0", name="weight"),
+)
+
+backlogs = Table(  # what waits in the state queued: came minus left; see ``ledger/backlogs.py``
+    "backlogs",
+    metadata,
+    Column("tenant_id", ForeignKey("tenants.id"), primary_key=True),
+    Column("came_documents", BigInteger, nullable=False, default=0),
+    Column("came_bytes", BigInteger, nullable=False, default=0),
+    Column("left_documents", BigInteger, nullable=False, default=0),
+    Column("left_bytes", BigInteger, nullable=False, default=0),
+    Column("seen_documents", BigInteger, nullable=False, default=0),  # left_documents at ``seen_at``
+    Column("seen_bytes", BigInteger, nullable=False, default=0),
+    Column("seen_at", Double),
+    Column("documents_per_s", Double),  # how fast they left lately; NULL: nobody knows
+    Column("bytes_per_s", Double),
+)
+
+accounts = Table(  # of tenants (lane -1) and of the priorities of one, among themselves; see ``ledger/turns.py``
+    "accounts",
+    metadata,
+    Column("stage", String(8), nullable=False),
+    Column("lane", Integer, nullable=False),
+    Column("tenant_id", ForeignKey("tenants.id"), nullable=False),
+    Column("started", Double, nullable=False),  # the round of its last turn
+    Column("settled", Double, nullable=False),  # the round in which that is paid for
+    PrimaryKeyConstraint("stage", "lane", "tenant_id"),
 )
 
 collections = Table(
@@ -244,6 +278,7 @@ versions = Table(  # document versions: what was submitted or asked of a documen
     Column("action", String(8), _one_of("action", VERSION_ACTIONS), nullable=False, default="put"),
     Column("number", BigInteger),  # NULL for a trim, which makes no version: it takes chunks out of one
     Column("state", String(16), _one_of("state", VERSION_STATES), nullable=False),
+    Column("priority", Integer, nullable=False, default=NORMAL),  # its place in `PRIORITIES`
     Column("batch_id", String(64)),  # the chunk batch it is in, then its embed group; of a removal its index batch
     Column("filename", Text, nullable=False),
     Column("media_type", String(255)),  # as declared by the producer; NULL: found out when parsing
@@ -277,7 +312,9 @@ versions = Table(  # document versions: what was submitted or asked of a documen
     Index(None, "batch_id"),
     Index(None, "pack"),  # for the collector: is it in use?
     # No index begins with the state: SQLite would prefer it to a list of ids and look at every version in that state.
-    _partial("ix_versions_admission", "generation_id", "id", where="state = 'queued'"),
+    _partial(  # with the size, for the sum of what waits
+        "ix_versions_admission", "generation_id", "priority", "id", "size_bytes", where="state = 'queued'"
+    ),
     _partial("ix_versions_joins", "batch_id", where="state = 'embedding'"),
     _partial("ix_versions_ended", "finished_at", "id", where=_NEVER_SERVED_AGAIN),
     _partial("ix_versions_dead", "collection_id", "document_id", where="state = 'failed'"),
@@ -309,6 +346,7 @@ batches = Table(
     Column("state", String(8), _one_of("state", BATCH_STATES), nullable=False),
     Column("group_id", String(64), nullable=False),  # embed parts of one group are indexed together; else its own id
     Column("part", Integer, nullable=False, default=0),
+    Column("priority", Integer, nullable=False, default=NORMAL),  # that of its documents
     Column("attempts", Integer, nullable=False, default=0),
     Column("first_attempt_at", Double),  # when its documents were first worked on, in an earlier batch perhaps
     Column("last_attempt_at", Double),

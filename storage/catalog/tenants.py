@@ -4,23 +4,34 @@ import hashlib
 import hmac
 import secrets
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Row
 
 from ..errors import AlreadyExists, NotFound
 from ..ids import TenantId, checked_name
+from .backlogs import Amount, waiting_of
 from .engine import Catalog
 from .statements import insert_if_absent
-from .tables import collections, installation, tenants
+from .tables import backlogs, collections, installation, tenants
 
 DEFAULT_TENANT = TenantId("default")
 
 
 @dataclass(frozen=True)
 class TenantInfo:
+    """``weight``: its share of the workers beside those of the others. ``max_backlog_documents`` and ``_bytes``: limits
+    of its own; None: as the installation has them. ``waiting``: what waits of it to be cut.
+    """
+
     id: TenantId
     created_at: float
+    weight: float
+    max_backlog_documents: int | None
+    max_backlog_bytes: int | None
+    paused_at: float | None
+    waiting: Amount
 
 
 def create_tenant(catalog: Catalog, tenant: str, *, now: float) -> TenantId:
@@ -35,14 +46,57 @@ def create_tenant(catalog: Catalog, tenant: str, *, now: float) -> TenantId:
 def list_tenants(catalog: Catalog) -> list[TenantInfo]:
     """Return every tenant, by name."""
     with catalog.read() as connection:
-        rows = connection.execute(sa.select(tenants.c.id, tenants.c.created_at).order_by(tenants.c.id))
-        return [TenantInfo(id=TenantId(row.id), created_at=row.created_at) for row in rows]
+        return [_info(row) for row in connection.execute(_described().order_by(tenants.c.id))]
+
+
+def get_tenant(catalog: Catalog, tenant: str) -> TenantInfo:
+    """Return one tenant. Raises NotFound."""
+    with catalog.read() as connection:
+        row = connection.execute(_described().where(tenants.c.id == tenant)).first()
+    if row is None:
+        raise _not_found(tenant)
+    return _info(row)
+
+
+def change_tenant(catalog: Catalog, tenant: TenantId, **values: float | None) -> None:
+    """Set ``weight``, ``max_backlog_documents`` or ``max_backlog_bytes``; None: a weight of 1, no limit of its own.
+
+    Raises NotFound.
+    """
+    assert values.keys() <= {"weight", "max_backlog_documents", "max_backlog_bytes"}
+    if "weight" in values and values["weight"] is None:
+        values["weight"] = 1.0
+    with catalog.write("change_tenant") as connection:
+        changed = sa.update(tenants).where(tenants.c.id == tenant).values({"id": tenant, **values})
+        if connection.execute(changed).rowcount != 1:
+            raise _not_found(tenant)
+
+
+def _described() -> sa.Select[Any]:
+    counted = (backlogs.c[name] for name in ("came_documents", "came_bytes", "left_documents", "left_bytes"))
+    return sa.select(tenants, *counted).join(backlogs, backlogs.c.tenant_id == tenants.c.id, isouter=True)
+
+
+def _info(row: Row[Any]) -> TenantInfo:
+    return TenantInfo(
+        id=TenantId(row.id),
+        created_at=row.created_at,
+        weight=row.weight,
+        max_backlog_documents=row.max_backlog_documents,
+        max_backlog_bytes=row.max_backlog_bytes,
+        paused_at=row.paused_at,
+        waiting=waiting_of(row),
+    )
+
+
+def _not_found(tenant: str) -> NotFound:
+    return NotFound(f"there is no tenant {tenant!r}")
 
 
 def require_tenant(connection: Connection, tenant: TenantId) -> None:
     """Return if the tenant exists. Raises NotFound."""
     if connection.scalar(sa.select(tenants.c.id).where(tenants.c.id == tenant)) is None:
-        raise NotFound(f"there is no tenant {tenant!r}")
+        raise _not_found(tenant)
 
 
 def hold_tenant(connection: Connection, tenant: TenantId) -> None:

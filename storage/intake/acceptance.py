@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
+from ..catalog.backlogs import Amount, count_left
 from ..catalog.completion import finish_jobs
 from ..catalog.outbox import ENDED, tell
 from ..catalog.sources import lock_sources
@@ -85,16 +86,21 @@ def record_job(connection: Connection, target: Target, job_id: JobId | None, *, 
 def supersede_queued(connection: Connection, target: Target, document_ids: Sequence[str]) -> int:
     """End the queued versions of these documents, which a newer one makes needless. Returns how many there were."""
     affected: dict[str, str] = {}
+    left = Amount()
     for some in slices(document_ids):
-        queued = sa.select(versions.c.id, versions.c.job_id).where(versions.c.document_id.in_(some))
+        queued = sa.select(versions.c.id, versions.c.job_id, versions.c.size_bytes)
+        queued = queued.where(versions.c.document_id.in_(some))
         queued = queued.where(versions.c.collection_id == target.collection_id)
         queued = queued.where(versions.c.state == "queued").order_by(versions.c.id).with_for_update()
-        affected |= {row.id: row.job_id for row in connection.execute(queued)}
+        for row in connection.execute(queued):
+            affected[row.id] = row.job_id
+            left += Amount(1, row.size_bytes)
     for some in slices(list(affected)):
         ended = sa.update(versions).where(versions.c.id.in_(some))
         connection.execute(ended.values(state="superseded", finished_at=target.now))
     if affected:
         finish_jobs(connection, now=target.now, job_ids=set(affected.values()))
+        count_left(connection, {target.tenant: left})
     return len(affected)
 
 

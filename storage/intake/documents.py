@@ -11,9 +11,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from ..catalog.backlogs import Amount, count_came, read_backlog
 from ..catalog.engine import Catalog
 from ..catalog.sources import KnownDocument, hold_sources, read_sources
-from ..catalog.tables import versions
+from ..catalog.tables import NORMAL, versions
 from ..catalog.tenants import hold_tenant
 from ..errors import Unavailable
 from ..ids import CollectionId, DocumentId, GenerationId, JobId, TenantId, VersionId, new_id
@@ -68,6 +69,19 @@ class _BytesLeftOut(Exception):
     """The pack lacks bytes: what looked unchanged was changed meanwhile, or the pack was collected."""
 
 
+@dataclass(frozen=True)
+class Terms:
+    """On which terms something is accepted. ``priority``: a place in `PRIORITIES`, among what waits of the tenant.
+
+    ``most_waiting``: what may wait of a tenant that has no limits of its own; None: it may be too much.
+    ``webhook_url``: who is told whenever the job ends; checked by the caller.
+    """
+
+    priority: int = NORMAL
+    most_waiting: Amount | None = None
+    webhook_url: str | None = None
+
+
 def accept(
     catalog: Catalog,
     objects: ObjectStore,
@@ -79,11 +93,9 @@ def accept(
     now: float,
     job_id: JobId | None = None,
     idempotency_key: str | None = None,
-    webhook_url: str | None = None,
+    terms: Terms = Terms(),
 ) -> Accepted:
     """Commit the submission; with ``job_id`` as a further part of that job. Submitting twice is harmless.
-
-    ``webhook_url``: who is told whenever the job ends; checked by the caller.
 
     With an ``idempotency_key`` of the tenant the second time changes nothing at all, and is told what the first was:
     it does not bring back what was replaced or deleted in between.
@@ -96,10 +108,11 @@ def accept(
         NotFound: the tenant has no such collection, generation or job.
         Conflict: the job was cancelled, or belongs to another collection; or the tenant has no webhook secret.
         KeyReused: another submission had this idempotency key.
+        BacklogFull, TooMuchAtOnce: too much of the tenant would wait; nothing was accepted.
         Unavailable: the catalog did not answer; nothing was accepted.
     """
     candidates = checked(documents)
-    target = Target(tenant, collection_id, generation_id, now, webhook_url)
+    target = Target(tenant, collection_id, generation_id, now, terms.webhook_url)
     key = None
     if idempotency_key is not None:
         key = submission_key(
@@ -108,19 +121,27 @@ def accept(
             collection_id=collection_id,
             job_id=job_id,
             candidates=candidates,
-            webhook_url=webhook_url,
+            webhook_url=terms.webhook_url,
         )
     with catalog.read() as connection:
         if key is not None and (answer := read_answer(connection, key)) is not None:
             return Accepted.from_answer(answer)
         known = read_sources(connection, collection_id, sources=[candidate.source for candidate in candidates])
-    # What looks unchanged need not be written; the transaction decides again.
-    unchanged = {one.source for one in candidates if one.source in known and _holds(known[one.source], one)}
+        # What looks unchanged need not be written; the transaction decides again.
+        unchanged = {one.source for one in candidates if one.source in known and _holds(known[one.source], one)}
+        if terms.most_waiting is not None:  # so that what is refused is not written either
+            waiting = {source for source, one in known.items() if one.state == "queued"}  # what these replace goes
+            came = _amount([one for one in candidates if one.source not in unchanged | waiting])
+            read_backlog(connection, tenant, most=terms.most_waiting).check(came)
     for left_out in (unchanged, set[str]()):
         pack = write_pack(objects, tenant, candidates, left_out=left_out)
         with suppress(_BytesLeftOut):
-            return _record(catalog, objects, target, candidates, pack=pack, job_id=job_id, key=key)
+            return _record(catalog, objects, target, candidates, pack=pack, job_id=job_id, key=key, terms=terms)
     raise Unavailable("the bytes of this submission were collected twice while it was being recorded. Try again.")
+
+
+def _amount(candidates: Sequence[Candidate]) -> Amount:
+    return Amount(len(candidates), sum(len(candidate.submitted.data) for candidate in candidates))
 
 
 def _record(
@@ -132,6 +153,7 @@ def _record(
     pack: Pack,
     job_id: JobId | None,
     key: SubmissionKey | None,
+    terms: Terms,
 ) -> Accepted:
     sources = [candidate.source for candidate in candidates]
     with catalog.write("accept") as connection:
@@ -154,12 +176,15 @@ def _record(
         job = record_job(connection, target, job_id, opened=bool(changed), unchanged=unchanged)
         queued = [known[one.source].id for one in changed if known[one.source].state == "queued"]
         superseded = supersede_queued(connection, target, queued)
-        made = _insert_versions(connection, target, changed, known=known, pack=pack, job_id=job)
+        made = _insert_versions(
+            connection, target, changed, known=known, pack=pack, job_id=job, priority=terms.priority
+        )
         told = _accepted(candidates, known, made)
         replaced = sum(one.version_id is not None and one.replaces for one in told)
         accepted = Accepted(job, len(changed), replaced, unchanged, superseded, told)
         if key is not None:
             record_answer(connection, key, accepted.to_answer())
+        count_came(connection, target.tenant, _amount(changed), most=terms.most_waiting)
     return accepted
 
 
@@ -175,6 +200,7 @@ def _insert_versions(
     known: Mapping[str, KnownDocument],
     pack: Pack,
     job_id: JobId,
+    priority: int,
 ) -> dict[str, VersionId]:
     """Insert one version per changed document, their ids in the order of submission. Returns the ids by source."""
     shared = {
@@ -183,6 +209,7 @@ def _insert_versions(
         "generation_id": target.generation_id,
         "job_id": job_id,
         "state": "queued",
+        "priority": priority,
         "pack": pack.name,
         "created_at": target.now,
     }

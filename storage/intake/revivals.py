@@ -14,6 +14,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
+from ..catalog.backlogs import Amount, count_came
 from ..catalog.completion import UNFINISHED
 from ..catalog.engine import Catalog
 from ..catalog.history import History
@@ -229,6 +230,8 @@ def _start_again(
         }
     )
     connection.execute(again, [_begun(row, alone=alone, writers=writers) for row in rows])
+    queued = [row.size_bytes for row in rows if row.action == "put" and row.id not in alone]
+    count_came(connection, target.tenant, Amount(len(queued), sum(queued)))
 
 
 def _begun(row: Row[Any], *, alone: Mapping[str, str], writers: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
+from ..catalog.backlogs import Amount, count_came
 from ..catalog.completion import UNFINISHED
 from ..catalog.engine import Catalog
 from ..catalog.sources import lock_sources
@@ -81,12 +82,14 @@ def update_document(
         row = _version(target, base, described, job_id=job_id, number=document.highest + 1)
         if base.action == "put" and base.state in ON_ITS_WAY:
             supersede_queued(connection, target, [document_id])
-            row |= {"action": "put", "state": "queued", "chunk_count": None}
+            row |= {"action": "put", "state": "queued", "chunk_count": None, "priority": base.priority}
         else:
             chunks = base.chunk_count or 0
             row["batch_id"] = open_writers_batch(connection, target, shard=shard, document_count=1, chunk_count=chunks)
         raise_newest(connection, target, [document_id])
         connection.execute(sa.insert(versions).values(row))
+        if row["state"] == "queued":
+            count_came(connection, tenant, Amount(1, base.size_bytes))
     return Updated(job_id, changed=True, number=document.highest + 1)
 
 

@@ -5,13 +5,16 @@ twice: the second time it changes nothing and says so. Within a transaction rows
 batches, versions, so that none wait for each other in a ring.
 """
 
-from .admission import ReadyBatch, form_chunk_batches, take_ready
+from .admission import ReadyBatch, take_ready
+from .caps import Caps
 from .claims import Claim, Held, claim, renew
 from .contents import NEVER, FailedDocument, Tried, VersionRow
 from .dead_bytes import release_dead_bytes
 from .expiry import ExpiredDocument, claim_expiry, finish_expiry, open_expiries, read_expired
+from .forming import form_chunk_batches
 from .indexing import IndexGroup, claim_index, finish_indexing
 from .merges import being_merged, check_not_merged, claim_swap, drop_merge, finish_merge, finish_swap, open_merge
+from .pauses import Pauses, goes_on, pause, read_pauses, resume
 from .pruning import Pruned, PruningProgress, prune
 from .quarantine import retry_later
 from .reconciliation import Reconciled, reconcile
@@ -28,12 +31,14 @@ from .stages import EmbedPart, fail_versions, finish_chunking, finish_embedding
 
 __all__ = [
     "NEVER",
+    "Caps",
     "Claim",
     "EmbedPart",
     "ExpiredDocument",
     "FailedDocument",
     "Held",
     "IndexGroup",
+    "Pauses",
     "Pruned",
     "PruningProgress",
     "ReadyBatch",
@@ -60,15 +65,19 @@ __all__ = [
     "finish_swap",
     "form_chunk_batches",
     "get_rollback",
+    "goes_on",
     "open_expiries",
     "open_merge",
     "open_rollback",
+    "pause",
     "prune",
     "read_expired",
+    "read_pauses",
     "reconcile",
     "refuse_rollback",
     "release_dead_bytes",
     "renew",
+    "resume",
     "retry_later",
     "take_ready",
 ]

@@ -18,6 +18,8 @@ from ..errors import Conflict
 from ..ids import BatchId, GenerationId, TenantId
 from .contents import Tried, VersionRow, holds_documents, read_versions, tried, wanted_by
 from .joins import join_groups
+from .pauses import goes_on
+from .turns import whose_turn
 
 
 @dataclass(frozen=True)
@@ -45,6 +47,7 @@ class Claim(Held):
     stage: str
     group_id: BatchId
     part: int
+    priority: int
     chunk_count: int
     size_bytes: int
     input: str | None
@@ -56,15 +59,25 @@ class Claim(Held):
 
 
 def claim(
-    catalog: Catalog, batch_id: BatchId, *, owner: str, lease_s: float, now: float, max_attempts: int
+    catalog: Catalog,
+    batch_id: BatchId,
+    *,
+    owner: str,
+    lease_s: float,
+    now: float,
+    max_attempts: int,
+    in_turn: bool = False,
 ) -> Claim | None:
     """Take a batch that is due, or whose holder let its lease run out, and count the attempt: all committed.
+
+    ``in_turn``: take the one whose turn it is of those that were sent for its stage: see `turns.whose_turn`.
 
     ``owner`` must differ from that of every other process, past ones included. Returns None when there is nothing to
     do: the batch is done, held or not due, or every document of it was cancelled meanwhile.
     """
     with catalog.write("claim") as connection:
-        row = _take(connection, batch_id, owner=owner, lease_s=lease_s, now=now, max_attempts=max_attempts)
+        chosen = BatchId(whose_turn(connection, batch_id, now=now)) if in_turn else batch_id
+        row = _take(connection, chosen, owner=owner, lease_s=lease_s, now=now, max_attempts=max_attempts)
         if row is None:
             return None
         wanted = read_versions(connection, *wanted_by(row)) if holds_documents(row) else []
@@ -80,11 +93,14 @@ def claim(
 def claim_oldest(
     catalog: Catalog, *, stage: str, shard: int, owner: str, lease_s: float, now: float, max_attempts: int
 ) -> Claim | None:
-    """Take the shard's oldest batch of a stage that is due, or None. For the holder of the shard's lease."""
+    """Take the shard's oldest batch of a stage that is due, or None. For the holder of the shard's lease.
+
+    What is paused stays.
+    """
     due = sa.and_(batches.c.state.in_(("ready", "sent")), batches.c.next_attempt_at <= now)
     lapsed = sa.and_(batches.c.state == "running", batches.c.lease_until < now, batches.c.attempts < max_attempts)
     still_open = (batches.c.stage == stage, batches.c.state.in_(OPEN_BATCH), batches.c.shard == shard)
-    waiting = sa.select(batches.c.id).where(*still_open, sa.or_(due, lapsed))
+    waiting = sa.select(batches.c.id).where(*still_open, sa.or_(due, lapsed), goes_on(batches.c.tenant_id))
     with catalog.read() as connection:
         found = connection.scalar(waiting.order_by(batches.c.created_at, batches.c.id).limit(1))
     if found is None:
@@ -149,6 +165,7 @@ def _claim(
         stage=row.stage,
         group_id=BatchId(row.group_id),
         part=row.part,
+        priority=row.priority,
         chunk_count=row.chunk_count,
         size_bytes=row.size_bytes,
         input=row.input,

@@ -5,7 +5,7 @@ holds nothing, an update one that holds what is indexed under other metadata.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,8 @@ from ..ids import BatchId, GenerationId, ManifestVersion, VersionId
 from .claims import Held, lost, one_more_attempt
 from .contents import STATES_IN, VersionRow, read_versions
 from .outcomes import CONTENT, Key, key_of, mark_published
+from .pauses import goes_on
+from .turns import BatchesInTurn, Turns, batch_cost
 
 SUSPECT_ATTEMPTS = 2  # groups that failed so often are claimed alone, so that they can hurt no others
 _LOOK_AHEAD = 1_000
@@ -49,22 +51,31 @@ def claim_index(
     now: float,
     max_chunks: int,
     max_attempts: int = 5,
+    resting: Collection[GenerationId] = (),
 ) -> list[IndexGroup]:
     """Take the shard's index batches that are due, up to ``max_chunks`` but at least one.
 
-    The oldest of each tenant come first, then the second ones, and so on: whoever deletes a million documents, a batch
-    for each few hundred, lets others wait for one publish and not for all.
+    Tenants take turns (``turns.py``), and high priorities of one come first: whoever deletes a million documents, a
+    batch for each few hundred, lets others wait for one publish and not for all. What is paused stays, and so do the
+    generations ``resting``, which were published a moment ago.
 
     For the holder of the shard's lease only. What the same ``owner`` took before and did not finish is taken again.
     """
     open_ones = _claimable(shard=shard, owner=owner, now=now, max_attempts=max_attempts)
+    open_ones = (*open_ones, goes_on(batches.c.tenant_id), batches.c.generation_id.not_in(sorted(resting)))
     with catalog.read() as connection:  # the common case, without the write lock
         if connection.execute(sa.select(batches.c.id).where(*open_ones).limit(1)).first() is None:
             return []
     with catalog.write("claim_index") as connection:
         while True:
-            rows = connection.execute(_by_turns(open_ones)).all()
-            taken = _within(rows, max_chunks=max_chunks, suspect_attempts=min(SUSPECT_ATTEMPTS, max_attempts - 1))
+            suspect = min(SUSPECT_ATTEMPTS, max_attempts - 1)
+            turns = Turns.read(connection, "index", among=_tenants(connection, open_ones))
+            taken = _within(
+                connection.execute(_first_of_each(open_ones)).all(),
+                turns,
+                max_chunks=max_chunks,
+                suspect_attempts=suspect,
+            )
             group_ids = [row.group_id for row in taken]
             closed = close_empty_batches(connection, group_ids, now=now)
             wanted = _read_wanted(connection, group_ids)
@@ -72,6 +83,7 @@ def claim_index(
             working = [row for row in taken if row.group_id in wanted]
             if working or not closed:
                 break
+        turns.write(connection)
         _mark_running(connection, working, owner=owner, lease_s=lease_s, now=now)
         return _groups(connection, working, wanted, owner=owner, max_attempts=max_attempts)
 
@@ -117,9 +129,15 @@ def _claimable(*, shard: int, owner: str, now: float, max_attempts: int) -> tupl
     return (*still_open, sa.or_(due, lapsed))
 
 
-def _by_turns(open_ones: Sequence[sa.ColumnElement[bool]]) -> sa.Select[Any]:
+def _tenants(connection: Connection, open_ones: Sequence[sa.ColumnElement[bool]]) -> Sequence[str]:
+    return connection.scalars(sa.select(batches.c.tenant_id).where(*open_ones).distinct()).all()
+
+
+def _first_of_each(open_ones: Sequence[sa.ColumnElement[bool]]) -> sa.Select[Any]:
+    """Return the oldest batches of each tenant and priority, and hold them."""
     age = (batches.c.created_at, batches.c.id)
-    turn = sa.func.row_number().over(partition_by=batches.c.tenant_id, order_by=age).label("turn")
+    lane = (batches.c.tenant_id, batches.c.priority)
+    turn = sa.func.row_number().over(partition_by=lane, order_by=age).label("turn")
     ranked = sa.select(batches.c.id, turn).where(*open_ones).subquery()
     # Asked again outside: what somebody ended before it was locked is not ranked anew.
     wanted = sa.select(batches).join(ranked, ranked.c.id == batches.c.id).where(*open_ones)
@@ -127,21 +145,24 @@ def _by_turns(open_ones: Sequence[sa.ColumnElement[bool]]) -> sa.Select[Any]:
     return ordered.with_for_update(of=batches, skip_locked=True)
 
 
-def _within(rows: Sequence[Row[Any]], *, max_chunks: int, suspect_attempts: int) -> list[Row[Any]]:
-    """Choose, in this order, what fits; what does not waits until it is the first.
+def _within(rows: Sequence[Row[Any]], turns: Turns, *, max_chunks: int, suspect_attempts: int) -> list[Row[Any]]:
+    """Choose in turn what fits. What does not waits until it is the first, and its tenant has not had its turn.
 
     What failed ``suspect_attempts`` times is taken alone: at its last attempt each group stands for itself.
     """
     taken: list[Row[Any]] = []
     chunks = 0
-    for row in rows:
+    waiting = BatchesInTurn(rows)
+    while waiting.tenants:
+        row = waiting.next_of(turns)
         suspect = row.attempts >= suspect_attempts
         more = max(row.chunk_count, row.document_count)  # a removal has no chunks, and costs about as much
         if taken and (suspect or chunks + more > max_chunks):
             continue
         taken.append(row)
+        turns.charge(row.tenant_id, row.priority, batch_cost(row))
         chunks += more
-        if suspect:
+        if suspect or chunks >= max_chunks:
             break
     return taken
 

@@ -52,7 +52,7 @@ def missed_joins(connection: Connection) -> Sequence[str]:
 
 def _complete(group_ids: Sequence[str]) -> sa.Select[Any]:
     over = sa.func.sum(sa.case((batches.c.state.in_(_OVER), 0), else_=1)) == 0
-    key = (batches.c.group_id, batches.c.tenant_id, batches.c.generation_id, batches.c.shard)
+    key = (batches.c.group_id, batches.c.tenant_id, batches.c.generation_id, batches.c.shard, batches.c.priority)
     sums = (sa.func.sum(batches.c.chunk_count).label("chunks"), sa.func.sum(batches.c.size_bytes).label("size_bytes"))
     began = sa.func.min(batches.c.first_attempt_at).label("first_attempt_at")
     of_groups = sa.select(*key, *sums, began).where(batches.c.stage == "embed", batches.c.group_id.in_(group_ids))
@@ -68,6 +68,7 @@ def _index_batch(group: Row[Any], document_count: int, *, now: float) -> dict[st
         "stage": "index",
         "state": "ready",
         "group_id": group.group_id,
+        "priority": group.priority,
         "document_count": document_count,
         "chunk_count": int(group.chunks),
         "size_bytes": int(group.size_bytes),

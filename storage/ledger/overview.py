@@ -20,6 +20,7 @@ from ..catalog.tables import (
     versions,
 )
 from ..ids import GenerationId, JobId, TenantId
+from .pauses import Pauses, read_pauses
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class Overview:
     ``embedding_cache_hits`` and ``chunks_reused``: chunks that were not embedded anew, in all jobs there are.
     """
 
+    pauses: Pauses
     queued: int
     oldest_queued_at: float | None
     stages: Mapping[str, StageOverview]
@@ -53,6 +55,7 @@ def overview(catalog: Catalog, *, max_jobs: int = 50) -> Overview:
     with catalog.read() as connection:
         queued, oldest_queued_at = _queued(connection)
         return Overview(
+            pauses=read_pauses(connection),
             queued=queued,
             oldest_queued_at=oldest_queued_at,
             stages=_stages(connection),

@@ -111,6 +111,7 @@ def _take_apart(connection: Connection, row: Row[Any], live: Sequence[VersionId]
             "stage": "chunk" if begins else "index",
             "state": "ready",
             "group_id": alone[version.id],
+            "priority": row.priority,
             "document_count": 1,
             "size_bytes": version.size_bytes,
             "details": {"quarantined": True, "attempts": {row.stage: tried.attempts}},

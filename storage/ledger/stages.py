@@ -4,7 +4,7 @@ Called twice, the second call gets Conflict and changes nothing.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ from ..objects.store import ObjectStore
 from .accounting import Spent, share_among_jobs
 from .claims import Claim, end
 from .contents import NEVER, FailedDocument, Tried, hold_versions, mark_failed
+from .forming import put_off
 from .joins import join_groups
 
 
@@ -52,9 +53,11 @@ def finish_chunking(
     parts: Sequence[EmbedPart],
     failed: Sequence[FailedDocument],
     now: float,
+    left: Collection[VersionId] = (),
 ) -> None:
     """End a chunk batch: its parts become embed batches, their documents move on, the failed ones fail.
 
+    Documents that are ``left`` wait for another turn, in a batch of their own that nobody has tried.
     Documents cancelled or superseded meanwhile are left as they are; a part with no other documents is dropped.
 
     Raises:
@@ -67,12 +70,14 @@ def finish_chunking(
         hold_tenant(connection, claim.tenant_id)  # before all others, as everywhere; collectors wait for it
         end(connection, claim, state="done", now=now)
         live = hold_versions(connection, versions.c.batch_id == claim.batch_id, versions.c.state == "chunking")
-        forgotten = [version for version in live if version not in group_of and version not in failures]
+        told = {*group_of, *failures, *left}
+        forgotten = [version for version in live if version not in told]
         if forgotten:
             raise ValueError(f"batch {claim.batch_id} ended without saying what became of {len(forgotten)} documents")
         failing = [failures[version] for version in live if version in failures]
         mark_failed(connection, failing, stage="chunk", now=now, tried=claim.tried)
-        moving = {version: group_of[version] for version in live if version not in failures}
+        moving = {version: group_of[version] for version in live if version in group_of and version not in failures}
+        put_off(connection, claim, [version for version in live if version in set(left)], now=now)
         wanted = [part for part in parts if _is_wanted(part, moving)]
         check_not_collected(objects, [part.input for part in wanted])
         _insert_parts(connection, claim, wanted, moving, now=now)
@@ -160,6 +165,7 @@ def _insert_parts(
             "state": "ready",
             "group_id": part.group_id,
             "part": part.part,
+            "priority": claim.priority,
             "document_count": len(wanted),
             "chunk_count": part.chunk_count,
             "size_bytes": part.size_bytes,

@@ -20,7 +20,7 @@ from penstock.storage.catalog.webhook_secrets import FORMER_S, rotate_secret, si
 from penstock.storage.errors import Conflict, NotFound
 from penstock.storage.figures import Figures
 from penstock.storage.ids import TenantId
-from penstock.storage.intake.documents import accept
+from penstock.storage.intake.documents import Terms, accept
 from penstock.storage.ledger.deliveries import (
     KEPT_S,
     DeliveryInfo,
@@ -59,7 +59,7 @@ def submit(line: Line, *sources: str, url: str | None = URL, job_id: Any = None)
         documents=submitted,
         now=line.now,
         job_id=job_id,
-        webhook_url=url,
+        terms=Terms(webhook_url=url),
     ).job_id
 
 

@@ -68,7 +68,7 @@ class Bench:
         self.catalog, self.objects = catalog, objects
         self.now = 1_000.0
         self.queue = Queue(lambda: self.now)
-        self.workers = Workers(queue_depth=4, chunk_processes=1, resend_after_s=30.0)
+        self.workers = Workers(queue_depth=4, chunk_processes=1, resend_after_s=30.0, tenant_percent=100)
         self.dispatcher = Dispatcher(
             catalog, self.queue, workers=self.workers, liveness=Liveness(), clock=lambda: self.now
         )
@@ -278,6 +278,33 @@ def test_messages_of_batches_end_long_after_they_were_sent_again_and_those_to_wr
     assert [message.expires_s for message in bench.queue.taken()] == [None]
 
 
+def test_one_tenant_leaves_room_in_the_queue_and_who_comes_finds_it_at_once(bench):
+    workers = bench.workers.model_copy(update={"tenant_percent": 67})
+    bench.dispatcher = Dispatcher(
+        bench.catalog, bench.queue, workers=workers, liveness=Liveness(), clock=lambda: bench.now
+    )
+    bench.submit(bench.collection(ACME), count=40, size=600_000)
+    for _ in range(3):
+        bench.dispatcher.turn()
+    assert len(bench.queue.messages) == 3
+    bench.submit(bench.collection(TenantId("other")))
+    bench.dispatcher.turn()
+    assert len(bench.queue.messages) == 4
+
+
+def test_a_paused_tenant_is_sent_nothing_and_does_not_keep_the_dispatcher_busy(bench, monkeypatch):
+    bench.submit(bench.collection(ACME))
+    ledger.pause(bench.catalog, now=bench.now, tenant=ACME)
+    bench.dispatcher.turn()  # with what it does now and then
+    writes = []
+    monkeypatch.setattr(bench.catalog, "write", writes.append)
+    assert bench.dispatcher.turn() == 0
+    assert writes == []
+    monkeypatch.undo()
+    ledger.resume(bench.catalog, tenant=ACME)
+    assert bench.dispatcher.turn() == 1
+
+
 def test_a_tenant_with_many_merges_does_not_keep_the_others_waiting(bench):
     bench.merges(ACME, count=20)
     bench.dispatcher.turn()
@@ -336,7 +363,7 @@ def test_an_outage_of_the_broker_loses_nothing_and_marks_nothing_more_as_sent(be
 def test_a_turn_that_waited_long_for_the_broker_is_followed_by_the_next_one_soon(bench, monkeypatch):
     """A broker that stood still for 10 s must not hold up what is due for another 30 s."""
     clock = itertools.count(step=10.0)
-    monkeypatch.setattr("penstock.workers.dispatcher.time.perf_counter", lambda: next(clock))
+    monkeypatch.setattr("penstock.workers.dispatcher.time.thread_time", lambda: next(clock))
     waits = []
 
     class Stop(threading.Event):

@@ -29,6 +29,7 @@ from penstock.client.wire import (
     HitDocument,
     Job,
     JobList,
+    Pause,
     RoleStatus,
     SearchQuery,
     SearchResult,
@@ -85,6 +86,10 @@ COMMANDS = [
     ["webhooks", "list"],
     ["webhooks", "secret"],
     ["webhooks", "retry"],
+    ["tenants", "show"],
+    ["tenants", "set"],
+    ["pause"],
+    ["resume"],
     ["config", "show"],
     ["config", "check"],
 ]
@@ -195,6 +200,7 @@ class Server:
         self.raises: Exception | None = None
         self.documents_sent: list[str] = []
         self.is_known: set[str] = set()
+        self.priorities: set[str] = set()
         self.exists = True
         self.replaced = 0
         self.source = ""
@@ -300,11 +306,36 @@ class Server:
         self._note("retry_webhook", delivery_id)
         return DELIVERY
 
+    def get_tenant(self, name):
+        self._note("get_tenant", name)
+        return Tenant(name=name, created_at=1.0, weight=2.5, max_backlog_documents=1_000, waiting_documents=12)
+
+    def change_tenant(self, name, **values):
+        self._note("change_tenant", name, values)
+        return self.get_tenant(name)
+
+    def pause_tenant(self, name):
+        self._note("pause_tenant", name)
+        return Tenant(name=name, created_at=1.0, paused_at=2.0)
+
+    def resume_tenant(self, name):
+        self._note("resume_tenant", name)
+        return Tenant(name=name, created_at=1.0)
+
+    def pause(self):
+        self._note("pause")
+        return Pause(paused_at=2.0, tenants=[])
+
+    def resume(self):
+        self._note("resume")
+        return Pause(paused_at=None, tenants=["slow"])
+
     def known(self, collection, hashes):
         return self.is_known & set(hashes)
 
-    def upload(self, collection, uploads, *, job_id=None, idempotency_key=None):
+    def upload(self, collection, uploads, *, job_id=None, idempotency_key=None, priority="normal"):
         self._note("upload", collection, job_id)
+        self.priorities.add(priority)
         self.documents_sent += [upload.source for upload in uploads]
         return Submitted(job=JOB, accepted=len(uploads), replaced=self.replaced, unchanged=0)
 
@@ -511,6 +542,10 @@ def test_filters_are_words_or_json_but_not_both():
         ["webhooks", "retry", "msg_1"],
         ["tenants", "list"],
         ["tenants", "create", "acme"],
+        ["tenants", "show", "acme"],
+        ["tenants", "set", "acme", "--weight", "2.5"],
+        ["pause"],
+        ["resume", "--tenant", "acme"],
         ["config", "show"],
     ],
     ids=" ".join,
@@ -542,6 +577,10 @@ def test_json_is_one_value_and_nothing_else(penstock, command):
         (["jobs", "list"], ["job_1", "9/9"]),
         (["jobs", "show", "job_1"], ["done", "4 cache hits", "--state failed"]),
         (["tenants", "list"], ["acme"]),
+        (["tenants", "show", "acme"], ["2.5", "12 documents", "1,000 documents"]),
+        (["pause"], ["everything is paused", "`penstock resume` ends it"]),
+        (["pause", "--tenant", "acme"], ["tenant 'acme' is paused", "`penstock resume --tenant acme` ends it"]),
+        (["resume"], ["everything goes on", "paused on their own: slow"]),
         (["config", "show"], ["PENSTOCK_DATA_DIR", "api.port", "7700"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) and value[0].isalpha() else "",
@@ -830,3 +869,20 @@ def test_a_file_name_that_is_not_utf_8_leaves_json_readable_by_all(capsys):
 def test_an_empty_answer_from_before_the_first_version_says_so(capsys, past, told):
     show_result(SearchResult(hits=[], version=0, token="gen_1:0", took_ms=1.0), "pears", past=past)
     assert told in capsys.readouterr().out
+
+
+def test_a_tenant_is_changed_by_what_is_given_and_default_brings_the_servers_limit_back(penstock, server):
+    penstock("tenants", "set", "acme", "--weight", "0.5", "--max-backlog", "default", "--max-backlog-bytes", "1000")
+    values = {"weight": 0.5, "max_backlog_documents": None, "max_backlog_bytes": 1000}
+    assert ("change_tenant", "acme", values) in server.asked
+    with pytest.raises(UsageError, match="nothing to change"):
+        penstock("tenants", "set", "acme")
+    with pytest.raises(UsageError, match="--max-backlog many: write a whole number, or 'default'"):
+        penstock("tenants", "set", "acme", "--max-backlog", "many")
+
+
+def test_ingest_tells_the_server_the_priority(penstock, server, tmp_path):
+    (tmp_path / "a.txt").write_text("text")
+    penstock("ingest", str(tmp_path / "a.txt"), "--priority", "low", "--no-wait")
+    assert server.priorities == {"low"}
+    penstock("ingest", str(tmp_path / "a.txt"), "--priority", "urgent", code=2)

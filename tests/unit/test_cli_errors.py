@@ -76,7 +76,7 @@ class Server:
         self._may_fail("known")
         return set()
 
-    def upload(self, name, uploads, *, job_id=None, idempotency_key=None):
+    def upload(self, name, uploads, *, job_id=None, idempotency_key=None, priority="normal"):
         self._may_fail("upload")
         return Submitted(job=JOB, accepted=len(uploads), replaced=0, unchanged=0)
 
@@ -219,7 +219,7 @@ def test_ctrl_c_while_sending_says_what_was_accepted_and_what_perhaps(penstock, 
     monkeypatch.setattr("penstock.api.cli.uploading.REQUEST_DOCUMENTS", 1)
     upload, sent = server.upload, []
 
-    def once(name, uploads, *, job_id=None, idempotency_key=None):
+    def once(name, uploads, *, job_id=None, idempotency_key=None, priority="normal"):
         sent.append(uploads)
         if len(sent) % 2 == 0:
             raise KeyboardInterrupt

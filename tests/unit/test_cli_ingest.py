@@ -47,7 +47,7 @@ class Server:
         assert len(hashes) <= 1000
         return {source for source, digest in hashes.items() if self.documents.get(source) == digest}
 
-    def upload(self, collection, uploads, *, job_id=None, idempotency_key=None):
+    def upload(self, collection, uploads, *, job_id=None, idempotency_key=None, priority="normal"):
         self.requests.append([upload.source for upload in uploads])
         if self.failures:
             raise self.failures.pop(0)
@@ -145,10 +145,10 @@ def test_one_refused_file_does_not_hold_up_the_others(server, folder):
 def test_a_request_above_a_limit_is_sent_in_halves(server, folder):
     upload = server.upload
 
-    def limited(collection, uploads, *, job_id=None, idempotency_key=None):
+    def limited(collection, uploads, *, job_id=None, **terms):
         if len(uploads) > 2:
             raise TooLarge("too many")
-        return upload(collection, uploads, job_id=job_id, idempotency_key=idempotency_key)
+        return upload(collection, uploads, job_id=job_id, **terms)
 
     server.upload = limited
     sending = sent(server, folder)
@@ -297,9 +297,9 @@ def test_a_large_file_that_vanishes_while_it_is_sent_is_skipped_alone(server, fo
     (folder / "2.txt").write_text("a long text")
     upload = server.upload
 
-    def vanishing(collection, uploads, *, job_id=None, idempotency_key=None):
+    def vanishing(collection, uploads, *, job_id=None, **terms):
         (folder / "2.txt").unlink(missing_ok=True)
-        return upload(collection, uploads, job_id=job_id, idempotency_key=idempotency_key)
+        return upload(collection, uploads, job_id=job_id, **terms)
 
     server.upload = vanishing
     sending = sent(server, folder)
@@ -327,3 +327,17 @@ def test_what_may_have_been_taken_stays_so_when_the_server_is_busy_later(server,
     with pytest.raises(Busy):
         send(server, "c", walk([folder]).found, metadata={}, sending=sending, on_progress=lambda: None)
     assert sending.under_way == 5
+
+
+def test_sending_waits_for_room_as_long_as_it_takes_and_says_so(server, folder, monkeypatch):
+    slept: list[float] = []
+    monkeypatch.setattr("penstock.api.cli.uploading.time.sleep", slept.append)
+    sending, notes, files = Sending(), [], walk([folder]).found
+    full = Busy("10 documents wait, and 10 may", code="backlog_full", retry_after_s=7.0)
+    server.failures = [full] * 20
+    options = {"metadata": {}, "sending": sending, "on_progress": lambda: notes.append(sending.waiting)}
+    send(server, "notes", files, **options)
+    assert sending.accepted == len(files)
+    assert slept == [7.0] * 20
+    assert "10 documents wait, and 10 may; trying again in 7 s" in notes
+    assert notes[-1] is None

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from penstock.pipeline.errors import InvalidFilter, InvalidQuery
-from penstock.storage.errors import NotFound, NotYet
+from penstock.storage.errors import BacklogFull, NotFound, NotYet
 from penstock.workers.errors import InvalidRequest
 from penstock.workers.requests import CODES, refusal, search_request, submit_request
 
@@ -71,3 +71,15 @@ def test_the_manual_explains_every_code():
     manual = (Path(__file__).parents[2] / "docs" / "queue.md").read_text()
 
     assert [code for code in ("internal", *dict(CODES).values()) if f"`{code}`" not in manual] == []
+
+
+def test_who_finds_no_room_is_told_when_to_come_again():
+    told = refusal(BacklogFull("10 wait, and 10 may", retry_after_s=7.5))
+    assert told == {"error": {"code": "backlog_full", "message": "10 wait, and 10 may", "retry_after_s": 7.5}}
+
+
+def test_a_priority_is_one_of_three_words():
+    documents = [{"source": "a", "text": "x"}]
+    assert submit_request({**ADDRESS, "documents": documents}).priority == "normal"
+    with pytest.raises(InvalidRequest, match="priority"):
+        submit_request({**ADDRESS, "documents": documents, "priority": 9})

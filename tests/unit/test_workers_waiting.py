@@ -9,7 +9,7 @@ import pytest
 from penstock.workers.alarms import Alarm
 from penstock.workers.backoff import Outages, full_jitter
 from penstock.workers.leases import LeaseKeeper
-from penstock.workers.pacing import LEAST_S, MOST_S, SHARE, Pace
+from penstock.workers.pacing import LEAST_S, LOOK_S, MOST_S, SHARE, Pace
 
 
 def test_full_jitter_stays_below_the_doubled_delay_and_the_longest():
@@ -34,20 +34,32 @@ def test_an_outage_slows_down_and_its_end_is_forgotten():
     assert outages.delay_s("static", first_s=1.0, wish_s=None) <= 1.0
 
 
-def test_the_first_publish_does_not_wait_and_the_next_waits_longer_the_more_it_cost():
+def test_a_generation_rests_after_its_publish_the_longer_the_more_that_cost():
+    now = [100.0]
+    pace = Pace(clock=lambda: now[0], sleep=lambda _s: None)
+
+    assert pace.resting() == set()
+    for took_s, expected_s in [(0.001, LEAST_S), (0.1, SHARE * 0.1), (10.0, MOST_S)]:
+        pace.published("gen_a", took_s)
+        now[0] += expected_s - 0.001
+        assert pace.resting() == {"gen_a"}
+        now[0] += 0.002
+        assert pace.resting() == set()
+
+
+def test_nobody_waits_because_another_generation_was_published_and_its_end_is_not_slept_through():
     now = [100.0]
     slept: list[float] = []
     pace = Pace(clock=lambda: now[0], sleep=slept.append)
+    pace.doze()
+    assert slept == []
 
-    pace.wait()
-    assert slept == []
-    for took_s, expected_s in [(0.001, LEAST_S), (0.1, SHARE * 0.1), (10.0, MOST_S)]:
-        pace.published(took_s)
-        pace.wait()
-        assert slept.pop() == pytest.approx(expected_s)
-    now[0] += 60.0
-    pace.wait()
-    assert slept == []
+    pace.published("gen_a", 10.0)
+    assert "gen_b" not in pace.resting()
+    pace.doze()
+    now[0] += MOST_S - 0.001
+    pace.doze()
+    assert slept == pytest.approx([LOOK_S, 0.001])
 
 
 def test_a_lease_is_renewed_while_held_and_not_after():

@@ -11,13 +11,16 @@ from starlette.responses import Response
 
 from penstock.client import wire
 from penstock.pipeline.receivers import InvalidReceiver, check_receiver
+from penstock.settings.model import Limits
+from penstock.storage.catalog.backlogs import Amount, check_backlog
 from penstock.storage.catalog.documents import get_document, known, list_documents
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.jobs import get_job
 from penstock.storage.catalog.progress import Tallies
+from penstock.storage.catalog.tables import PRIORITIES
 from penstock.storage.errors import NotFound
 from penstock.storage.ids import DocumentId, JobId
-from penstock.storage.intake.documents import accept
+from penstock.storage.intake.documents import Terms, accept
 
 from ...errors import Refused, refusal
 from .. import answers
@@ -47,12 +50,13 @@ KNOWN_BODY_BYTES = 32 << 20
     "`Location` is the job. Documents that are here already, unchanged, cost nothing. With `wait` the answer comes "
     "when searches can find them (200), or when the time is over (202); `token` is the `min_token` of a search that "
     "does. With the header `Idempotency-Key` the same request again is told the same (`Idempotency-Replayed: true`) "
-    "and does nothing; 409 while the first is worked on, 422 when it was another one.",
+    "and does nothing; 409 while the first is worked on, 422 when it was another one. 429 with `Retry-After` "
+    "when too much of the tenant waits already.",
     openapi_extra=submission_body(),
 )
 async def submit(request: Request, tenant: str, collection: str, query: Annotated[SubmitQuery, Query()]) -> Response:
     components, key = components_of(request), given_key(request)
-    await components.call(find_collection, tenant, collection)  # before a long upload, not after it
+    await components.call(_check_room, tenant, collection, components.settings.limits)
     with components.keys_in_use.used(tenant, key):
         async with arrived(request, components.settings.limits) as submission:
             taken, answer = await anyio.to_thread.run_sync(
@@ -103,10 +107,21 @@ def _told(catalog: Catalog, taken: Arriving, *, now: float, tallies: Tallies | N
     return taken.answer(answers.job(job, now=now))
 
 
+def _check_room(catalog: Catalog, tenant: str, name: str, limits: Limits) -> None:
+    """Refuse before a long upload what would be refused after it."""
+    check_backlog(catalog, find_collection(catalog, tenant, name).tenant_id, most=_most_waiting(limits))
+
+
+def _most_waiting(limits: Limits) -> Amount:
+    return Amount(limits.max_backlog_documents, limits.max_backlog_bytes)
+
+
 def _accept(
     components: Components, tenant: str, name: str, submission: Arrived, key: str | None
 ) -> tuple[Arriving, dict[str, Any]]:
-    documents, job_id, webhook_url = submission.read(components.settings.limits)
+    limits = components.settings.limits
+    asked = submission.read(limits)
+    job_id, webhook_url = asked.job_id, asked.webhook_url
     if job_id is not None and not JOB_ID.fullmatch(job_id):
         raise Refused(f"there is no job {job_id!r}", status=404, code="not_found", param="job_id")
     if webhook_url is not None:
@@ -119,16 +134,16 @@ def _accept(
             tenant=found.tenant_id,
             collection_id=found.id,
             generation_id=found.generation.id,
-            documents=documents,
+            documents=asked.documents,
             now=components.clock(),
             job_id=None if job_id is None else JobId(job_id),
             idempotency_key=key,
-            webhook_url=webhook_url,
+            terms=Terms(PRIORITIES.index(asked.priority), _most_waiting(limits), webhook_url),
         )
     except NotFound as error:
         raise refusal(error, param="job_id") or error from error
     components.notices.work_ready()
-    taken = arriving(components.catalog, found, accepted, sources=[document.source for document in documents])
+    taken = arriving(components.catalog, found, accepted, sources=[document.source for document in asked.documents])
     return taken, _told(components.catalog, taken, now=components.clock(), tallies=components.tallies)
 
 

@@ -1,4 +1,4 @@
-"""Routes: tenants."""
+"""Routes: tenants, and what is paused."""
 
 from typing import Any
 
@@ -6,8 +6,9 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from penstock.client import wire
+from penstock.storage import ledger
 from penstock.storage.catalog.engine import Catalog
-from penstock.storage.catalog.tenants import create_tenant, list_tenants
+from penstock.storage.catalog.tenants import change_tenant, create_tenant, get_tenant, list_tenants
 from penstock.storage.errors import AlreadyExists, InvalidName
 
 from ...errors import refusal
@@ -46,6 +47,55 @@ async def show(request: Request, tenant: str) -> Response:
     return answers.answer(await components_of(request).call(_described, tenant))
 
 
+@router.patch(
+    "/v1/tenants/{tenant}",
+    response_model=wire.Tenant,
+    summary="Change a tenant's share and limits",
+    description="Its weight among the tenants that have work, and how much of it may wait.",
+    openapi_extra=json_body(wire.TenantChange),
+)
+async def change(request: Request, tenant: str) -> Response:
+    components, asked = components_of(request), await read_json(request, wire.TenantChange)
+    await components.call(_change, tenant, asked.model_dump(include=asked.model_fields_set))
+    return answers.answer(await components.call(_described, tenant))
+
+
+@router.post(
+    "/v1/tenants/{tenant}/pause",
+    response_model=wire.Tenant,
+    summary="Pause a tenant",
+    description="Nothing more is begun for it; what is in hand is finished, submissions are accepted until its backlog "
+    "is full, and searches go on. Twice is harmless.",
+)
+async def pause_one(request: Request, tenant: str) -> Response:
+    return await _paused(request, tenant, paused=True)
+
+
+@router.post("/v1/tenants/{tenant}/resume", response_model=wire.Tenant, summary="End the pause of a tenant")
+async def resume_one(request: Request, tenant: str) -> Response:
+    return await _paused(request, tenant, paused=False)
+
+
+@router.post(
+    "/v1/pause",
+    response_model=wire.Pause,
+    summary="Pause everything",
+    description="As for one tenant, for all of them. Twice is harmless.",
+)
+async def pause_all(request: Request) -> Response:
+    return await _paused(request, None, paused=True)
+
+
+@router.post(
+    "/v1/resume",
+    response_model=wire.Pause,
+    summary="End the pause of everything",
+    description="Tenants that were paused on their own stay so.",
+)
+async def resume_all(request: Request) -> Response:
+    return await _paused(request, None, paused=False)
+
+
 def _create(catalog: Catalog, name: str, *, now: float) -> bool:
     try:
         create_tenant(catalog, name, now=now)
@@ -57,5 +107,28 @@ def _create(catalog: Catalog, name: str, *, now: float) -> bool:
 
 
 def _described(catalog: Catalog, name: str) -> dict[str, Any]:
-    tenant_id = find_tenant(catalog, name)
-    return next(answers.tenant(info) for info in list_tenants(catalog) if info.id == tenant_id)
+    return answers.tenant(get_tenant(catalog, find_tenant(catalog, name)))
+
+
+def _change(catalog: Catalog, name: str, values: dict[str, float | None]) -> None:
+    change_tenant(catalog, find_tenant(catalog, name), **values)
+
+
+async def _paused(request: Request, name: str | None, *, paused: bool) -> Response:
+    components = components_of(request)
+    found = await components.call(_set_paused, name, paused=paused, now=components.clock())
+    if not paused:
+        components.notices.work_ready()
+    return answers.answer(found)
+
+
+def _set_paused(catalog: Catalog, name: str | None, *, paused: bool, now: float) -> dict[str, Any]:
+    tenant = None if name is None else find_tenant(catalog, name)
+    if paused:
+        ledger.pause(catalog, tenant=tenant, now=now)
+    else:
+        ledger.resume(catalog, tenant=tenant)
+    if name is not None:
+        return _described(catalog, name)
+    with catalog.read() as connection:
+        return answers.pause(ledger.read_pauses(connection))

@@ -19,6 +19,7 @@ VERSION_STATES = (
 def upgrade() -> None:
     """Create every table, parents first."""
     _create_installation()
+    _create_tenants()
     _create_collections()
     _create_generations()
     _create_manifests()
@@ -54,14 +55,44 @@ def _create_installation() -> None:
         sa.Column("id", sa.Integer, sa.CheckConstraint("id = 1", name="single"), primary_key=True),
         sa.Column("admin_key_hash", sa.LargeBinary, nullable=False),
         _time("created_at"),
+        _time("paused_at", nullable=True),
     )
-    op.create_table("tenants", sa.Column("id", sa.String(64), primary_key=True), _time("created_at"))
     op.create_table(
         "shards",
         sa.Column("shard", sa.Integer, primary_key=True),
         sa.Column("owner", sa.String(128)),
         _count("epoch"),
         _time("expires_at"),
+    )
+
+
+def _create_tenants() -> None:
+    op.create_table(
+        "tenants",
+        sa.Column("id", sa.String(64), primary_key=True),
+        _time("created_at"),
+        sa.Column("weight", sa.Double, nullable=False),
+        sa.Column("max_backlog_documents", sa.BigInteger),
+        sa.Column("max_backlog_bytes", sa.BigInteger),
+        _time("paused_at", nullable=True),
+        sa.CheckConstraint("weight > 0", name="weight"),
+    )
+    op.create_table(
+        "backlogs",
+        sa.Column("tenant_id", sa.String(64), sa.ForeignKey("tenants.id"), primary_key=True),
+        *(_count(f"{which}_{what}") for which in ("came", "left", "seen") for what in ("documents", "bytes")),
+        _time("seen_at", nullable=True),
+        _time("documents_per_s", nullable=True),
+        _time("bytes_per_s", nullable=True),
+    )
+    op.create_table(
+        "accounts",
+        sa.Column("stage", sa.String(8), nullable=False),
+        sa.Column("lane", sa.Integer, nullable=False),
+        _key("tenant_id", "tenants"),
+        _time("started"),
+        _time("settled"),
+        sa.PrimaryKeyConstraint("stage", "lane", "tenant_id"),
     )
 
 
@@ -211,6 +242,7 @@ def _create_versions() -> None:
         _state("action", 8, "put update delete trim"),
         sa.Column("number", sa.BigInteger),
         _state("state", 16, VERSION_STATES),
+        sa.Column("priority", sa.Integer, nullable=False),
         sa.Column("batch_id", sa.String(64)),
         *_submitted(),
         sa.Column("chunk_count", sa.Integer),
@@ -231,7 +263,8 @@ def _create_versions() -> None:
     op.create_index("ix_versions_progress", "versions", progress)
     op.create_index("ix_versions_batch_id", "versions", ["batch_id"])
     op.create_index("ix_versions_pack", "versions", ["pack"])
-    _create_partial_index("ix_versions_admission", "versions", ["generation_id", "id"], "state = 'queued'")
+    waiting = ["generation_id", "priority", "id", "size_bytes"]
+    _create_partial_index("ix_versions_admission", "versions", waiting, "state = 'queued'")
     _create_partial_index("ix_versions_joins", "versions", ["batch_id"], "state = 'embedding'")
     ended = "state IN ('failed', 'cancelled', 'superseded', 'deleted', 'trimmed', 'expired', 'dropped')"
     _create_partial_index("ix_versions_ended", "versions", ["finished_at", "id"], ended)
@@ -272,6 +305,7 @@ def _create_batches() -> None:
         _state("state", 8, "ready sent running done dead"),
         sa.Column("group_id", sa.String(64), nullable=False),
         sa.Column("part", sa.Integer, nullable=False),
+        sa.Column("priority", sa.Integer, nullable=False),
         sa.Column("attempts", sa.Integer, nullable=False),
         _time("first_attempt_at", nullable=True),
         _time("last_attempt_at", nullable=True),

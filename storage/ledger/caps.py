@@ -1,0 +1,70 @@
+"""How much of a stage one tenant may hold at once, so that nobody fills the queues, nor all workers, alone."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import ceil
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ..catalog.completion import OPEN_BATCH
+from ..catalog.tables import batches, tenants
+from ..catalog.values import slices
+
+_SHARED = ("chunk", "embed")  # who has work in either has a share of both: soon it will be there
+_LEAST = 1e-9  # of a batch: less is arithmetic
+
+
+@dataclass(frozen=True)
+class Caps:
+    """``depth``: the batches of one stage that all tenants may have together, shared by weight among those with work.
+
+    ``alone``: the part of it that one may have when it is alone, so that the next to come finds room at once.
+    """
+
+    depth: int
+    alone: float = 1.0
+
+    def of(self, weights: Mapping[str, float]) -> dict[str, int]:
+        """Return what each of these tenants may have, at least one batch."""
+        total = sum(weights.values())
+        shares = {tenant: min(self.alone, weight / total) for tenant, weight in weights.items()}
+        return {tenant: max(1, ceil(self.depth * share - _LEAST)) for tenant, share in shares.items()}
+
+
+@dataclass(frozen=True)
+class Load:
+    """What tenants have in hand: batches by (stage, tenant). ``open`` are all that are not over, ``in_flight`` those
+    that were sent or are worked on. ``active``: who has work to share the workers for.
+    """
+
+    open: Counter[tuple[str, str]]
+    in_flight: Counter[tuple[str, str]]
+    active: frozenset[str]
+
+    @classmethod
+    def read(cls, connection: Connection, *, now: float) -> "Load":
+        """Return the load of the stages chunk and embed."""
+        waits = sa.and_(batches.c.state == "ready", batches.c.next_attempt_at > now)
+        flies = batches.c.state.in_(("sent", "running"))
+        what = sa.case((waits, "waits"), (flies, "flies"), else_="due").label("what")
+        wanted = sa.select(batches.c.stage, batches.c.tenant_id, what, sa.func.count().label("batches"))
+        wanted = wanted.where(batches.c.stage.in_(_SHARED), batches.c.state.in_(OPEN_BATCH))
+        rows = connection.execute(wanted.group_by(batches.c.stage, batches.c.tenant_id, what)).all()
+        opened: Counter[tuple[str, str]] = Counter()
+        in_flight: Counter[tuple[str, str]] = Counter()
+        for row in rows:
+            opened[row.stage, row.tenant_id] += row.batches
+            if row.what == "flies":
+                in_flight[row.stage, row.tenant_id] += row.batches
+        return cls(opened, in_flight, frozenset(row.tenant_id for row in rows if row.what != "waits"))
+
+
+def weights_of(connection: Connection, tenant_ids: Iterable[str]) -> dict[str, float]:
+    """Return the weights of those of these tenants that are not paused."""
+    found: dict[str, float] = {}
+    for some in slices(sorted(set(tenant_ids))):
+        wanted = sa.select(tenants.c.id, tenants.c.weight).where(tenants.c.id.in_(some), tenants.c.paused_at.is_(None))
+        found |= {row.id: row.weight for row in connection.execute(wanted)}
+    return found

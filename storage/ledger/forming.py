@@ -1,0 +1,207 @@
+"""Forms chunk batches of what is queued, tenants in turn. What is in no batch waits here, where nothing can lose it."""
+
+from collections import deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Row
+
+from ..catalog.backlogs import Amount, count_left
+from ..catalog.engine import Catalog
+from ..catalog.tables import IS_QUEUED, PRIORITIES, batches, generations, versions
+from ..catalog.values import slices
+from ..ids import GenerationId, TenantId, VersionId, new_id
+from .caps import Caps, Load, weights_of
+from .claims import Claim
+from .pauses import goes_on
+from .turns import FULL_BYTES, FULL_DOCUMENTS, Turns, cost_of, refund
+
+TURNS = "form"  # of this; what was formed takes turns again where it is worked on
+
+
+@dataclass(frozen=True)
+class _Backlog:
+    """The queued versions of one generation that have one priority."""
+
+    tenant_id: TenantId
+    generation_id: GenerationId
+    shard: int
+    lane: int
+
+
+class _Waiting:
+    """What waits, by tenant and priority; generations that share both follow each other."""
+
+    def __init__(self, backlogs: Iterable[_Backlog]) -> None:
+        self._backlogs: dict[str, dict[int, deque[_Backlog]]] = {}
+        for one in backlogs:
+            self._lanes(one.tenant_id).setdefault(one.lane, deque()).append(one)
+
+    def lanes(self) -> dict[str, list[int]]:
+        """Return the priorities that each tenant waits with."""
+        return {tenant: list(lanes) for tenant, lanes in self._backlogs.items()}
+
+    def pop(self, tenant: str, lane: int) -> _Backlog:
+        lanes = self._backlogs[tenant]
+        backlog = lanes[lane].popleft()
+        if not lanes[lane]:
+            del lanes[lane]
+        if not lanes:
+            del self._backlogs[tenant]
+        return backlog
+
+    def put_back(self, backlog: _Backlog) -> None:
+        self._lanes(backlog.tenant_id).setdefault(backlog.lane, deque()).append(backlog)
+
+    def drop(self, tenant: str) -> None:
+        self._backlogs.pop(tenant, None)
+
+    def _lanes(self, tenant: str) -> dict[int, deque[_Backlog]]:
+        return self._backlogs.setdefault(tenant, {})
+
+
+def form_chunk_batches(
+    catalog: Catalog,
+    *,
+    now: float,
+    max_batches: int,
+    max_documents: int = FULL_DOCUMENTS,
+    max_bytes: int = FULL_BYTES,
+    caps: Caps | None = None,
+    ahead: Caps | None = None,
+) -> int:
+    """Put queued versions into new chunk batches and return how many were made.
+
+    A batch holds documents of one generation and one priority, oldest first, up to either limit (a larger document
+    goes alone). ``caps`` bounds how many chunk batches a tenant has open, ``ahead`` how many embed batches: what cannot
+    be embedded yet need not lie about in chunks.
+    """
+    made = 0
+    with catalog.read() as connection:  # the common case, without the write lock
+        if connection.scalar(sa.select(versions.c.id).where(IS_QUEUED).limit(1)) is None:
+            return 0
+    with catalog.write("form_chunk_batches") as connection:
+        waiting = _Waiting(_backlogs(connection))
+        room = _room(connection, waiting.lanes(), now=now, most=max_batches, caps=caps, ahead=ahead)
+        for tenant in [tenant for tenant in waiting.lanes() if room[tenant] <= 0]:
+            waiting.drop(tenant)
+        left: dict[TenantId, Amount] = {}
+        turns = Turns.read(connection, TURNS, among=waiting.lanes())
+        while made < max_batches and (lanes := waiting.lanes()):
+            backlog = waiting.pop(*turns.next_of(lanes))
+            found = _oldest_queued(connection, backlog, max_documents=max_documents, max_bytes=max_bytes)
+            if not found:
+                continue
+            _form(connection, backlog, found, now=now)
+            made += 1
+            size_bytes = sum(row.size_bytes for row in found)
+            turns.charge(backlog.tenant_id, backlog.lane, cost_of(documents=len(found), size_bytes=size_bytes))
+            left[backlog.tenant_id] = left.get(backlog.tenant_id, Amount()) + Amount(len(found), size_bytes)
+            room[backlog.tenant_id] -= 1
+            if room[backlog.tenant_id] > 0:
+                waiting.put_back(backlog)  # behind the tenant's other generations
+            else:
+                waiting.drop(backlog.tenant_id)
+        turns.write(connection)
+        count_left(connection, left)
+    return made
+
+
+def put_off(connection: Connection, claim: Claim, version_ids: Sequence[VersionId], *, now: float) -> None:
+    """Let these documents of a chunk batch that ends wait for another turn, and take back what they were charged."""
+    sizes = {version.id: version.size_bytes for version in claim.versions if version.id in set(version_ids)}
+    if not sizes:
+        return
+    batch_id, size_bytes = new_id("batch"), sum(sizes.values())
+    row: dict[str, Any] = {
+        "id": batch_id,
+        "group_id": batch_id,
+        "tenant_id": claim.tenant_id,
+        "generation_id": claim.generation.id,
+    }
+    row |= {"shard": claim.shard, "stage": "chunk", "state": "ready", "priority": claim.priority, "created_at": now}
+    row |= {"document_count": len(sizes), "size_bytes": size_bytes, "details": dict(claim.details) or None}
+    connection.execute(sa.insert(batches).values(row))
+    for some in slices(sorted(sizes)):
+        connection.execute(sa.update(versions).where(versions.c.id.in_(some)).values(batch_id=batch_id))
+    refund(connection, "chunk", claim.tenant_id, cost_of(documents=len(sizes), size_bytes=size_bytes))
+
+
+def _backlogs(connection: Connection) -> list[_Backlog]:
+    # A few index probes per generation, however many documents wait in it.
+    queued = sa.exists().where(IS_QUEUED, versions.c.generation_id == generations.c.id)
+    lanes = [queued.where(versions.c.priority == lane).label(f"lane_{lane}") for lane in range(len(PRIORITIES))]
+    found = sa.select(generations.c.tenant_id, generations.c.id, generations.c.shard, *lanes)
+    found = found.where(queued, goes_on(generations.c.tenant_id)).order_by(generations.c.id)
+    return [
+        _Backlog(TenantId(tenant), GenerationId(generation), shard, lane)
+        for tenant, generation, shard, *waits in connection.execute(found)
+        for lane, waiting in enumerate(waits)
+        if waiting
+    ]
+
+
+def _room(
+    connection: Connection,
+    waiting: Iterable[str],
+    *,
+    now: float,
+    most: int,
+    caps: Caps | None,
+    ahead: Caps | None,
+) -> dict[str, int]:
+    """Return how many batches may be formed of each tenant that waits."""
+    room = dict.fromkeys(waiting, most)
+    if not room or (caps is None and ahead is None):
+        return room
+    load = Load.read(connection, now=now)
+    weights = weights_of(connection, {*room, *load.active})
+    for stage, some in (("chunk", caps), ("embed", ahead)):
+        allowed = some.of(weights) if some else {}
+        for tenant in allowed.keys() & room.keys():
+            free = allowed[tenant] - load.open[stage, tenant]
+            room[tenant] = min(room[tenant], free if stage == "chunk" or free <= 0 else room[tenant])
+    return room
+
+
+def _oldest_queued(connection: Connection, backlog: _Backlog, *, max_documents: int, max_bytes: int) -> list[Row[Any]]:
+    mine = (versions.c.generation_id == backlog.generation_id, versions.c.priority == backlog.lane)
+    wanted: sa.Select[Any] = (
+        sa.select(versions.c.id, versions.c.size_bytes)
+        .where(IS_QUEUED, *mine)
+        .order_by(versions.c.id)
+        .limit(max_documents)
+        .with_for_update(skip_locked=True)
+    )
+    taken: list[Row[Any]] = []
+    size_bytes = 0
+    for row in connection.execute(wanted):
+        size_bytes += row.size_bytes
+        if taken and size_bytes > max_bytes:
+            break
+        taken.append(row)
+    return taken
+
+
+def _form(connection: Connection, backlog: _Backlog, found: list[Row[Any]], *, now: float) -> None:
+    batch_id = new_id("batch")
+    connection.execute(
+        sa.insert(batches).values(
+            id=batch_id,
+            tenant_id=backlog.tenant_id,
+            generation_id=backlog.generation_id,
+            shard=backlog.shard,
+            stage="chunk",
+            state="ready",
+            group_id=batch_id,
+            priority=backlog.lane,
+            document_count=len(found),
+            size_bytes=sum(row.size_bytes for row in found),
+            created_at=now,
+        )
+    )
+    for some in slices([row.id for row in found]):
+        moved = sa.update(versions).where(versions.c.id.in_(some), versions.c.state == "queued")
+        connection.execute(moved.values(state="chunking", batch_id=batch_id))

@@ -1,0 +1,296 @@
+"""Tenants share the workers by weight, whatever each submits; inside a tenant, by priority. Nobody starves."""
+
+import os
+import random
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+import sqlalchemy as sa
+
+from penstock.storage import ledger
+from penstock.storage.catalog.tables import PRIORITIES, accounts, batches, versions
+from penstock.storage.catalog.tenants import change_tenant, create_tenant, get_tenant
+from penstock.storage.intake.documents import Terms
+from penstock.storage.ledger.turns import FULL_BYTES, LANE_WEIGHTS, Round
+
+from ..ledger_line import LEASE_S, MAX_ATTEMPTS, Line, document, new_line
+
+HIGH, NORMAL, LOW = range(len(PRIORITIES))
+
+
+@pytest.fixture
+def line(catalog) -> Line:
+    return new_line(catalog)
+
+
+def beside(line: Line, name: str, *, weight: float = 1.0) -> Line:
+    """Return the line of another tenant."""
+    other = new_line(line.catalog, tenant=create_tenant(line.catalog, name, now=1.0), objects=line.objects)
+    change_tenant(line.catalog, other.tenant, weight=weight)
+    return other
+
+
+def submit(line: Line, count: int, *, size: int = 10, priority: int = NORMAL, name: str = "d") -> None:
+    line.accept([document(f"{name}{number}", "x" * size) for number in range(count)], terms=Terms(priority))
+
+
+def tenant_of(line: Line, batch_id: str) -> str:
+    with line.catalog.read() as connection:
+        return str(connection.scalar(sa.select(batches.c.tenant_id).where(batches.c.id == batch_id)))
+
+
+def formed(line: Line, **options: object) -> list[tuple[str, int]]:
+    """Return tenant and priority of the chunk batches, in the order in which they were formed one at a time."""
+    found: list[tuple[str, int]] = []
+    seen: set[str] = set()
+    while line.form(max_batches=1, **options):
+        with line.catalog.read() as connection:
+            for row in connection.execute(sa.select(batches)):
+                if row.id not in seen:
+                    found.append((row.tenant_id, row.priority))
+                    seen.add(row.id)
+    return found
+
+
+def work(line: Line, stage: str) -> list[str]:
+    """Claim what was sent, one after the other, as a worker does that was sent the oldest messages first."""
+    found: list[str] = []
+    for batch_id in line.send(stage):
+        claim = ledger.claim(
+            line.catalog,
+            batch_id,
+            owner=line.owner,
+            lease_s=LEASE_S,
+            now=line.now,
+            max_attempts=MAX_ATTEMPTS,
+            in_turn=True,
+        )
+        assert claim is not None
+        found.append(claim.tenant_id)
+    return found
+
+
+@pytest.mark.parametrize("stage", ["chunk", "embed", "index"])
+def test_of_two_that_wait_each_gets_its_weight_of_every_stage_by_what_batches_cost(line, stage):
+    """The tenant of weight 3 has batches of half the size: of six batches' worth it gets nine halves."""
+    heavy = beside(line, "heavy", weight=3.0)
+    submit(line, 30, size=FULL_BYTES // 16)
+    submit(heavy, 60, size=FULL_BYTES // 32)
+    order: list[str] = []
+    if stage == "chunk":
+        while line.form(max_batches=1, max_documents=1):
+            pass
+        order = work(line, "chunk")
+    else:
+        _bring_to(stage, line)
+        order = _claimed_in(stage, line)
+    taken = Counter(order[:28])
+    assert taken["heavy"] / taken["default"] == pytest.approx(6.0, rel=0.25)
+
+
+def _bring_to(stage: str, line: Line) -> None:
+    """Give every document a batch of its own in this stage, of the size that it has."""
+    moved = {"chunk_count": 0, "document_count": 1, "state": "ready", "stage": stage}
+    while line.form(max_batches=1, max_documents=1):
+        pass
+    with line.catalog.write() as connection:
+        connection.execute(sa.update(batches).values(**moved, details={"versions": []}))
+        state = {"embed": "embedding", "index": "indexing"}[stage]
+        for passed in ("embedding", "indexing"):  # in legal steps
+            connection.execute(sa.update(versions).values(state=passed))
+            if passed == state:
+                break
+        for row in connection.execute(sa.select(versions.c.id, versions.c.batch_id)).all():
+            own = sa.update(batches).where(batches.c.id == row.batch_id)
+            connection.execute(own.values(details={"versions": [row.id]}))
+
+
+def _claimed_in(stage: str, line: Line) -> list[str]:
+    if stage == "embed":
+        return work(line, "embed")
+    taken: list[str] = []
+    while groups := line.claim_index(max_chunks=1, owner=f"writer{len(taken)}"):
+        taken += [tenant_of(line, group.batch_id) for group in groups]
+    return taken
+
+
+def test_a_few_documents_come_next_however_many_batches_of_another_were_sent_before(line):
+    submit(line, 40)
+    line.form(max_documents=1)
+    first, *sent = line.send("chunk")
+    assert work_of(line, [first]) == {first}
+    few = beside(line, "few")
+    submit(few, 10)
+    few.form()
+    (late,) = few.send("chunk")
+    claim = ledger.claim(
+        line.catalog, sent[0], owner="w", lease_s=LEASE_S, now=line.now, max_attempts=MAX_ATTEMPTS, in_turn=True
+    )
+    assert claim.batch_id == late
+    assert work_of(line, [*sent[1:], late]) == set(sent)
+
+
+def work_of(line: Line, messages: list[str]) -> set[str]:
+    """Return what the readers of these messages claim."""
+    options = {"owner": "w", "lease_s": LEASE_S, "now": line.now, "max_attempts": MAX_ATTEMPTS, "in_turn": True}
+    claims = [ledger.claim(line.catalog, message, **options) for message in messages]
+    return {claim.batch_id for claim in claims if claim is not None}
+
+
+def test_who_waits_saves_nothing_up_and_who_leaves_keeps_its_debt():
+    turns = Round({})
+    for _ in range(10):
+        assert turns.next_of(["a"]) == "a"
+        turns.charge("a", 1.0, weight=1.0)
+    order = []
+    for _ in range(9):  # b was away for ten rounds, and gets no ten turns for it
+        name = turns.next_of(["b", "a"])
+        turns.charge(name, 1.0, weight=1.0)
+        order.append(name)
+    assert order.count("b") in (4, 5)
+
+    turns.charge("c", 5.0, weight=1.0)  # took a large one, leaves, and comes back at once
+    ahead = [turns.next_of(["c", "a"]) for _ in range(3) if not turns.charge("a", 1.0, weight=1.0)]
+    assert ahead == ["a"] * 3
+
+
+def test_random_tenants_get_their_shares_within_a_batch_or_two_and_nobody_starves(line):
+    seed = int(os.environ.get("PENSTOCK_TEST_SEED", random.randrange(1 << 32)))
+    print(f"PENSTOCK_TEST_SEED={seed}")
+    dice = random.Random(seed)
+    lines = {f"t{number}": beside(line, f"t{number}", weight=dice.choice([0.5, 1.0, 2.0, 5.0])) for number in range(4)}
+    weights = {name: _weight(one) for name, one in lines.items()}
+    for one in lines.values():
+        submit(one, 60, size=dice.choice([FULL_BYTES // 8, FULL_BYTES // 3, 100]))
+    given: Counter[str] = Counter()
+    largest = 0.0
+    last_turn = dict.fromkeys(lines, 0)
+    for turn in range(1, 61):
+        before = _bytes_formed(line)
+        assert line.form(max_batches=1, max_documents=dice.randint(1, 4), max_bytes=FULL_BYTES) == 1
+        (tenant,) = [name for name, size in _bytes_formed(line).items() if size != before[name]]
+        cost = (_bytes_formed(line)[tenant] - before[tenant]) / FULL_BYTES
+        given[tenant] += max(cost, 1 / 256)
+        largest = max(largest, cost)
+        last_turn[tenant] = turn
+        waiting = [name for name, one in lines.items() if "queued" in {s[0] for s in own_states(one)}]
+        if len(waiting) < len(lines):
+            break
+        # Of any two that wait all the time, what one is ahead by weight is less than a batch of each.
+        shares = {name: given[name] / weights[name] for name in lines}
+        slack = largest / min(weights.values()) + 4 / 256 / min(weights.values())
+        assert max(shares.values()) - min(shares.values()) <= 2 * slack, (seed, shares)
+    assert all(last_turn.values()), f"seed {seed}: a tenant never had a turn"
+
+
+def _weight(line: Line) -> float:
+    return get_tenant(line.catalog, line.tenant).weight
+
+
+def own_states(line: Line) -> list[tuple[str]]:
+    wanted = sa.select(versions.c.state).where(versions.c.tenant_id == line.tenant)
+    with line.catalog.read() as connection:
+        return [tuple(row) for row in connection.execute(wanted)]
+
+
+def _bytes_formed(line: Line) -> Counter[str]:
+    counted = sa.select(batches.c.tenant_id, sa.func.sum(batches.c.size_bytes)).group_by(batches.c.tenant_id)
+    with line.catalog.read() as connection:
+        return Counter({tenant: int(size) for tenant, size in connection.execute(counted)})
+
+
+def test_a_high_document_overtakes_its_own_tenants_and_not_the_others(line):
+    other = beside(line, "other")
+    submit(line, 20)
+    submit(other, 20)
+    submit(line, 1, priority=HIGH, name="urgent")
+    order = formed(line, max_documents=1)
+    mine = [priority for tenant, priority in order if tenant == "default"]
+    assert mine[0] == HIGH
+    assert abs(Counter(tenant for tenant, _ in order[:20])["other"] - 10) <= 1
+
+
+def test_low_documents_of_a_tenant_get_their_part_while_high_ones_keep_coming(line):
+    submit(line, 400, priority=HIGH, name="h")
+    submit(line, 400, priority=NORMAL, name="n")
+    submit(line, 10, priority=LOW, name="l")
+    order = [priority for _, priority in formed(line, max_documents=1)[:330]]
+    counts = Counter(order)
+    assert counts[LOW] >= 3
+    assert counts[HIGH] / counts[NORMAL] == pytest.approx(LANE_WEIGHTS[HIGH] / LANE_WEIGHTS[NORMAL], rel=0.2)
+
+
+def test_priority_goes_with_the_documents_through_every_stage(line):
+    line.accept([document("a")], terms=Terms(HIGH))
+    line.run()
+    with line.catalog.read() as connection:
+        found = connection.execute(sa.select(batches.c.stage, batches.c.priority)).all()
+    assert sorted(found) == [("chunk", HIGH), ("embed", HIGH), ("index", HIGH)]
+
+
+def test_the_newest_version_wins_when_it_overtakes_an_older_one(line):
+    line.accept([document("a", "old")], terms=Terms(LOW))
+    line.form()
+    line.accept([document("a", "new")], terms=Terms(HIGH))
+    line.run()
+    assert line.states() == {"a": ["superseded", "indexed"]}
+
+
+def test_one_tenant_never_fills_a_stage_and_shares_it_by_weight_with_whoever_comes(line):
+    caps = ledger.Caps(6, 2 / 3)
+    submit(line, 40)
+    line.form(max_documents=1)
+    first = ledger.take_ready(line.catalog, stage="chunk", now=line.now, limit=6, resend_after_s=LEASE_S, caps=caps)
+    assert len(first) == 4
+    again = ledger.take_ready(line.catalog, stage="chunk", now=line.now, limit=2, resend_after_s=LEASE_S, caps=caps)
+    assert again == []
+
+    few = beside(line, "few", weight=2.0)
+    submit(few, 10)
+    few.form(max_documents=1)
+    theirs = ledger.take_ready(line.catalog, stage="chunk", now=line.now, limit=9, resend_after_s=LEASE_S, caps=caps)
+    assert [tenant_of(line, batch.id) for batch in theirs] == ["few"] * 4  # two thirds of six
+
+
+def test_no_more_is_chunked_of_a_tenant_whose_embed_batches_wait_and_that_stops_nobody_else(line):
+    line.parts = 1
+    for number in range(3):
+        line.submit(f"d{number}")
+        line.chunk()
+    few = beside(line, "few")
+    line.submit("more")
+    few.submit("theirs")
+    assert line.form(caps=ledger.Caps(4), ahead=ledger.Caps(3)) == 1
+    assert own_states(few) == [("chunking",)]
+
+
+def test_accounts_are_kept_in_the_ledger_with_the_round_in_which_each_is_settled(line):
+    submit(line, 4, size=FULL_BYTES)
+    line.form(max_batches=1)
+    line.form(max_batches=1)
+    with line.catalog.read() as connection:
+        rows = connection.execute(sa.select(accounts).order_by(accounts.c.lane)).all()
+    assert [(row.stage, row.lane, row.started, row.settled) for row in rows] == [
+        ("form", -1, 1.0, 2.0),
+        ("form", NORMAL, 0.1, 0.2),
+    ]
+
+
+def test_documents_left_of_a_batch_wait_for_another_turn_and_are_not_charged_for_this_one(line):
+    submit(line, 4, size=FULL_BYTES // 4)
+    line.form()
+    (sent,) = line.send("chunk")
+    options = {"owner": "w", "lease_s": LEASE_S, "now": line.now, "max_attempts": MAX_ATTEMPTS, "in_turn": True}
+    claim = ledger.claim(line.catalog, sent, **options)
+    first, *rest = claim.versions
+    done = replace(claim, versions=(first,))
+    left = [version.id for version in rest]
+    ledger.finish_chunking(line.catalog, line.objects, claim, parts=line.cut(done), failed=[], left=left, now=line.now)
+    assert sorted(states[0] for states in line.states().values()) == ["chunking"] * 3 + ["embedding"]
+    with line.catalog.read() as connection:
+        wanted = sa.select(accounts.c.settled - accounts.c.started)
+        (owed,) = connection.scalars(wanted.where(accounts.c.stage == "chunk", accounts.c.lane == -1))
+    assert owed == pytest.approx(0.25)
+    line.run()
+    assert set(map(tuple, line.states().values())) == {("indexed",)}
