@@ -130,6 +130,8 @@ class Tenant:
         if job.state == "running":
             return
         self._jobs.pop(0)
+        if "superseded" in job.documents:  # a newer version overtook it, and may be on its way still
+            return
         if job.token is not None and (self._token is None or _version(job.token) > _version(self._token)):
             self._token = job.token
         for source, number in asked:
