@@ -13,14 +13,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .kernels import Bools, Floats, Longs, compiled, list_set, popcount, prefetch_far
+from .kernels import LINE, Bools, Floats, Longs, bits_of, compiled, lowest, popcount, prefetch_far
 
 Codes = NDArray[np.uint64]  # (n, words + 1): signs, then two float32
 
 QUERY_BITS = 4
 ROUNDS = 4
 LANES = 4  # words that a processor counts at once: as many, or a multiple, cost little more than one
-MARKED = 8_192  # rows of a mask to list at a time: what a core's cache holds beside their codes
+MARKED_AHEAD = 512  # rows whose heads are asked for in advance
 CODES_AHEAD = 64  # codes to ask for in advance; where rows lie apart the hardware does not
 
 
@@ -151,6 +151,13 @@ def _product(code: Any, planes: Codes, numbers: Floats) -> Any:
     return numbers[0] * np.float32(weighted) + numbers[1] * np.float32(ones)
 
 
+@compiled(inline=True)
+def _head_cost(heads: Codes, factors: Floats, row: int, planes: Codes, numbers: Floats) -> Any:
+    factor = factors.shape[1] - 2
+    product = _product(heads[row], planes, numbers) + numbers[2]
+    return factors[row, factor + 1] - product * factors[row, factor]
+
+
 @compiled()
 def estimate_heads(
     heads: Codes, factors: Floats, rows: Longs, planes: Codes, numbers: Floats, limit: Any, best: Longs, costs: Floats
@@ -175,8 +182,7 @@ def estimate_heads(
             prefetch_far(factors, ahead)
             prefetch_far(factors, ahead + 2 * words + 1)  # some lie on two lines
         row = rows[position]
-        product = _product(heads[row], planes, numbers) + numbers[2]
-        cost = factors[row, 2 * words + 1] - product * factors[row, 2 * words]
+        cost = _head_cost(heads, factors, row, planes, numbers)
         if cost <= limit:
             best[size], costs[size] = row, cost
             size += 1
@@ -187,15 +193,30 @@ def estimate_heads(
 def estimate_marked(
     heads: Codes, factors: Floats, mask: Bools, planes: Codes, numbers: Floats, limit: Any, best: Longs
 ) -> int:
-    """Find rows as `estimate_heads` does, but among those where ``mask`` bool[n] is set, without listing them all.
+    """Find rows as `estimate_heads` does, but those where ``mask`` bool[n] is set, which are not few.
+
+    All heads are asked for, one line after the other: so they come faster than a third of them would, here and there.
 
     Args:
         best: i64[as many as are set], out: only the part that is found is touched.
     """
-    rows, costs, size = np.empty(MARKED, np.int64), np.empty(MARKED, np.float32), 0
-    for first in range(0, len(mask), MARKED):
-        count = list_set(mask, first, min(first + MARKED, len(mask)), rows)
-        size += estimate_heads(heads, factors, rows[:count], planes, numbers, limit, best[size:], costs)
+    stride, size, count = factors.shape[1], 0, len(mask)
+    whole = count // 64 * 64
+    for first in range(0, whole, 64):
+        ahead = first + MARKED_AHEAD
+        for at in range(ahead * stride, min(ahead + 64, count) * stride, LINE):
+            prefetch_far(factors, at)
+        bits = bits_of(mask, first)
+        while bits:
+            row = first + lowest(bits)
+            bits &= bits - np.uint64(1)
+            if _head_cost(heads, factors, row, planes, numbers) <= limit:
+                best[size] = row
+                size += 1
+    for row in range(whole, count):
+        if mask[row] and _head_cost(heads, factors, row, planes, numbers) <= limit:
+            best[size] = row
+            size += 1
     return size
 
 

@@ -91,7 +91,7 @@ def _floats_at(_context: Any, _address: Any) -> Any:
     return floats(types.int64), generate
 
 
-def _bits_of(_context: Any, mask: Any, at: Any) -> Any:  # noqa: ARG001  numba looks at the names
+def _bits(_context: Any, mask: Any, at: Any) -> Any:  # noqa: ARG001  numba looks at the names
     """Return 64 booleans from ``mask[at]`` on as the bits of a word, the first lowest."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
@@ -113,7 +113,7 @@ def _popcount(_context: Any, word: Any) -> Any:  # noqa: ARG001
     return types.uint64(types.uint64), generate
 
 
-def _lowest_of(_context: Any, word: Any) -> Any:  # noqa: ARG001
+def _lowest(_context: Any, word: Any) -> Any:  # noqa: ARG001
     """Return the place of the lowest bit that is set; one must be."""
 
     def generate(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
@@ -126,8 +126,8 @@ prefetch: Any = intrinsic(_asking_for(3))
 prefetch_far: Any = intrinsic(_asking_for(2))
 popcount: Any = intrinsic(_popcount)
 _pointer: Any = intrinsic(_floats_at)
-_bits: Any = intrinsic(_bits_of)
-_lowest: Any = intrinsic(_lowest_of)
+bits_of: Any = intrinsic(_bits)
+lowest: Any = intrinsic(_lowest)
 _carray: Any = numba.carray  # type: ignore[attr-defined]
 
 
@@ -478,9 +478,9 @@ def list_set(mask: Bools, first: int, end: int, places: Longs) -> int:
     """
     size, whole = 0, first + (end - first) // 64 * 64
     for group in range(first, whole, 64):
-        bits = _bits(mask, group)
+        bits = bits_of(mask, group)
         while bits:
-            places[size] = group + _lowest(bits)
+            places[size] = group + lowest(bits)
             bits &= bits - np.uint64(1)
             size += 1
     for i in range(whole, end):
@@ -501,7 +501,7 @@ def list_each(mask: Bools, step: int, places: Longs) -> int:
     for first in range(0, len(mask), 64):
         end = min(first + 64, len(mask))
         whole = end == first + 64
-        count = np.int64(popcount(_bits(mask, first))) if whole else np.int64(list_set(mask, first, end, group))
+        count = np.int64(popcount(bits_of(mask, first))) if whole else np.int64(list_set(mask, first, end, group))
         if size * step < seen + count:
             list_set(mask, first, end, group)
             while size * step < seen + count and size < len(places):

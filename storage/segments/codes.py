@@ -20,6 +20,7 @@ from .sections import Array
 WORD = 64
 HEADS_KEPT = 48  # one of so many rows is looked at again by its whole code
 WHOLE_PER_CANDIDATE = 8  # or so many for each row that is wanted, where that is more
+SPARSE = 16  # times as many rows as are marked: then those are looked at one by one
 SAMPLED = 2_048  # rows whose heads say which cost is a low one
 _SEED = 7  # of the rotation: one for all segments, so that a search rotates its query once
 
@@ -81,7 +82,8 @@ class CodedRows:
         self, query: NDArray[np.float32], mask: NDArray[np.bool_], *, marked: int, count: int, l2: bool
     ) -> NDArray[np.int64]:
         """Return what `candidates` does of the rows where ``mask`` bool[n] is set, ``marked`` in all."""
-        if kept := _kept(count, among=marked):
+        kept = _kept(count, among=marked)
+        if kept and marked * SPARSE >= len(mask):
             asked, best = self._encoded(query, l2=l2), np.empty(marked, np.int64)
             sample = np.empty(SAMPLED, np.int64)
             sample = sample[: kernels.list_each(mask, _step(marked), sample)]
