@@ -20,7 +20,7 @@ from .sections import Array
 WORD = 64
 HEADS_KEPT = 48  # one of so many rows is looked at again by its whole code
 WHOLE_PER_CANDIDATE = 8  # or so many for each row that is wanted, where that is more
-SPARSE = 16  # times as many rows as are marked: then those are looked at one by one
+SPARSE = 6  # times as many rows as are marked: then those are looked at one by one
 SAMPLED = 2_048  # rows whose heads say which cost is a low one
 _SEED = 7  # of the rotation: one for all segments, so that a search rotates its query once
 
