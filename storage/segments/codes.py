@@ -18,7 +18,7 @@ from ..errors import Damaged
 from .sections import Array
 
 WORD = 64
-HEADS_KEPT = 48  # one of so many rows is looked at again by its whole code
+HEADS_KEPT = 64  # one of so many rows is looked at again by its whole code
 WHOLE_PER_CANDIDATE = 8  # or so many for each row that is wanted, where that is more
 SPARSE = 6  # times as many rows as are marked: then those are looked at one by one
 SAMPLED = 2_048  # rows whose heads say which cost is a low one
