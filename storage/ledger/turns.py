@@ -173,6 +173,7 @@ def whose_turn(connection: Connection, batch_id: str, *, now: float) -> str:
     stage = connection.scalar(sa.select(batches.c.stage).where(batches.c.id == batch_id))
     if stage not in CLAIMED_IN_TURN:
         return batch_id
+    _hold(connection, stage)  # before the look: two that looked at once would want the same batch, and one get none
     sent = sa.or_(batches.c.state == "sent", sa.and_(batches.c.state == "ready", batches.c.id == batch_id))
     found = sa.select(*COLUMNS).where(batches.c.stage == stage, batches.c.state.in_(("sent", "ready")), sent)
     found = found.where(batches.c.next_attempt_at <= now).order_by(batches.c.id)

@@ -2,7 +2,9 @@
 
 import os
 import random
+import threading
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -136,6 +138,22 @@ def work_of(line: Line, messages: list[str]) -> set[str]:
     options = {"owner": "w", "lease_s": LEASE_S, "now": line.now, "max_attempts": MAX_ATTEMPTS, "in_turn": True}
     claims = [ledger.claim(line.catalog, message, **options) for message in messages]
     return {claim.batch_id for claim in claims if claim is not None}
+
+
+def test_workers_that_read_their_messages_at_once_have_a_batch_each(line):
+    submit(line, 8)
+    line.form(max_documents=1)
+    sent = line.send("chunk")
+    together = threading.Barrier(len(sent))
+
+    def take(batch_id: str) -> ledger.Claim | None:
+        together.wait()
+        options = {"lease_s": LEASE_S, "now": line.now, "max_attempts": MAX_ATTEMPTS, "in_turn": True}
+        return ledger.claim(line.catalog, batch_id, owner=f"worker of {batch_id}", **options)
+
+    with ThreadPoolExecutor(len(sent)) as threads:
+        claims = list(threads.map(take, sent))
+    assert sorted(claim.batch_id if claim else "" for claim in claims) == sorted(sent)
 
 
 def test_who_waits_saves_nothing_up_and_who_leaves_keeps_its_debt():
