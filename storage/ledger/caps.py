@@ -35,13 +35,17 @@ class Caps:
 
 @dataclass(frozen=True)
 class Load:
-    """What tenants have in hand: batches by (stage, tenant). ``open`` are all that are not over, ``in_flight`` those
-    that were sent or are worked on. ``active``: who has work to share the workers for.
+    """What tenants have in hand. ``open``: the batches that are not over, by (stage, tenant, priority); ``in_flight``:
+    those that were sent or are worked on, by (stage, tenant). ``active``: who has work to share the workers for.
     """
 
-    open: Counter[tuple[str, str]]
+    open: Counter[tuple[str, str, int]]
     in_flight: Counter[tuple[str, str]]
     active: frozenset[str]
+
+    def as_urgent(self, stage: str, tenant: str, lane: int) -> int:
+        """Return how many batches are open of this priority and the higher ones."""
+        return sum(self.open[stage, tenant, other] for other in range(lane + 1))
 
     @classmethod
     def read(cls, connection: Connection, *, now: float) -> "Load":
@@ -49,13 +53,14 @@ class Load:
         waits = sa.and_(batches.c.state == "ready", batches.c.next_attempt_at > now)
         flies = batches.c.state.in_(("sent", "running"))
         what = sa.case((waits, "waits"), (flies, "flies"), else_="due").label("what")
-        wanted = sa.select(batches.c.stage, batches.c.tenant_id, what, sa.func.count().label("batches"))
+        key = (batches.c.stage, batches.c.tenant_id, batches.c.priority, what)
+        wanted = sa.select(*key, sa.func.count().label("batches"))
         wanted = wanted.where(batches.c.stage.in_(_SHARED), batches.c.state.in_(OPEN_BATCH))
-        rows = connection.execute(wanted.group_by(batches.c.stage, batches.c.tenant_id, what)).all()
-        opened: Counter[tuple[str, str]] = Counter()
+        rows = connection.execute(wanted.group_by(*key)).all()
+        opened: Counter[tuple[str, str, int]] = Counter()
         in_flight: Counter[tuple[str, str]] = Counter()
         for row in rows:
-            opened[row.stage, row.tenant_id] += row.batches
+            opened[row.stage, row.tenant_id, row.priority] += row.batches
             if row.what == "flies":
                 in_flight[row.stage, row.tenant_id] += row.batches
         return cls(opened, in_flight, frozenset(row.tenant_id for row in rows if row.what != "waits"))

@@ -1,7 +1,7 @@
 """Forms chunk batches of what is queued, tenants in turn. What is in no batch waits here, where nothing can lose it."""
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,6 +19,7 @@ from .pauses import goes_on
 from .turns import FULL_BYTES, FULL_DOCUMENTS, Turns, cost_of, refund
 
 TURNS = "form"  # of this; what was formed takes turns again where it is worked on
+_Place = tuple[str, int]  # tenant and priority
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,12 @@ class _Waiting:
     def put_back(self, backlog: _Backlog) -> None:
         self._lanes(backlog.tenant_id).setdefault(backlog.lane, deque()).append(backlog)
 
-    def drop(self, tenant: str) -> None:
-        self._backlogs.pop(tenant, None)
+    def keep(self, room: Mapping[_Place, int]) -> None:
+        """Leave out what has no room."""
+        for tenant, lane in [place for place, free in room.items() if free <= 0]:
+            self._lanes(tenant).pop(lane, None)
+            if not self._backlogs[tenant]:
+                del self._backlogs[tenant]
 
     def _lanes(self, tenant: str) -> dict[int, deque[_Backlog]]:
         return self._backlogs.setdefault(tenant, {})
@@ -76,7 +81,7 @@ def form_chunk_batches(
 
     A batch holds documents of one generation and one priority, oldest first, up to either limit (a larger document
     goes alone). ``caps`` bounds how many chunk batches a tenant has open, ``ahead`` how many embed batches: what cannot
-    be embedded yet need not lie about in chunks.
+    be embedded yet need not lie about in chunks. Batches of a lower priority do not count: they are overtaken.
     """
     made = 0
     with catalog.read() as connection:  # the common case, without the write lock
@@ -85,8 +90,7 @@ def form_chunk_batches(
     with catalog.write("form_chunk_batches") as connection:
         waiting = _Waiting(_backlogs(connection))
         room = _room(connection, waiting.lanes(), now=now, most=max_batches, caps=caps, ahead=ahead)
-        for tenant in [tenant for tenant in waiting.lanes() if room[tenant] <= 0]:
-            waiting.drop(tenant)
+        waiting.keep(room)
         left: dict[TenantId, Amount] = {}
         turns = Turns.read(connection, TURNS, among=waiting.lanes())
         while made < max_batches and (lanes := waiting.lanes()):
@@ -99,11 +103,10 @@ def form_chunk_batches(
             size_bytes = sum(row.size_bytes for row in found)
             turns.charge(backlog.tenant_id, backlog.lane, cost_of(documents=len(found), size_bytes=size_bytes))
             left[backlog.tenant_id] = left.get(backlog.tenant_id, Amount()) + Amount(len(found), size_bytes)
-            room[backlog.tenant_id] -= 1
-            if room[backlog.tenant_id] > 0:
-                waiting.put_back(backlog)  # behind the tenant's other generations
-            else:
-                waiting.drop(backlog.tenant_id)
+            for tenant, lane in room:
+                room[tenant, lane] -= tenant == backlog.tenant_id and lane >= backlog.lane
+            waiting.put_back(backlog)  # behind the tenant's other generations
+            waiting.keep(room)
         turns.write(connection)
         count_left(connection, left)
     return made
@@ -145,24 +148,24 @@ def _backlogs(connection: Connection) -> list[_Backlog]:
 
 def _room(
     connection: Connection,
-    waiting: Iterable[str],
+    waiting: Mapping[str, Iterable[int]],
     *,
     now: float,
     most: int,
     caps: Caps | None,
     ahead: Caps | None,
-) -> dict[str, int]:
-    """Return how many batches may be formed of each tenant that waits."""
-    room = dict.fromkeys(waiting, most)
+) -> dict[_Place, int]:
+    """Return how many batches may be formed of each priority that a tenant waits with."""
+    room = {(tenant, lane): most for tenant, lanes in waiting.items() for lane in lanes}
     if not room or (caps is None and ahead is None):
         return room
     load = Load.read(connection, now=now)
-    weights = weights_of(connection, {*room, *load.active})
+    weights = weights_of(connection, {*waiting, *load.active})
     for stage, some in (("chunk", caps), ("embed", ahead)):
         allowed = some.of(weights) if some else {}
-        for tenant in allowed.keys() & room.keys():
-            free = allowed[tenant] - load.open[stage, tenant]
-            room[tenant] = min(room[tenant], free if stage == "chunk" or free <= 0 else room[tenant])
+        for tenant, lane in [place for place in room if place[0] in allowed]:
+            free, so_far = allowed[tenant] - load.as_urgent(stage, tenant, lane), room[tenant, lane]
+            room[tenant, lane] = min(so_far, free if stage == "chunk" or free <= 0 else so_far)
     return room
 
 

@@ -229,6 +229,24 @@ def test_a_high_document_overtakes_its_own_tenants_and_not_the_others(line):
     assert abs(Counter(tenant for tenant, _ in order[:20])["other"] - 10) <= 1
 
 
+@pytest.mark.parametrize("stage", ["chunk", "embed"])
+def test_a_high_document_waits_for_no_batches_that_it_overtakes(line, stage):
+    """However many of them are open: of a large document that is being embedded, or of what is tried alone."""
+    submit(line, 3)
+    line.form(max_documents=1)
+    if stage == "embed":
+        line.chunk()
+    limits = {"caps" if stage == "chunk" else "ahead": ledger.Caps(3)}
+    submit(line, 1, name="later")
+    submit(line, 1, priority=LOW, name="last")
+    assert line.form(**limits) == 0
+    submit(line, 4, priority=HIGH, name="urgent")
+    assert line.form(max_documents=1, **limits) == (3 if stage == "chunk" else 4)
+    with line.catalog.read() as connection:
+        waits = connection.scalars(sa.select(versions.c.priority).where(versions.c.state == "queued")).all()
+    assert sorted(waits) == [HIGH] * (stage == "chunk") + [NORMAL, LOW]
+
+
 def test_low_documents_of_a_tenant_get_their_part_while_high_ones_keep_coming(line):
     submit(line, 400, priority=HIGH, name="h")
     submit(line, 400, priority=NORMAL, name="n")
