@@ -92,7 +92,7 @@ tenants = Table(
     CheckConstraint("weight > 0", name="weight"),
 )
 
-backlogs = Table(  # what waits in the state queued: came minus left; see ``ledger/backlogs.py``
+backlogs = Table(  # what waits in the state queued: came minus left; see ``backlogs.py``
     "backlogs",
     metadata,
     Column("tenant_id", ForeignKey("tenants.id"), primary_key=True),

@@ -138,6 +138,28 @@ def test_a_count_now_and_then_puts_right_what_no_transaction_told(line):
     assert waiting(line) == Amount(8, 80)
 
 
+def test_the_rows_of_tenants_are_changed_in_one_order_whoever_changes_them(line):
+    """Two dispatchers that took them in another order would wait for each other."""
+    names = ["zeta", "alpha", "midst"]
+    for name in names:
+        submit(new_line(line.catalog, tenant=create_tenant(line.catalog, name, now=1.0), objects=line.objects), "a")
+    with line.catalog.write() as connection:
+        connection.execute(sa.delete(backlogs).where(backlogs.c.tenant_id == "midst"))
+    changed: list[str] = []
+
+    def listen(*given: object) -> None:
+        if str(given[2]).startswith(("UPDATE backlogs", "INSERT INTO backlogs")):
+            changed.extend(name for name in names if name in str(given[3]))
+
+    event.listen(sa.Engine, "before_cursor_execute", listen)
+    try:
+        measure(line.catalog, now=line.now, recount=True)
+        line.form()
+    finally:
+        event.remove(sa.Engine, "before_cursor_execute", listen)
+    assert changed == sorted(names) * 2
+
+
 def test_the_answer_says_when_to_come_again_by_how_fast_things_left(line):
     submit(line, *"abcdefghij")
 
