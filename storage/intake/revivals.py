@@ -22,6 +22,7 @@ from ..catalog.sources import lock_sources
 from ..catalog.tables import OF_DOCUMENT, batches, documents, jobs, versions
 from ..catalog.tenants import hold_tenant
 from ..catalog.values import slices, storable_names
+from ..errors import Conflict
 from ..ids import CollectionId, GenerationId, JobId, TenantId, new_id
 from ..objects.store import ObjectStore
 from .acceptance import Target, hold_collection, open_writers_batch, record_job
@@ -79,6 +80,7 @@ def retry_documents(
 
     Raises:
         NotFound: the tenant has no such collection.
+        Conflict: the job was cancelled before the last slice.
         Unavailable: the catalog did not answer. The same call again does what is left.
     """
     target = Target(tenant, collection_id, generation_id, now)
@@ -87,7 +89,7 @@ def retry_documents(
         with _transaction(catalog, "retry", dry_run=dry_run) as connection:
             if not dry_run:  # the collector waits: bytes that are found stay
                 hold_tenant(connection, tenant)
-            shard, rows = _newest(connection, target, some, hold=not dry_run)
+            shard, rows = _newest(connection, target, some, hold=not dry_run, job_id=revived.job_id)
             missing = objects.missing({row.pack: None for row in rows if row.state == "failed" and row.pack})
             refusals = _refusals(rows, some, bytes_lost={"", *missing})
             able = _others(rows, refusals)
@@ -135,12 +137,12 @@ def _transaction(catalog: Catalog, what: str, *, dry_run: bool) -> AbstractConte
 
 
 def _newest(
-    connection: Connection, target: Target, document_ids: Sequence[str], *, hold: bool
+    connection: Connection, target: Target, document_ids: Sequence[str], *, hold: bool, job_id: JobId | None = None
 ) -> tuple[int, Sequence[Row[Any]]]:
     """Return the shard, and the newest version of each of the documents that there are.
 
-    ``hold``: nobody changes them until the commit, and the jobs in which they died. Jobs come before documents and
-    versions, as everywhere.
+    ``hold``: nobody changes them until the commit, nor the jobs in which they died and ``job_id``, which goes on with
+    them. Jobs come before documents and versions, as everywhere. Raises Conflict: ``job_id`` was cancelled.
     """
     shard = hold_collection(connection, target) if hold else 0
     mine = (documents.c.tenant_id == target.tenant, documents.c.collection_id == target.collection_id)
@@ -149,9 +151,10 @@ def _newest(
     told = sa.select(documents.c.source, versions.c.job_id, versions.c.state).join(versions, newest).where(*ours)
     if hold:
         found = connection.execute(told).all()
-        died_in = sorted({row.job_id for row in found if row.state == "failed"})
-        held = sa.select(jobs.c.id).where(jobs.c.id.in_(died_in)).order_by(jobs.c.id)
-        connection.execute(held.with_for_update(key_share=True)).all()
+        named = {job_id, *(row.job_id for row in found if row.state == "failed")} - {None}
+        held = sa.select(jobs.c.id, jobs.c.state).where(jobs.c.id.in_(sorted(named))).order_by(jobs.c.id)
+        if (job_id, "cancelled") in map(tuple, connection.execute(held.with_for_update(key_share=True))):
+            raise Conflict(f"job {job_id} of this retry was cancelled meanwhile: retry those that are still dead again")
         lock_sources(connection, target.collection_id, sources=[row.source for row in found])
     wanted = _judged(newest).where(*ours).order_by(versions.c.id)
     return shard, connection.execute(wanted.with_for_update(of=versions) if hold else wanted).all()
@@ -284,16 +287,9 @@ def _drop(connection: Connection, target: Target, rows: Sequence[Row[Any]]) -> N
     if not ids:
         return
     # Which document it was stays until the row is pruned, and why it was dead.
-    forgotten: dict[str, Any] = {
-        "title": None,
-        "metadata": {},
-        "event_time": None,
-        "expires_at": None,
-        "pack": "",
-        "size_bytes": 0,
-    }
+    forgotten: dict[str, Any] = {"title": None, "metadata": {}, "event_time": None, "expires_at": None, "pack": ""}
     dropped = sa.update(versions).where(versions.c.id.in_(ids))
-    connection.execute(dropped.values(**forgotten, state="dropped", finished_at=target.now))
+    connection.execute(dropped.values(**forgotten, size_bytes=0, state="dropped", finished_at=target.now))
     older = sa.select(sa.func.max(versions.c.number)).where(OF_DOCUMENT, versions.c.state.in_(_ALIVE)).scalar_subquery()
     shown = sa.update(documents).where(documents.c.collection_id == target.collection_id, older.is_not(None))
     connection.execute(shown.where(documents.c.id.in_([row.document_id for row in rows])).values(newest=older))

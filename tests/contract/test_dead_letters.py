@@ -14,7 +14,7 @@ from penstock.storage.catalog.jobs import cancel_job, get_job
 from penstock.storage.catalog.tables import documents, versions
 from penstock.storage.catalog.tenants import create_tenant
 from penstock.storage.collecting import collect_packs
-from penstock.storage.errors import NotFound
+from penstock.storage.errors import Conflict, NotFound
 from penstock.storage.ids import TenantId
 from penstock.storage.intake import revivals
 from penstock.storage.intake.dead import DeadSelection, ids_of, list_dead, select_dead
@@ -392,6 +392,29 @@ def test_a_retry_that_dies_between_two_slices_is_done_by_the_same_call_again(lin
         retry(line, *"abc")
     again = retry(line, *"abc")
     assert (again.done, again.refused) == (1, {"not_dead": 2})
+
+
+def test_a_retry_whose_job_is_cancelled_between_two_slices_says_so_and_leaves_the_rest_dead(line, monkeypatch):
+    monkeypatch.setattr(revivals, "AT_ONCE", 2)
+    line.submit(*"abc")
+    kill(line, *"abc")
+    usual, begun = revivals._start_again, []
+
+    def begin(*given: Any, **options: Any) -> None:
+        usual(*given, **options)
+        begun.append(options["job_id"])
+
+    def write(*what: str) -> Any:
+        if begun and what == ("retry",):
+            cancel_job(line.catalog, tenant=TENANT, job_id=begun.pop(), now=line.now)
+        return opened(*what)
+
+    opened = line.catalog.write
+    monkeypatch.setattr(revivals, "_start_again", begin)
+    monkeypatch.setattr(line.catalog, "write", write)
+    with pytest.raises(Conflict, match="was cancelled meanwhile: retry those that are still dead again"):
+        retry(line, *"abc")
+    assert sorted(of(line, source).state for source in "abc") == ["cancelled", "cancelled", "failed"]
 
 
 def test_what_another_tenant_has_is_not_found_and_stays_dead(line):
