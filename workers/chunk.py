@@ -62,10 +62,10 @@ class Chunker:
 
     def chunk(self, batch_id: str) -> None:
         """Bring one chunk batch to its end, or hand it back."""
-        began = time.perf_counter()
         with self._claims.working(BatchId(batch_id)) as claim:
             if claim is None:
                 return
+            began = time.perf_counter()  # not before: to wait for the ledger is nobody's turn
             chunking = self._chunking(claim.generation)
             done: list[ChunkedDocument] = []
             failed: list[ledger.FailedDocument] = []

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import sqlalchemy as sa
@@ -423,6 +424,22 @@ def test_a_worker_that_was_told_to_stop_hands_its_batch_back_uncounted(line):
 
     [batch] = line.open_batches()
     assert (batch.stage, batch.state, batch.attempts) == ("chunk", "ready", 0)
+
+
+def test_a_worker_that_waited_long_for_the_ledger_still_has_its_whole_turn(line, monkeypatch):
+    """Else batches would be taken apart, a document at a time, just when the ledger is busy."""
+    now_s, usual = [0.0], ledger.claim
+
+    def claim(*given, **options):
+        now_s[0] += 60.0
+        return usual(*given, **options)
+
+    monkeypatch.setattr(ledger, "claim", claim)
+    monkeypatch.setattr("penstock.workers.chunk.time", SimpleNamespace(perf_counter=lambda: now_s[0]))
+    line.submit(one=WORDS, two=WORDS, three=WORDS)
+    line.work(only=[routes.CHUNK])
+
+    assert [batch.state for batch in line.rows(batches.c.stage == "chunk")] == ["done"]
 
 
 def test_while_another_process_writes_the_shard_nothing_is_published_and_then_everything(line):
