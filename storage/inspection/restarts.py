@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection
 from ..catalog.tables import IS_INDEXED, jobs, versions
 from ..catalog.values import slices
 from ..errors import Conflict
-from ..ids import DocumentId, GenerationId, JobId, VersionId
+from ..ids import DocumentId, GenerationId, JobId, VersionId, new_id
 from .checksums import CheckedFiles
 from .wording import counted
 
@@ -51,14 +51,17 @@ def plan_restarts(
 
 
 def restart(connection: Connection, restarts: Iterable[Restart], *, now: float) -> None:
-    """Queue the versions again, or fail them; their jobs go on. Locks jobs, then versions, as everywhere.
+    """Queue the versions again, or fail them; their jobs go on, or another one in the place of a cancelled one.
+
+    Locks jobs, then versions, as everywhere.
 
     Raises:
         Conflict: one of them is not indexed any more. Roll back and look again.
     """
     several = list(restarts)
     queued = [one for one in several if one.error is None]
-    _reopen_jobs(connection, {one.job_id for one in queued})
+    for old, new in _reopen_jobs(connection, {one.job_id for one in queued}, now=now).items():
+        _update(connection, [one.version_id for one in queued if one.job_id == old], {"job_id": new})
     again: dict[str, Any] = {
         "state": "queued",
         "action": "put",
@@ -75,12 +78,26 @@ def restart(connection: Connection, restarts: Iterable[Restart], *, now: float) 
         raise Conflict(f"{counted(len(several) - changed, 'document')} changed while the index was being mended")
 
 
-def _reopen_jobs(connection: Connection, job_ids: Collection[JobId]) -> None:
+def _reopen_jobs(connection: Connection, job_ids: Collection[JobId], *, now: float) -> dict[JobId, JobId]:
+    """Let these jobs go on. Returns the job that takes the place of each that was cancelled.
+
+    What is unfinished in a cancelled job is cancelled: nothing can start again there.
+    """
+    instead: dict[JobId, JobId] = {}
     for some in slices(sorted(job_ids)):
-        held = sa.select(jobs.c.id).where(jobs.c.id.in_(some)).order_by(jobs.c.id)
-        connection.execute(held.with_for_update()).all()
+        held = sa.select(jobs.c.id, jobs.c.state, jobs.c.tenant_id, jobs.c.collection_id).where(jobs.c.id.in_(some))
+        rows = connection.execute(held.order_by(jobs.c.id).with_for_update()).all()
         reopened = sa.update(jobs).where(jobs.c.id.in_(some), jobs.c.state == "done")
         connection.execute(reopened.values(state="running", finished_at=None))
+        cancelled = [row for row in rows if row.state == "cancelled"]
+        instead |= {JobId(row.id): JobId(new_id("job")) for row in cancelled}
+        made = [
+            {"id": instead[JobId(row.id)], "tenant_id": row.tenant_id, "collection_id": row.collection_id}
+            for row in cancelled
+        ]
+        if made:
+            connection.execute(sa.insert(jobs).values(state="running", created_at=now), made)
+    return instead
 
 
 def _update(connection: Connection, ids: Collection[VersionId], values: dict[str, Any]) -> int:

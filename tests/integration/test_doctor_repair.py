@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from penstock.api.cli.application import app
 from penstock.storage import ledger, paths
+from penstock.storage.catalog.cancelling import finish_cancelled
 from penstock.storage.catalog.manifests import Origin
 from penstock.storage.catalog.tables import (
     batches,
@@ -248,6 +249,23 @@ def test_documents_that_start_again_are_found_again(installation):
     assert served(installation) == EXPECTED
     assert set(states(installation).values()) == {"indexed"}
     assert installation.doctor(code=0)["clean"]
+
+
+def test_documents_that_a_cancelled_job_brought_start_again_and_are_not_cancelled(installation):
+    _forget_past_versions(installation)
+    mine = sa.update(jobs).where(jobs.c.tenant_id == "default")
+    installation.execute(mine.values(state="running"))
+    installation.execute(mine.values(state="cancelled", finished_at=time.time()))
+    for entry in installation.current().segments:
+        installation.path(entry.files[0].name).unlink()
+    repaired(installation)
+    assert finish_cancelled(installation.catalog, now=time.time()) == 0
+    assert len(assert_nothing_is_lost(installation)) == 140
+    with running_service(installation.folder, made=True) as service:
+        service.index()
+    assert served(installation) == EXPECTED
+    with installation.catalog.read() as connection:
+        assert set(connection.scalars(sa.select(jobs.c.state))) == {"cancelled", "done"}
 
 
 def test_documents_whose_packs_are_gone_too_fail_with_the_reason(installation):
