@@ -2,6 +2,7 @@
 
 import os
 import stat
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -43,26 +44,41 @@ class Walk:
 def walk(roots: Iterable[Path], *, prefix: str | None = None) -> Walk:
     """Return the files of ``roots``, which are files or folders.
 
-    Hidden files and folders are left out, links to folders are followed once. ``prefix`` takes the place of a folder's
-    name in the sources, and stands before the name of a file that is a root itself.
+    Hidden files and folders are left out. A folder is read once: under its own name where that is below a root, else
+    through the first link that leads to it. ``prefix`` takes the place of a folder's name in the sources, and stands
+    before the name of a file that is a root itself.
 
     Raises:
         UsageError: a root does not exist, two files would have the same source, or the prefix is not text.
     """
     if prefix is not None and not _is_text(prefix):
         raise UsageError("--prefix is not valid UTF-8")
-    result = Walk()
-    seen: set[tuple[int, int]] = set()
+    result, seen = Walk(), _Seen()
     for root in roots:
         if not root.exists():
             raise UsageError(f"{root}: no such file or folder")
-        for entry in _below(root, begun(root, prefix), seen):
-            if isinstance(entry, Found):
-                result.found.append(entry)
-            else:
-                result.skipped.append(entry)
+        _add(result, _below(root, begun(root, prefix), seen))
+    while seen.links:  # after all folders: a new link to one must not take its documents' names away
+        path, source = seen.links.popleft()
+        _add(result, _below(path, source, seen))
     _refuse_twins(result.found)
     return result
+
+
+@dataclass
+class _Seen:
+    """The folders that were read, by device and inode, and the links to folders that are still to be followed."""
+
+    folders: set[tuple[int, int]] = field(default_factory=set)
+    links: deque[tuple[Path, str]] = field(default_factory=deque)
+
+
+def _add(result: Walk, entries: Iterable[Found | Skipped]) -> None:
+    for entry in entries:
+        if isinstance(entry, Found):
+            result.found.append(entry)
+        else:
+            result.skipped.append(entry)
 
 
 def begun(root: Path, prefix: str | None) -> str:
@@ -82,16 +98,19 @@ def _joined(begin: str, name: str) -> str:
     return f"{begin}{name}" if not begin or begin.endswith("/") else f"{begin}/{name}"
 
 
-def _below(path: Path, source: str, seen: set[tuple[int, int]]) -> Iterator[Found | Skipped]:
+def _below(path: Path, source: str, seen: _Seen) -> Iterator[Found | Skipped]:
     try:
         status = path.stat()
         if stat.S_ISDIR(status.st_mode):
             identity = (status.st_dev, status.st_ino)
-            if identity not in seen:  # else a loop of links, or a folder given twice
-                seen.add(identity)
-                for child in sorted(path.iterdir(), key=lambda child: child.name):
-                    if not child.name.startswith("."):
-                        yield from _below(child, _joined(source, child.name), seen)
+            if identity not in seen.folders:  # else a loop of links, or a folder given twice
+                seen.folders.add(identity)
+                for child in _children(path):
+                    name = _joined(source, child.name)
+                    if os.path.islink(child) and os.path.isdir(child):  # noqa: PTH112, PTH114 these raise nothing
+                        seen.links.append((child, name))
+                    else:
+                        yield from _below(child, name, seen)
             return
     except OSError as error:
         yield Skipped(path, _why(path, error), source)
@@ -106,6 +125,10 @@ def _below(path: Path, source: str, seen: set[tuple[int, int]]) -> Iterator[Foun
         yield Skipped(path, "not readable by this user", source)
     else:
         yield Found(path, source, status.st_size)
+
+
+def _children(path: Path) -> list[Path]:
+    return sorted((child for child in path.iterdir() if not child.name.startswith(".")), key=lambda child: child.name)
 
 
 def _why(path: Path, error: OSError) -> str:

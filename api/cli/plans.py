@@ -15,7 +15,7 @@ from .uploading import Sending, find_new
 if TYPE_CHECKING:
     from penstock.client import Penstock
 
-FEW = 10  # documents that may always be deleted without asking
+FEW = 10  # documents that may be deleted without asking, where the folder has files
 SHARE = 0.2  # of the documents below the prefix, likewise
 
 
@@ -39,8 +39,12 @@ class SyncPlan:
 
     @property
     def deletes_much(self) -> bool:
-        """Whether that many documents would go that somebody should have a look: the folder may be the wrong one."""
-        return len(self.delete) > max(FEW, SHARE * self.here)
+        """Whether that many documents would go that somebody should have a look: the folder may be the wrong one.
+
+        From an empty folder one is many: what is mounted there may be away.
+        """
+        nothing_there = not (self.add or self.update or self.unchanged or self.spared)
+        return bool(self.delete) and (nothing_there or len(self.delete) > max(FEW, SHARE * self.here))
 
     def as_plain(self) -> dict[str, Any]:
         return {

@@ -46,8 +46,8 @@ def sync(
     """Make a collection equal to a folder: add what is new, replace what changed, delete what is not there any more.
 
     Only documents below the folder's own name (or --prefix) are touched, and of a file that cannot be read now the
-    document stays. Before it deletes more than 10 of them and more than a fifth it asks, or needs --yes. It can be
-    stopped at any time: the same command again does the rest.
+    document stays. Before it deletes more than 10 of them and more than a fifth, or anything where the folder is empty,
+    it asks, or needs --yes. It can be stopped at any time: the same command again does the rest.
     """
     from penstock.client import ClientError
 

@@ -191,14 +191,22 @@ def test_many_deletions_need_somebodys_word(sync, sources, folder, service):
 
 
 def test_an_emptied_folder_deletes_nothing_unless_told_so(sync, sources, folder, service):
-    many = {f"notes/{number}.txt" for number in range(FEW + 1)}
-    submit(service, *many)
+    sync()
     for path in sorted(folder.rglob("*.txt")):
         path.unlink()
 
-    with pytest.raises(UsageError, match="--yes"):
+    with pytest.raises(UsageError, match=r"delete 4 of 4 documents.*--yes"):
         sync()
-    assert sources() == many
+    assert sources() == ALL
+    assert "4 deleted" in sync("--yes").stdout
+    assert "no files, no documents" in sync().stdout, "there is nothing to ask about"
+
+
+def test_a_new_link_to_a_folder_deletes_no_document_of_the_folder(sync, sources, folder):
+    sync()
+    (folder / "aaa").symlink_to(folder / "deep")
+    assert json.loads(sync("--json").stdout)["deleted"] == 0
+    assert sources() == ALL
 
 
 def test_a_sync_that_ends_half_way_is_completed_by_the_next(sync, sources, folder, monkeypatch):

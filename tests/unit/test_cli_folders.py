@@ -94,6 +94,19 @@ def test_a_loop_of_links_ends(tmp_path):
     assert walked.skipped == []
 
 
+def test_a_folder_is_read_under_its_own_name_whatever_links_lead_to_it(tmp_path):
+    folder, outside = tmp_path / "papers", tmp_path / "outside"
+    for made in (folder / "inner", outside / "deep"):
+        made.mkdir(parents=True)
+        (made / "a.txt").write_text("a")
+    targets = {"alias": folder / "inner", "first": outside, "second": outside, "zoo": outside / "deep"}
+    for name, target in targets.items():
+        (folder / name).symlink_to(target)
+
+    assert sources(folder) == ["papers/inner/a.txt", "papers/first/deep/a.txt"]
+    assert sources(folder, outside) == ["papers/inner/a.txt", "outside/deep/a.txt"]
+
+
 def test_a_link_to_a_file_is_a_file(tmp_path):
     folder = tmp_path / "papers"
     folder.mkdir()
