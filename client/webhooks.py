@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import hmac
+import re
 import time
 from collections.abc import Callable, Mapping
 
@@ -11,6 +12,7 @@ from .session import Session
 from .wire import Delivery, DeliveryList, WebhookSecret
 
 TOLERANCE_S = 300.0
+TIMESTAMP = re.compile("[0-9]{1,12}")
 
 
 class Webhooks(Session):
@@ -42,7 +44,7 @@ def verify_webhook(
     """
     given = {name.lower(): value for name, value in headers.items()}
     message_id, timestamp = given.get("webhook-id", ""), given.get("webhook-timestamp", "")
-    if not timestamp.isdigit() or abs(clock() - int(timestamp)) > TOLERANCE_S:
+    if not TIMESTAMP.fullmatch(timestamp) or abs(clock() - int(timestamp)) > TOLERANCE_S:
         raise Unauthorized("the webhook has no webhook-timestamp, or it is more than five minutes off")
     try:
         key = base64.b64decode(secret.removeprefix("whsec_"), validate=True)

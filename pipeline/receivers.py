@@ -34,6 +34,8 @@ def check_receiver(url: str, *, private: bool) -> None:
     schemes = ("https", "http") if private else ("https",)
     if parts.scheme not in schemes or not host:
         raise InvalidReceiver(f"must begin with {' or '.join(f'{scheme}://' for scheme in schemes)} and name a host")
+    if not _is_name(host):
+        raise InvalidReceiver("names a host that nobody can have: between its dots stand 1 to 63 characters")
     if "@" in parts.netloc:
         raise InvalidReceiver("must have no user name or password in it: what arrives is signed instead")
     if parts.fragment:
@@ -41,6 +43,14 @@ def check_receiver(url: str, *, private: bool) -> None:
     literal = address_of(host)
     if literal is not None and not private and not is_public(literal):
         raise InvalidReceiver(f"leads to {literal}, which is no public address: set webhooks.private to allow it")
+
+
+def _is_name(host: str) -> bool:
+    try:
+        host.encode("idna")  # as whoever resolves it does
+    except UnicodeError:
+        return False
+    return True
 
 
 def address_of(host: str) -> Address | None:

@@ -271,6 +271,13 @@ def submit_and_cancel(line: Line, receiver: Receiver, *, url: str | None = None)
     cancel_job(line.catalog, tenant=TENANT, job_id=job_id, now=line.now)
 
 
+def test_a_wish_that_is_no_number_of_seconds_is_no_failure_of_ours(line, receiver):
+    submit_and_cancel(line, receiver)
+    receiver.answers = [(503, {"Retry-After": "\xb2"})]
+    send_due(line)
+    assert (listed(line)[0].status, listed(line)[0].error) == (503, "it answered 503")
+
+
 def test_a_receiver_that_is_gone_is_not_asked_again(line, receiver):
     submit_and_cancel(line, receiver)
     receiver.answers = [(410, {})]
@@ -311,6 +318,7 @@ def test_private_addresses_are_not_reached_by_whatever_name(line, receiver):
     for host in ("127.0.0.1", "localhost", "2130706433", "0x7f.1", "[::ffff:127.0.0.1]"):
         posted = asyncio.run(post(f"https://{host}:{port}", b"{}", {}, private=False, timeout_s=5.0))
         assert "no public address" in (posted.error or ""), host
+        assert "127.0.0.1" not in (posted.error or "") or "127.0.0.1" in host, "what a name stands for is not told"
     posted = asyncio.run(post(receiver.url, b"{}", {}, private=False, timeout_s=5.0))
     assert "https://" in (posted.error or "")
     assert receiver.got.empty()
