@@ -11,6 +11,7 @@ from .transport import Transport
 from .wire import Job
 
 SILENT_S = 45.0  # three heartbeats of the server
+LONGEST_STREAM_S = 86_400.0  # the server's bound on one stream that has an end
 PAUSE_S = 1.0
 TRIES = 5  # in a row without an event
 
@@ -72,7 +73,7 @@ def followed(transport: Transport, path: str, *, deadline: float | None) -> Iter
 
 def _streamed(transport: Transport, path: str, *, last_id: str, left_s: float | None) -> Iterator[Event]:
     headers = {"Accept": "text/event-stream", **({"Last-Event-ID": last_id} if last_id else {})}
-    params = {} if left_s is None else {"wait": round(left_s, 3)}
+    params = {} if left_s is None else {"wait": round(min(left_s, LONGEST_STREAM_S), 3)}
     try:
         with transport.stream(path, params=params, headers=headers, silent_s=SILENT_S) as lines:
             yield from read_events(lines)

@@ -41,7 +41,9 @@ def streamed(*jobs: dict[str, Any]) -> httpx.Response:
     return httpx.Response(200, text=body, headers={"content-type": "text/event-stream"})
 
 
-def followed(*answers: httpx.Response | Exception) -> tuple[list[str], list[httpx.Request]]:
+def followed(
+    *answers: httpx.Response | Exception, wait_s: float | None = None
+) -> tuple[list[str], list[httpx.Request]]:
     """Return the states that the client yields, and what it asked, when it is answered so one after the other."""
     asked: list[httpx.Request] = []
     waiting = list(answers)
@@ -54,7 +56,7 @@ def followed(*answers: httpx.Response | Exception) -> tuple[list[str], list[http
         return given
 
     with client.Penstock("http://server", "secret", transport=httpx.MockTransport(answer)) as penstock:
-        return [job.state for job in penstock.events("job_1")], asked
+        return [job.state for job in penstock.events("job_1", wait_s=wait_s)], asked
 
 
 def test_a_stream_that_breaks_off_is_resumed_after_the_last_event():
@@ -75,6 +77,11 @@ def test_without_streams_the_job_is_asked_for(refusal):
     states, asked = followed(refusal, httpx.Response(200, json=JOB))
     assert states == ["running", "done"]
     assert asked[-1].url.path == "/v1/tenants/default/jobs/job_1"
+
+
+def test_whoever_waits_longer_than_a_stream_may_last_is_given_the_longest():
+    states, asked = followed(streamed(JOB | {"state": "done"}), wait_s=1_000_000.0)
+    assert (states, asked[0].url.params["wait"]) == (["done"], "86400.0")
 
 
 def test_a_proxy_that_gives_no_events_is_found_out():
