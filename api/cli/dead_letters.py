@@ -114,10 +114,11 @@ def retry(
         print_json(done.model_dump(mode="json") | {"job": jobs[0].model_dump(mode="json") if jobs else None})
     else:
         what = f"{count(done.retried, 'document')} of {collection!r}"
-        console().print(f"{what} {'would be' if dry_run else 'are'} retried")
+        console().print(f"{what} {'would be retried' if dry_run else 'retried'}")
         _show_refusals(done.refused, done.refusals)
         for one in jobs:
-            told = f"{one.documents.get('indexed', 0):,} indexed, [red]{one.failed:,} dead again[/]"
+            told = f"{one.documents.get('indexed', 0):,} indexed"
+            told += f", [red]{one.failed:,} dead again[/]" if one.failed else ""
             console().print(told if wait else f"see how far: penstock jobs show {one.id}")
     if done.refused or any(one.failed or one.state == "cancelled" for one in jobs):
         raise typer.Exit(ExitCode.DOCUMENTS_FAILED)

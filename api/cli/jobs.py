@@ -148,7 +148,7 @@ def _show(job: "Job") -> None:
         ("unchanged", f"{job.unchanged:,}"),
         ("chunks", f"{job.chunks_indexed:,} indexed, {job.chunks_embedded:,} embedded of {job.chunks_total:,}"),
         ("pace", _pace(job)),
-        ("not embedded", f"{job.chunks_reused:,} unchanged chunks, {count(job.cache_hits, 'cache hit')}"),
+        ("not embedded", f"{count(job.chunks_reused, 'unchanged chunk')}, {count(job.cache_hits, 'cache hit')}"),
         ("tokens", f"{job.embedded_tokens:,} embedded{_cost(job)}"),
         ("begun", when(job.created_at)),
         ("finished", when(job.finished_at)),

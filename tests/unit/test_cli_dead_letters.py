@@ -85,7 +85,7 @@ def test_a_retry_asks_once_and_says_what_was_refused(penstock, asked):
     shown = penstock("dlq", "retry", "--error", "worker_lost", "--job", "job_1", code=3).stdout
     assert asked == [("retry_documents", {"error_code": "worker_lost", "job_id": "job_1", "dry_run": False})]
     for word in (
-        "2 documents of 'default' are retried",
+        "2 documents of 'default' retried",
         "gone.pdf",
         "bytes_gone: submit it again",
         "1 document refused",

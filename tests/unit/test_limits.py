@@ -62,8 +62,7 @@ OF_THE_CODE = {
     "documents or chunks that one deletion names (a filter may accept more)": limits.MAX_REMOVED_AT_ONCE,
     "one question which sources are known, sources": longest(wire.KnownQuery, "documents"),
     "name of a tag, characters": longest(wire.SearchQuery, "tag"),
-    "idempotency key, characters": limits.MAX_IDEMPOTENCY_KEY_CHARACTERS,
-    "idempotency key, seconds that it is remembered": int(SETTINGS.limits.idempotency_keep_s),
+    "an idempotency key, characters": limits.MAX_IDEMPOTENCY_KEY_CHARACTERS,
     "one answer that is waited for (`wait`), seconds": most(queries.SubmitQuery, "wait"),
     "one request that is no submission, bytes": bodies.SMALL_BODY_BYTES,
 }
