@@ -9,6 +9,7 @@ from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
+from penstock.settings.logs import log_failure
 from penstock.storage.catalog.jobs import JobInfo
 from penstock.storage.errors import StorageError
 from penstock.storage.ids import JobId
@@ -16,6 +17,8 @@ from penstock.storage.ids import JobId
 from ..errors import Refused
 
 log = logging.getLogger(__name__)
+
+NOT_FOLLOWED = {"action": "jobs_not_followed"}
 
 EVERY_S = 1.0
 GATHER_S = 0.2  # notices that come together are served by one look
@@ -135,7 +138,10 @@ class JobFeeds:
         try:
             found = await self._look(list(self._followers))
         except StorageError as error:  # streams beat on; the next look may find the catalog again
-            log.warning("Followed jobs cannot be looked at: %s", error, extra={"action": "jobs_not_followed"})
+            log.warning("Followed jobs cannot be looked at: %s", error, extra=NOT_FOLLOWED)
+            return
+        except Exception as error:  # noqa: BLE001 it must not end the loop of all streams, whosever fault it is
+            log_failure(log, "Followed jobs cannot be looked at", error, extra=NOT_FOLLOWED)
             return
         for job_id, followers in self._followers.items():
             for follower in followers:

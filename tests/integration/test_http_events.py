@@ -14,6 +14,7 @@ from penstock.api.http import events, feeds
 from penstock.client import NewDocument, NotFound
 from penstock.client.events import read_events
 from penstock.storage.catalog.jobs import cancel_job
+from penstock.storage.errors import Unavailable
 from penstock.storage.ids import JobId, TenantId
 
 from ..http_service import Service, running_service
@@ -171,6 +172,29 @@ def test_the_client_polls_where_no_stream_is_to_be_had(service):
         assert [job.state for job in moves][-1] == "done"
         other = submitted(service, "b", collection="more")
         assert [job.state for job in client.events(other, wait_s=0.3)][-1] == "running"
+
+
+def test_a_look_that_fails_for_whatever_reason_ends_no_stream_and_the_next_one_tells(monkeypatch, caplog):
+    monkeypatch.setattr(feeds, "EVERY_S", 0.01)
+    monkeypatch.setattr(feeds, "GATHER_S", 0.0)
+    failures = [ValueError("a row nobody can read"), Unavailable("no catalog")]
+
+    class Info:
+        id = "job_1"
+
+    async def look(_ids):
+        if failures:
+            raise failures.pop(0)
+        return {}
+
+    async def follow() -> None:
+        with feeds.JobFeeds(look, most=1, most_per_key=1).following(Info(), key=b"k") as follower:
+            assert await follower.moved(within_s=20)
+            assert follower.info is None
+
+    asyncio.run(follow())
+    assert [record.action for record in caplog.records] == ["jobs_not_followed"] * 2
+    assert "a row nobody" not in "".join(record.getMessage() for record in caplog.records)
 
 
 def test_many_streams_of_many_jobs_cost_one_read_a_look(monkeypatch):

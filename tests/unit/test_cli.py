@@ -117,6 +117,7 @@ JOB = Job(
     chunks_embedded=9,
     chunks_indexed=9,
     cache_hits=4,
+    chunks_reused=1,
     unchanged=0,
     token="gen_1:3",
 )
@@ -575,7 +576,7 @@ def test_json_is_one_value_and_nothing_else(penstock, command):
         (["documents", "list"], ["papers/good.md", "2.0 KiB", "truncated", "the file [ends] early", "--after"]),
         (["documents", "show", "d"], ["truncated in chunk", '{"lang": "en"}']),
         (["jobs", "list"], ["job_1", "9/9"]),
-        (["jobs", "show", "job_1"], ["done", "4 cache hits", "--state failed"]),
+        (["jobs", "show", "job_1"], ["done", "1 unchanged chunk, 4 cache hits", "--state failed"]),
         (["tenants", "list"], ["acme"]),
         (["tenants", "show", "acme"], ["2.5", "12 documents", "1,000 documents"]),
         (["pause"], ["everything is paused", "`penstock resume` ends it"]),

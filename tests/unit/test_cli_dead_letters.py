@@ -94,6 +94,16 @@ def test_a_retry_asks_once_and_says_what_was_refused(penstock, asked):
     assert "penstock jobs show job_1" in shown
 
 
+@pytest.mark.parametrize(
+    ("became", "said"),
+    [({"indexed": 2}, "2 indexed\n"), ({"indexed": 1, "failed": 1}, "1 indexed, 1 dead again\n")],
+)
+def test_who_waits_for_a_retry_is_told_what_became_of_it(penstock, asked, monkeypatch, became, said):
+    ended = JOB.model_copy(update={"documents": became})
+    monkeypatch.setattr("penstock.api.cli.changes.followed", lambda *_, **__: [ended])
+    assert penstock("dlq", "retry", "--all", "--wait", code=3).stdout.count(said) == 1
+
+
 def test_names_are_sources_and_ids_where_no_source_is_called_so(penstock, asked):
     penstock("dlq", "retry", "a.pdf", f"doc_{26 * '0'}", code=3)
     assert asked[0][1] == {"sources": ["a.pdf"], "ids": [f"doc_{26 * '0'}"], "dry_run": False}
