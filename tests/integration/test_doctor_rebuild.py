@@ -19,7 +19,8 @@ from penstock.storage.publishing.forks import fork_collection
 from ..examined_installation import Installation, submit, texts
 from ..http_service import Service, running_service
 
-FORGOTTEN = {"job_id", "finished_at", "indexed_version"}  # of a document: only the catalog knew
+# Of a document: only the catalog knew.
+FORGOTTEN = {"job_id", "finished_at", "indexed_version", "searchable_version", "searchable_at"}
 
 
 def lose_catalog(installation: Installation) -> None:

@@ -226,7 +226,8 @@ def retry_after_a_fix(plant: Plant, collection: CollectionInfo, submitted: dict[
     """Retry what is dead, without sending it again, and find it."""
     place = {"tenant": collection.tenant_id, "collection_id": collection.id}
     (dead,) = list_dead(plant.catalog, **place, selection=DeadSelection(stage=stage), limit=10).documents
-    assert (dead.source, dead.error_code, dead.attempts) == ("poison", "worker_lost", 2 * 2)  # in company, and alone
+    assert (dead.source, dead.error_code) == ("poison", "worker_lost")
+    assert dead.attempts in {2, 4}  # alone, and before that in company, unless a slow worker did not come to it
     assert dead.created_at <= dead.first_attempt_at < dead.last_attempt_at < dead.finished_at
     place["generation_id"] = collection.generation.id
     ids = [dead.id]
