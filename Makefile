@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 # Without stored bytecode every process starts two times slower, and Penstock is made of processes.
 unexport PYTHONDONTWRITEBYTECODE
+# Tests with real processes wait more than they work: one more at a time than there are cores, at most 4.
+AT_ONCE = $(shell $(BIN)/python -c "import os; print(min(4, (os.cpu_count() or 1) + 1))")
 .DEFAULT_GOAL := help
 .PHONY: help demo demo-clean test check format lint types imports unit e2e coverage crash soak perf lock install install-dev clean
 
@@ -17,7 +19,7 @@ demo: install ## install, start every role, ingest the example corpus, ask its q
 test: install-dev ## everything a maintainer needs to believe a change
 	@$(MAKE) --no-print-directory check
 	@rm -f .coverage .coverage.*
-	$(BIN)/python -m pytest -n auto --maxprocesses 4 --dist worksteal --cov --cov-report= $(PYTEST)
+	$(BIN)/python -m pytest -n $(AT_ONCE) --dist worksteal --cov --cov-report= $(PYTEST)
 	@$(MAKE) --no-print-directory coverage
 
 check: install-dev lint types imports ## format, lint, types, import direction
