@@ -12,10 +12,11 @@ in its favour; the two cut at different places, so the chunks differ in number; 
 
 import hashlib
 import json
+import statistics
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,7 @@ import report
 
 import pipeline as ours
 from penstock.client import NewDocument, Penstock
+from penstock.storage.catalog.values import slices
 
 MODEL = "hash"
 CHANGED_EVERY = 100
@@ -82,27 +84,22 @@ def show(mine: Sequence[Ingested], theirs: Sequence[Ingested], *, documents: int
     pairs = list(zip(mine, theirs, strict=True))
     figures = {
         "speedup_over_llamaindex": (
-            mean(own.chunks_per_s / other.chunks_per_s for own, other in pairs),
+            statistics.mean(own.chunks_per_s / other.chunks_per_s for own, other in pairs),
             "chunks/s, ours / theirs",
             "at least 3",
         ),
         "reingest_speedup_over_llamaindex": (
-            mean(other.again_s / own.again_s for own, other in pairs),
+            statistics.mean(other.again_s / own.again_s for own, other in pairs),
             "seconds, theirs / ours, 1 % changed",
             None,
         ),
-        "chunks_per_s": (mean(own.chunks_per_s for own in mine), "chunks/s", None),
-        "chunks_per_s_llamaindex": (mean(other.chunks_per_s for other in theirs), "chunks/s", None),
-        "reingest_s": (mean(own.again_s for own in mine), "s", None),
-        "reingest_s_llamaindex": (mean(other.again_s for other in theirs), "s", None),
+        "chunks_per_s": (statistics.mean(own.chunks_per_s for own in mine), "chunks/s", None),
+        "chunks_per_s_llamaindex": (statistics.mean(other.chunks_per_s for other in theirs), "chunks/s", None),
+        "reingest_s": (statistics.mean(own.again_s for own in mine), "s", None),
+        "reingest_s_llamaindex": (statistics.mean(other.again_s for other in theirs), "s", None),
     }
     answer.figures = {name: report.Figure(*figure) for name, figure in figures.items()}
     report.show(answer, as_json=as_json)
-
-
-def mean(values: Iterable[float]) -> float:
-    several = list(values)
-    return float(sum(several) / len(several))
 
 
 def changed_text(text: str) -> str:
@@ -123,7 +120,7 @@ def _ingest(client: Penstock, texts: Sequence[str]) -> tuple[int, float]:
     began = time.perf_counter()
     hashes = {source: hashlib.blake2b(text.encode(), digest_size=32).hexdigest() for source, text in named.items()}
     job_id: str | None = None
-    for sources in batched(list(named), ours.DOCUMENTS_PER_REQUEST):
+    for sources in slices(list(named), ours.DOCUMENTS_PER_REQUEST):
         known = client.known("perf", {source: hashes[source] for source in sources})
         if some := [NewDocument(source=source, text=named[source]) for source in sources if source not in known]:
             job_id = client.submit("perf", some, job_id=job_id).job.id
@@ -134,10 +131,6 @@ def _ingest(client: Penstock, texts: Sequence[str]) -> tuple[int, float]:
     if set(job.documents) - {"indexed"}:
         raise RuntimeError(f"not every document was indexed: {job.documents}")
     return job.chunks_indexed, took_s
-
-
-def batched(sources: Sequence[str], size: int) -> Iterable[Sequence[str]]:
-    return (sources[first : first + size] for first in range(0, len(sources), size))
 
 
 def by_llamaindex(texts: Sequence[str], changed: Sequence[str], *, python: str) -> Ingested:

@@ -6,20 +6,21 @@ held while the query is embedded, for a remote provider may take seconds.
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from penstock.storage.limits import MAX_EF, MAX_K, MAX_QUERY_CHARACTERS
+from penstock.storage.tokens import token_of
 
 from .errors import InvalidQuery
 from .highlighting import highlight
 
 if TYPE_CHECKING:  # whoever only marks words needs no compiler and no SQL
     from penstock.storage.catalog.collections import CollectionInfo, GenerationInfo
-    from penstock.storage.ids import GenerationId
+    from penstock.storage.ids import GenerationId, ManifestVersion
     from penstock.storage.search.snapshots import Hit, SegmentPlan, SnapshotCache
     from penstock.storage.segments.fields import Filter
 
@@ -45,10 +46,34 @@ class Retrieval:
     """What a search found, and in which version. ``plan`` is there if it was asked for: one entry per segment."""
 
     hits: "list[Hit]"
-    generation_id: "GenerationId"
-    version: int
+    generation: "GenerationInfo"
+    version: "ManifestVersion"
     timings: Timings
     plan: "list[SegmentPlan] | None" = None
+
+    @property
+    def generation_id(self) -> "GenerationId":
+        return self.generation.id
+
+    def described(self, *, began: float) -> dict[str, Any]:
+        """Return the answer as every interface gives it, ready for JSON; ``began``: by ``time.perf_counter``."""
+        return {
+            "hits": [hit.described() for hit in self.hits],
+            "version": self.version,
+            "token": token_of(self.generation.id, self.version),
+            "took_ms": _ms(time.perf_counter() - began),
+            "explain": None if self.plan is None else self._explained(self.plan),
+        }
+
+    def _explained(self, plan: "list[SegmentPlan]") -> dict[str, Any]:
+        return {
+            "model": self.generation.model,
+            "metric": self.generation.metric,
+            "embedding_ms": _ms(self.timings.embedding_s),
+            "waiting_ms": _ms(self.timings.waiting_s),
+            "searching_ms": _ms(self.timings.searching_s),
+            "segments": [asdict(one) for one in plan],
+        }
 
 
 def retrieve(  # noqa: PLR0913  (the parts of a search are what they are)
@@ -98,7 +123,7 @@ def retrieve(  # noqa: PLR0913  (the parts of a search are what they are)
         hits, plan = snapshot.explained(query, k=k, filter=filter, ef=ef or max(LEAST_EF, 2 * k), now=now)
         version = snapshot.version
     timings = Timings(embedded - began, taken - embedded, time.perf_counter() - taken)
-    return Retrieval(hits, generation.id, version, timings, plan if explain else None)
+    return Retrieval(hits, generation, version, timings, plan if explain else None)
 
 
 def _check_size(*, k: int, max_k: int, ef: int | None) -> None:
@@ -146,3 +171,7 @@ def _checked(vector: ArrayLike | None, generation: "GenerationInfo") -> NDArray[
     if generation.metric == "cosine" and not query.any():
         raise InvalidQuery("the vector is zero, which has no direction", param="vector")
     return query
+
+
+def _ms(seconds: float) -> float:
+    return round(seconds * 1e3, 3)

@@ -9,14 +9,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict
 from typing import Any
 
 from penstock.pipeline.errors import EmbeddingError
 from penstock.pipeline.filters import parse_filter
 from penstock.pipeline.references import chosen_reference
 from penstock.pipeline.removal import delete_documents
-from penstock.pipeline.retrieval import Retrieval, retrieve
+from penstock.pipeline.retrieval import retrieve
 from penstock.settings import wiring
 from penstock.settings.logs import log_failure
 from penstock.settings.model import Settings
@@ -24,10 +23,10 @@ from penstock.storage.catalog.backlogs import Amount
 from penstock.storage.catalog.collections import CollectionInfo, get_collection
 from penstock.storage.catalog.references import generation_at
 from penstock.storage.catalog.tables import PRIORITIES
-from penstock.storage.ids import GenerationId, JobId, ManifestVersion, TenantId
+from penstock.storage.ids import GenerationId, JobId, TenantId
 from penstock.storage.intake.documents import Terms, accept
 from penstock.storage.limits import MAX_EF
-from penstock.storage.tokens import read_token, token_of
+from penstock.storage.tokens import read_token
 
 from . import routes
 from .components import Components
@@ -116,9 +115,7 @@ class Searcher:
             now=now if wanted is None or wanted.as_of is None else wanted.as_of,
             explain=asked.explain,
         )
-        took_ms = (time.perf_counter() - began) * 1e3
-        explain = _explanation(collection, found) if asked.explain else None
-        return _result(found, took_ms=took_ms, explain=explain)
+        return found.described(began=began)
 
     def _submit(self, asked: SubmitRequest) -> dict[str, Any]:
         components, limits = self._components, self._settings.limits
@@ -212,25 +209,3 @@ def _wanted_version(token: str | None, collection: CollectionInfo) -> int:
     if generation_id != collection.generation.id:
         raise InvalidRequest("min_token belongs to another collection, or to a generation that is not active any more")
     return version
-
-
-def _result(found: Retrieval, *, took_ms: float, explain: dict[str, Any] | None) -> dict[str, Any]:
-    return {
-        "hits": [hit.described() for hit in found.hits],
-        "version": found.version,
-        "token": token_of(found.generation_id, ManifestVersion(found.version)),
-        "took_ms": round(took_ms, 3),
-        "explain": explain,
-    }
-
-
-def _explanation(collection: CollectionInfo, found: Retrieval) -> dict[str, Any]:
-    """Return what the HTTP interface answers to ``explain``."""
-    seconds = {"embedding_ms": found.timings.embedding_s, "waiting_ms": found.timings.waiting_s}
-    seconds["searching_ms"] = found.timings.searching_s
-    return {
-        "model": collection.generation.model,
-        "metric": collection.generation.metric,
-        **{name: round(value * 1e3, 3) for name, value in seconds.items()},
-        "segments": [asdict(plan) for plan in found.plan or ()],
-    }

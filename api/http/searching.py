@@ -4,8 +4,6 @@ import base64
 import binascii
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,12 +12,12 @@ from pydantic_core import to_json
 from penstock.client.wire import SearchQuery
 from penstock.pipeline.filters import parse_filter
 from penstock.pipeline.references import chosen_reference
-from penstock.pipeline.retrieval import MAX_EF, Retrieval, retrieve
+from penstock.pipeline.retrieval import MAX_EF, retrieve
 from penstock.storage.catalog.collections import CollectionInfo
 from penstock.storage.catalog.references import generation_at
 from penstock.storage.errors import NotFound, NotKept
 from penstock.storage.ids import ManifestVersion
-from penstock.storage.tokens import read_token, token_of
+from penstock.storage.tokens import read_token
 
 from ..errors import Refused
 from .components import Components
@@ -89,7 +87,7 @@ def search(components: Components, tenant: str, name: str, asked: SearchQuery) -
 
 
 def _search(components: Components, info: CollectionInfo, asked: SearchQuery) -> bytes:
-    started, chosen, now = time.perf_counter(), components.settings.search, components.clock()
+    began, chosen, now = time.perf_counter(), components.settings.search, components.clock()
     wanted = chosen_reference(
         version=asked.version, tag=asked.tag, as_of=asked.as_of, now=now, min_token=asked.min_token
     )
@@ -107,14 +105,7 @@ def _search(components: Components, info: CollectionInfo, asked: SearchQuery) ->
         now=now if wanted is None or wanted.as_of is None else wanted.as_of,
         explain=asked.explain,
     )
-    answer: dict[str, Any] = {
-        "hits": [hit.described() for hit in found.hits],
-        "version": found.version,
-        "token": token_of(found.generation_id, ManifestVersion(found.version)),
-        "took_ms": _ms(time.perf_counter() - started),
-        "explain": _explanation(info, found) if asked.explain else None,
-    }
-    return to_json(answer)
+    return to_json(found.described(began=began))
 
 
 def _given_vector(given: list[float] | str) -> list[float] | NDArray[np.float32]:
@@ -129,18 +120,3 @@ def _given_vector(given: list[float] | str) -> list[float] | NDArray[np.float32]
             f"the vector is {len(data)} bytes, not a number of float32", code="invalid_base64", param="vector"
         )
     return np.frombuffer(data, "<f4").astype(np.float32)
-
-
-def _explanation(info: CollectionInfo, found: Retrieval) -> dict[str, Any]:
-    return {
-        "model": info.generation.model,
-        "metric": info.generation.metric,
-        "embedding_ms": _ms(found.timings.embedding_s),
-        "waiting_ms": _ms(found.timings.waiting_s),
-        "searching_ms": _ms(found.timings.searching_s),
-        "segments": [asdict(plan) for plan in found.plan or ()],
-    }
-
-
-def _ms(seconds: float) -> float:
-    return round(seconds * 1e3, 3)
