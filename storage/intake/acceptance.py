@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
 from ..catalog.backlogs import Amount, count_left
+from ..catalog.batches import ready_batch
 from ..catalog.completion import finish_jobs
 from ..catalog.outbox import ENDED, tell
 from ..catalog.sources import lock_sources
@@ -108,21 +109,17 @@ def open_writers_batch(
     connection: Connection, target: Target, *, shard: int, document_count: int, chunk_count: int = 0
 ) -> BatchId:
     """Make a batch that skips chunk and embed: its versions wait for the writer of the shard."""
-    batch_id = BatchId(new_id("batch"))
-    row = {
-        "id": batch_id,
-        "tenant_id": target.tenant,
-        "generation_id": target.generation_id,
-        "shard": shard,
-        "stage": "index",
-        "state": "ready",
-        "group_id": batch_id,
-        "document_count": document_count,
-        "chunk_count": chunk_count,
-        "created_at": target.now,
-    }
+    row = ready_batch(
+        "index",
+        tenant=target.tenant,
+        generation_id=target.generation_id,
+        shard=shard,
+        now=target.now,
+        document_count=document_count,
+        chunk_count=chunk_count,
+    )
     connection.execute(sa.insert(batches).values(row))
-    return batch_id
+    return BatchId(row["id"])
 
 
 def raise_newest(connection: Connection, target: Target, document_ids: Sequence[str]) -> None:

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
 from ..catalog.backlogs import Amount, count_came
+from ..catalog.batches import ready_batch
 from ..catalog.completion import UNFINISHED
 from ..catalog.engine import Catalog
 from ..catalog.history import History
@@ -23,7 +24,7 @@ from ..catalog.tables import OF_DOCUMENT, batches, documents, jobs, versions
 from ..catalog.tenants import hold_tenant
 from ..catalog.values import slices, storable_names
 from ..errors import Conflict
-from ..ids import CollectionId, GenerationId, JobId, TenantId, new_id
+from ..ids import BatchId, CollectionId, GenerationId, JobId, TenantId, new_id
 from ..objects.store import ObjectStore
 from .acceptance import Target, hold_collection, open_writers_batch, record_job
 
@@ -258,19 +259,17 @@ _DEATH = ("stage", "error_code", "error", "attempts", "first_attempt_at", "last_
 
 
 def _batch(target: Target, row: Row[Any], *, batch_id: str, shard: int) -> dict[str, Any]:
-    return {
-        "id": batch_id,
-        "tenant_id": target.tenant,
-        "generation_id": target.generation_id,
-        "shard": shard,
-        "stage": "chunk",
-        "state": "ready",
-        "group_id": batch_id,
-        "document_count": 1,
-        "size_bytes": row.size_bytes,
-        "details": {"quarantined": True},
-        "created_at": target.now,
-    }
+    return ready_batch(
+        "chunk",
+        tenant=target.tenant,
+        generation_id=target.generation_id,
+        shard=shard,
+        now=target.now,
+        batch_id=BatchId(batch_id),
+        document_count=1,
+        size_bytes=row.size_bytes,
+        details={"quarantined": True},
+    )
 
 
 def _keep_counts(connection: Connection, rows: Sequence[Row[Any]]) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from ..catalog.batches import ready_batch
 from ..catalog.completion import OPEN_BATCH, UNFINISHED
 from ..catalog.engine import Catalog
 from ..catalog.sources import lock_sources
@@ -22,7 +23,7 @@ from ..catalog.statements import insert_absent
 from ..catalog.tables import IS_INDEXED, OF_DOCUMENT, batches, documents, generations, versions
 from ..catalog.values import slices
 from ..errors import Conflict
-from ..ids import DocumentId, VersionId
+from ..ids import BatchId, DocumentId, GenerationId, TenantId, VersionId
 from .claims import Claim, claim_oldest, end
 
 EVERY_S = 60.0  # per generation: each makes a version of the index, and readers open it
@@ -122,7 +123,6 @@ def _expired(now: float) -> tuple[sa.ColumnElement[bool], ...]:
     return IS_INDEXED, versions.c.expires_at.is_not(None), versions.c.expires_at <= now, ~coming.correlate(versions)
 
 
-def _batch(generation_id: str, *, tenant: str, shard: int, now: float) -> dict[str, Any]:
-    batch_id = f"{generation_id}{_SUFFIX}"  # always the same one, opened again and again
-    row = {"id": batch_id, "group_id": batch_id, "tenant_id": tenant, "generation_id": generation_id, "shard": shard}
-    return {**row, "stage": "expire", "state": "ready", "created_at": now}
+def _batch(generation_id: GenerationId, *, tenant: TenantId, shard: int, now: float) -> dict[str, Any]:
+    batch_id = BatchId(f"{generation_id}{_SUFFIX}")  # always the same one, opened again and again
+    return ready_batch("expire", tenant=tenant, generation_id=generation_id, shard=shard, now=now, batch_id=batch_id)

@@ -9,10 +9,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
 from ..catalog.backlogs import Amount, count_left
+from ..catalog.batches import ready_batch
 from ..catalog.engine import Catalog
 from ..catalog.tables import IS_QUEUED, PRIORITIES, batches, generations, versions
 from ..catalog.values import slices
-from ..ids import GenerationId, TenantId, VersionId, new_id
+from ..ids import GenerationId, TenantId, VersionId
 from .caps import Caps, Load, weights_of
 from .claims import Claim
 from .pauses import goes_on
@@ -117,18 +118,21 @@ def put_off(connection: Connection, claim: Claim, version_ids: Sequence[VersionI
     sizes = {version.id: version.size_bytes for version in claim.versions if version.id in set(version_ids)}
     if not sizes:
         return
-    batch_id, size_bytes = new_id("batch"), sum(sizes.values())
-    row: dict[str, Any] = {
-        "id": batch_id,
-        "group_id": batch_id,
-        "tenant_id": claim.tenant_id,
-        "generation_id": claim.generation.id,
-    }
-    row |= {"shard": claim.shard, "stage": "chunk", "state": "ready", "priority": claim.priority, "created_at": now}
-    row |= {"document_count": len(sizes), "size_bytes": size_bytes, "details": dict(claim.details) or None}
+    size_bytes = sum(sizes.values())
+    row = ready_batch(
+        "chunk",
+        tenant=claim.tenant_id,
+        generation_id=claim.generation.id,
+        shard=claim.shard,
+        now=now,
+        priority=claim.priority,
+        document_count=len(sizes),
+        size_bytes=size_bytes,
+        details=dict(claim.details) or None,
+    )
     connection.execute(sa.insert(batches).values(row))
     for some in slices(sorted(sizes)):
-        connection.execute(sa.update(versions).where(versions.c.id.in_(some)).values(batch_id=batch_id))
+        connection.execute(sa.update(versions).where(versions.c.id.in_(some)).values(batch_id=row["id"]))
     refund(connection, "chunk", claim.tenant_id, cost_of(documents=len(sizes), size_bytes=size_bytes))
 
 
@@ -189,22 +193,17 @@ def _oldest_queued(connection: Connection, backlog: _Backlog, *, max_documents: 
 
 
 def _form(connection: Connection, backlog: _Backlog, found: list[Row[Any]], *, now: float) -> None:
-    batch_id = new_id("batch")
-    connection.execute(
-        sa.insert(batches).values(
-            id=batch_id,
-            tenant_id=backlog.tenant_id,
-            generation_id=backlog.generation_id,
-            shard=backlog.shard,
-            stage="chunk",
-            state="ready",
-            group_id=batch_id,
-            priority=backlog.lane,
-            document_count=len(found),
-            size_bytes=sum(row.size_bytes for row in found),
-            created_at=now,
-        )
+    batch = ready_batch(
+        "chunk",
+        tenant=backlog.tenant_id,
+        generation_id=backlog.generation_id,
+        shard=backlog.shard,
+        now=now,
+        priority=backlog.lane,
+        document_count=len(found),
+        size_bytes=sum(row.size_bytes for row in found),
     )
+    connection.execute(sa.insert(batches).values(batch))
     for some in slices([row.id for row in found]):
         moved = sa.update(versions).where(versions.c.id.in_(some), versions.c.state == "queued")
-        connection.execute(moved.values(state="chunking", batch_id=batch_id))
+        connection.execute(moved.values(state="chunking", batch_id=batch["id"]))

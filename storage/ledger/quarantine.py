@@ -10,11 +10,12 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
+from ..catalog.batches import ready_batch
 from ..catalog.completion import close_empty_batches, finish_jobs
 from ..catalog.engine import Catalog
 from ..catalog.tables import batches, versions
 from ..catalog.values import storable
-from ..ids import VersionId, new_id
+from ..ids import BatchId, VersionId, new_id
 from .claims import Held, is_held, lost
 from .contents import FailedDocument, Tried, hold_versions, holds_documents, mark_failed, tried, wanted_by
 from .joins import join_groups
@@ -103,21 +104,19 @@ def _take_apart(connection: Connection, row: Row[Any], live: Sequence[VersionId]
     version_rows: list[dict[str, Any]] = []
     for version in connection.execute(found):
         begins = version.action == "put"  # a removal or an update has no bytes of its own: it waits for the writer
-        batch = {
-            "id": alone[version.id],
-            "tenant_id": row.tenant_id,
-            "generation_id": row.generation_id,
-            "shard": row.shard,
-            "stage": "chunk" if begins else "index",
-            "state": "ready",
-            "group_id": alone[version.id],
-            "priority": row.priority,
-            "document_count": 1,
-            "size_bytes": version.size_bytes,
-            "details": {"quarantined": True, "attempts": {row.stage: tried.attempts}},
-            "first_attempt_at": tried.first_attempt_at,
-            "created_at": now,
-        }
+        batch = ready_batch(
+            "chunk" if begins else "index",
+            tenant=row.tenant_id,
+            generation_id=row.generation_id,
+            shard=row.shard,
+            now=now,
+            batch_id=BatchId(alone[version.id]),
+            priority=row.priority,
+            document_count=1,
+            size_bytes=version.size_bytes,
+            details={"quarantined": True, "attempts": {row.stage: tried.attempts}},
+            first_attempt_at=tried.first_attempt_at,
+        )
         batch_rows.append(batch)
         state = "chunking" if begins else version.state
         version_rows.append({"version": version.id, "batch": alone[version.id], "becomes": state})

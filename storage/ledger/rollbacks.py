@@ -12,6 +12,7 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
+from ..catalog.batches import ready_batch
 from ..catalog.completion import OPEN_BATCH, UNFINISHED, close_empty_batches, finish_jobs
 from ..catalog.engine import Catalog
 from ..catalog.manifests import hold_manifest
@@ -20,7 +21,7 @@ from ..catalog.statements import insert_if_absent
 from ..catalog.tables import OF_DOCUMENT, batches, documents, generations, versions
 from ..catalog.values import batched, storable
 from ..errors import Conflict, Damaged, NotFound
-from ..ids import BatchId, GenerationId, ManifestVersion, TenantId, new_id
+from ..ids import BatchId, GenerationId, ManifestVersion, TenantId
 from ..publishing.rollbacks import Rollback
 from ..segments.differences import Change
 from ..segments.manifests import Manifest
@@ -58,18 +59,14 @@ def open_rollback(catalog: Catalog, *, generation_id: GenerationId, version: int
         if generation is None:
             raise NotFound(f"there is no generation {generation_id!r}")
         hold_manifest(connection, generation_id, version)
-        batch_id = BatchId(new_id("batch"))
-        row = {
-            "id": batch_id,
-            "group_id": batch_id,
-            "tenant_id": generation.tenant_id,
-            "generation_id": generation_id,
-            "shard": generation.shard,
-            "stage": "rollback",
-            "state": "ready",
-            "details": {"version": version},
-            "created_at": now,
-        }
+        row = ready_batch(
+            "rollback",
+            tenant=generation.tenant_id,
+            generation_id=generation_id,
+            shard=generation.shard,
+            now=now,
+            details={"version": version},
+        )
         insert_if_absent(connection, batches, row)  # unless one is open
         is_open = (batches.c.generation_id == generation_id, batches.c.state.in_(OPEN_BATCH))
         found = connection.execute(sa.select(batches).where(batches.c.stage == "rollback", *is_open)).first()
