@@ -14,6 +14,13 @@ def admin_key_file(settings: Settings) -> Path:
     return settings.data_dir / "admin.key"
 
 
+def local_key(settings: Settings) -> str | None:
+    """Return the admin key as this machine knows it: from the settings, else the one that is kept, if there is one."""
+    if settings.admin_key is not None:
+        return settings.admin_key.get_secret_value()
+    return read_secret(admin_key_file(settings))
+
+
 def read_secret(path: Path) -> str | None:
     """Return the secret kept in ``path``, or None when there is none that this user may read."""
     try:

@@ -49,11 +49,9 @@ def _local_url(settings: "Settings") -> str:
 
 
 def _local_key(settings: "Settings") -> str:
-    from penstock.settings.keys import admin_key_file, read_secret
+    from penstock.settings.keys import local_key
 
-    if settings.admin_key is not None:
-        return settings.admin_key.get_secret_value()
-    key = read_secret(admin_key_file(settings))
+    key = local_key(settings)
     if key is None:
         raise UsageError(
             f"no API key: give one with --key or PENSTOCK_API_KEY. None is kept in {settings.data_dir}: "

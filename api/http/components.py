@@ -36,6 +36,7 @@ from .comparisons import Comparisons
 from .embedders import QueryEmbedders
 from .feeds import JobFeeds
 from .gate import KeyGate
+from .health import Health
 from .idempotency import KeysInUse
 from .lookups import Lookups
 from .metrics import Metrics
@@ -77,10 +78,12 @@ class Components:
     feeds: JobFeeds
     comparisons: Comparisons = field(default_factory=Comparisons)
     keys_in_use: KeysInUse = field(default_factory=KeysInUse)
+    health: Health = field(default_factory=Health)
     clock: Callable[[], float] = time.time
     submissions: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(SUBMISSIONS))
     reads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(CATALOG_THREADS))
     waits: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(WAITS))
+    probes: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1))
 
     async def call(self, function: Callable[Concatenate[Catalog, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return ``function(catalog, ...)``, run in a thread: SQL would hold up every other request."""

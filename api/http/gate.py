@@ -10,6 +10,7 @@ import anyio.to_thread
 
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.tenants import admin_key_matches
+from penstock.storage.errors import StorageError
 
 from ..errors import Refused
 
@@ -42,6 +43,14 @@ class KeyGate:
         if len(key) > LONGEST_KEY or not await self._looked_up(key):
             raise _unauthorized("the key is not this installation's", error="invalid_token")
         self._matched, self._until = digest, self._clock() + REMEMBERED_S
+
+    async def holds_key(self, authorization: str | None) -> bool:
+        """Say whether the header holds the key. Where that cannot be found out it does not."""
+        try:
+            await self.check(authorization)
+        except (Refused, StorageError):
+            return False
+        return True
 
     async def _looked_up(self, key: str) -> bool:
         return await anyio.to_thread.run_sync(admin_key_matches, self._catalog, key, limiter=self._guesses)

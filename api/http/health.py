@@ -1,65 +1,144 @@
-"""Whether this process can do its work, and if not, why. Asks each thing once; changes nothing."""
+"""Whether this process can do its work, and if not, why. Asks each thing once; changes nothing.
 
+Why something is amiss may name machines, processes, paths and models: only whoever has the key is told, and the log.
+Everybody else is told which component it is.
+"""
+
+import logging
 import tempfile
+import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import redis
 
 from penstock.storage.catalog.migrations import check_schema
 from penstock.storage.errors import StorageError
 
-from .components import Components
+if TYPE_CHECKING:
+    from .components import Components
+
+log = logging.getLogger(__name__)
+
+REMEMBERED_S = 1.0  # for those without a key, who may ask as often as they like
 
 
-def readiness(components: Components) -> dict[str, Any]:
-    """Return the answer of /readyz. Blocks.
+@dataclass(frozen=True)
+class Trouble:
+    """A component that is amiss, and ``why``."""
+
+    component: str
+    why: str
+
+    def __str__(self) -> str:
+        return f"{self.component}: {self.why}"
+
+
+@dataclass(frozen=True)
+class Readiness:
+    """``reasons``: why the process is not ready. ``degraded``: what is missing and not needed to answer."""
+
+    reasons: tuple[Trouble, ...]
+    degraded: tuple[Trouble, ...]
+
+    def told(self, *, in_full: bool) -> dict[str, Any]:
+        """Return `wire.Health`, with the names of components alone unless ``in_full``."""
+        ok = not self.reasons
+        if in_full:
+            return {"ok": ok, "reasons": [*map(str, self.reasons)], "degraded": [*map(str, self.degraded)]}
+        return {"ok": ok, "reasons": _components(self.reasons), "degraded": _components(self.degraded)}
+
+
+class Health:
+    """What was found lately; it is logged when it changes. Safe between threads."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._looking = threading.Lock()
+        self._found = Readiness((), ())
+        self._until = -REMEMBERED_S
+
+    def recent(self, components: "Components") -> Readiness:
+        """Return what is at most `REMEMBERED_S` old. Blocks where it has to look."""
+        with self._looking:
+            return self._found if self._clock() < self._until else self._look(components)
+
+    def now(self, components: "Components") -> Readiness:
+        """Look anew. Blocks."""
+        with self._looking:
+            return self._look(components)
+
+    def _look(self, components: "Components") -> Readiness:
+        before, self._found = self._found, readiness(components)
+        self._until = self._clock() + REMEMBERED_S
+        if _components(self._found.reasons) != _components(before.reasons):
+            _log(self._found)
+        return self._found
+
+
+def _log(found: Readiness) -> None:
+    if found.reasons:
+        why = "; ".join(map(str, found.reasons))
+        log.warning("This process is not ready: %s", why, extra={"action": "not_ready"})
+    else:
+        log.info("This process is ready again", extra={"action": "ready_again"})
+
+
+def readiness(components: "Components") -> Readiness:
+    """Look at everything. Blocks.
 
     Not ready without the catalog, the object store and the model of new collections. Without another model, which one
     tenant may have chosen, or without the cache's server the rest is still done: that is degraded, no more.
     """
     components.embedders.mend()
     failures = dict(components.embedders.failures)
-    main = failures.pop(components.settings.embedding.model, None)
-    reasons = [reason for look in (_catalog, _objects) for reason in _problems(look, components)]
-    reasons += [f"model {components.settings.embedding.model}: {main}"] if main else []
+    model = components.settings.embedding.model
+    main = failures.pop(model, None)
+    reasons = [trouble for look in (_catalog, _objects) for trouble in _troubles(look, components)]
+    reasons += [Trouble("model", f"{model}: {main}")] if main else []
     degraded = [
-        *_problems(_server, components),
-        *_problems(_roles, components),
-        *(f"model {model}: {why}" for model, why in failures.items()),
+        *_troubles(_redis, components),
+        *_troubles(_roles, components),
+        *(Trouble("model", f"{other}: {why}") for other, why in failures.items()),
     ]
-    return {"ok": not reasons, "reasons": reasons, "degraded": degraded}
+    return Readiness(tuple(reasons), tuple(degraded))
 
 
-def _problems(look: Callable[[Components], Iterator[str]], components: Components) -> Iterator[str]:
+def _components(troubles: tuple[Trouble, ...]) -> list[str]:
+    return sorted({trouble.component for trouble in troubles})
+
+
+def _troubles(look: Callable[["Components"], Iterator[Trouble]], components: "Components") -> Iterator[Trouble]:
     try:
         yield from look(components)
     except (StorageError, OSError, redis.RedisError) as error:
-        yield f"{look.__name__.strip('_')}: {error or type(error).__name__}"
+        yield Trouble(look.__name__.strip("_"), str(error) or type(error).__name__)
 
 
-def _catalog(components: Components) -> Iterator[str]:
+def _catalog(components: "Components") -> Iterator[Trouble]:
     check_schema(components.catalog)
     yield from ()
 
 
-def _objects(components: Components) -> Iterator[str]:
+def _objects(components: "Components") -> Iterator[Trouble]:
     with tempfile.TemporaryFile(dir=components.objects.scratch()) as file:
         file.write(b"ready")  # a full or read-only disk takes no documents
     components.objects.exists("readiness")  # no such object: a bucket that answers is enough
     yield from ()
 
 
-def _roles(components: Components) -> Iterator[str]:
+def _redis(components: "Components") -> Iterator[Trouble]:
+    components.redis.ping()
+    yield from ()
+
+
+def _roles(components: "Components") -> Iterator[Trouble]:
     """Name the roles that are there and whose work does not move: that their process lives says nothing."""
     with suppress(redis.RedisError):  # told already
         for role in components.presence.roles():
             if role.still_s is not None:
-                place = f"role {role.role} ({role.host}:{role.pid})"
-                yield f"{place} has stood still for {role.still_s:.0f} s: its log may say why; end it, another goes on"
-
-
-def _server(components: Components) -> Iterator[str]:
-    components.redis.ping()
-    yield from ()
+                why = f"has stood still for {role.still_s:.0f} s: its log may say why; end it, another goes on"
+                yield Trouble(f"role {role.role}", f"{role.host}:{role.pid} {why}")

@@ -17,21 +17,22 @@ class Readiness:
     reasons: tuple[str, ...] = ()
 
 
-async def readiness(url: str) -> Readiness:
-    """Return what ``GET <url>/readyz`` says now; no answer is an answer too."""
+async def readiness(url: str, key: str | None = None) -> Readiness:
+    """Return what ``GET <url>/readyz`` says now; no answer is an answer too. Without ``key`` it says little."""
     try:
         async with asyncio.timeout(ANSWER_S):
-            status, body = await _get(url, "/readyz")
+            status, body = await _get(url, "/readyz", key=key)
     except (OSError, ValueError):  # a timeout is an OSError
         return Readiness(ready=False, reasons=("it does not answer yet",))
     return Readiness(ready=status == 200, reasons=_reasons(body))
 
 
-async def _get(url: str, path: str) -> tuple[int, bytes]:
+async def _get(url: str, path: str, *, key: str | None) -> tuple[int, bytes]:
     parts = urlsplit(url)
     reader, writer = await asyncio.open_connection(parts.hostname, parts.port)
     try:
-        request = f"GET {path} HTTP/1.1\r\nHost: {parts.netloc}\r\nConnection: close\r\n\r\n"
+        shown = f"Authorization: Bearer {key}\r\n" if key else ""
+        request = f"GET {path} HTTP/1.1\r\nHost: {parts.netloc}\r\n{shown}Connection: close\r\n\r\n"
         writer.write(request.encode())
         await writer.drain()
         head, _, body = (await reader.read()).partition(b"\r\n\r\n")

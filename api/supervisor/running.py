@@ -15,6 +15,7 @@ from pathlib import Path
 from socket import socket
 from typing import Any
 
+from penstock.settings.keys import local_key
 from penstock.settings.model import Settings
 from penstock.settings.wiring import embedded_socket, make_data_dir, uses_embedded_server
 
@@ -146,7 +147,8 @@ class Supervisor:
         if url is None:
             await self._until(self._all_run, what="the roles", only=list(self._children.values()))
         else:
-            await self._until(lambda: readiness(url), what="the api", only=list(self._children.values()))
+            key = local_key(self._settings)
+            await self._until(lambda: readiness(url, key), what="the api", only=list(self._children.values()))
 
     async def _all_run(self) -> Readiness:
         return Readiness(ready=all(child.running_s >= STEADY_S for child in self._children.values()))

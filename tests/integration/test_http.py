@@ -10,6 +10,7 @@ import pytest
 
 from penstock import client
 from penstock.client import Chunking, NewDocument, Upload
+from penstock.storage.presence import RoleInfo
 
 from ..http_service import KEY, Service, running_service
 
@@ -312,11 +313,30 @@ def test_readiness_says_why_not(service, monkeypatch):
     monkeypatch.setitem(embedders.failures, "openai/of-one-tenant", "no key")
     answer = service.http.get("/readyz")
     assert answer.status_code == 200
-    assert "model openai/of-one-tenant: no key" in answer.json()["degraded"]
+    assert "model: openai/of-one-tenant: no key" in answer.json()["degraded"]
     monkeypatch.setitem(embedders.failures, "hash", "weights are missing")
     answer = service.http.get("/readyz")
     assert answer.status_code == 503
-    assert answer.json()["reasons"] == ["model hash: weights are missing"]
+    assert answer.json()["reasons"] == ["model: hash: weights are missing"]
+
+
+def test_readiness_tells_those_without_the_key_only_which_component_is_amiss(service, monkeypatch, caplog):
+    components = service.components
+    assert service.http.get("/readyz").status_code == 200
+    monkeypatch.setattr(components.embedders, "mend", lambda: None)
+    monkeypatch.setitem(components.embedders.failures, "hash", "weights of /srv/secret are missing")
+    monkeypatch.setitem(components.embedders.failures, "openai/of-one-tenant", "no key for db.internal")
+    still = RoleInfo("embed", "worker-7.internal", 4711, 0.0, 1000.0, 1.0, None)
+    monkeypatch.setattr(components.presence, "roles", lambda: [still])
+    told = service.http.get("/readyz").json()  # looks anew
+    assert "worker-7.internal:4711 has stood still" in "".join(told["degraded"])
+    assert "weights of /srv/secret are missing" in "".join(told["reasons"])
+    for headers in ({}, {"Authorization": "Bearer of-somebody-else"}, {"Authorization": "Basic x"}):
+        answer = httpx.get(f"{service.url}/readyz", headers=headers)
+        expected = {"ok": False, "reasons": ["model"], "degraded": ["model", "redis", "role embed"]}
+        assert (answer.status_code, answer.json()) == (503, expected)
+    (logged,) = [one for one in caplog.records if getattr(one, "action", None) == "not_ready"]
+    assert "weights of /srv/secret are missing" in logged.getMessage()
 
 
 def test_a_model_that_failed_is_tried_again(service):

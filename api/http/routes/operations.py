@@ -9,7 +9,6 @@ from penstock.client import wire
 from .. import answers
 from ..components import components_of
 from ..docs import describe, page
-from ..health import readiness
 from ..overview import status_of
 
 router = APIRouter(tags=["operations"])
@@ -32,10 +31,14 @@ async def healthz() -> Response:
     response_model=wire.Health,
     responses={503: {"model": wire.Health, "description": "Not ready, and why"}},
     summary="This process can take documents and answer searches",
+    description="With the key it says why not; without it, only which components are amiss.",
 )
 async def readyz(request: Request) -> Response:
-    found = await anyio.to_thread.run_sync(readiness, components_of(request))
-    return answers.answer(found, status=200 if found["ok"] else 503)
+    components = components_of(request)
+    in_full = await components.gate.holds_key(request.headers.get("authorization"))
+    look = components.health.now if in_full else components.health.recent
+    found = await anyio.to_thread.run_sync(look, components, limiter=components.probes)
+    return answers.answer(found.told(in_full=in_full), status=503 if found.reasons else 200)
 
 
 @router.get("/metrics", response_class=Response, summary="Figures for Prometheus")
