@@ -100,7 +100,7 @@ class Line:
         ready = ledger.take_ready(self.catalog, stage=stage, now=self.now, limit=limit, resend_after_s=LEASE_S)
         return [batch.id for batch in ready]
 
-    def claim(self, batch_id: BatchId, *, owner: str | None = None) -> ledger.Claim | None:
+    def claim(self, batch_id: BatchId, *, owner: str | None = None, in_company: bool = False) -> ledger.Claim | None:
         return ledger.claim(
             self.catalog,
             batch_id,
@@ -108,6 +108,7 @@ class Line:
             lease_s=LEASE_S,
             now=self.now,
             max_attempts=MAX_ATTEMPTS,
+            in_company=in_company,
         )
 
     def claimed(self, stage: str) -> ledger.Claim:

@@ -14,6 +14,7 @@ from penstock.storage.figures import Figure
 from penstock.storage.ids import BatchId
 
 from .backoff import Outages, full_jitter
+from .company import Company
 from .components import Components
 from .leases import LeaseKeeper
 from .liveness import Liveness
@@ -41,6 +42,7 @@ class Claims:
         self._finish_s = max(grace_s - HAND_BACK_S, grace_s / 2)
         self._lease_s = lease_s or components.settings.workers.lease_s
         self._returned: set[tuple[BatchId, int]] = set()
+        self._company = Company()
         self.outages = Outages()
         self.keeper: LeaseKeeper[ledger.Held] = LeaseKeeper(
             self._renew, every_s=self._lease_s / 3, overdue=self._overdue, give_back=self.hand_back
@@ -52,14 +54,14 @@ class Claims:
 
         What the block raises ends here: the batch is tried again later, with a count, unless it was lost anyway.
         """
-        claim = self._claim(batch_id)
-        if claim is None:
-            yield None
-            return
-        due_s = max(0.0, self._components.clock() - claim.ready_at)
-        self._components.figures.add([Figure("penstock_dispatch_lag_seconds", (claim.stage,), due_s)])
-        with self.keeper.hold(claim), self.measured(claim.stage) as attempt, self.answering(claim, attempt):
-            yield claim
+        with self._company.joined(lambda in_company: self._claim(batch_id, in_company=in_company)) as claim:
+            if claim is None:
+                yield None
+                return
+            due_s = max(0.0, self._components.clock() - claim.ready_at)
+            self._components.figures.add([Figure("penstock_dispatch_lag_seconds", (claim.stage,), due_s)])
+            with self.keeper.hold(claim), self.measured(claim.stage) as attempt, self.answering(claim, attempt):
+                yield claim
 
     @contextmanager
     def measured(self, stage: str) -> Iterator["Attempt"]:
@@ -136,7 +138,7 @@ class Claims:
         log.warning("The provider is not available, trying again in %.1f s.", delay_s, extra=ids(claim))
         self.retry(claim, error=str(error), delay_s=delay_s, counted=False)
 
-    def _claim(self, batch_id: BatchId) -> ledger.Claim | None:
+    def _claim(self, batch_id: BatchId, *, in_company: bool) -> ledger.Claim | None:
         components = self._components
         try:
             return ledger.claim(
@@ -147,6 +149,7 @@ class Claims:
                 now=components.clock(),
                 max_attempts=components.settings.workers.max_attempts,
                 in_turn=True,
+                in_company=in_company,
             )
         except Unavailable as error:
             log.warning("The batch was not taken and will be sent again: %s", error, extra={"batch": batch_id})

@@ -7,7 +7,7 @@ batches, versions, so that none wait for each other in a ring.
 
 from .admission import ReadyBatch, take_ready
 from .caps import Caps
-from .claims import Claim, Held, claim, renew
+from .claims import Claim, Held, MustBeAlone, claim, renew
 from .contents import NEVER, FailedDocument, Tried, VersionRow
 from .dead_bytes import release_dead_bytes
 from .expiry import ExpiredDocument, claim_expiry, finish_expiry, open_expiries, read_expired
@@ -38,6 +38,7 @@ __all__ = [
     "FailedDocument",
     "Held",
     "IndexGroup",
+    "MustBeAlone",
     "Pauses",
     "Pruned",
     "PruningProgress",

@@ -37,8 +37,8 @@ class Claim(Held):
     """The right to work on one batch until the lease ends.
 
     ``versions``: the documents still wanted, by id; never empty for the stages chunk and embed, always empty for merge
-    and swap. ``quarantined``: its only document is suspected to kill workers. ``tried``: with this attempt. ``input``
-    names a staging object. ``ready_at``: since when it was due.
+    and swap. ``suspect``: see `MustBeAlone`. ``tried``: with this attempt. ``input`` names a staging object.
+    ``ready_at``: since when it was due.
     """
 
     tenant_id: TenantId
@@ -52,10 +52,17 @@ class Claim(Held):
     size_bytes: int
     input: str | None
     details: Mapping[str, Any]
-    quarantined: bool
+    suspect: bool
     tried: Tried
     versions: tuple[VersionRow, ...]
     ready_at: float
+
+
+class MustBeAlone(Exception):
+    """The batch is a suspect: its only document was tried before, there or in a batch taken apart.
+
+    It may kill the process, and then costs whatever else is worked on there an attempt; as those may cost it its own.
+    """
 
 
 def claim(
@@ -67,16 +74,23 @@ def claim(
     now: float,
     max_attempts: int,
     in_turn: bool = False,
+    in_company: bool = False,
 ) -> Claim | None:
     """Take a batch that is due, or whose holder let its lease run out, and count the attempt: all committed.
 
     ``in_turn``: take the one whose turn it is of those that were sent for its stage: see `turns.whose_turn`.
+    ``in_company``: the process works on other batches too, and takes no suspects.
 
     ``owner`` must differ from that of every other process, past ones included. Returns None when there is nothing to
     do: the batch is done, held or not due, or every document of it was cancelled meanwhile.
+
+    Raises:
+        MustBeAlone: the turn is a suspect's. Nothing was taken or charged: claim again when the process is empty.
     """
     with catalog.write("claim") as connection:
         chosen = BatchId(whose_turn(connection, batch_id, now=now)) if in_turn else batch_id
+        if in_company and _is_suspect(connection, chosen):
+            raise MustBeAlone
         row = _take(connection, chosen, owner=owner, lease_s=lease_s, now=now, max_attempts=max_attempts)
         if row is None:
             return None
@@ -144,6 +158,15 @@ def _take(
     return connection.execute(taken.returning(batches)).first()
 
 
+def _is_suspect(connection: Connection, batch_id: BatchId) -> bool:
+    row = connection.execute(sa.select(batches).where(batches.c.id == batch_id)).first()
+    return row is not None and _suspected(row, tried_before=row.attempts)
+
+
+def _suspected(row: Row[Any], *, tried_before: int) -> bool:
+    return row.document_count == 1 and bool(tried_before or (row.details or {}).get("quarantined"))
+
+
 def one_more_attempt(now: float) -> dict[str, Any]:
     """Return the values that count an attempt."""
     first = sa.func.coalesce(batches.c.first_attempt_at, now)
@@ -170,7 +193,7 @@ def _claim(
         size_bytes=row.size_bytes,
         input=row.input,
         details=details,
-        quarantined=bool(details.get("quarantined")),
+        suspect=_suspected(row, tried_before=row.attempts - 1),
         tried=tried,
         versions=tuple(wanted),
         ready_at=max(row.created_at, row.next_attempt_at),

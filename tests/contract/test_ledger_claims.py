@@ -26,7 +26,7 @@ def test_a_claim_carries_what_the_work_needs(line):
     line.accept([submitted])
     claim = line.claimed("chunk")
 
-    assert (claim.stage, claim.attempt, claim.part, claim.quarantined) == ("chunk", 1, 0, False)
+    assert (claim.stage, claim.attempt, claim.part, claim.suspect) == ("chunk", 1, 0, False)
     assert (claim.tenant_id, claim.shard) == ("default", 0)
     assert claim.generation == line.collection.generation
     (version,) = claim.versions
@@ -51,6 +51,29 @@ def test_a_batch_that_does_not_exist_or_is_done_is_not_claimed(line):
     claim = line.claimed("chunk")
     line.finish_chunking(claim)
     assert line.claim(claim.batch_id) is None
+
+
+def test_a_document_alone_that_was_tried_before_is_taken_only_by_an_empty_process(line):
+    line.submit("a")
+    line.form()
+    (batch,) = line.send("chunk")
+    first = line.claim(batch, in_company=True)
+    assert not first.suspect
+    line.now += LEASE_S + 1
+
+    with pytest.raises(ledger.MustBeAlone):
+        line.claim(batch, in_company=True)
+    second = line.claim(batch)
+    assert (second.attempt, second.suspect) == (2, True)  # being refused did not count
+
+
+def test_documents_tried_together_go_on_in_company(line):
+    line.submit("a", "b")
+    line.form()
+    (batch,) = line.send("chunk")
+    line.claim(batch)
+    line.now += LEASE_S + 1
+    assert not line.claim(batch, in_company=True).suspect
 
 
 def test_a_lapsed_claim_is_taken_over_and_its_old_holder_can_record_nothing(line):

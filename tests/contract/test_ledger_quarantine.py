@@ -90,12 +90,16 @@ def test_a_batch_taken_apart_starts_again_with_one_document_each_and_fresh_attem
     with line.catalog.read() as connection:
         made = connection.execute(sa.select(batches).where(batches.c.state == "ready")).all()
     assert [(row.stage, row.document_count, row.attempts) for row in made] == [("chunk", 1, 0)] * 3
-    claims = [line.claim(batch) for batch in line.send("chunk")]
-    assert all(claim.quarantined for claim in claims)
+    sent = line.send("chunk")
+    for batch in sent:
+        with pytest.raises(ledger.MustBeAlone):
+            line.claim(batch, in_company=True)
+    claims = [line.claim(batch) for batch in sent]
+    assert all(claim.suspect for claim in claims)
     assert sorted(claim.versions[0].source for claim in claims) == ["a", "b", "c"]
     for claim in claims:
         line.finish_chunking(claim)
-    assert all(line.claim(batch).quarantined for batch in line.send("embed"))
+    assert all(line.claim(batch).suspect for batch in line.send("embed"))
 
 
 def test_a_part_at_the_cap_gives_back_only_its_own_documents(line):
