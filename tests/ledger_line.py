@@ -241,12 +241,14 @@ class Line:
             return [tuple(row) for row in connection.execute(wanted)]
 
 
-def new_line(catalog: Catalog, *, tenant: TenantId = TENANT, name: str = "papers", **options: Any) -> Line:
+def new_line(
+    catalog: Catalog, *, tenant: TenantId = TENANT, name: str = "papers", model: str = "hash", **options: Any
+) -> Line:
     collection = create_collection(
         catalog,
         tenant=tenant,
         name=name,
-        model="hash",
+        model=model,
         dimensions=8,
         metric="cosine",
         chunking={"strategy": "auto"},

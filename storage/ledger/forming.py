@@ -20,6 +20,7 @@ from .pauses import goes_on
 from .turns import FULL_BYTES, FULL_DOCUMENTS, Turns, cost_of, refund
 
 TURNS = "form"  # of this; what was formed takes turns again where it is worked on
+POSTPONED = 8  # full batches for one model that a tenant may have waiting for a next attempt, however small its share
 _Place = tuple[str, int]  # tenant and priority
 
 
@@ -29,6 +30,7 @@ class _Backlog:
 
     tenant_id: TenantId
     generation_id: GenerationId
+    model: str
     shard: int
     lane: int
 
@@ -82,16 +84,15 @@ def form_chunk_batches(
 
     A batch holds documents of one generation and one priority, oldest first, up to either limit (a larger document
     goes alone). ``caps`` bounds how many chunk batches a tenant has open, ``ahead`` how many embed batches: what cannot
-    be embedded yet need not lie about in chunks. Batches of a lower priority do not count: they are overtaken.
+    be embedded yet need not lie about in chunks. Embed batches that wait for their next attempt, because their model is
+    out perhaps, hold up only what needs the same model. Batches of a lower priority do not count: they are overtaken.
     """
     made = 0
     with catalog.read() as connection:  # the common case, without the write lock
         if connection.scalar(sa.select(versions.c.id).where(IS_QUEUED).limit(1)) is None:
             return 0
     with catalog.write("form_chunk_batches") as connection:
-        waiting = _Waiting(_backlogs(connection))
-        room = _room(connection, waiting.lanes(), now=now, most=max_batches, caps=caps, ahead=ahead)
-        waiting.keep(room)
+        waiting, room = _with_room(connection, now=now, most=max_batches, caps=caps, ahead=ahead)
         left: dict[TenantId, Amount] = {}
         turns = Turns.read(connection, TURNS, among=waiting.lanes())
         while made < max_batches and (lanes := waiting.lanes()):
@@ -140,37 +141,41 @@ def _backlogs(connection: Connection) -> list[_Backlog]:
     # A few index probes per generation, however many documents wait in it.
     queued = sa.exists().where(IS_QUEUED, versions.c.generation_id == generations.c.id)
     lanes = [queued.where(versions.c.priority == lane).label(f"lane_{lane}") for lane in range(len(PRIORITIES))]
-    found = sa.select(generations.c.tenant_id, generations.c.id, generations.c.shard, *lanes)
+    of_generation = (generations.c.tenant_id, generations.c.id, generations.c.model, generations.c.shard)
+    found = sa.select(*of_generation, *lanes)
     found = found.where(queued, goes_on(generations.c.tenant_id)).order_by(generations.c.id)
     return [
-        _Backlog(TenantId(tenant), GenerationId(generation), shard, lane)
-        for tenant, generation, shard, *waits in connection.execute(found)
+        _Backlog(TenantId(tenant), GenerationId(generation), model, shard, lane)
+        for tenant, generation, model, shard, *waits in connection.execute(found)
         for lane, waiting in enumerate(waits)
         if waiting
     ]
 
 
-def _room(
-    connection: Connection,
-    waiting: Mapping[str, Iterable[int]],
-    *,
-    now: float,
-    most: int,
-    caps: Caps | None,
-    ahead: Caps | None,
-) -> dict[_Place, int]:
-    """Return how many batches may be formed of each priority that a tenant waits with."""
-    room = {(tenant, lane): most for tenant, lanes in waiting.items() for lane in lanes}
+def _with_room(
+    connection: Connection, *, now: float, most: int, caps: Caps | None, ahead: Caps | None
+) -> tuple[_Waiting, dict[_Place, int]]:
+    """Return what waits and may go on, and how many batches of each priority of a tenant."""
+    backlogs = _backlogs(connection)
+    room: dict[_Place, int] = {(one.tenant_id, one.lane): most for one in backlogs}
     if not room or (caps is None and ahead is None):
-        return room
+        return _Waiting(backlogs), room
     load = Load.read(connection, now=now)
-    weights = weights_of(connection, {*waiting, *load.active})
+    weights = weights_of(connection, {*(tenant for tenant, _ in room), *load.active})
     for stage, some in (("chunk", caps), ("embed", ahead)):
         allowed = some.of(weights) if some else {}
         for tenant, lane in [place for place in room if place[0] in allowed]:
             free, so_far = allowed[tenant] - load.as_urgent(stage, tenant, lane), room[tenant, lane]
             room[tenant, lane] = min(so_far, free if stage == "chunk" or free <= 0 else so_far)
-    return room
+    shares = ahead.of(weights) if ahead else {}
+    waiting = _Waiting(
+        one
+        for one in backlogs
+        if one.tenant_id not in shares
+        or load.postponed_as_urgent(one.tenant_id, one.model, one.lane) < max(POSTPONED, shares[one.tenant_id])
+    )
+    waiting.keep(room)
+    return waiting, room
 
 
 def _oldest_queued(connection: Connection, backlog: _Backlog, *, max_documents: int, max_bytes: int) -> list[Row[Any]]:

@@ -14,7 +14,7 @@ from penstock.storage import ledger
 from penstock.storage.catalog.tables import PRIORITIES, accounts, batches, versions
 from penstock.storage.catalog.tenants import change_tenant, create_tenant, get_tenant
 from penstock.storage.intake.documents import Terms
-from penstock.storage.ledger.turns import FULL_BYTES, LANE_WEIGHTS, Round
+from penstock.storage.ledger.turns import FULL_BYTES, FULL_CHUNKS, LANE_WEIGHTS, Round
 
 from ..ledger_line import LEASE_S, MAX_ATTEMPTS, Line, document, new_line
 
@@ -299,6 +299,43 @@ def test_no_more_is_chunked_of_a_tenant_whose_embed_batches_wait_and_that_stops_
     few.submit("theirs")
     assert line.form(caps=ledger.Caps(4), ahead=ledger.Caps(3)) == 1
     assert own_states(few) == [("chunking",)]
+
+
+def postpone_embedding(line: Line, count: int, *, chunks: int = 0) -> None:
+    """Cut ``count`` documents, a batch each, and postpone their embedding; ``chunks``: how many each counts as."""
+    submit(line, count, name="postponed")
+    line.form(max_documents=1)
+    line.chunk()
+    with line.catalog.write() as connection:
+        mine = (batches.c.stage == "embed", batches.c.state == "ready", batches.c.tenant_id == line.tenant)
+        connection.execute(sa.update(batches).where(*mine).values(chunk_count=chunks or batches.c.chunk_count))
+    for batch_id in line.send("embed"):
+        claim = line.claim(batch_id)
+        assert claim is not None
+        ledger.retry_later(line.catalog, claim, error="the provider is away", now=line.now, delay_s=60.0, counted=False)
+
+
+def test_a_model_that_is_out_holds_up_no_collection_of_its_tenant_with_another_one(line):
+    healthy = new_line(line.catalog, name="healthy", model="static", objects=line.objects)
+    postpone_embedding(line, 4)
+    submit(healthy, 4, name="healthy")
+    assert healthy.form(max_documents=1, caps=ledger.Caps(4), ahead=ledger.Caps(4)) == 4
+
+
+def test_no_more_than_some_batches_are_cut_ahead_for_a_model_that_is_out(line):
+    healthy = new_line(line.catalog, name="healthy", model="static", objects=line.objects)
+    postpone_embedding(line, 9, chunks=FULL_CHUNKS)
+    submit(line, 1, name="more")
+    submit(line, 1, priority=HIGH, name="urgent")
+    submit(healthy, 1, name="healthy")
+    ahead = ledger.Caps(4)
+    assert line.form(ahead=ahead) == 2
+    with line.catalog.read() as connection:
+        queued = sa.select(versions.c.generation_id, versions.c.priority).where(versions.c.state == "queued")
+        assert connection.execute(queued).all() == [(line.collection.generation.id, NORMAL)]
+    line.now += 60.0
+    line.embed()
+    assert line.form(ahead=ahead) == 1
 
 
 def test_accounts_are_kept_in_the_ledger_with_the_round_in_which_each_is_settled(line):
