@@ -142,19 +142,22 @@ class Documents(Session):
         *,
         ids: Sequence[str] | None = None,
         sources: Sequence[str] | None = None,
+        if_versions: Mapping[str, int] | None = None,
         filter: Mapping[str, Any] | str | None = None,  # noqa: A002 the wire's own word
         min_token: str | None = None,
         dry_run: bool = False,
     ) -> Deleted:
         """Delete the documents with these ids and these sources, or those that a filter accepts now, as one job.
 
-        A filter is resolved when it is asked: what arrives later stays. ``dry_run`` only says what would be deleted.
-        When no answer comes, ask again: what was logged by then counts as deleted already.
+        ``if_versions``: by source, of those whose newest version has another number by now the server leaves alone and
+        counts as ``changed``. A filter is resolved when it is asked: what arrives later stays. ``dry_run`` only says
+        what would be deleted. When no answer comes, ask again: what was logged by then counts as deleted already.
         """
         with worded(Deletion):
             asked = Deletion(
                 ids=None if ids is None else list(ids),
                 sources=None if sources is None else list(sources),
+                if_versions=None if if_versions is None else dict(if_versions),
                 filter=dict(filter) if isinstance(filter, Mapping) else filter,
                 min_token=min_token,
                 dry_run=dry_run,

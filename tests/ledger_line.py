@@ -61,9 +61,9 @@ class Line:
         generation = self.collection.generation
         return {"tenant": self.tenant, "collection_id": self.collection.id, "generation_id": generation.id}
 
-    def remove(self, *sources: str, ids: Sequence[str] = (), job_id: JobId | None = None) -> Removed:
-        named = {"sources": sources, "document_ids": ids, "job_id": job_id}
-        return remove_documents(self.catalog, **self._place, **named, now=self.now)
+    def remove(self, *sources: str, ids: Sequence[str] = (), **options: Any) -> Removed:
+        named = {"sources": sources, "document_ids": ids}
+        return remove_documents(self.catalog, **self._place, **named, **options, now=self.now)
 
     def trim(self, source: str, *ordinals: int) -> JobId:
         """Take chunks out of the version that is indexed."""

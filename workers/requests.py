@@ -134,6 +134,7 @@ class DeleteRequest(Request):
     collection: str
     ids: list[str] | None = Field(default=None, min_length=1, max_length=MAX_REMOVED_AT_ONCE)
     sources: list[str] | None = Field(default=None, min_length=1, max_length=MAX_REMOVED_AT_ONCE)
+    if_versions: dict[str, int] | None = Field(default=None, min_length=1, max_length=MAX_REMOVED_AT_ONCE)
     filter: Any = None
     min_token: str | None = None
     timeout_s: float = Field(default=5.0, ge=0.0, le=30.0)

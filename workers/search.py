@@ -14,7 +14,7 @@ from typing import Any
 from penstock.pipeline.errors import EmbeddingError
 from penstock.pipeline.filters import parse_filter
 from penstock.pipeline.references import chosen_reference
-from penstock.pipeline.removal import delete_documents
+from penstock.pipeline.removal import Meant, delete_documents
 from penstock.pipeline.retrieval import retrieve
 from penstock.settings import wiring
 from penstock.settings.logs import log_failure
@@ -146,13 +146,12 @@ class Searcher:
     def _delete(self, asked: DeleteRequest) -> dict[str, Any]:
         components = self._components
         collection = self._collection(asked.tenant, asked.collection)
+        filter_ = None if asked.filter is None else parse_filter(asked.filter)
         done = delete_documents(
             components.catalog,
             self._snapshots,
             collection,
-            document_ids=asked.ids,
-            sources=asked.sources,
-            filter=None if asked.filter is None else parse_filter(asked.filter),
+            Meant(asked.ids, asked.sources, asked.if_versions, filter_),
             min_version=_wanted_version(asked.min_token, collection),
             timeout_s=asked.timeout_s,
             dry_run=asked.dry_run,
@@ -165,6 +164,7 @@ class Searcher:
             "deleted": done.deleted,
             "already_deleted": done.already_deleted,
             "not_found": done.not_found,
+            "changed": done.changed,
         }
 
     def _collection(self, tenant: str, name: str) -> CollectionInfo:

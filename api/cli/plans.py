@@ -23,7 +23,8 @@ SHARE = 0.2  # of the documents below the prefix, likewise
 class SyncPlan:
     """``add`` and ``update`` are sent, then the sources of ``delete`` are deleted.
 
-    ``here``: how many documents there are below the prefix; ``spared``: those whose file cannot be read now.
+    ``versions``: of all documents below the prefix, by source, as they were compared; ``spared``: those whose file
+    cannot be read now.
     """
 
     add: list[Found] = field(default_factory=list)
@@ -31,7 +32,12 @@ class SyncPlan:
     delete: list[str] = field(default_factory=list)
     spared: list[str] = field(default_factory=list)
     unchanged: int = 0
-    here: int = 0
+    versions: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def here(self) -> int:
+        """How many documents there are below the prefix."""
+        return len(self.versions)
 
     @property
     def sent(self) -> list[Found]:
@@ -82,22 +88,31 @@ def plan_sync(
     if compared:
         new = find_new(client, collection, walk.found, sending=sending, on_progress=on_progress)
     found = {file.source for file in walk.found}
-    gone = sorted(here - found)
+    gone = sorted(here.keys() - found)
     return SyncPlan(
         add=[file for file in new if file.source not in here],
         update=[file for file in new if file.source in here],
         delete=[source for source in gone if not _is_below(source, unreadable)],
         spared=[source for source in gone if _is_below(source, unreadable)],
         unchanged=sending.unchanged,
-        here=len(here),
+        versions=here,
     )
 
 
-def _documents_below(client: "Penstock", collection: str, begin: str) -> set[str] | None:
-    """Return the sources of the documents below a prefix that are not leaving; None: there is no such collection."""
+def still_gone(plan: SyncPlan, walk: Walk) -> list[str]:
+    """Return what is to be deleted where the folder is ``walk`` by now: nothing whose file is back, or unreadable.
+
+    What changed in the collection since is for the server to leave alone: it knows ``versions``.
+    """
+    back, unreadable = {file.source for file in walk.found}, _sources(walk.skipped)
+    return [source for source in plan.delete if source not in back and not _is_below(source, unreadable)]
+
+
+def _documents_below(client: "Penstock", collection: str, begin: str) -> dict[str, int] | None:
+    """Return the versions of the documents below a prefix that are not leaving; None: there is no such collection."""
     try:
         listed = client.all_documents(collection, prefix=below(begin))
-        return {document.source for document in listed if document.state != "deleting"}
+        return {document.source: document.version for document in listed if document.state != "deleting"}
     except NotFound as error:
         if error.code != "unknown_collection":
             raise

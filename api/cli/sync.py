@@ -3,6 +3,7 @@
 import signal
 import sys
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -69,10 +70,11 @@ def sync(
                 return
             _agree(plan, collection, yes=yes, as_json=as_json)
             ensure_collection(client, collection, model=model, chunking=cut)
-            deleted = _carry_out(client, collection, plan, fields, outcome, notes)
-            settle(client, collection, outcome, notes=notes, timeout_s=timeout, others=deleted)
+            _send(client, collection, plan, fields, outcome, notes)
+            deleted = _delete(client, collection, plan, path, prefix, notes)
+            settle(client, collection, outcome, notes=notes, timeout_s=timeout, others=deleted.jobs)
         outcome.took_s = time.monotonic() - began
-        _show_done(plan, outcome, collection, as_json=as_json)
+        _show_done(plan, outcome, deleted, collection, as_json=as_json)
     except (KeyboardInterrupt, ClientError) as error:
         outcome.took_s = time.monotonic() - began
         raise unfinished(outcome, error) from error
@@ -127,29 +129,56 @@ def _agree(plan: "SyncPlan", collection: str, *, yes: bool, as_json: bool) -> No
     typer.confirm(f"Delete {much}?", abort=True)
 
 
-def _carry_out(
+def _send(
     client: "Penstock",
     collection: str,
     plan: "SyncPlan",
     metadata: dict[str, Any],
     outcome: "Outcome",
     notes: "Console",
-) -> list[str]:
-    """Send, then delete: what was only moved is never gone. Returns the jobs of the deletes."""
+) -> None:
+    """Send before anything is deleted: what was only moved is never gone."""
     from .uploading import send_all
 
-    sending, jobs = outcome.sending, list[str]()
+    sending = outcome.sending
     with notes.status(f"sending {count(len(plan.sent), 'file')}") as status:
 
         def show() -> None:
             status.update(f"sending: {sending.examined:,}/{count(sending.files, 'file')}")
 
         send_all(client, collection, plan.sent, metadata=metadata, sending=sending, on_progress=show)
-        for at in range(0, len(plan.delete), DELETED_AT_ONCE):
-            status.update(f"deleting: {at:,}/{count(len(plan.delete), 'document')}")
-            done = client.delete_documents(collection, sources=plan.delete[at : at + DELETED_AT_ONCE])
-            jobs += [done.job.id] if done.job is not None else []
-    return jobs
+
+
+@dataclass
+class _Deletions:
+    """The jobs of the deletes, and how many documents went, or were ``left`` because they or their files changed."""
+
+    jobs: list[str] = field(default_factory=list)
+    deleted: int = 0
+    left: int = 0
+
+
+def _delete(
+    client: "Penstock", collection: str, plan: "SyncPlan", path: Path, prefix: str | None, notes: "Console"
+) -> _Deletions:
+    """Look again what is not in the folder, and delete those of it that are in the collection as they were planned."""
+    from .folders import walk
+    from .plans import still_gone
+
+    done = _Deletions()
+    if not plan.delete:
+        return done
+    gone = still_gone(plan, walk([path], prefix=prefix)) if path.is_dir() else []
+    done.left = len(plan.delete) - len(gone)
+    with notes.status("deleting") as status:
+        for at in range(0, len(gone), DELETED_AT_ONCE):
+            status.update(f"deleting: {at:,}/{count(len(gone), 'document')}")
+            some = {source: plan.versions[source] for source in gone[at : at + DELETED_AT_ONCE]}
+            answer = client.delete_documents(collection, sources=list(some), if_versions=some)
+            done.jobs += [answer.job.id] if answer.job is not None else []
+            done.left += answer.changed
+            done.deleted += len(some) - answer.changed
+    return done
 
 
 def _show_plan(plan: "SyncPlan", outcome: "Outcome", collection: str, *, as_json: bool) -> None:
@@ -184,15 +213,16 @@ def _show_plan(plan: "SyncPlan", outcome: "Outcome", collection: str, *, as_json
         out.print(f"to delete {len(plan.delete):,} of {count(plan.here, 'document')} will be asked for, or needs --yes")
 
 
-def _show_done(plan: "SyncPlan", outcome: "Outcome", collection: str, *, as_json: bool) -> None:
+def _show_done(plan: "SyncPlan", outcome: "Outcome", done: _Deletions, collection: str, *, as_json: bool) -> None:
     from .outcomes import as_plain, kinds, show_problems
 
     if as_json:
-        print_json(as_plain(outcome) | {"deleted": len(plan.delete), "spared": plan.spared})
+        print_json(as_plain(outcome) | {"deleted": done.deleted, "left": done.left, "spared": plan.spared})
         return
     show_problems(outcome)
     told = kinds(outcome)
-    told += [f"{len(plan.delete):,} deleted"] if plan.delete else []
+    told += [f"{done.deleted:,} deleted"] if done.deleted else []
+    told += [f"{done.left:,} left, which changed meanwhile, or whose files came back"] if done.left else []
     told += [f"{len(plan.spared):,} left, whose files cannot be read"] if plan.spared else []
     told += [f"[red]{len(outcome.failed):,} failed[/]"] if outcome.failed else []
     whole = f"{', '.join(told) or 'no files, no documents'}, in {duration(outcome.took_s)}"

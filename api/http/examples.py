@@ -153,8 +153,10 @@ EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
         "deleted": 1,
         "already_deleted": 0,
         "not_found": 0,
+        "changed": 0,
         "sample": [{"id": DOCUMENT["id"], "source": "manuals/penstock.md"}],
         "missing": [],
+        "stayed": [],
     },
     wire.DeadSelection: {"error_code": "worker_lost", "filter": FILTER, "dry_run": True},
     wire.Retried: {

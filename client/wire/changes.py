@@ -21,6 +21,12 @@ class Deletion(Request):
 
     ids: list[str] | None = Field(default=None, min_length=1, max_length=MAX_REMOVED_AT_ONCE)
     sources: list[str] | None = Field(default=None, min_length=1, max_length=MAX_REMOVED_AT_ONCE)
+    if_versions: dict[str, int] | None = Field(
+        default=None,
+        min_length=1,
+        max_length=MAX_REMOVED_AT_ONCE,
+        description="by source, of those in `sources`: only where the newest version still has this number",
+    )
     filter: Filter | None = None
     min_token: str | None = Field(default=None, description="resolve the filter in a snapshot that covers this token")
     dry_run: bool = False
@@ -36,8 +42,10 @@ class Deleted(Answer):
     deleted: int = Field(description="documents that leave; after a dry run, that would leave")
     already_deleted: int = Field(description="documents that left before, expired ones included, or are about to")
     not_found: int = Field(description="ids or sources of which nothing is known")
+    changed: int = Field(default=0, description="documents whose version is not the one in `if_versions`: they stay")
     sample: list[DocumentName] = Field(description="some of those that leave, at most 10")
     missing: list[str] = Field(description="some of the ids or sources that were not found, at most 10")
+    stayed: list[DocumentName] = Field(default_factory=list, description="some of the `changed`, at most 10")
 
 
 class DocumentUpdate(Request):

@@ -150,7 +150,8 @@ def hold_documents(
     lock_sources(connection, target.collection_id, sources=sources)
     newest = sa.and_(OF_DOCUMENT, versions.c.number == documents.c.newest)
     told = ("state", "filename", "media_type", "title", "metadata", "event_time", "expires_at", "size_bytes")
-    wanted = sa.select(documents.c.id, documents.c.highest, *(versions.c[name] for name in told))
+    of_document = (documents.c.id, documents.c.source, documents.c.newest, documents.c.highest)
+    wanted = sa.select(*of_document, *(versions.c[name] for name in told))
     wanted = wanted.join(versions, newest, isouter=True).where(*mine).order_by(documents.c.id)
     return HeldDocuments(connection.execute(wanted).all(), shard)
 

@@ -5,8 +5,8 @@ the order of all other versions of the document. Repeating it is harmless. Nothi
 is resolved to ids before (``selections.py``), so that a document which arrives later is not hit.
 """
 
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from heapq import nsmallest
 from itertools import chain
 from typing import Any
@@ -38,13 +38,15 @@ class Removed:
     """What became of the documents that were named, each counted once however it was named.
 
     ``deleted`` will leave; ``already_deleted`` had left, expired included, or were about to; ``not_found`` were never
-    here, or so long ago that nothing is known of them any more.
+    here, or so long ago that nothing is known of them any more; ``changed`` stay, with (id, source) of a few of them.
     """
 
     job_id: JobId
     deleted: int
     already_deleted: int
     not_found: int
+    changed: int = 0
+    stayed: list[tuple[str, str]] = field(default_factory=list)
 
 
 def remove_documents(
@@ -55,12 +57,14 @@ def remove_documents(
     generation_id: GenerationId,
     document_ids: Collection[str] = (),
     sources: Collection[str] = (),
+    if_numbers: Mapping[str, int] | None = None,
     now: float,
     job_id: JobId | None = None,
 ) -> Removed:
     """Log the removal of these documents as one job; with ``job_id`` as a further part of that job.
 
-    Each gets a version that holds nothing; versions that are still queued are superseded. More than `AT_ONCE` are
+    ``if_numbers``: by source, the number that the newest version of a document must still have; else it stays. Each of
+    the others gets a version that holds nothing; versions that are still queued are superseded. More than `AT_ONCE` are
     logged in slices: after a failure in between, the same call again does what is left.
 
     Raises:
@@ -70,27 +74,30 @@ def remove_documents(
     """
     target = Target(tenant, collection_id, generation_id, now)
     found_names, deleted, already = 0, 0, 0
+    changed: list[tuple[str, str]] = []
     seen = _Seen(document_ids, sources)
     for chosen in _chosen(document_ids, sources):
         with catalog.write("remove") as connection:
             found = hold_documents(connection, target, chosen, job_id=job_id)
             fresh = seen.add(found.rows)
-            leaving = [row for row in fresh if _leaves(row)]
+            leaving, stay = _leaving(fresh, if_numbers)
             job_id = record_job(connection, target, job_id, opened=bool(leaving), unchanged=0)
             _log_deletes(connection, target, leaving, shard=found.shard, job_id=job_id)
         found_names += len(found.rows)
         deleted += len(leaving)
-        already += len(fresh) - len(leaving)
+        already += len(fresh) - len(leaving) - len(stay)
+        changed += [(row.id, row.source) for row in stay]
     assert job_id is not None
     named = len({*document_ids}) + len({*sources})
-    return Removed(job_id, deleted, already, not_found=named - found_names)
+    return Removed(job_id, deleted, already, named - found_names, len(changed), changed[:SAMPLE])
 
 
 @dataclass(frozen=True)
 class Survey:
     """What `remove_documents` would do now.
 
-    ``sample``: (id, source) of a few documents that would leave; ``missing``: a few of the names that were not found.
+    ``sample``: (id, source) of a few documents that would leave, ``stayed``: of those that changed; ``missing``: a few
+    of the names that were not found.
     """
 
     deleted: int
@@ -98,6 +105,8 @@ class Survey:
     not_found: int
     sample: list[tuple[str, str]]
     missing: list[str]
+    changed: int = 0
+    stayed: list[tuple[str, str]] = field(default_factory=list)
 
 
 def survey_documents(
@@ -107,6 +116,7 @@ def survey_documents(
     collection_id: CollectionId,
     document_ids: Collection[str] = (),
     sources: Collection[str] = (),
+    if_numbers: Mapping[str, int] | None = None,
 ) -> Survey:
     """Say what a removal of these documents would do. Changes nothing, and keeps nobody from changing it.
 
@@ -115,24 +125,27 @@ def survey_documents(
     """
     mine = (documents.c.collection_id == collection_id, documents.c.tenant_id == tenant)
     newest = sa.and_(OF_DOCUMENT, versions.c.number == documents.c.newest)
-    told: sa.Select[Any] = sa.select(documents.c.id, documents.c.source, versions.c.state)
+    told: sa.Select[Any] = sa.select(documents.c.id, documents.c.source, documents.c.newest, versions.c.state)
     wanted = told.join(versions, newest, isouter=True)
     deleted, already, seen = 0, 0, _Seen(document_ids, sources)
     sample: list[tuple[str, str]] = []
+    changed: list[tuple[str, str]] = []
     unknown_ids, unknown_sources = {*document_ids}, {*sources}
     for chosen in _chosen(document_ids, sources):  # of each slice only numbers and a few names are kept
         with catalog.read() as connection:
             rows = connection.execute(wanted.where(*mine, chosen)).all()
         fresh = seen.add(rows)
-        leaving = [(row.source, row.id) for row in fresh if _leaves(row)]
+        leaving, stay = _leaving(fresh, if_numbers)
         deleted += len(leaving)
-        already += len(fresh) - len(leaving)
-        sample = sorted([*sample, *leaving])[:SAMPLE]
+        already += len(fresh) - len(leaving) - len(stay)
+        changed += [(row.id, row.source) for row in stay]
+        sample = nsmallest(SAMPLE, [*sample, *((row.source, row.id) for row in leaving)])
         unknown_ids.difference_update(row.id for row in rows)
         unknown_sources.difference_update(row.source for row in rows)
     named = [(document_id, source) for source, document_id in sample]
     unknown = len(unknown_ids) + len(unknown_sources)
-    return Survey(deleted, already, unknown, named, nsmallest(SAMPLE, chain(unknown_ids, unknown_sources)))
+    missing = nsmallest(SAMPLE, chain(unknown_ids, unknown_sources))
+    return Survey(deleted, already, unknown, named, missing, len(changed), changed[:SAMPLE])
 
 
 class _Seen:
@@ -158,6 +171,14 @@ def _chosen(document_ids: Collection[str], sources: Collection[str]) -> Iterator
     for column, named in ((documents.c.id, ids), (documents.c.source, names)):
         for some in slices(named, AT_ONCE):
             yield column.in_(some)
+
+
+def _leaving(rows: Sequence[Row[Any]], if_numbers: Mapping[str, int] | None) -> tuple[list[Row[Any]], list[Row[Any]]]:
+    """Return the rows of those that a delete has something to do for, and of those that changed and stay."""
+    there = [row for row in rows if _leaves(row)]
+    wanted = if_numbers or {}
+    stay = [row for row in there if wanted.get(row.source, row.newest) != row.newest]
+    return [row for row in there if wanted.get(row.source, row.newest) == row.newest], stay
 
 
 def _leaves(newest: Row[Any]) -> bool:

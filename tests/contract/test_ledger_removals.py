@@ -113,6 +113,22 @@ def test_a_document_that_is_named_by_id_and_by_source_counts_once_before_and_aft
     assert (again.deleted, again.already_deleted, again.not_found) == (0, 2, 2)
 
 
+def test_a_document_that_changed_since_it_was_looked_at_is_not_deleted(line):
+    serve(line, "a", "b", "c")
+    line.submit("b", text="newer")
+    line.update("c", metadata={"lang": "en"})
+    looked_at = dict.fromkeys(("a", "b", "c"), 1)
+    place = {"tenant": TENANT, "collection_id": line.collection.id}
+    said = survey_documents(line.catalog, **place, sources=["a", "b", "c"], if_numbers=looked_at)
+    removed = line.remove("a", "b", "c", if_numbers=looked_at)
+    for found in (said, removed):
+        assert (found.deleted, found.already_deleted, found.not_found, found.changed) == (1, 0, 0, 2)
+        assert found.stayed == [(line.document_id(source), source) for source in ("b", "c")]
+    again = line.remove("a", "b", "c", if_numbers=looked_at)
+    assert (again.deleted, again.already_deleted, again.changed) == (0, 1, 2)
+    assert line.remove("b", "c", if_numbers={"b": 2}).deleted == 2
+
+
 def test_a_document_of_another_collection_or_tenant_is_not_found(line):
     serve(line, "a")
     other = new_line(line.catalog, name="others")

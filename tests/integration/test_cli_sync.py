@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from penstock.api.cli import sync as sync_command
 from penstock.api.cli.application import app
 from penstock.api.cli.exits import UsageError
 from penstock.api.cli.plans import FEW
@@ -238,6 +239,32 @@ def test_a_sync_that_is_killed_anywhere_is_completed_by_the_next(
     sync()
 
     assert sources() == ALL | {f"notes/{number:03}.txt" for number in range(200)}
+
+
+def test_what_changed_between_the_comparison_and_the_delete_is_left_alone(sync, sources, folder, service, monkeypatch):
+    """Somebody else submits one of the documents anew, and the file of another one comes back."""
+    sync()
+    for name in ("a.txt", "b.txt", "deep/c.txt"):
+        (folder / name).unlink()
+    delete, asked = Documents.delete_documents, []
+
+    def late(client, collection, **selection):
+        submit(service, "notes/a.txt")
+        asked.append(selection)
+        return delete(client, collection, **selection)
+
+    def returned(client, *words, **options):
+        (folder / "deep" / "c.txt").write_text("Back again.")
+        return ensured(client, *words, **options)
+
+    ensured = sync_command.ensure_collection
+    monkeypatch.setattr(Documents, "delete_documents", late)
+    monkeypatch.setattr(sync_command, "ensure_collection", returned)
+    told = json.loads(sync("--yes", "--json").stdout)
+
+    assert (told["deleted"], told["left"]) == (1, 2)
+    assert [one["sources"] for one in asked] == [["notes/a.txt", "notes/b.txt"]]
+    assert sources() == ALL - {"notes/b.txt"}
 
 
 def test_a_document_that_is_on_its_way_out_is_not_deleted_twice_and_comes_back_with_its_file(sync, sources, service):

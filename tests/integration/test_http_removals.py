@@ -68,6 +68,20 @@ def test_documents_are_deleted_by_source_in_one_request_that_says_what_was_not_f
     assert penstock.collection("many").documents == {}
 
 
+def test_a_delete_of_one_version_leaves_a_newer_one_alone_and_says_so(service, penstock):
+    filled(service, penstock, "versions")
+    penstock.submit("versions", [NewDocument(source="s1", text="newer")])
+    asked = {"sources": ["s0", "s1"], "if_versions": {"s0": 1, "s1": 1}}
+    for dry_run in (True, False):
+        done = penstock.delete_documents("versions", **asked, dry_run=dry_run)
+        assert (done.deleted, done.changed, [name.source for name in done.stayed]) == (1, 1, ["s1"])
+    service.index()
+    assert found(penstock, "versions") == ["s1", "s2", "s3"]
+    with pytest.raises(Invalid, match="version of 's9', which is not in 'sources'") as refused:
+        penstock.delete_documents("versions", sources=["s2"], if_versions={"s9": 1})
+    assert refused.value.param == "if_versions"
+
+
 def test_a_filter_is_tried_dry_then_deletes_what_it_accepts_and_nothing_that_comes_later(service, penstock):
     filled(service, penstock, "filter")
     dry = penstock.delete_documents("filter", filter={"type": "eq", "key": "lang", "value": "en"}, dry_run=True)

@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from penstock.client import wire
 from penstock.pipeline.filters import parse_filter
-from penstock.pipeline.removal import Removal, delete_chunks, delete_documents
+from penstock.pipeline.removal import Meant, Removal, delete_chunks, delete_documents
 from penstock.storage.catalog.collections import CollectionInfo
 from penstock.storage.catalog.jobs import get_job
 from penstock.storage.errors import NotFound
@@ -99,7 +99,7 @@ def _delete_one(components: Components, tenant: str, name: str, document_id: str
         components.catalog,
         components.snapshots,
         collection,
-        document_ids=[document_id],
+        Meant([document_id]),
         now=components.clock(),
     )
     if delete(dry_run=True).not_found:
@@ -109,13 +109,12 @@ def _delete_one(components: Components, tenant: str, name: str, document_id: str
 
 def _delete_many(components: Components, tenant: str, name: str, asked: wire.Deletion) -> dict[str, Any]:
     collection = find_collection(components.catalog, tenant, name)
+    filter_ = None if asked.filter is None else parse_filter(asked.filter)
     done = delete_documents(
         components.catalog,
         components.snapshots,
         collection,
-        document_ids=asked.ids,
-        sources=asked.sources,
-        filter=None if asked.filter is None else parse_filter(asked.filter),
+        Meant(asked.ids, asked.sources, asked.if_versions, filter_),
         min_version=_least_version(components, tenant, name, asked.min_token),
         timeout_s=WAIT_S,
         dry_run=asked.dry_run,
@@ -130,8 +129,10 @@ def _deleted(components: Components, collection: CollectionInfo, done: Removal) 
         "deleted": done.deleted,
         "already_deleted": done.already_deleted,
         "not_found": done.not_found,
+        "changed": done.changed,
         "sample": [{"id": document_id, "source": source} for document_id, source in done.sample],
         "missing": list(done.missing),
+        "stayed": [{"id": document_id, "source": source} for document_id, source in done.stayed],
     }
 
 
