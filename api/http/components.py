@@ -76,9 +76,9 @@ class Components:
     metrics: Metrics
     tallies: Tallies
     feeds: JobFeeds
+    health: Health
     comparisons: Comparisons = field(default_factory=Comparisons)
     keys_in_use: KeysInUse = field(default_factory=KeysInUse)
-    health: Health = field(default_factory=Health)
     clock: Callable[[], float] = time.time
     submissions: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(SUBMISSIONS))
     reads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(CATALOG_THREADS))
@@ -130,6 +130,7 @@ def _assembled(settings: Settings, catalog: Catalog, opened: ExitStack) -> Compo
     opened.callback(patient.shutdown)
     server = _impatient(wiring.redis_url(settings))
     opened.callback(server.close)
+    presence = Presence(server)
     reads, tallies = anyio.CapacityLimiter(CATALOG_THREADS), Tallies()
 
     async def look(job_ids: Collection[JobId]) -> Mapping[JobId, JobInfo]:
@@ -142,7 +143,7 @@ def _assembled(settings: Settings, catalog: Catalog, opened: ExitStack) -> Compo
         snapshots=snapshots,
         embedders=embedders,
         notices=notices,
-        presence=Presence(server),
+        presence=presence,
         redis=server,
         searches=searches,
         patient=patient,
@@ -151,6 +152,14 @@ def _assembled(settings: Settings, catalog: Catalog, opened: ExitStack) -> Compo
         metrics=Metrics([LedgerCollector(catalog), FiguresCollector(Figures(server)), SnapshotCollector(snapshots)]),
         tallies=tallies,
         feeds=JobFeeds(look, most=settings.api.max_streams, most_per_key=settings.api.max_streams_per_key),
+        health=Health(
+            catalog=catalog,
+            objects=objects,
+            embedders=embedders,
+            model=settings.embedding.model,
+            server=server,
+            presence=presence,
+        ),
         reads=reads,
     )
 

@@ -11,15 +11,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import redis
 
+from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.migrations import check_schema
 from penstock.storage.errors import StorageError
+from penstock.storage.objects.store import ObjectStore
+from penstock.storage.presence import Presence
 
-if TYPE_CHECKING:
-    from .components import Components
+from .embedders import QueryEmbedders
 
 log = logging.getLogger(__name__)
 
@@ -53,30 +55,93 @@ class Readiness:
 
 
 class Health:
-    """What was found lately; it is logged when it changes. Safe between threads."""
+    """Looks at what this process needs; what it finds is logged when it changes. Safe between threads.
 
-    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+    Args:
+        model: of new collections, among ``embedders``.
+        server: a client that gives up soon.
+    """
+
+    def __init__(
+        self,
+        *,
+        catalog: Catalog,
+        objects: ObjectStore,
+        embedders: QueryEmbedders,
+        model: str,
+        server: redis.Redis,
+        presence: Presence,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._catalog = catalog
+        self._objects = objects
+        self._embedders = embedders
+        self._model = model
+        self._server = server
+        self._presence = presence
         self._clock = clock
         self._looking = threading.Lock()
         self._found = Readiness((), ())
         self._until = -REMEMBERED_S
 
-    def recent(self, components: "Components") -> Readiness:
+    def recent(self) -> Readiness:
         """Return what is at most `REMEMBERED_S` old. Blocks where it has to look."""
         with self._looking:
-            return self._found if self._clock() < self._until else self._look(components)
+            return self._found if self._clock() < self._until else self._look()
 
-    def now(self, components: "Components") -> Readiness:
+    def now(self) -> Readiness:
         """Look anew. Blocks."""
         with self._looking:
-            return self._look(components)
+            return self._look()
 
-    def _look(self, components: "Components") -> Readiness:
-        before, self._found = self._found, readiness(components)
+    def _look(self) -> Readiness:
+        before, self._found = self._found, self._readiness()
         self._until = self._clock() + REMEMBERED_S
         if _components(self._found.reasons) != _components(before.reasons):
             _log(self._found)
         return self._found
+
+    def _readiness(self) -> Readiness:
+        """Look at everything.
+
+        Not ready without the catalog, the object store and the model of new collections. Without another model, which
+        one tenant may have chosen, or without the cache's server the rest is still done: that is degraded, no more.
+        """
+        self._embedders.mend()
+        failures = dict(self._embedders.failures)
+        main = failures.pop(self._model, None)
+        reasons = [*_troubles("catalog", self._look_at_catalog), *_troubles("objects", self._look_at_objects)]
+        reasons += [Trouble("model", f"{self._model}: {main}")] if main else []
+        degraded = [*_troubles("redis", self._server.ping), *self._still_roles()]
+        degraded += [Trouble("model", f"{other}: {why}") for other, why in failures.items()]
+        return Readiness(tuple(reasons), tuple(degraded))
+
+    def _look_at_catalog(self) -> None:
+        check_schema(self._catalog)
+
+    def _look_at_objects(self) -> None:
+        with tempfile.TemporaryFile(dir=self._objects.scratch()) as file:
+            file.write(b"ready")  # a full or read-only disk takes no documents
+        self._objects.exists("readiness")  # no such object: a bucket that answers is enough
+
+    def _still_roles(self) -> Iterator[Trouble]:
+        """Name the roles that are there and whose work does not move: that their process lives says nothing."""
+        with suppress(redis.RedisError):  # told already
+            for role in self._presence.roles():
+                if role.still_s is not None:
+                    why = f"has stood still for {role.still_s:.0f} s: its log may say why; end it, another goes on"
+                    yield Trouble(f"role {role.role}", f"{role.host}:{role.pid} {why}")
+
+
+def _troubles(component: str, look: Callable[[], object]) -> Iterator[Trouble]:
+    try:
+        look()
+    except (StorageError, OSError, redis.RedisError) as error:
+        yield Trouble(component, str(error) or type(error).__name__)
+
+
+def _components(troubles: tuple[Trouble, ...]) -> list[str]:
+    return sorted({trouble.component for trouble in troubles})
 
 
 def _log(found: Readiness) -> None:
@@ -85,60 +150,3 @@ def _log(found: Readiness) -> None:
         log.warning("This process is not ready: %s", why, extra={"action": "not_ready"})
     else:
         log.info("This process is ready again", extra={"action": "ready_again"})
-
-
-def readiness(components: "Components") -> Readiness:
-    """Look at everything. Blocks.
-
-    Not ready without the catalog, the object store and the model of new collections. Without another model, which one
-    tenant may have chosen, or without the cache's server the rest is still done: that is degraded, no more.
-    """
-    components.embedders.mend()
-    failures = dict(components.embedders.failures)
-    model = components.settings.embedding.model
-    main = failures.pop(model, None)
-    reasons = [trouble for look in (_catalog, _objects) for trouble in _troubles(look, components)]
-    reasons += [Trouble("model", f"{model}: {main}")] if main else []
-    degraded = [
-        *_troubles(_redis, components),
-        *_troubles(_roles, components),
-        *(Trouble("model", f"{other}: {why}") for other, why in failures.items()),
-    ]
-    return Readiness(tuple(reasons), tuple(degraded))
-
-
-def _components(troubles: tuple[Trouble, ...]) -> list[str]:
-    return sorted({trouble.component for trouble in troubles})
-
-
-def _troubles(look: Callable[["Components"], Iterator[Trouble]], components: "Components") -> Iterator[Trouble]:
-    try:
-        yield from look(components)
-    except (StorageError, OSError, redis.RedisError) as error:
-        yield Trouble(look.__name__.strip("_"), str(error) or type(error).__name__)
-
-
-def _catalog(components: "Components") -> Iterator[Trouble]:
-    check_schema(components.catalog)
-    yield from ()
-
-
-def _objects(components: "Components") -> Iterator[Trouble]:
-    with tempfile.TemporaryFile(dir=components.objects.scratch()) as file:
-        file.write(b"ready")  # a full or read-only disk takes no documents
-    components.objects.exists("readiness")  # no such object: a bucket that answers is enough
-    yield from ()
-
-
-def _redis(components: "Components") -> Iterator[Trouble]:
-    components.redis.ping()
-    yield from ()
-
-
-def _roles(components: "Components") -> Iterator[Trouble]:
-    """Name the roles that are there and whose work does not move: that their process lives says nothing."""
-    with suppress(redis.RedisError):  # told already
-        for role in components.presence.roles():
-            if role.still_s is not None:
-                why = f"has stood still for {role.still_s:.0f} s: its log may say why; end it, another goes on"
-                yield Trouble(f"role {role.role}", f"{role.host}:{role.pid} {why}")

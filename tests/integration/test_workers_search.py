@@ -79,7 +79,7 @@ def test_what_is_submitted_is_committed_when_the_answer_comes_and_twice_is_harml
 def test_what_is_deleted_is_logged_when_the_answer_comes_and_twice_is_harmless(searcher):
     searcher.submit(**ADDRESS, documents=[{"source": "a", "text": "some text"}])
     dry = searcher.delete(**ADDRESS, sources=["a", "b"], dry_run=True)
-    assert dry == {"job_id": None, "deleted": 1, "already_deleted": 0, "not_found": 1}
+    assert dry == {"job_id": None, "deleted": 1, "already_deleted": 0, "not_found": 1, "changed": 0}
     first = searcher.delete(**ADDRESS, sources=["a", "b"])
     second = searcher.delete(**ADDRESS, sources=["a"])
 

@@ -37,7 +37,7 @@ async def readyz(request: Request) -> Response:
     components = components_of(request)
     in_full = await components.gate.holds_key(request.headers.get("authorization"))
     look = components.health.now if in_full else components.health.recent
-    found = await anyio.to_thread.run_sync(look, components, limiter=components.probes)
+    found = await anyio.to_thread.run_sync(look, limiter=components.probes)
     return answers.answer(found.told(in_full=in_full), status=503 if found.reasons else 200)
 
 
