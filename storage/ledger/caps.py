@@ -4,14 +4,15 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import ceil
+from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Row
 
 from ..catalog.completion import OPEN_BATCH
 from ..catalog.tables import batches, generations, tenants
 from ..catalog.values import slices
-from .turns import FULL_CHUNKS
+from .turns import FULL_CHUNKS, FULL_DOCUMENTS
 
 _SHARED = ("chunk", "embed")  # who has work in either has a share of both: soon it will be there
 _LEAST = 1e-9  # of a batch: less is arithmetic
@@ -36,25 +37,24 @@ class Caps:
 
 @dataclass(frozen=True)
 class Load:
-    """What tenants have in hand. ``open``: the batches that are not over, by (stage, tenant, priority); ``in_flight``:
-    those that were sent or are worked on, by (stage, tenant). ``active``: who has work to share the workers for.
-
-    ``postponed``: the chunks of embed batches that wait for their next attempt, by (tenant, model, priority); those
-    batches are not among the open ones.
+    """What tenants have in hand. ``open``: the batches that are due, were sent or are worked on, by (stage, tenant,
+    priority); ``in_flight``: those without the due ones, by (stage, tenant). ``postponed``: those that wait for their
+    next attempt, by (stage, tenant, model, priority), counted as full ones. ``active``: who has work to share the
+    workers for.
     """
 
     open: Counter[tuple[str, str, int]]
     in_flight: Counter[tuple[str, str]]
+    postponed: Mapping[tuple[str, str, str, int], float]
     active: frozenset[str]
-    postponed: Counter[tuple[str, str, int]]
 
     def as_urgent(self, stage: str, tenant: str, lane: int) -> int:
         """Return how many batches are open of this priority and the higher ones."""
         return sum(self.open[stage, tenant, other] for other in range(lane + 1))
 
-    def postponed_as_urgent(self, tenant: str, model: str, lane: int) -> float:
-        """Return how many full batches for this model wait for their next attempt, of this priority and higher ones."""
-        return sum(self.postponed[tenant, model, other] for other in range(lane + 1)) / FULL_CHUNKS
+    def postponed_as_urgent(self, stage: str, tenant: str, model: str, lane: int) -> float:
+        """Return how many full batches of this model wait for their next attempt, of this priority and higher ones."""
+        return sum(self.postponed.get((stage, tenant, model, other), 0.0) for other in range(lane + 1))
 
     @classmethod
     def read(cls, connection: Connection, *, now: float) -> "Load":
@@ -63,22 +63,30 @@ class Load:
         flies = batches.c.state.in_(("sent", "running"))
         what = sa.case((waits, "waits"), (flies, "flies"), else_="due").label("what")
         key = (batches.c.stage, batches.c.tenant_id, generations.c.model, batches.c.priority, what)
-        sums = (sa.func.count().label("batches"), sa.func.sum(batches.c.chunk_count).label("chunks"))
-        wanted = sa.select(*key, *sums).join(generations, generations.c.id == batches.c.generation_id)
+        sums = [sa.func.sum(batches.c[name]).label(name) for name in ("document_count", "chunk_count")]
+        wanted = sa.select(*key, sa.func.count().label("batches"), *sums).join(
+            generations, generations.c.id == batches.c.generation_id
+        )
         wanted = wanted.where(batches.c.stage.in_(_SHARED), batches.c.state.in_(OPEN_BATCH))
         rows = connection.execute(wanted.group_by(*key)).all()
         opened: Counter[tuple[str, str, int]] = Counter()
         in_flight: Counter[tuple[str, str]] = Counter()
-        postponed: Counter[tuple[str, str, int]] = Counter()
+        postponed: dict[tuple[str, str, str, int], float] = {}
         for row in rows:
-            if row.what == "waits" and row.stage == "embed":
-                postponed[row.tenant_id, row.model, row.priority] += int(row.chunks)
+            if row.what == "waits":
+                postponed[row.stage, row.tenant_id, row.model, row.priority] = _full(row)
             else:
                 opened[row.stage, row.tenant_id, row.priority] += row.batches
             if row.what == "flies":
                 in_flight[row.stage, row.tenant_id] += row.batches
-        active = frozenset(row.tenant_id for row in rows if row.what != "waits")
-        return cls(opened, in_flight, active, postponed)
+        return cls(opened, in_flight, postponed, frozenset(row.tenant_id for row in rows if row.what != "waits"))
+
+
+def _full(row: Row[Any]) -> float:
+    """Return how many full batches the sums of a stage are. Not by bytes: one large document is one that is tried."""
+    if row.stage == "chunk":
+        return float(row.document_count) / FULL_DOCUMENTS
+    return float(row.chunk_count) / FULL_CHUNKS
 
 
 def weights_of(connection: Connection, tenant_ids: Iterable[str]) -> dict[str, float]:

@@ -20,7 +20,7 @@ from .pauses import goes_on
 from .turns import FULL_BYTES, FULL_DOCUMENTS, Turns, cost_of, refund
 
 TURNS = "form"  # of this; what was formed takes turns again where it is worked on
-POSTPONED = 8  # full batches for one model that a tenant may have waiting for a next attempt, however small its share
+POSTPONED = 8  # full batches of one model and stage that a tenant may have in backoff, however small its share is
 _Place = tuple[str, int]  # tenant and priority
 
 
@@ -84,8 +84,9 @@ def form_chunk_batches(
 
     A batch holds documents of one generation and one priority, oldest first, up to either limit (a larger document
     goes alone). ``caps`` bounds how many chunk batches a tenant has open, ``ahead`` how many embed batches: what cannot
-    be embedded yet need not lie about in chunks. Embed batches that wait for their next attempt, because their model is
-    out perhaps, hold up only what needs the same model. Batches of a lower priority do not count: they are overtaken.
+    be embedded yet need not lie about in chunks. Batches that wait for their next attempt, because their model is out
+    perhaps or their documents kill workers, hold up only what needs the same model, and only when they are many.
+    Batches of a lower priority do not count: they are overtaken.
     """
     made = 0
     with catalog.read() as connection:  # the common case, without the write lock
@@ -163,17 +164,19 @@ def _with_room(
     load = Load.read(connection, now=now)
     weights = weights_of(connection, {*(tenant for tenant, _ in room), *load.active})
     for stage, some in (("chunk", caps), ("embed", ahead)):
-        allowed = some.of(weights) if some else {}
+        if some is None:
+            continue
+        allowed = some.of(weights)
         for tenant, lane in [place for place in room if place[0] in allowed]:
             free, so_far = allowed[tenant] - load.as_urgent(stage, tenant, lane), room[tenant, lane]
             room[tenant, lane] = min(so_far, free if stage == "chunk" or free <= 0 else so_far)
-    shares = ahead.of(weights) if ahead else {}
-    waiting = _Waiting(
-        one
-        for one in backlogs
-        if one.tenant_id not in shares
-        or load.postponed_as_urgent(one.tenant_id, one.model, one.lane) < max(POSTPONED, shares[one.tenant_id])
-    )
+        backlogs = [
+            one
+            for one in backlogs
+            if load.postponed_as_urgent(stage, one.tenant_id, one.model, one.lane)
+            < max(POSTPONED, allowed.get(one.tenant_id, 0))
+        ]
+    waiting = _Waiting(backlogs)
     waiting.keep(room)
     return waiting, room
 

@@ -14,7 +14,7 @@ from penstock.storage import ledger
 from penstock.storage.catalog.tables import PRIORITIES, accounts, batches, versions
 from penstock.storage.catalog.tenants import change_tenant, create_tenant, get_tenant
 from penstock.storage.intake.documents import Terms
-from penstock.storage.ledger.turns import FULL_BYTES, FULL_CHUNKS, LANE_WEIGHTS, Round
+from penstock.storage.ledger.turns import FULL_BYTES, FULL_CHUNKS, FULL_DOCUMENTS, LANE_WEIGHTS, Round
 
 from ..ledger_line import LEASE_S, MAX_ATTEMPTS, Line, document, new_line
 
@@ -336,6 +336,39 @@ def test_no_more_than_some_batches_are_cut_ahead_for_a_model_that_is_out(line):
     line.now += 60.0
     line.embed()
     assert line.form(ahead=ahead) == 1
+
+
+def fail_chunking(line: Line, count: int, *, documents: int = 1) -> None:
+    """Let ``count`` batches fail once, so that they wait; ``documents``: how many each is said to hold."""
+    submit(line, count, name="bad")
+    line.form(max_documents=1)
+    with line.catalog.write() as connection:
+        connection.execute(sa.update(batches).where(batches.c.state == "ready").values(document_count=documents))
+    for batch_id in line.send("chunk"):
+        claim = line.claim(batch_id)
+        assert claim is not None
+        ledger.retry_later(line.catalog, claim, error="the worker died", now=line.now, delay_s=60.0)
+
+
+def test_batches_that_wait_for_their_next_attempt_hold_up_no_others_of_their_tenant(line):
+    fail_chunking(line, 5)
+    submit(line, 5, name="good")
+    caps = ledger.Caps(3)
+    assert line.form(max_documents=1, caps=caps) == 3
+    line.now += 60.0
+    assert line.form(max_documents=1, caps=caps) == 0, "those that are due again are in flight again"
+
+
+def test_no_more_documents_are_put_into_batches_while_very_many_wait_for_their_next_attempt(line):
+    """On a disk that is full, say, nothing ends: the backlog would be emptied into batches, and never be full."""
+    fail_chunking(line, 9, documents=FULL_DOCUMENTS)
+    submit(line, 5, name="more")
+    caps = ledger.Caps(3)
+    assert line.form(max_documents=1, caps=caps) == 0
+    line.now += 60.0
+    for batch_id in line.send("chunk"):
+        line.finish_chunking(line.claim(batch_id))
+    assert line.form(max_documents=1, caps=caps) == 3
 
 
 def test_accounts_are_kept_in_the_ledger_with_the_round_in_which_each_is_settled(line):
