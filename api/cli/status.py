@@ -57,7 +57,7 @@ def _page(now: "Status") -> "RenderableType":
     if now.oldest_queued_s is not None:
         head += f", the oldest for {duration(now.oldest_queued_s)}"
     if now.paused_at is not None:
-        head += f"\n[yellow]everything is paused since {when(now.paused_at)}: `penstock resume` ends it[/]"
+        head += f"\n[yellow]everything is paused since {when(now.paused_at)}: `penstock resume --all` ends it[/]"
     if now.paused_tenants:
         head += f"\n[yellow]paused: tenants {plain(', '.join(now.paused_tenants))}[/]"
     return Group(head, "", _stages(now), _dead(now), _roles(now), _jobs(now), _collections(now))

@@ -592,6 +592,23 @@ def test_people_get_tables(penstock, command, parts):
         assert part in shown
 
 
+def test_pausing_heeds_the_tenant_of_the_environment_and_says_what_was_paused(penstock, server, monkeypatch):
+    monkeypatch.setenv("PENSTOCK_TENANT", "acme")
+    shown = " ".join(penstock("pause").stdout.split())
+    assert "tenant 'acme' (of PENSTOCK_TENANT) is paused since" in shown
+    assert "`penstock resume --tenant acme` ends it" in shown
+    assert "tenant 'acme' (of PENSTOCK_TENANT) goes on" in " ".join(penstock("resume").stdout.split())
+    assert ("pause",) not in server.asked
+    assert ("resume",) not in server.asked
+    assert "everything is paused" in penstock("pause", "--all").stdout
+    assert "everything goes on" in penstock("resume", "--all").stdout
+    assert "tenant 'other' is paused" in penstock("pause", "--tenant", "other").stdout
+    assert json.loads(penstock("pause", "--json").stdout)["tenant"] == "acme"
+    assert json.loads(penstock("resume", "--all", "--json").stdout)["tenant"] is None
+    with pytest.raises(UsageError, match="give one of them"):
+        penstock("pause", "--tenant", "other", "--all")
+
+
 def test_deleting_a_collection_asks_first(penstock, server):
     penstock("collections", "delete", "default", code=1, input="n\n")
     assert ("delete_collection", "default") not in server.asked
