@@ -19,6 +19,7 @@ from penstock.storage.catalog.cancelling import finish_cancelled
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.errors import StorageError
 from penstock.storage.ledger.due import Due, look
+from penstock.storage.ledger.overview import unwritten_shards
 
 from . import routes
 from .backoff import full_jitter
@@ -84,6 +85,7 @@ class Dispatcher:
         self._recounted_at = 0.0
         self._outage = False
         self._stranded: set[int] = set()
+        self._unwritten: set[int] = set()
 
     def wake(self) -> None:
         """Look at the ledger now: something became ready."""
@@ -154,10 +156,13 @@ class Dispatcher:
     def _chunk_messages(self, due: Due, *, limit: int) -> list[Message]:
         formed = 0
         if due.queued and limit > 0:
-            # What cannot be embedded yet need not lie about in chunks.
-            ahead = ledger.Caps(self._workers.queue_depth)
             formed = ledger.form_chunk_batches(
-                self._catalog, now=self._clock(), max_batches=limit, caps=self._caps("chunk", due), ahead=ahead
+                self._catalog,
+                now=self._clock(),
+                max_batches=limit,
+                caps=self._caps("chunk", due),
+                ahead=ledger.Caps(self._workers.queue_depth),
+                staged=ledger.Caps(self._workers.max_staged_chunks, self._workers.tenant_percent / 100),
             )
         return self._messages("chunk", due, limit=limit) if formed or "chunk" in due.stages else []
 
@@ -196,6 +201,18 @@ class Dispatcher:
         self._stranded |= stranded
         return stranded
 
+    def _tell_unwritten(self, now: float) -> None:
+        """Say once of each shard that nobody writes it though work waits, and when somebody does again."""
+        found = set(unwritten_shards(self._catalog, now=now))
+        for shard in sorted(found - self._unwritten - self._stranded):
+            log.warning(
+                "Nobody writes this shard, its documents wait in the ledger: is `penstock worker index` running?",
+                extra={"shard": shard},
+            )
+        for shard in sorted(self._unwritten - found):
+            log.info("What waited for the writer of this shard waits no more.", extra={"shard": shard})
+        self._unwritten = found
+
     def _take(self, stage: str, *, limit: int, caps: ledger.Caps | None = None) -> list[ledger.ReadyBatch]:
         resend_after_s = self._workers.resend_after_s
         return ledger.take_ready(
@@ -219,6 +236,7 @@ class Dispatcher:
         found = ledger.reconcile(self._catalog, now=now, max_attempts=self._workers.max_attempts, delay_s=self._delay_s)
         ledger.open_expiries(self._catalog, now=now)
         finish_cancelled(self._catalog, now=now)
+        self._tell_unwritten(now)
         recount = not 0 <= now - self._recounted_at < RECOUNT_EVERY_S
         self._recounted_at = now if recount else self._recounted_at
         backlogs.measure(self._catalog, now=now, recount=recount)

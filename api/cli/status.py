@@ -60,6 +60,9 @@ def _page(now: "Status") -> "RenderableType":
         head += f"\n[yellow]everything is paused since {when(now.paused_at)}: `penstock resume --all` ends it[/]"
     if now.paused_tenants:
         head += f"\n[yellow]paused: tenants {plain(', '.join(now.paused_tenants))}[/]"
+    if now.unwritten_shards:
+        named = f"shard{'s' * (len(now.unwritten_shards) > 1)} {', '.join(map(str, now.unwritten_shards))}"
+        head += f"\n[yellow]nobody publishes for {named}, though work waits: is `penstock worker index` running?[/]"
     return Group(head, "", _stages(now), _dead(now), _roles(now), _jobs(now), _collections(now))
 
 

@@ -265,6 +265,7 @@ EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
         "now": 1767225611.0,
         "paused_at": None,
         "paused_tenants": ["acme"],
+        "unwritten_shards": [],
         "queued_documents": 0,
         "oldest_queued_s": None,
         "stages": {"embed": {"ready": 3, "sent": 2, "running": 1, "dead": 0, "oldest_s": 1.4}},

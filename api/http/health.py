@@ -18,6 +18,7 @@ import redis
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.migrations import check_schema
 from penstock.storage.errors import StorageError
+from penstock.storage.ledger.overview import unwritten_shards
 from penstock.storage.objects.store import ObjectStore
 from penstock.storage.presence import Presence
 
@@ -72,6 +73,7 @@ class Health:
         server: redis.Redis,
         presence: Presence,
         clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         self._catalog = catalog
         self._objects = objects
@@ -80,6 +82,7 @@ class Health:
         self._server = server
         self._presence = presence
         self._clock = clock
+        self._wall_clock = wall_clock
         self._looking = threading.Lock()
         self._found = Readiness((), ())
         self._until = -REMEMBERED_S
@@ -112,7 +115,7 @@ class Health:
         main = failures.pop(self._model, None)
         reasons = [*_troubles("catalog", self._look_at_catalog), *_troubles("objects", self._look_at_objects)]
         reasons += [Trouble("model", f"{self._model}: {main}")] if main else []
-        degraded = [*_troubles("redis", self._server.ping), *self._still_roles()]
+        degraded = [*_troubles("redis", self._server.ping), *self._still_roles(), *self._unwritten()]
         degraded += [Trouble("model", f"{other}: {why}") for other, why in failures.items()]
         return Readiness(tuple(reasons), tuple(degraded))
 
@@ -131,6 +134,13 @@ class Health:
                 if role.still_s is not None:
                     why = f"has stood still for {role.still_s:.0f} s: its log may say why; end it, another goes on"
                     yield Trouble(f"role {role.role}", f"{role.host}:{role.pid} {why}")
+
+    def _unwritten(self) -> Iterator[Trouble]:
+        """Name the shards that nobody writes though work waits: what is accepted there is found later."""
+        with suppress(StorageError):  # told already
+            for shard in unwritten_shards(self._catalog, now=self._wall_clock()):
+                why = "nobody writes it though work has waited for a minute: is `penstock worker index` running?"
+                yield Trouble("writer", f"shard {shard}: {why}")
 
 
 def _troubles(component: str, look: Callable[[], object]) -> Iterator[Trouble]:

@@ -11,7 +11,7 @@ from penstock.storage.catalog.collections import CollectionInfo, list_collection
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.jobs import read_jobs
 from penstock.storage.catalog.tenants import list_tenants
-from penstock.storage.ledger.overview import Overview, StageOverview, overview
+from penstock.storage.ledger.overview import Overview, StageOverview, overview, unwritten_shards
 
 from . import answers
 from .components import Components
@@ -28,6 +28,7 @@ def status_of(components: Components, version: str) -> dict[str, Any]:
         "now": now,
         "paused_at": seen.pauses.since,
         "paused_tenants": list(seen.pauses.tenants),
+        "unwritten_shards": unwritten_shards(components.catalog, now=now),
         "queued_documents": seen.queued,
         "oldest_queued_s": _age(seen.oldest_queued_at, now=now),
         "stages": {name: _stage(stage, now=now) for name, stage in seen.stages.items()},

@@ -52,6 +52,9 @@ class Status(Answer):
         default=None, description="since then nothing is begun for anybody; null: it is not paused"
     )
     paused_tenants: list[Name] = Field(default_factory=list, description="tenants that are paused on their own")
+    unwritten_shards: list[int] = Field(
+        default_factory=list, description="shards that no index worker writes, though work has waited for a minute"
+    )
     queued_documents: int = Field(description="accepted documents not yet in a batch")
     oldest_queued_s: float | None = Field(description="how long the oldest of them has waited")
     stages: dict[str, StageStatus]

@@ -58,6 +58,8 @@ _NEVER_SERVED_AGAIN = f"state IN ({', '.join(repr(word) for word in _ENDED)})"
 _MAY_EXPIRE = "state = 'indexed' AND expires_at IS NOT NULL"
 _DEAD_WITH_BYTES = "state = 'failed' AND pack <> ''"
 _OPEN_DELIVERY = "state IN ('waiting', 'sending')"
+# As one truth value: told the stage and the state, SQLite would prefer the index by which batches are dispatched.
+_STAGED = "(stage = 'index' AND state IN ('ready', 'sent', 'running') AND size_bytes > 0) IS TRUE"
 _OPEN_ROLLBACK = "stage = 'rollback' AND state IN ('ready', 'sent', 'running')"
 
 
@@ -367,8 +369,14 @@ batches = Table(
     Index("ix_batches_leases", "state", "lease_until"),
     _partial("ix_batches_ended", "finished_at", "id", where="finished_at IS NOT NULL"),
     Index(None, "generation_id", "stage", "state"),
+    _partial(  # for their sum
+        "ix_batches_staged", "shard", "tenant_id", "priority", "chunk_count", where=_STAGED
+    ),
     _partial("uq_batches_one_rollback", "generation_id", where=_OPEN_ROLLBACK, unique=True),
 )
+
+# What was embedded for the writer of a shard: removals and changes of metadata have no bytes.
+IS_STAGED = text(_STAGED)
 
 webhook_secrets = Table(  # what a tenant's webhooks are signed with: whoever signs needs the secret itself
     "webhook_secrets",

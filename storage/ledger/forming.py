@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -11,35 +10,22 @@ from sqlalchemy.engine import Connection, Row
 from ..catalog.backlogs import Amount, count_left
 from ..catalog.batches import ready_batch
 from ..catalog.engine import Catalog
-from ..catalog.tables import IS_QUEUED, PRIORITIES, batches, generations, versions
+from ..catalog.tables import IS_QUEUED, batches, versions
 from ..catalog.values import slices
-from ..ids import GenerationId, TenantId, VersionId
-from .caps import Caps, Load, weights_of
+from ..ids import TenantId, VersionId
+from .caps import Caps
 from .claims import Claim
-from .pauses import goes_on
+from .room import Backlog, Place, with_room
 from .turns import FULL_BYTES, FULL_DOCUMENTS, Turns, cost_of, refund
 
 TURNS = "form"  # of this; what was formed takes turns again where it is worked on
-POSTPONED = 8  # full batches of one model and stage that a tenant may have in backoff, however small its share is
-_Place = tuple[str, int]  # tenant and priority
-
-
-@dataclass(frozen=True)
-class _Backlog:
-    """The queued versions of one generation that have one priority."""
-
-    tenant_id: TenantId
-    generation_id: GenerationId
-    model: str
-    shard: int
-    lane: int
 
 
 class _Waiting:
     """What waits, by tenant and priority; generations that share both follow each other."""
 
-    def __init__(self, backlogs: Iterable[_Backlog]) -> None:
-        self._backlogs: dict[str, dict[int, deque[_Backlog]]] = {}
+    def __init__(self, backlogs: Iterable[Backlog]) -> None:
+        self._backlogs: dict[str, dict[int, deque[Backlog]]] = {}
         for one in backlogs:
             self._lanes(one.tenant_id).setdefault(one.lane, deque()).append(one)
 
@@ -47,7 +33,7 @@ class _Waiting:
         """Return the priorities that each tenant waits with."""
         return {tenant: list(lanes) for tenant, lanes in self._backlogs.items()}
 
-    def pop(self, tenant: str, lane: int) -> _Backlog:
+    def pop(self, tenant: str, lane: int) -> Backlog:
         lanes = self._backlogs[tenant]
         backlog = lanes[lane].popleft()
         if not lanes[lane]:
@@ -56,17 +42,17 @@ class _Waiting:
             del self._backlogs[tenant]
         return backlog
 
-    def put_back(self, backlog: _Backlog) -> None:
+    def put_back(self, backlog: Backlog) -> None:
         self._lanes(backlog.tenant_id).setdefault(backlog.lane, deque()).append(backlog)
 
-    def keep(self, room: Mapping[_Place, int]) -> None:
+    def keep(self, room: Mapping[Place, int]) -> None:
         """Leave out what has no room."""
         for tenant, lane in [place for place, free in room.items() if free <= 0]:
             self._lanes(tenant).pop(lane, None)
             if not self._backlogs[tenant]:
                 del self._backlogs[tenant]
 
-    def _lanes(self, tenant: str) -> dict[int, deque[_Backlog]]:
+    def _lanes(self, tenant: str) -> dict[int, deque[Backlog]]:
         return self._backlogs.setdefault(tenant, {})
 
 
@@ -79,6 +65,7 @@ def form_chunk_batches(
     max_bytes: int = FULL_BYTES,
     caps: Caps | None = None,
     ahead: Caps | None = None,
+    staged: Caps | None = None,
 ) -> int:
     """Put queued versions into new chunk batches and return how many were made.
 
@@ -86,14 +73,17 @@ def form_chunk_batches(
     goes alone). ``caps`` bounds how many chunk batches a tenant has open, ``ahead`` how many embed batches: what cannot
     be embedded yet need not lie about in chunks. Batches that wait for their next attempt, because their model is out
     perhaps or their documents kill workers, hold up only what needs the same model, and only when they are many.
-    Batches of a lower priority do not count: they are overtaken.
+    ``staged`` bounds how many chunks wait for the writer of each shard: while nobody publishes, no money is spent on
+    ever more of them. Batches of a lower priority do not count: they are overtaken.
     """
     made = 0
     with catalog.read() as connection:  # the common case, without the write lock
         if connection.scalar(sa.select(versions.c.id).where(IS_QUEUED).limit(1)) is None:
             return 0
     with catalog.write("form_chunk_batches") as connection:
-        waiting, room = _with_room(connection, now=now, most=max_batches, caps=caps, ahead=ahead)
+        backlogs, room = with_room(connection, now=now, most=max_batches, caps=caps, ahead=ahead, staged=staged)
+        waiting = _Waiting(backlogs)
+        waiting.keep(room)
         left: dict[TenantId, Amount] = {}
         turns = Turns.read(connection, TURNS, among=waiting.lanes())
         while made < max_batches and (lanes := waiting.lanes()):
@@ -138,50 +128,7 @@ def put_off(connection: Connection, claim: Claim, version_ids: Sequence[VersionI
     refund(connection, "chunk", claim.tenant_id, cost_of(documents=len(sizes), size_bytes=size_bytes))
 
 
-def _backlogs(connection: Connection) -> list[_Backlog]:
-    # A few index probes per generation, however many documents wait in it.
-    queued = sa.exists().where(IS_QUEUED, versions.c.generation_id == generations.c.id)
-    lanes = [queued.where(versions.c.priority == lane).label(f"lane_{lane}") for lane in range(len(PRIORITIES))]
-    of_generation = (generations.c.tenant_id, generations.c.id, generations.c.model, generations.c.shard)
-    found = sa.select(*of_generation, *lanes)
-    found = found.where(queued, goes_on(generations.c.tenant_id)).order_by(generations.c.id)
-    return [
-        _Backlog(TenantId(tenant), GenerationId(generation), model, shard, lane)
-        for tenant, generation, model, shard, *waits in connection.execute(found)
-        for lane, waiting in enumerate(waits)
-        if waiting
-    ]
-
-
-def _with_room(
-    connection: Connection, *, now: float, most: int, caps: Caps | None, ahead: Caps | None
-) -> tuple[_Waiting, dict[_Place, int]]:
-    """Return what waits and may go on, and how many batches of each priority of a tenant."""
-    backlogs = _backlogs(connection)
-    room: dict[_Place, int] = {(one.tenant_id, one.lane): most for one in backlogs}
-    if not room or (caps is None and ahead is None):
-        return _Waiting(backlogs), room
-    load = Load.read(connection, now=now)
-    weights = weights_of(connection, {*(tenant for tenant, _ in room), *load.active})
-    for stage, some in (("chunk", caps), ("embed", ahead)):
-        if some is None:
-            continue
-        allowed = some.of(weights)
-        for tenant, lane in [place for place in room if place[0] in allowed]:
-            free, so_far = allowed[tenant] - load.as_urgent(stage, tenant, lane), room[tenant, lane]
-            room[tenant, lane] = min(so_far, free if stage == "chunk" or free <= 0 else so_far)
-        backlogs = [
-            one
-            for one in backlogs
-            if load.postponed_as_urgent(stage, one.tenant_id, one.model, one.lane)
-            < max(POSTPONED, allowed.get(one.tenant_id, 0))
-        ]
-    waiting = _Waiting(backlogs)
-    waiting.keep(room)
-    return waiting, room
-
-
-def _oldest_queued(connection: Connection, backlog: _Backlog, *, max_documents: int, max_bytes: int) -> list[Row[Any]]:
+def _oldest_queued(connection: Connection, backlog: Backlog, *, max_documents: int, max_bytes: int) -> list[Row[Any]]:
     mine = (versions.c.generation_id == backlog.generation_id, versions.c.priority == backlog.lane)
     wanted: sa.Select[Any] = (
         sa.select(versions.c.id, versions.c.size_bytes)
@@ -200,7 +147,7 @@ def _oldest_queued(connection: Connection, backlog: _Backlog, *, max_documents: 
     return taken
 
 
-def _form(connection: Connection, backlog: _Backlog, found: list[Row[Any]], *, now: float) -> None:
+def _form(connection: Connection, backlog: Backlog, found: list[Row[Any]], *, now: float) -> None:
     batch = ready_batch(
         "chunk",
         tenant=backlog.tenant_id,

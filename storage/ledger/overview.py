@@ -17,10 +17,13 @@ from ..catalog.tables import (
     batches,
     generations,
     jobs,
+    shards,
     versions,
 )
 from ..ids import GenerationId, JobId, TenantId
-from .pauses import Pauses, read_pauses
+from .pauses import Pauses, goes_on, read_pauses
+
+PATIENCE_S = 60.0  # so long work waits for a writer without anybody being missed
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,16 @@ def oldest_waiting(catalog: Catalog) -> dict[tuple[TenantId, str], float]:
         rows = connection.execute(oldest.group_by(batches.c.tenant_id, batches.c.stage)).all()
         found = {(TenantId(tenant), stage): made_at for tenant, stage, made_at in rows}
         return found | {(TenantId(tenant), "queued"): at for tenant, at in connection.execute(queued)}
+
+
+def unwritten_shards(catalog: Catalog, *, now: float) -> list[int]:
+    """Return the shards for whose writer work has waited for a minute, while nobody holds the lease."""
+    since = now - PATIENCE_S
+    waits = (batches.c.state.in_(("ready", "sent")), batches.c.created_at < since, batches.c.next_attempt_at < since)
+    held = sa.exists().where(shards.c.shard == batches.c.shard, shards.c.expires_at > now)
+    found = sa.select(batches.c.shard).where(batches.c.stage == "index", *waits, goes_on(batches.c.tenant_id), ~held)
+    with catalog.read() as connection:
+        return sorted(connection.scalars(found.distinct()))
 
 
 @dataclass(frozen=True)

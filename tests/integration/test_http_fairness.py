@@ -5,7 +5,8 @@ import pytest
 import sqlalchemy as sa
 
 from penstock.client import Busy, Invalid, NewDocument, NotFound, TooLarge, Upload
-from penstock.storage.catalog.tables import PRIORITIES, versions
+from penstock.storage.catalog.batches import ready_batch
+from penstock.storage.catalog.tables import PRIORITIES, batches, generations, versions
 
 from ..http_service import KEY, running_service
 
@@ -137,3 +138,15 @@ def test_a_pause_is_told_by_status_and_metrics_and_searches_and_submissions_go_o
     assert tenant.resume().tenants == [tenant.tenant]
     assert tenant.resume_tenant(tenant.tenant).paused_at is None
     assert (tenant.status().paused_at, tenant.status().paused_tenants) == (None, [])
+
+
+def test_a_shard_that_nobody_writes_is_named_by_status_and_readiness(service, tenant):
+    tenant.submit("docs", documents("a"))
+    with service.components.catalog.write() as connection:
+        mine = sa.select(generations.c.id).where(generations.c.tenant_id == tenant.tenant)
+        place = {"tenant": tenant.tenant, "generation_id": connection.scalars(mine).one(), "shard": 7}
+        waits = ready_batch("index", now=service.components.clock() - 61.0, **place)
+        connection.execute(sa.insert(batches).values(waits))
+    assert tenant.status().unwritten_shards == [7]
+    degraded = service.http.get("/readyz").json()["degraded"]
+    assert [one for one in degraded if "shard 7: nobody writes it" in one and "penstock worker index" in one]

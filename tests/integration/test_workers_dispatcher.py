@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from penstock.settings.model import Workers
 from penstock.storage import ledger
 from penstock.storage.catalog.collections import CollectionInfo, create_collection, shard_of
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.migrations import migrate
+from penstock.storage.catalog.tables import versions
 from penstock.storage.catalog.tenants import create_tenant
 from penstock.storage.ids import TenantId
 from penstock.storage.intake.documents import SubmittedDocument, accept
@@ -215,6 +217,33 @@ def test_a_shard_without_a_writer_holds_up_nobody_else_and_is_named_once(bench, 
     assert {message.queue for message in bench.queue.taken()} == {"index.0", "chunk"}
     [record] = [record for record in caplog.records if "workers.shards" in record.getMessage()]
     assert record.shard == shard_of(ACME, shards=1_000)
+
+
+def test_that_nobody_writes_a_shard_is_said_once_and_no_more_is_cut_for_it(bench, caplog):
+    bench.dispatcher = Dispatcher(
+        bench.catalog,
+        bench.queue,
+        workers=bench.workers.model_copy(update={"max_staged_chunks": 64}),
+        liveness=Liveness(),
+        clock=lambda: bench.now,
+    )
+    collection = bench.collection(ACME)
+    for _ in range(20):
+        bench.submit(collection, count=3)
+        bench.dispatcher.turn()
+        for message in bench.queue.taken():
+            if message.task in (routes.CHUNK, routes.EMBED):
+                {routes.CHUNK: bench.finish_chunk, routes.EMBED: bench.finish_embed}[message.task](
+                    str(message.argument)
+                )
+        bench.now += 10
+    [record] = [record for record in caplog.records if "penstock worker index" in record.getMessage()]
+    assert record.shard == 0
+    wanted = sa.select(versions.c.state, sa.func.count()).group_by(versions.c.state)
+    with bench.catalog.read() as connection:
+        counts = dict(map(tuple, connection.execute(wanted)))
+    assert counts["indexing"] <= 12, "four batches of sixteen chunks, and what was on its way"
+    assert sum(counts.values()) == 60
 
 
 def test_the_queue_stays_shallow_and_the_rest_waits_in_the_ledger(bench):

@@ -327,6 +327,8 @@ def _create_batches() -> None:
     op.create_index("ix_batches_leases", "batches", ["state", "lease_until"])
     _create_partial_index("ix_batches_ended", "batches", ["finished_at", "id"], "finished_at IS NOT NULL")
     op.create_index("ix_batches_generation_id_stage_state", "batches", ["generation_id", "stage", "state"])
+    staged = "(stage = 'index' AND state IN ('ready', 'sent', 'running') AND size_bytes > 0) IS TRUE"
+    _create_partial_index("ix_batches_staged", "batches", ["shard", "tenant_id", "priority", "chunk_count"], staged)
     open_rollback = "stage = 'rollback' AND state IN ('ready', 'sent', 'running')"
     _create_partial_index("uq_batches_one_rollback", "batches", ["generation_id"], open_rollback, unique=True)
 

@@ -1,0 +1,104 @@
+"""How much may be formed of what waits: as much as the stages behind it have room for. Reads only."""
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from ..catalog.tables import IS_QUEUED, IS_STAGED, PRIORITIES, batches, generations, versions
+from ..ids import GenerationId, TenantId
+from .caps import Caps, Load, weights_of
+from .pauses import goes_on
+
+POSTPONED = 8  # full batches of one model and stage that a tenant may have in backoff, however small its share is
+LEAST_CHUNKS = 16  # that a batch counts as at the writer: its files and its rows cost as much
+Place = tuple[str, int]  # tenant and priority
+
+
+@dataclass(frozen=True)
+class Backlog:
+    """The queued versions of one generation that have one priority."""
+
+    tenant_id: TenantId
+    generation_id: GenerationId
+    model: str
+    shard: int
+    lane: int
+
+
+def with_room(
+    connection: Connection, *, now: float, most: int, caps: Caps | None, ahead: Caps | None, staged: Caps | None
+) -> tuple[list[Backlog], dict[Place, int]]:
+    """Return what waits and may go on, and how many batches of each priority of a tenant, at most ``most``.
+
+    The bounds are those of `form_chunk_batches`.
+    """
+    backlogs = _backlogs(connection)
+    if backlogs and staged is not None:
+        backlogs = _below_staged(connection, backlogs, staged)
+    room: dict[Place, int] = {(one.tenant_id, one.lane): most for one in backlogs}
+    if not room or (caps is None and ahead is None):
+        return backlogs, room
+    load = Load.read(connection, now=now)
+    weights = weights_of(connection, {*(tenant for tenant, _ in room), *load.active})
+    for stage, some in (("chunk", caps), ("embed", ahead)):
+        if some is None:
+            continue
+        allowed = some.of(weights)
+        for tenant, lane in [place for place in room if place[0] in allowed]:
+            free, so_far = allowed[tenant] - load.as_urgent(stage, tenant, lane), room[tenant, lane]
+            room[tenant, lane] = min(so_far, free if stage == "chunk" or free <= 0 else so_far)
+        backlogs = [
+            one
+            for one in backlogs
+            if load.postponed_as_urgent(stage, one.tenant_id, one.model, one.lane)
+            < max(POSTPONED, allowed.get(one.tenant_id, 0))
+        ]
+    return backlogs, room
+
+
+def _backlogs(connection: Connection) -> list[Backlog]:
+    # A few index probes per generation, however many documents wait in it.
+    queued = sa.exists().where(IS_QUEUED, versions.c.generation_id == generations.c.id)
+    lanes = [queued.where(versions.c.priority == lane).label(f"lane_{lane}") for lane in range(len(PRIORITIES))]
+    of_generation = (generations.c.tenant_id, generations.c.id, generations.c.model, generations.c.shard)
+    found = sa.select(*of_generation, *lanes)
+    found = found.where(queued, goes_on(generations.c.tenant_id)).order_by(generations.c.id)
+    return [
+        Backlog(TenantId(tenant), GenerationId(generation), model, shard, lane)
+        for tenant, generation, model, shard, *waits in connection.execute(found)
+        for lane, waiting in enumerate(waits)
+        if waiting
+    ]
+
+
+def _below_staged(connection: Connection, backlogs: Iterable[Backlog], staged: Caps) -> list[Backlog]:
+    """Leave out whoever has its share of the chunks that may wait for the writer of a shard."""
+    waiting = _staged(connection)
+    tenants: dict[int, set[str]] = defaultdict(set)
+    for shard, tenant, _ in waiting:
+        tenants[shard].add(tenant)
+    backlogs = list(backlogs)
+    for one in backlogs:
+        tenants[one.shard].add(one.tenant_id)
+    weights = weights_of(connection, {tenant for some in tenants.values() for tenant in some})
+    shares = {
+        shard: staged.of({tenant: weights[tenant] for tenant in some if tenant in weights})
+        for shard, some in tenants.items()
+    }
+
+    def has_room(one: Backlog) -> bool:
+        mine = sum(waiting[one.shard, one.tenant_id, lane] for lane in range(one.lane + 1))
+        return mine < shares[one.shard].get(one.tenant_id, 0)
+
+    return [one for one in backlogs if has_room(one)]
+
+
+def _staged(connection: Connection) -> Counter[tuple[int, str, int]]:
+    """Return the embedded chunks that wait for their writer, by shard, tenant and priority: a walk over one index."""
+    at_least = sa.case((batches.c.chunk_count > LEAST_CHUNKS, batches.c.chunk_count), else_=LEAST_CHUNKS)
+    key = (batches.c.shard, batches.c.tenant_id, batches.c.priority)
+    counted = sa.select(*key, sa.func.sum(at_least)).where(IS_STAGED).group_by(*key)
+    return Counter({(shard, tenant, lane): int(chunks) for shard, tenant, lane, chunks in connection.execute(counted)})
