@@ -50,6 +50,7 @@ CATALOG_THREADS = 8
 WAITS = 32  # searches that wait for a version at once
 REMEMBERED_S = 1.0  # where a collection is, for searches
 PING_S = 0.5
+CANCELS = 2  # transactions at once of whoever cancels: they take turns writing, and others want to be answered
 SUBMISSIONS = 2  # at once: each holds its documents in memory, and they take turns writing anyway
 
 
@@ -81,6 +82,7 @@ class Components:
     keys_in_use: KeysInUse = field(default_factory=KeysInUse)
     clock: Callable[[], float] = time.time
     submissions: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(SUBMISSIONS))
+    cancels: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(CANCELS))
     reads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(CATALOG_THREADS))
     waits: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(WAITS))
     probes: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1))

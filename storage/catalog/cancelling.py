@@ -1,10 +1,12 @@
-"""Cancels the documents of a job: what workers hold first, then what waits, a bounded number in each transaction.
+"""Cancels the documents of a job, a bounded number in each transaction: what is nearest to being indexed comes first.
 
-Of a million documents in one transaction everybody else would have to wait for half a minute.
+Of a million documents in one transaction everybody else would have to wait for half a minute. What is last, and in no
+batch yet, is not put into any meanwhile: see `being_cancelled`.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
+from itertools import islice
 from typing import Any, NamedTuple
 
 import sqlalchemy as sa
@@ -21,7 +23,9 @@ from .values import slices
 AT_ONCE = 5_000
 BREATH_S = 0.1  # between two: SQLite gives its lock to whoever asks first, and others look again after up to 0.1 s
 TURNS = 10
-_HELD = tuple(state for state in UNFINISHED if state != "queued")
+# Whoever publishes could have done so with what is in the first ones before the last ones are cancelled.
+_ORDER = ("indexing", "deleting", "trimming", "embedding", "chunking", "queued")
+assert set(_ORDER) == set(UNFINISHED)
 # What a document is when all that came after it was cancelled. None that pruning may take at the same moment.
 _SHOWN = (*UNFINISHED, "indexed")
 _LATELY_S = 7 * 86_400.0
@@ -53,23 +57,30 @@ def cancel_some(connection: Connection, job_id: JobId, *, collection_id: Collect
     return Cancelled(len(found), more=len(found) == AT_ONCE)
 
 
-def cancel_rest(
-    catalog: Catalog, job_id: JobId, *, collection_id: CollectionId, now: float, most: int | None = None
-) -> int:
-    """Cancel what is left of a cancelled job, in up to ``most`` transactions. Returns how many documents that were."""
-    cancelled = turns = 0
-    while most is None or turns < most:
-        if turns:
-            time.sleep(BREATH_S)
+def cancel_rest(catalog: Catalog, job_id: JobId, *, collection_id: CollectionId, now: float) -> Iterator[Cancelled]:
+    """Cancel what is left of a cancelled job. Each step is one transaction, and says what it did.
+
+    Whoever takes the steps waits `BREATH_S` between two, so that others have their turn.
+    """
+    while True:
         with catalog.write("cancel_rest") as connection:
             mine = sa.select(jobs.c.id).where(jobs.c.id == job_id, jobs.c.state == "cancelled")
             if connection.scalar(mine.with_for_update(key_share=True)) is None:
-                break
-            found = cancel_some(connection, job_id, collection_id=collection_id, now=now)
-        cancelled, turns = cancelled + found.documents, turns + 1
-        if not found.more:
-            break
-    return cancelled
+                return
+            cancelled = cancel_some(connection, job_id, collection_id=collection_id, now=now)
+        yield cancelled
+        if not cancelled.more:
+            return
+
+
+def slowly(steps: Iterator[Cancelled]) -> int:
+    """Take these steps, with a pause between two. Returns how many documents they cancelled."""
+    documents = 0
+    for step in steps:
+        documents += step.documents
+        if step.more:
+            time.sleep(BREATH_S)
+    return documents
 
 
 def finish_cancelled(catalog: Catalog, *, now: float) -> int:
@@ -80,16 +91,29 @@ def finish_cancelled(catalog: Catalog, *, now: float) -> int:
         row = connection.execute(left.where(jobs.c.finished_at > now - _LATELY_S).limit(1)).first()
     if row is None:
         return 0
-    collection = CollectionId(row.collection_id)
-    return cancel_rest(catalog, JobId(row.id), collection_id=collection, now=now, most=TURNS)
+    steps = cancel_rest(catalog, JobId(row.id), collection_id=CollectionId(row.collection_id), now=now)
+    return slowly(islice(steps, TURNS))
+
+
+def being_cancelled(connection: Connection, job_ids: Collection[str], *, now: float) -> set[str]:
+    """Return those of these jobs that were cancelled: what is left of them is about to be, and not worth beginning.
+
+    Those of which `finish_cancelled` would know nothing are not among them, so that nothing stays for ever.
+    """
+    found: set[str] = set()
+    for some in slices(sorted(job_ids)):
+        cancelled = sa.select(jobs.c.id).where(jobs.c.id.in_(some), jobs.c.state == "cancelled")
+        found.update(connection.scalars(cancelled.where(jobs.c.finished_at > now - _LATELY_S)))
+    return found
 
 
 def _unfinished(connection: Connection, job_id: JobId, *, limit: int) -> list[Row[Any]]:
     columns = (versions.c.id, versions.c.document_id, versions.c.number, versions.c.batch_id)
     mine: sa.Select[Any] = sa.select(*columns).where(versions.c.job_id == job_id)
-    found = list(connection.execute(mine.where(versions.c.state.in_(_HELD)).limit(limit)))
-    if len(found) < limit:
-        found += connection.execute(mine.where(versions.c.state == "queued").limit(limit - len(found)))
+    found: list[Row[Any]] = []
+    for state in _ORDER:
+        if len(found) < limit:
+            found += connection.execute(mine.where(versions.c.state == state).limit(limit - len(found)))
     return found
 
 

@@ -4,7 +4,7 @@ Progress is read from the documents themselves, so no counter can be wrong. The 
 what the cache saved, and what became of documents whose versions were pruned since.
 """
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection, Row
 
 from ..errors import Conflict, NotFound
 from ..ids import CollectionId, JobId, TenantId
-from .cancelling import cancel_rest, cancel_some
+from .cancelling import Cancelled, cancel_rest, cancel_some, slowly
 from .completion import UNFINISHED, finish_jobs
 from .engine import Catalog
 from .history import History, Token
@@ -23,7 +23,7 @@ from .progress import Progress, Tallies
 from .tables import collections, jobs
 from .values import slices
 
-__all__ = ["JobInfo", "cancel_job", "finish_jobs", "get_job", "list_jobs", "read_jobs"]
+__all__ = ["JobInfo", "cancel_job", "cancelling_steps", "finish_jobs", "get_job", "list_jobs", "read_jobs"]
 
 
 @dataclass(frozen=True)
@@ -114,15 +114,22 @@ def list_jobs(
 
 
 def cancel_job(catalog: Catalog, *, tenant: TenantId, job_id: JobId, now: float) -> JobInfo:
+    """Take all `cancelling_steps` and return the job. Raises what they raise."""
+    slowly(cancelling_steps(catalog, tenant=tenant, job_id=job_id, now=now))
+    return get_job(catalog, tenant=tenant, job_id=job_id)
+
+
+def cancelling_steps(catalog: Catalog, *, tenant: TenantId, job_id: JobId, now: float) -> Iterator[Cancelled]:
     """Cancel every document of the job that is not finished yet; those already indexed stay. Twice is harmless.
 
-    What workers hold is cancelled with the job itself; what is still queued follows in the same call, some thousands in
-    each transaction, so that nobody waits for a job of a million documents. When this process dies in between,
-    `finish_cancelled` goes on. A publish that holds a cancelled document fails as a whole and is prepared again without
-    it: none becomes half visible. A document is shown as its older version again where that is served or on its way: a
-    delete that was cancelled leaves it what it was.
+    Each step is one transaction over some thousands, so that nobody waits for a job of a million documents: see
+    `cancel_rest`. The first cancels the job itself and what workers hold; nothing
+    that is still queued is begun after it. When this process dies in between, `finish_cancelled` goes on. A publish
+    that holds a cancelled document fails as a whole and is prepared again without it: none becomes half visible. A
+    document is shown as its older version again where that is served or on its way: a delete that was cancelled leaves
+    it what it was.
 
-    Raises:
+    Raises, at the first step:
         NotFound: the tenant has no such job.
         Conflict: every document of the job is finished already.
     """
@@ -140,9 +147,9 @@ def cancel_job(catalog: Catalog, *, tenant: TenantId, job_id: JobId, now: float)
         cancelled = sa.update(jobs).where(jobs.c.id == job_id, jobs.c.state != "cancelled")
         ended = connection.execute(cancelled.values(state="cancelled", finished_at=now).returning(*ENDED))
         tell(connection, ended.all(), now=now)
+    yield some
     if some.more:
-        cancel_rest(catalog, job_id, collection_id=CollectionId(job.collection_id), now=now)
-    return get_job(catalog, tenant=tenant, job_id=job_id)
+        yield from cancel_rest(catalog, job_id, collection_id=CollectionId(job.collection_id), now=now)
 
 
 def _job_rows(tenant: TenantId) -> sa.Select[Any]:

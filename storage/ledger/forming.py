@@ -9,6 +9,7 @@ from sqlalchemy.engine import Connection, Row
 
 from ..catalog.backlogs import Amount, count_left
 from ..catalog.batches import ready_batch
+from ..catalog.cancelling import being_cancelled
 from ..catalog.engine import Catalog
 from ..catalog.tables import IS_QUEUED, batches, versions
 from ..catalog.values import slices
@@ -89,7 +90,9 @@ def form_chunk_batches(
         while made < max_batches and (lanes := waiting.lanes()):
             backlog = waiting.pop(*turns.next_of(lanes))
             found = _oldest_queued(connection, backlog, max_documents=max_documents, max_bytes=max_bytes)
-            if not found:
+            cancelled = being_cancelled(connection, {row.job_id for row in found}, now=now)
+            found = [row for row in found if row.job_id not in cancelled]
+            if not found:  # or all is being cancelled, and makes way for what comes after it
                 continue
             _form(connection, backlog, found, now=now)
             made += 1
@@ -131,7 +134,7 @@ def put_off(connection: Connection, claim: Claim, version_ids: Sequence[VersionI
 def _oldest_queued(connection: Connection, backlog: Backlog, *, max_documents: int, max_bytes: int) -> list[Row[Any]]:
     mine = (versions.c.generation_id == backlog.generation_id, versions.c.priority == backlog.lane)
     wanted: sa.Select[Any] = (
-        sa.select(versions.c.id, versions.c.size_bytes)
+        sa.select(versions.c.id, versions.c.job_id, versions.c.size_bytes)
         .where(IS_QUEUED, *mine)
         .order_by(versions.c.id)
         .limit(max_documents)

@@ -4,12 +4,15 @@ import base64
 import json
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx
 import pytest
 
 from penstock import client
+from penstock.api.http.components import CATALOG_THREADS
 from penstock.client import Chunking, NewDocument, Upload
+from penstock.storage.catalog import cancelling
 from penstock.storage.presence import RoleInfo
 
 from ..http_service import KEY, Service, running_service
@@ -134,6 +137,27 @@ def test_a_cancelled_job_takes_nothing_more_and_its_documents_say_so(service, bo
         penstock.submit(name, [NewDocument(source="2", text="two")], job_id=job.id)
     (document,) = penstock.documents(name, state="cancelled").data
     assert document.source == "1"
+
+
+def test_others_are_answered_while_many_large_jobs_are_being_cancelled(service, books, monkeypatch):
+    """Each step of a cancel waits for the catalog's write lock, and there is one thread for a catalog call per core."""
+    monkeypatch.setattr(cancelling, "AT_ONCE", 1)
+    penstock, name = books
+    many = CATALOG_THREADS + 2
+    jobs = [
+        penstock.submit(name, [NewDocument(source=f"{n}.{m}", text=".") for m in range(3)]).job for n in range(many)
+    ]
+    cancels = service.components.cancels
+    with ThreadPoolExecutor(many) as threads:
+        with service.components.catalog.write():
+            answers = [threads.submit(penstock.cancel, job.id) for job in jobs]
+            deadline = time.monotonic() + 20
+            while cancels.borrowed_tokens + cancels.statistics().tasks_waiting < many:
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            assert penstock.job(jobs[0].id).state == "running"
+        done = [answer.result() for answer in answers]
+    assert [(job.state, job.documents) for job in done] == [("cancelled", {"cancelled": 3})] * many
 
 
 def test_documents_come_in_pages_that_miss_none(service, books):

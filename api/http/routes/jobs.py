@@ -1,14 +1,18 @@
 """Routes: jobs of a tenant."""
 
+import asyncio
 from hashlib import blake2b
 from typing import Annotated, Any
 
+import anyio
+import anyio.to_thread
 from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from penstock.client import wire
+from penstock.storage.catalog.cancelling import BREATH_S
 from penstock.storage.catalog.engine import Catalog
-from penstock.storage.catalog.jobs import JobInfo, cancel_job, get_job, list_jobs
+from penstock.storage.catalog.jobs import JobInfo, cancelling_steps, get_job, list_jobs
 from penstock.storage.catalog.progress import Tallies
 from penstock.storage.ids import JobId
 
@@ -73,7 +77,12 @@ async def events(request: Request, tenant: str, job_id: str, query: Annotated[Ev
 )
 async def cancel(request: Request, tenant: str, job_id: str) -> Response:
     components = components_of(request)
-    return answers.answer(await components.call(_cancelled, tenant, job_id, now=components.clock()))
+    now, tenant_id = components.clock(), await components.call(find_tenant, tenant)
+    steps = cancelling_steps(components.catalog, tenant=tenant_id, job_id=JobId(job_id), now=now)
+    # Cancels of millions of documents take turns, and a thread for a step at a time: others are answered meanwhile.
+    while (step := await anyio.to_thread.run_sync(next, steps, None, limiter=components.cancels)) and step.more:
+        await asyncio.sleep(BREATH_S)
+    return answers.answer(await components.call(_job, tenant, job_id, tallies=components.tallies, now=now))
 
 
 def _page(catalog: Catalog, tenant: str, query: JobsQuery, *, tallies: Tallies, now: float) -> dict[str, Any]:
@@ -89,8 +98,3 @@ def _job(catalog: Catalog, tenant: str, job_id: str, *, tallies: Tallies, now: f
 
 def _found(catalog: Catalog, tenant: str, job_id: str, *, tallies: Tallies) -> JobInfo:
     return get_job(catalog, tenant=find_tenant(catalog, tenant), job_id=JobId(job_id), tallies=tallies)
-
-
-def _cancelled(catalog: Catalog, tenant: str, job_id: str, *, now: float) -> dict[str, Any]:
-    tenant_id = find_tenant(catalog, tenant)
-    return answers.job(cancel_job(catalog, tenant=tenant_id, job_id=JobId(job_id), now=now), now=now)
