@@ -22,7 +22,7 @@ class Jobs(Session):
     def job(self, job_id: str, *, wait_s: float = 0) -> Job:
         """Return a job as soon as it is not running any more, at the latest after ``wait_s`` (at most 30)."""
         wait_s = min(wait_s, LONGEST_POLL_S)
-        return self._transport.get(self._path("jobs", job_id), Job, params={"wait": wait_s or None}, wait_s=wait_s)
+        return self._transport.get(self._path("jobs", job_id), Job, wait_s=wait_s)
 
     def events(self, job_id: str, *, wait_s: float | None = None) -> Iterator[Job]:
         """Yield the job as it is now, again whenever it moved, and last when it is over or ``wait_s`` have passed.

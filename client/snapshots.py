@@ -52,7 +52,7 @@ class Snapshots(Session):
         """Return a rollback as soon as it does not wait any more, at the latest after ``wait_s`` (at most 30)."""
         wait_s = min(wait_s, LONGEST_POLL_S)
         path = self._path("collections", collection, "rollbacks", rollback_id)
-        return self._transport.get(path, Rollback, params={"wait": wait_s or None}, wait_s=wait_s)
+        return self._transport.get(path, Rollback, wait_s=wait_s)
 
     def wait_for_rollback(self, collection: str, rollback_id: str, *, timeout_s: float | None = None) -> Rollback:
         """Wait until a rollback is done or failed.

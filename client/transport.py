@@ -73,10 +73,21 @@ class Transport:
     def get(
         self, path: str, kind: type[AnswerT], *, params: Mapping[str, Any] | None = None, wait_s: float = 0
     ) -> AnswerT:
-        """Ask, and ask again a little when the connection fails. ``wait_s``: how long the server may hold it."""
+        """Ask, and ask again a little when the connection fails.
+
+        ``wait_s``: how long the server may hold it, told as ``wait``; where too many wait there, we do so here.
+        """
         given = {key: value for key, value in (params or {}).items() if value is not None}
-        timeout = httpx.USE_CLIENT_DEFAULT if not wait_s else self._patient(wait_s)
-        return _read(self._ask("GET", path, params=given, timeout=timeout), kind)
+        if not wait_s:
+            return _read(self._ask("GET", path, params=given), kind)
+        try:
+            waiting = given | {"wait": wait_s}
+            return _read(self._ask("GET", path, params=waiting, timeout=self._patient(wait_s)), kind)
+        except Busy as error:
+            if error.code != "too_many_waits":
+                raise
+            time.sleep(min(wait_s, error.retry_after_s))
+        return _read(self._ask("GET", path, params=given), kind)
 
     def ask(self, path: str, kind: type[AnswerT], *, body: dict[str, Any]) -> AnswerT:
         """POST what changes nothing: asked again like a GET."""

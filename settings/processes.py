@@ -16,7 +16,9 @@ class Api(Group):
     port: Port = Field(7700, description="Port to listen on; 0 takes a free one")
     search_threads: Count = Field(default_factory=cores, description="Threads that run searches; default: one per core")
     max_streams: Count = Field(500, description="Streams of events that one process holds open at once")
-    max_streams_per_key: Count = Field(100, description="Of those, streams opened with one key")
+    max_streams_per_tenant: Count = Field(100, description="Of those, streams of jobs of one tenant")
+    max_waits: Count = Field(200, description="Requests that wait on purpose in one process at once")
+    max_waits_per_tenant: Count = Field(100, description="Of those, requests for one tenant")
 
 
 class Flower(Group):

@@ -40,6 +40,7 @@ from .health import Health
 from .idempotency import KeysInUse
 from .lookups import Lookups
 from .metrics import Metrics
+from .places import Places
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -47,7 +48,8 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 CATALOG_THREADS = 8
-WAITS = 32  # searches that wait for a version at once
+PATIENT_THREADS = 32
+CHANGES = 32  # deletes and retries at once: each may take minutes
 REMEMBERED_S = 1.0  # where a collection is, for searches
 PING_S = 0.5
 CANCELS = 2  # transactions at once of whoever cancels: they take turns writing, and others want to be answered
@@ -78,13 +80,14 @@ class Components:
     tallies: Tallies
     feeds: JobFeeds
     health: Health
+    places: Places
     comparisons: Comparisons = field(default_factory=Comparisons)
     keys_in_use: KeysInUse = field(default_factory=KeysInUse)
     clock: Callable[[], float] = time.time
     submissions: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(SUBMISSIONS))
     cancels: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(CANCELS))
     reads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(CATALOG_THREADS))
-    waits: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(WAITS))
+    changes: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(CHANGES))
     probes: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1))
 
     async def call(self, function: Callable[Concatenate[Catalog, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
@@ -128,7 +131,7 @@ def _assembled(settings: Settings, catalog: Catalog, opened: ExitStack) -> Compo
     opened.callback(notices.close)
     searches = ThreadPoolExecutor(settings.api.search_threads, thread_name_prefix="search")
     opened.callback(searches.shutdown)
-    patient = ThreadPoolExecutor(WAITS, thread_name_prefix="patient")
+    patient = ThreadPoolExecutor(PATIENT_THREADS, thread_name_prefix="patient")
     opened.callback(patient.shutdown)
     server = _impatient(wiring.redis_url(settings))
     opened.callback(server.close)
@@ -153,7 +156,8 @@ def _assembled(settings: Settings, catalog: Catalog, opened: ExitStack) -> Compo
         lookups=Lookups(catalog, remembered_s=min(REMEMBERED_S, settings.search.poll_s)),
         metrics=Metrics([LedgerCollector(catalog), FiguresCollector(Figures(server)), SnapshotCollector(snapshots)]),
         tallies=tallies,
-        feeds=JobFeeds(look, most=settings.api.max_streams, most_per_key=settings.api.max_streams_per_key),
+        feeds=JobFeeds(look, most=settings.api.max_streams, most_per_tenant=settings.api.max_streams_per_tenant),
+        places=Places(most=settings.api.max_waits, most_per_tenant=settings.api.max_waits_per_tenant),
         health=Health(
             catalog=catalog,
             objects=objects,

@@ -30,7 +30,7 @@ def events_response(
     info: JobInfo,
     *,
     last_id: str | None,
-    key: bytes,
+    tenant: str,
     within_s: float | None,
     clock: Callable[[], float],
 ) -> Response:
@@ -43,8 +43,8 @@ def events_response(
     """
     if info.state != "running" and last_id == event_id(answers.job(info, now=0.0)):
         return Response(status_code=204)  # tells browsers to ask no more
-    feeds.check_room(key)
-    stream = _stream(feeds, info, last_id=last_id, key=key, within_s=within_s, clock=clock)
+    feeds.check_room(tenant)
+    stream = _stream(feeds, info, last_id=last_id, tenant=tenant, within_s=within_s, clock=clock)
     return StreamingResponse(stream, media_type="text/event-stream", headers=HEADERS)
 
 
@@ -59,13 +59,13 @@ async def _stream(
     info: JobInfo,
     *,
     last_id: str | None,
-    key: bytes,
+    tenant: str,
     within_s: float | None,
     clock: Callable[[], float],
 ) -> AsyncIterator[bytes]:
     loop = asyncio.get_running_loop()
     ends_at = None if within_s is None else loop.time() + within_s
-    with feeds.following(info, key=key) as follower:
+    with feeds.following(info, tenant=tenant) as follower:
         yield f"retry: {RETRY_MS}\n\n".encode()
         while True:
             if follower.info is None:

@@ -60,15 +60,15 @@ class JobFeeds:
 
     Args:
         look: reads jobs by id; those that are gone are left out.
-        most: streams at once; ``most_per_key``: of those with one key.
+        most: streams at once; ``most_per_tenant``: of those for one tenant.
     """
 
-    def __init__(self, look: Look, *, most: int, most_per_key: int) -> None:
+    def __init__(self, look: Look, *, most: int, most_per_tenant: int) -> None:
         self._look = look
         self._most = most
-        self._most_per_key = most_per_key
+        self._most_per_tenant = most_per_tenant
         self._followers: dict[JobId, set[Follower]] = defaultdict(set)
-        self._by_key: Counter[bytes] = Counter()
+        self._by_tenant: Counter[str] = Counter()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._wake = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
@@ -77,26 +77,26 @@ class JobFeeds:
     @property
     def streams(self) -> int:
         """How many there are now."""
-        return self._by_key.total()
+        return self._by_tenant.total()
 
-    def check_room(self, key: bytes) -> None:
+    def check_room(self, tenant: str) -> None:
         """Return if one more stream may begin, before its answer does. Raises Refused (429)."""
-        if self.streams >= self._most or self._by_key[key] >= self._most_per_key:
+        if self.streams >= self._most or self._by_tenant[tenant] >= self._most_per_tenant:
             raise _too_many()
 
     @contextmanager
-    def following(self, info: JobInfo, *, key: bytes) -> Iterator[Follower]:
+    def following(self, info: JobInfo, *, tenant: str) -> Iterator[Follower]:
         """Follow a job during the block."""
         follower = Follower(info)
-        self._by_key[key] += 1
+        self._by_tenant[tenant] += 1
         self._followers[info.id].add(follower)
         self._start()
         try:
             yield follower
         finally:
-            self._by_key[key] -= 1
-            if not self._by_key[key]:
-                del self._by_key[key]
+            self._by_tenant[tenant] -= 1
+            if not self._by_tenant[tenant]:
+                del self._by_tenant[tenant]
             self._followers[info.id].discard(follower)
             if not self._followers[info.id]:
                 del self._followers[info.id]

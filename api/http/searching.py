@@ -16,47 +16,11 @@ from penstock.pipeline.retrieval import MAX_EF, retrieve
 from penstock.storage.catalog.collections import CollectionInfo
 from penstock.storage.catalog.references import generation_at
 from penstock.storage.errors import NotFound, NotKept
-from penstock.storage.ids import ManifestVersion
-from penstock.storage.tokens import read_token
 
 from ..errors import Refused
 from .components import Components
 
 REMOTE = "openai/"  # models whose every query is a request to somebody else
-WAIT_S = 10.0  # for the snapshot that `min_token` asks for
-
-
-def wait_for_token(components: Components, tenant: str, name: str, text: str) -> None:
-    """Return when the snapshot covers the token. Not for a search thread: it may take `WAIT_S`.
-
-    Raises:
-        Refused: it is no token, or of another generation of the collection.
-        NotYet: the snapshot does not cover it in time.
-    """
-    version = wanted_version(components, tenant, name, text)
-    generation = components.lookups.collection(tenant, name).generation
-    with components.snapshots.get(generation.tenant_id, generation.id, min_version=version, timeout_s=WAIT_S):
-        pass
-
-
-def wanted_version(components: Components, tenant: str, name: str, text: str) -> ManifestVersion:
-    """Return the version that a token stands for. Raises Refused: it is no token, or of another generation."""
-    try:
-        generation_id, version = read_token(text)
-    except ValueError as error:
-        raise Refused(
-            "min_token is not a token: take it from a job, a collection or a search", param="min_token"
-        ) from error
-    if components.lookups.collection(tenant, name).generation.id != generation_id:
-        components.lookups.forget(tenant, name)
-        if components.lookups.collection(tenant, name).generation.id != generation_id:
-            raise Refused(
-                "min_token belongs to another collection, or to a generation that is not active any more",
-                status=409,
-                code="other_generation",
-                param="min_token",
-            )
-    return version
 
 
 def threads_for(components: Components, tenant: str, name: str, asked: SearchQuery) -> ThreadPoolExecutor:

@@ -22,7 +22,7 @@ from ..http_service import Service, running_service
 
 @pytest.fixture
 def service(tmp_path):
-    options = {"api": {"search_threads": 2, "max_streams": 8, "max_streams_per_key": 4}}
+    options = {"api": {"search_threads": 2, "max_streams": 8, "max_streams_per_tenant": 4}}
     with running_service(tmp_path, **options) as running:
         yield running
 
@@ -188,7 +188,7 @@ def test_a_look_that_fails_for_whatever_reason_ends_no_stream_and_the_next_one_t
         return {}
 
     async def follow() -> None:
-        with feeds.JobFeeds(look, most=1, most_per_key=1).following(Info(), key=b"k") as follower:
+        with feeds.JobFeeds(look, most=1, most_per_tenant=1).following(Info(), tenant="default") as follower:
             assert await follower.moved(within_s=20)
             assert follower.info is None
 
@@ -211,9 +211,9 @@ def test_many_streams_of_many_jobs_cost_one_read_a_look(monkeypatch):
         return {}
 
     async def follow() -> None:
-        found = feeds.JobFeeds(look, most=1_000, most_per_key=1_000)
+        found = feeds.JobFeeds(look, most=1_000, most_per_tenant=1_000)
         infos = [Info(f"job_{number % 10}") for number in range(500)]
-        followers = [found.following(info, key=b"k") for info in infos]
+        followers = [found.following(info, tenant="default") for info in infos]
         entered = [one.__enter__() for one in followers]
         assert await entered[0].moved(within_s=20)
         assert all(one.info is None for one in entered)  # they are gone

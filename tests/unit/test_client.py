@@ -106,6 +106,22 @@ def test_busy_says_when_to_ask_again():
     assert caught.value.retry_after_s == 7
 
 
+def test_where_too_many_wait_at_the_server_the_client_waits_itself_and_then_asks():
+    asked: list[str | None] = []
+
+    def crowded(request: httpx.Request) -> httpx.Response:
+        asked.append(request.url.params.get("wait"))
+        if asked[-1] is None:
+            return httpx.Response(200, json=JOB)
+        body = {"error": {"code": "too_many_waits", "message": "what happened", "param": None}}
+        return httpx.Response(429, json=body, headers={"Retry-After": "2"})
+
+    assert client_of(crowded).job("job_1", wait_s=0.01).id == "job_1"
+    assert asked == ["0.01", None]
+    with pytest.raises(client.Busy):
+        client_of(failing(429, "backlog_full")).job("job_1", wait_s=0.01)
+
+
 def test_an_answer_that_no_penstock_gives_is_a_server_error():
     with pytest.raises(client.ServerError, match="is it a Penstock server"):
         client_of(lambda request: httpx.Response(200, text="<html>hello</html>")).status()

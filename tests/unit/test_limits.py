@@ -64,6 +64,10 @@ OF_THE_CODE = {
     "name of a tag, characters": longest(wire.SearchQuery, "tag"),
     "an idempotency key, characters": limits.MAX_IDEMPOTENCY_KEY_CHARACTERS,
     "one answer that is waited for (`wait`), seconds": most(queries.SubmitQuery, "wait"),
+    "requests that wait in one process (`wait`, `min_token`)": SETTINGS.api.max_waits,
+    "requests that wait in one process, of one tenant": SETTINGS.api.max_waits_per_tenant,
+    "streams of events of one process": SETTINGS.api.max_streams,
+    "streams of events of one process, of one tenant": SETTINGS.api.max_streams_per_tenant,
     "one request that is no submission, bytes": bodies.SMALL_BODY_BYTES,
 }
 

@@ -41,7 +41,7 @@ async def retry(request: Request, tenant: str, collection: str) -> Response:
     asked = await read_json(request, wire.DeadSelection, limit_bytes=LONG_BODY_BYTES)
     components = components_of(request)
     # Not among the quick calls: as many may be retried as ever failed.
-    answer = await anyio.to_thread.run_sync(_retry, components, tenant, collection, asked, limiter=components.waits)
+    answer = await anyio.to_thread.run_sync(_retry, components, tenant, collection, asked, limiter=components.changes)
     if answer["job"] is None:
         return answers.answer(answer)
     components.notices.work_ready()
@@ -59,7 +59,7 @@ async def drop(request: Request, tenant: str, collection: str) -> Response:
     asked = await read_json(request, wire.DeadSelection, limit_bytes=LONG_BODY_BYTES)
     components = components_of(request)
     return answers.answer(
-        await anyio.to_thread.run_sync(_drop, components, tenant, collection, asked, limiter=components.waits)
+        await anyio.to_thread.run_sync(_drop, components, tenant, collection, asked, limiter=components.changes)
     )
 
 

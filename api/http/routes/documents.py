@@ -31,6 +31,7 @@ from ..dead import asks_for_dead, dead_page
 from ..docs import json_body, submission_body
 from ..idempotency import REPLAYED, given_key
 from ..lookups import find_collection
+from ..places import TOO_MANY_WAITS
 from ..polling import polled
 from ..queries import DocumentsQuery, StrictRoute, SubmitQuery
 from ..uploads import Arrived, arrived
@@ -48,10 +49,10 @@ KNOWN_BODY_BYTES = 32 << 20
     summary="Submit documents",
     description="All are accepted or none. From then on each becomes indexed, or failed with its reason. "
     "`Location` is the job. Documents that are here already, unchanged, cost nothing. With `wait` the answer comes "
-    "when searches can find them (200), or when the time is over (202); `token` is the `min_token` of a search that "
-    "does. With the header `Idempotency-Key` the same request again is told the same (`Idempotency-Replayed: true`) "
-    "and does nothing; 409 while the first is worked on, 422 when it was another one. 429 with `Retry-After` "
-    "when too much of the tenant waits already.",
+    "when searches can find them (200), or when the time is over or too many requests wait already (202); `token` is "
+    "the `min_token` of a search that does. With the header `Idempotency-Key` the same request again is told the same "
+    "(`Idempotency-Replayed: true`) and does nothing; 409 while the first is worked on, 422 when it was another one. "
+    "429 with `Retry-After` when too much of the tenant waits already.",
     openapi_extra=submission_body(),
 )
 async def submit(request: Request, tenant: str, collection: str, query: Annotated[SubmitQuery, Query()]) -> Response:
@@ -63,8 +64,7 @@ async def submit(request: Request, tenant: str, collection: str, query: Annotate
                 _accept, components, tenant, collection, submission, key, limiter=components.submissions
             )
     if query.wait and taken.waiting:
-        look = partial(components.call, _looked, taken, components.clock)
-        answer = await polled(request, look, waits=lambda one: one["pending"] > 0, wait_s=query.wait)
+        answer = await _waited(request, taken, tenant=tenant, wait_s=query.wait) or answer
     headers = {"Location": f"/v1/tenants/{tenant}/jobs/{taken.accepted.job_id}"}
     if taken.accepted.replayed:
         headers[REPLAYED] = "true"
@@ -94,6 +94,18 @@ async def list_page(
 @router.get(DOCUMENTS + "/{document_id}", response_model=wire.Document, summary="Show a document")
 async def show(request: Request, tenant: str, collection: str, document_id: str) -> Response:
     return answers.answer(await components_of(request).call(_document, tenant, collection, document_id))
+
+
+async def _waited(request: Request, taken: Arriving, *, tenant: str, wait_s: float) -> dict[str, Any] | None:
+    """Return the answer when all is searchable or failed, or as it is later; None: there was no place to wait."""
+    components = components_of(request)
+    look = partial(components.call, _looked, taken, components.clock)
+    try:
+        return await polled(request, look, tenant=tenant, waits=lambda one: one["pending"] > 0, wait_s=wait_s)
+    except Refused as error:
+        if error.code != TOO_MANY_WAITS:
+            raise
+        return None  # what was accepted is not refused any more
 
 
 def _looked(catalog: Catalog, taken: Arriving, clock: Callable[[], float]) -> dict[str, Any]:

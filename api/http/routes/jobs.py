@@ -1,7 +1,6 @@
 """Routes: jobs of a tenant."""
 
 import asyncio
-from hashlib import blake2b
 from typing import Annotated, Any
 
 import anyio
@@ -35,16 +34,22 @@ async def list_page(request: Request, tenant: str, query: Annotated[JobsQuery, Q
     return answers.answer(await components.call(_page, tenant, query, tallies=components.tallies, now=now))
 
 
-@router.get(JOBS + "/{job_id}", response_model=wire.Job, summary="Show a job, or wait for its end")
+@router.get(
+    JOBS + "/{job_id}",
+    response_model=wire.Job,
+    summary="Show a job, or wait for its end",
+    description="429 when it would have to wait, and too many requests do already.",
+)
 async def show(request: Request, tenant: str, job_id: str, query: Annotated[JobQuery, Query()]) -> Response:
     components = components_of(request)
 
     async def look() -> dict[str, Any]:
         return await components.call(_job, tenant, job_id, tallies=components.tallies, now=components.clock())
 
-    return answers.answer(
-        await polled(request, look, waits=lambda found: found["state"] == "running", wait_s=query.wait)
-    )
+    def waits(found: dict[str, Any]) -> bool:
+        return bool(found["state"] == "running")
+
+    return answers.answer(await polled(request, look, tenant=tenant, waits=waits, wait_s=query.wait))
 
 
 @router.get(
@@ -63,7 +68,7 @@ async def events(request: Request, tenant: str, job_id: str, query: Annotated[Ev
         components.feeds,
         info,
         last_id=request.headers.get("last-event-id"),
-        key=blake2b(request.headers["authorization"].encode(), digest_size=16).digest(),
+        tenant=tenant,
         within_s=query.wait,
         clock=components.clock,
     )

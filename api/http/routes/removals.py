@@ -23,7 +23,7 @@ from ..components import Components, components_of
 from ..docs import json_body
 from ..lookups import find_collection
 from ..queries import StrictRoute
-from ..searching import WAIT_S, wanted_version
+from ..tokens import WAIT_S, wait_for_token, wanted_version
 from .documents import DOCUMENTS
 
 router = APIRouter(tags=["documents"], route_class=StrictRoute)
@@ -52,6 +52,8 @@ async def delete_one(request: Request, tenant: str, collection: str, document_id
 )
 async def delete_many(request: Request, tenant: str, collection: str) -> Response:
     asked = await read_json(request, wire.Deletion, limit_bytes=LONG_BODY_BYTES)
+    if asked.min_token is not None:
+        await wait_for_token(request, tenant, collection, asked.min_token)
     return await _logged(request, _delete_many, tenant, collection, asked)
 
 
@@ -78,14 +80,16 @@ async def update(request: Request, tenant: str, collection: str, document_id: st
 )
 async def delete_some_chunks(request: Request, tenant: str, collection: str) -> Response:
     asked = await read_json(request, wire.ChunkDeletion, limit_bytes=LONG_BODY_BYTES)
+    if asked.min_token is not None:
+        await wait_for_token(request, tenant, collection, asked.min_token)
     return await _logged(request, _delete_chunks, tenant, collection, asked)
 
 
 async def _logged(request: Request, work: Any, tenant: str, *args: Any) -> Response:
     """Answer 202 with the job that was logged; 200 where none was."""
     components = components_of(request)
-    # Among the waits: a filter is resolved in the newest snapshot there is, which may still be opened.
-    answer = await anyio.to_thread.run_sync(work, components, tenant, *args, limiter=components.waits)
+    # Not among the quick calls: a filter is resolved in the newest snapshot there is, which may still be opened.
+    answer = await anyio.to_thread.run_sync(work, components, tenant, *args, limiter=components.changes)
     if answer["job"] is None:
         return answers.answer(answer)
     components.notices.work_ready()

@@ -110,9 +110,10 @@ async def show_rollback(
     async def look() -> dict[str, Any]:
         return await components.call(_rollback, tenant, collection, rollback)
 
-    return answers.answer(
-        await polled(request, look, waits=lambda found: found["state"] == "waiting", wait_s=query.wait)
-    )
+    def waits(found: dict[str, Any]) -> bool:
+        return bool(found["state"] == "waiting")
+
+    return answers.answer(await polled(request, look, tenant=tenant, waits=waits, wait_s=query.wait))
 
 
 @router.post(
