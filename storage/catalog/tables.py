@@ -405,6 +405,9 @@ deliveries = Table(  # the outbox of webhooks: written by the transaction that e
     Column("finished_at", Double),
     Index(None, "tenant_id", "id"),
     _partial("ix_deliveries_open", "next_attempt_at", "id", where=_OPEN_DELIVERY),
+    _partial("ix_deliveries_due", "tenant_id", "next_attempt_at", "id", where=_OPEN_DELIVERY),
+    _partial("ix_deliveries_sending", "tenant_id", "next_attempt_at", where="state = 'sending'"),
     _partial("ix_deliveries_ended", "finished_at", "id", where="finished_at IS NOT NULL"),
 )
+IS_SENDING = deliveries.c.state == literal_column("'sending'")
 IS_OPEN_DELIVERY = deliveries.c.state.in_([literal_column("'waiting'"), literal_column("'sending'")])

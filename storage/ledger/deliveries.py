@@ -3,14 +3,16 @@
 A delivery that is sent twice has the same id. Nothing here connects anywhere.
 """
 
+from collections import Counter
 from dataclasses import dataclass
+from itertools import zip_longest
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Row
+from sqlalchemy.engine import Connection, Row
 
 from ..catalog.engine import Catalog
-from ..catalog.tables import IS_OPEN_DELIVERY, deliveries
+from ..catalog.tables import IS_OPEN_DELIVERY, IS_SENDING, deliveries, tenants
 from ..catalog.values import storable
 from ..errors import Conflict, NotFound
 from ..ids import JobId, TenantId
@@ -40,30 +42,51 @@ def claim_deliveries(
 ) -> list[DeliveryInfo]:
     """Take up to ``limit`` that are due, or whose sender let its claim lapse; of a tenant ``per_tenant`` at once.
 
-    So a receiver that answers slowly holds up its own tenant alone.
+    So a receiver that answers slowly holds up its own tenant alone. Which come next is found out before the write lock
+    is taken, by a few index probes per tenant, however many are due.
     """
     due = (IS_OPEN_DELIVERY, deliveries.c.next_attempt_at <= now)
-    with catalog.read() as connection:  # the common case, without the write lock
+    with catalog.read() as connection:
         if connection.scalar(sa.select(deliveries.c.id).where(*due).limit(1)) is None:
             return []
+        chosen = _next_of_each(connection, now=now, limit=limit, per_tenant=per_tenant)
+    if not chosen:
+        return []
     with catalog.write("claim_deliveries") as connection:
-        busy = sa.select(deliveries.c.tenant_id, sa.func.count().label("count"))
-        busy = busy.where(deliveries.c.state == "sending", deliveries.c.next_attempt_at > now)
-        under_way = busy.group_by(deliveries.c.tenant_id).subquery()
-        turn = sa.func.row_number().over(partition_by=deliveries.c.tenant_id, order_by=deliveries.c.id)
-        ranked = sa.select(deliveries.c.id, deliveries.c.tenant_id, turn.label("turn")).where(*due).subquery()
-        room = per_tenant - sa.func.coalesce(under_way.c.count, 0)
-        first = sa.select(ranked.c.id, ranked.c.turn)
-        first = first.join(under_way, under_way.c.tenant_id == ranked.c.tenant_id, isouter=True)
-        chosen = first.where(ranked.c.turn <= room).order_by(ranked.c.turn, ranked.c.id).limit(limit).subquery()
-        held = sa.select(deliveries.c.id).join(chosen, chosen.c.id == deliveries.c.id).where(*due)
-        ids = connection.scalars(held.with_for_update(of=deliveries, skip_locked=True)).all()
-        if not ids:
-            return []
+        room = {tenant: per_tenant - taken for tenant, taken in _under_way(connection, now=now).items()}
+        held = sa.select(deliveries.c.id, deliveries.c.tenant_id).where(deliveries.c.id.in_(chosen), *due)
+        ids: list[str] = []
+        for row in connection.execute(held.order_by(deliveries.c.id).with_for_update(skip_locked=True)).all():
+            room[row.tenant_id] = room.get(row.tenant_id, per_tenant) - 1  # others may have taken some meanwhile
+            ids += [row.id] if room[row.tenant_id] >= 0 else []
         values = {"state": "sending", "owner": owner, "next_attempt_at": now + lease_s}
         taken = sa.update(deliveries).where(deliveries.c.id.in_(ids))
         taken = taken.values(attempts=deliveries.c.attempts + 1, **values).returning(deliveries)
-        return sorted((_info(row) for row in connection.execute(taken)), key=lambda one: one.id)
+        return sorted((_info(row) for row in connection.execute(taken)), key=lambda one: one.id) if ids else []
+
+
+def _under_way(connection: Connection, *, now: float) -> Counter[str]:
+    """Return how many are being sent, by tenant."""
+    busy = sa.select(deliveries.c.tenant_id, sa.func.count())
+    busy = busy.where(IS_SENDING, deliveries.c.next_attempt_at > now).group_by(deliveries.c.tenant_id)
+    return Counter(dict(map(tuple, connection.execute(busy))))
+
+
+def _next_of_each(connection: Connection, *, now: float, limit: int, per_tenant: int) -> list[str]:
+    """Return what is to be sent next: the first of each tenant, whoever waits longest first, then the second ones."""
+    under_way = _under_way(connection, now=now)
+    full = [tenant for tenant, count in under_way.items() if count >= per_tenant]
+    mine = (IS_OPEN_DELIVERY, deliveries.c.tenant_id == tenants.c.id)
+    first_at = sa.select(sa.func.min(deliveries.c.next_attempt_at)).where(*mine).scalar_subquery()
+    waiting = sa.select(tenants.c.id).where(tenants.c.id.not_in(full), first_at <= now)
+    order = connection.scalars(waiting.order_by(first_at, tenants.c.id).limit(limit)).all()
+    due = sa.select(deliveries.c.id).where(*mine, deliveries.c.next_attempt_at <= now)
+    due = due.order_by(deliveries.c.next_attempt_at, deliveries.c.id).limit(1)
+    places = [due.offset(place).scalar_subquery().label(f"place_{place}") for place in range(per_tenant)]
+    wanted = sa.select(tenants.c.id, *places).where(tenants.c.id.in_(order))
+    found = {tenant: ids[: per_tenant - under_way[tenant]] for tenant, *ids in connection.execute(wanted)}
+    turns = zip_longest(*(found[tenant] for tenant in order))
+    return [one for turn in turns for one in turn if one is not None][:limit]
 
 
 def end_delivery(

@@ -10,11 +10,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from penstock.client import verify_webhook
 from penstock.settings.model import Webhooks
 from penstock.storage.catalog.collections import delete_collection
 from penstock.storage.catalog.jobs import cancel_job, get_job
+from penstock.storage.catalog.tables import deliveries
 from penstock.storage.catalog.tenants import create_tenant
 from penstock.storage.catalog.webhook_secrets import FORMER_S, rotate_secret, signing_secrets
 from penstock.storage.errors import Conflict, NotFound
@@ -145,6 +147,46 @@ def test_a_tenant_with_slow_receivers_leaves_room_for_others(line):
     assert len(claim(line, per_tenant=2)) == 2
     cancel_job(line.catalog, tenant=other.tenant, job_id=submit(other, "a"), now=line.now)
     assert [one.tenant_id for one in claim(line, per_tenant=2)] == [other.tenant]
+
+
+def flood(line: Line, count: int, *, at: float) -> None:
+    """Let so many deliveries of a tenant be due since ``at``."""
+    row = {"tenant_id": line.tenant, "job_id": "job", "url": URL, "state": "waiting", "created_at": at}
+    with line.catalog.write() as connection:
+        rows = [{**row, "id": f"{line.tenant}{number:05}", "next_attempt_at": at} for number in range(count)]
+        connection.execute(sa.insert(deliveries), rows)
+
+
+def test_the_first_of_each_tenant_come_before_the_second_ones_and_who_waits_longest_first(line):
+    others = [
+        new_line(line.catalog, tenant=create_tenant(line.catalog, name, now=1.0)) for name in ("old", "new", "later")
+    ]
+    for one, at in zip([line, *others], (20.0, 10.0, 30.0, line.now + 1), strict=True):
+        flood(one, 5, at=at)
+    firsts = ["default", "new", "old"]
+    assert sorted(one.tenant_id for one in claim(line, limit=3)) == firsts
+    assert sorted(one.tenant_id for one in claim(line, limit=3, owner="another")) == firsts
+    assert [one.tenant_id for one in claim(line, limit=1)] == ["old"]
+    assert sorted(one.tenant_id for one in claim(line, limit=20)) == ["default", "default", "new", "new", "old"]
+    assert claim(line, limit=20) == [], "of each tenant four are on their way"
+
+
+def test_however_many_are_due_the_write_lock_is_held_for_those_that_are_taken(line):
+    flood(line, 3_000, at=10.0)
+    plans: list[str] = []
+
+    def explain(connection, _cursor, statement, parameters, _context, _many) -> None:
+        if not statement.startswith(("EXPLAIN", "BEGIN")):
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            plans.extend(row.detail for row in plan if "deliveries" in row.detail)
+
+    if line.catalog.dialect == "sqlite":
+        sa.event.listen(line.catalog._writer, "before_cursor_execute", explain)
+    assert len(claim(line)) == 4
+    if line.catalog.dialect == "sqlite":
+        sa.event.remove(line.catalog._writer, "before_cursor_execute", explain)
+        assert plans
+        assert [step for step in plans if "(id=?)" not in step and "ix_deliveries_sending" not in step] == []
 
 
 def test_what_is_over_can_be_sent_again_by_its_tenant_alone_and_is_forgotten_after_a_week(line):

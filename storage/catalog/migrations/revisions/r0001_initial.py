@@ -360,6 +360,8 @@ def _create_webhooks() -> None:
     op.create_index("ix_deliveries_tenant_id_id", "deliveries", ["tenant_id", "id"])
     still_open = "state IN ('waiting', 'sending')"
     _create_partial_index("ix_deliveries_open", "deliveries", ["next_attempt_at", "id"], still_open)
+    _create_partial_index("ix_deliveries_due", "deliveries", ["tenant_id", "next_attempt_at", "id"], still_open)
+    _create_partial_index("ix_deliveries_sending", "deliveries", ["tenant_id", "next_attempt_at"], "state = 'sending'")
     _create_partial_index("ix_deliveries_ended", "deliveries", ["finished_at", "id"], "finished_at IS NOT NULL")
 
 
