@@ -16,32 +16,18 @@ from sqlalchemy.engine import Connection, Row
 
 from ..catalog.backlogs import Amount, count_came
 from ..catalog.batches import ready_batch
-from ..catalog.completion import UNFINISHED
 from ..catalog.engine import Catalog
 from ..catalog.history import History
-from ..catalog.sources import lock_sources
 from ..catalog.tables import OF_DOCUMENT, batches, documents, jobs, versions
-from ..catalog.tenants import hold_tenant
 from ..catalog.values import slices, storable_names
-from ..errors import Conflict
 from ..ids import BatchId, CollectionId, GenerationId, JobId, TenantId, new_id
 from ..objects.store import ObjectStore
-from .acceptance import Target, hold_collection, open_writers_batch, record_job
+from .acceptance import Target, open_writers_batch, record_job
+from .verdicts import ALIVE, Packs, Refusal, newest, others, refusals
 
 AT_ONCE = 500  # documents in one transaction, in which nobody else writes on SQLite
 SAMPLE = 10
 ALONE = "worker_lost"  # what died of this starts again alone, where it can hurt no others
-_ALIVE = (*UNFINISHED, "indexed")
-
-
-@dataclass(frozen=True)
-class Refusal:
-    """Why one document stays as it is: ``code`` for programs, ``reason`` for people."""
-
-    document_id: str
-    source: str | None
-    code: str
-    reason: str
 
 
 @dataclass
@@ -87,18 +73,30 @@ def retry_documents(
     target = Target(tenant, collection_id, generation_id, now)
     revived = Revived()
     for some in slices(storable_names(document_ids), AT_ONCE):
-        with _transaction(catalog, "retry", dry_run=dry_run) as connection:
-            if not dry_run:  # the collector waits: bytes that are found stay
-                hold_tenant(connection, tenant)
-            shard, rows = _newest(connection, target, some, hold=not dry_run, job_id=revived.job_id)
-            missing = objects.missing({row.pack: None for row in rows if row.state == "failed" and row.pack})
-            refusals = _refusals(rows, some, bytes_lost={"", *missing})
-            able = _others(rows, refusals)
+        packs = Packs(objects)
+        with catalog.read() as connection:  # first: a bucket is asked over the network, and others want to write
+            packs.look(newest(connection, target, some, hold=False)[1])
+        while not _retry_some(catalog, target, some, packs=packs, revived=revived, dry_run=dry_run):
+            pass
+    return revived
+
+
+def _retry_some(
+    catalog: Catalog, target: Target, document_ids: Sequence[str], *, packs: Packs, revived: Revived, dry_run: bool
+) -> bool:
+    """Retry these in one transaction. False: nothing was done, for one died since the look; its pack is known now."""
+    with _transaction(catalog, "retry", dry_run=dry_run) as connection:
+        shard, rows = newest(connection, target, document_ids, hold=not dry_run, job_id=revived.job_id)
+        if packs.know(rows):
+            refused = refusals(rows, document_ids, bytes_lost=packs.lost)
+            able = others(rows, refused)
             if able and not dry_run:
                 revived.job_id = record_job(connection, target, revived.job_id, opened=True, unchanged=0)
                 _start_again(connection, target, able, shard=shard, job_id=revived.job_id)
-        revived.add(able, refusals)
-    return revived
+            revived.add(able, refused)
+            return True
+    packs.look(rows)
+    return False
 
 
 def drop_documents(
@@ -124,83 +122,17 @@ def drop_documents(
     dropped = Revived()
     for some in slices(storable_names(document_ids), AT_ONCE):
         with _transaction(catalog, "drop", dry_run=dry_run) as connection:
-            _, rows = _newest(connection, target, some, hold=not dry_run)
-            refusals = _refusals(rows, some, bytes_lost=None)
-            able = _others(rows, refusals)
+            _, rows = newest(connection, target, some, hold=not dry_run)
+            refused = refusals(rows, some, bytes_lost=None)
+            able = others(rows, refused)
             if not dry_run:
                 _drop(connection, target, able)
-        dropped.add(able, refusals)
+        dropped.add(able, refused)
     return dropped
 
 
 def _transaction(catalog: Catalog, what: str, *, dry_run: bool) -> AbstractContextManager[Connection]:
     return catalog.read() if dry_run else catalog.write(what)
-
-
-def _newest(
-    connection: Connection, target: Target, document_ids: Sequence[str], *, hold: bool, job_id: JobId | None = None
-) -> tuple[int, Sequence[Row[Any]]]:
-    """Return the shard, and the newest version of each of the documents that there are.
-
-    ``hold``: nobody changes them until the commit, nor the jobs in which they died and ``job_id``, which goes on with
-    them. Jobs come before documents and versions, as everywhere. Raises Conflict: ``job_id`` was cancelled.
-    """
-    shard = hold_collection(connection, target) if hold else 0
-    mine = (documents.c.tenant_id == target.tenant, documents.c.collection_id == target.collection_id)
-    newest = sa.and_(OF_DOCUMENT, versions.c.number == documents.c.newest)
-    ours = (*mine, documents.c.id.in_(document_ids))
-    told = sa.select(documents.c.source, versions.c.job_id, versions.c.state).join(versions, newest).where(*ours)
-    if hold:
-        found = connection.execute(told).all()
-        named = {job_id, *(row.job_id for row in found if row.state == "failed")} - {None}
-        held = sa.select(jobs.c.id, jobs.c.state).where(jobs.c.id.in_(sorted(named))).order_by(jobs.c.id)
-        if (job_id, "cancelled") in map(tuple, connection.execute(held.with_for_update(key_share=True))):
-            raise Conflict(f"job {job_id} of this retry was cancelled meanwhile: retry those that are still dead again")
-        lock_sources(connection, target.collection_id, sources=[row.source for row in found])
-    wanted = _judged(newest).where(*ours).order_by(versions.c.id)
-    return shard, connection.execute(wanted.with_for_update(of=versions) if hold else wanted).all()
-
-
-def _judged(newest: sa.ColumnElement[bool]) -> sa.Select[Any]:
-    """Return what decides whether a version may be retried, besides itself: other versions that are alive."""
-    other = versions.alias("other")
-    same = (other.c.document_id == versions.c.document_id, other.c.collection_id == versions.c.collection_id)
-    alive = sa.exists().where(*same, other.c.state.in_(_ALIVE), other.c.action != "trim").correlate(versions)
-    overtaken = alive.where(other.c.number > versions.c.number).label("overtaken")
-    follows = alive.where(other.c.number < versions.c.number).label("follows")
-    return sa.select(versions, documents.c.source, overtaken, follows).select_from(documents.join(versions, newest))
-
-
-def _refusals(
-    rows: Sequence[Row[Any]], document_ids: Sequence[str], *, bytes_lost: Collection[str] | None
-) -> list[Refusal]:
-    """Return why some of the documents must stay as they are. ``bytes_lost``: packs; None where none is needed."""
-    reasons = [(row, _why_not(row, bytes_lost=bytes_lost)) for row in rows]
-    here = {row.document_id for row in rows}
-    unknown = "the collection has no such document"
-    return [
-        *(Refusal(row.document_id, row.source, *why) for row, why in reasons if why),
-        *(Refusal(one, None, "not_found", unknown) for one in document_ids if one not in here),
-    ]
-
-
-def _why_not(row: Row[Any], *, bytes_lost: Collection[str] | None) -> tuple[str, str] | None:
-    if row.state != "failed":
-        return "not_dead", f"its newest version, {row.number}, is {row.state}"
-    if bytes_lost is None:
-        return None
-    if row.overtaken:
-        return "newer_version", "a newer version of it is indexed or on its way, and wins"
-    if row.action == "put" and row.pack in bytes_lost:
-        return "bytes_gone", "its submitted bytes are not stored any more: submit it again"
-    if row.action == "update" and not row.follows:
-        return "nothing_to_describe", "the version that it describes anew is gone: submit the document again"
-    return None
-
-
-def _others(rows: Sequence[Row[Any]], refusals: Sequence[Refusal]) -> list[Row[Any]]:
-    refused = {one.document_id for one in refusals}
-    return [row for row in rows if row.document_id not in refused]
 
 
 def _start_again(
@@ -289,6 +221,6 @@ def _drop(connection: Connection, target: Target, rows: Sequence[Row[Any]]) -> N
     forgotten: dict[str, Any] = {"title": None, "metadata": {}, "event_time": None, "expires_at": None, "pack": ""}
     dropped = sa.update(versions).where(versions.c.id.in_(ids))
     connection.execute(dropped.values(**forgotten, size_bytes=0, state="dropped", finished_at=target.now))
-    older = sa.select(sa.func.max(versions.c.number)).where(OF_DOCUMENT, versions.c.state.in_(_ALIVE)).scalar_subquery()
+    older = sa.select(sa.func.max(versions.c.number)).where(OF_DOCUMENT, versions.c.state.in_(ALIVE)).scalar_subquery()
     shown = sa.update(documents).where(documents.c.collection_id == target.collection_id, older.is_not(None))
     connection.execute(shown.where(documents.c.id.in_([row.document_id for row in rows])).values(newest=older))

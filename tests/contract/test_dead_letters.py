@@ -1,6 +1,7 @@
 """Dead documents say why they died, can be retried without their bytes being sent again, or are given up visibly."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -242,6 +243,60 @@ def test_bytes_that_are_gone_are_told_and_the_others_are_retried(line):
     assert (retried.done, retried.refused) == (1, {"bytes_gone": 1})
     assert retried.refusals[0].reason == "its submitted bytes are not stored any more: submit it again"
     assert of(line, "gone").state == "failed"
+
+
+def test_bytes_are_looked_for_while_others_may_write(line, monkeypatch):
+    """A bucket is asked over the network, perhaps for seconds: on SQLite nobody else could accept anything."""
+    line.submit("bad")
+    kill(line, "bad")
+    writing: list[str] = []
+    looked_for: list[str] = []
+    opened, usual = line.catalog.write, line.objects.missing
+
+    @contextmanager
+    def write(*what: str) -> Iterator[Any]:
+        writing.append("retry")
+        with opened(*what) as connection:
+            yield connection
+        writing.pop()
+
+    def missing(names: Iterable[str]) -> list[str]:
+        assert not writing
+        asked = [*names]
+        looked_for.extend(asked)
+        return usual(asked)
+
+    monkeypatch.setattr(line.catalog, "write", write)
+    monkeypatch.setattr(line.objects, "missing", missing)
+    assert retry(line, "bad").done == 1
+    assert len(looked_for) == 1
+
+
+@pytest.mark.parametrize("lost", [False, True])
+def test_what_dies_again_between_the_look_and_the_retry_is_looked_for_too(line, monkeypatch, lost):
+    line.submit("bad", text="old")
+    kill(line, "bad")
+    usual, asked = line.objects.missing, []
+
+    def missing(names: Iterable[str]) -> list[str]:
+        asked.append([*names])
+        found = usual(asked[-1])
+        if len(asked) == 1:
+            monkeypatch.setattr(line.objects, "missing", usual)
+            line.submit("bad", text="new")
+            kill(line, "bad")
+            monkeypatch.setattr(line.objects, "missing", missing)
+            newest = line.version_rows("pack")[-1][0]
+            if lost:
+                line.objects.delete(newest)
+        return found
+
+    monkeypatch.setattr(line.objects, "missing", missing)
+    retried = retry(line, "bad")
+    assert (retried.done, retried.refused) == ((0, {"bytes_gone": 1}) if lost else (1, {}))
+    assert len(asked) == 2
+    monkeypatch.undo()
+    assert line.states() == {"bad": ["failed", "failed" if lost else "queued"]}
 
 
 def test_what_killed_its_worker_starts_again_alone(line):

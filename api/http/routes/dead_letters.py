@@ -13,7 +13,8 @@ from penstock.storage.catalog.collections import CollectionInfo
 from penstock.storage.catalog.jobs import get_job
 from penstock.storage.ids import JobId
 from penstock.storage.intake.dead import DeadSelection, ids_of, select_dead
-from penstock.storage.intake.revivals import Refusal, Revived, drop_documents, retry_documents
+from penstock.storage.intake.revivals import Revived, drop_documents, retry_documents
+from penstock.storage.intake.verdicts import Refusal
 
 from ...errors import Refused
 from .. import answers
