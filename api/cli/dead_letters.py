@@ -1,5 +1,6 @@
 """`penstock dlq`: the dead documents of a collection, why they died, and what becomes of them."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,7 +13,8 @@ from .output import console, count, plain, print_json, table, when
 
 if TYPE_CHECKING:
     from penstock.client import Penstock
-    from penstock.client.wire import Document, RefusedDocument
+    from penstock.client.wire import Document, Dropped, RefusedDocument
+    from penstock.client.wire import DocumentName as Named
 
 app = typer.Typer(
     name="dlq", help="Dead documents: list and show what failed, retry it, or give it up.", no_args_is_help=True
@@ -30,6 +32,7 @@ Accepted = Annotated[
 Everything = Annotated[bool, typer.Option("--all", help="All dead documents of the collection.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
 Wait = Annotated[bool, typer.Option("--wait", help="Wait until each is indexed or dead again, with a progress bar.")]
+DROPPED_AT_ONCE = 10_000  # ids in one request
 STAGES = ("chunk", "embed", "index")
 
 
@@ -146,10 +149,12 @@ def drop(
     common = _asked(job, error, stage, chosen)
     with connect(url, key, tenant) as client:
         selection = _selection(client, collection, documents, common, everything=everything)
-        done = client.drop_documents(collection, **selection, dry_run=dry_run or not yes)
-        if not (yes or dry_run) and done.dropped:
+        asks = not (yes or dry_run)
+        done = client.drop_documents(collection, **selection, dry_run=asks or dry_run, with_ids=asks)
+        if asks and done.dropped:
+            _show_sample(done.sample, more=done.dropped - len(done.sample))
             typer.confirm(f"Drop {count(done.dropped, 'dead document')} of {collection!r}?", abort=True)
-            done = client.drop_documents(collection, **selection)
+            done = _dropped(client, collection, done)
     if as_json:
         print_json(done)
     else:
@@ -158,6 +163,17 @@ def drop(
         _show_refusals(done.refused, done.refusals)
     if done.refused:
         raise typer.Exit(ExitCode.DOCUMENTS_FAILED)
+
+
+def _dropped(client: "Penstock", collection: str, shown: "Dropped") -> "Dropped":
+    """Drop those that were shown, and none that died since; what is not dead any more is refused, and told."""
+    dropped, refused, refusals = 0, Counter(shown.refused), list(shown.refusals)
+    for at in range(0, len(shown.ids or ()), DROPPED_AT_ONCE):
+        done = client.drop_documents(collection, ids=(shown.ids or [])[at : at + DROPPED_AT_ONCE])
+        dropped += done.dropped
+        refused.update(done.refused)
+        refusals += done.refusals
+    return shown.model_copy(update={"dropped": dropped, "refused": dict(refused), "refusals": refusals})
 
 
 def _asked(job: str | None, error: str | None, stage: str | None, chosen: str | None) -> dict[str, Any]:
@@ -212,6 +228,15 @@ def _show(found: "Document") -> None:
     ):
         if value:
             rows.add_row(f"[dim]{label}[/]", plain(value))
+    console().print(rows)
+
+
+def _show_sample(sample: "Sequence[Named]", *, more: int) -> None:
+    rows = table("document", "source")
+    for one in sample:
+        rows.add_row(one.id, plain(one.source))
+    if more:
+        rows.add_row(f"[dim]and {more:,} more[/]", "")
     console().print(rows)
 
 

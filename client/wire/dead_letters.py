@@ -28,6 +28,7 @@ class DeadSelection(Request):
     filter: Filter | None = None
     all: bool = False
     dry_run: bool = False
+    with_ids: bool = Field(default=False, description="name all that are, or would be, retried or dropped, as `ids`")
 
 
 class RefusedDocument(Answer):
@@ -50,6 +51,7 @@ class Retried(Answer):
     refused: dict[RefusalCode, int]
     sample: list[DocumentName] = Field(description="some of those that are retried, at most 10")
     refusals: list[RefusedDocument] = Field(description="some of those that are refused, at most 10")
+    ids: list[str] | None = Field(default=None, description="all of those that are retried, where `with_ids` asks")
 
 
 class Dropped(Answer):
@@ -59,3 +61,4 @@ class Dropped(Answer):
     refused: dict[RefusalCode, int]
     sample: list[DocumentName] = Field(description="some of those that are dropped, at most 10")
     refusals: list[RefusedDocument] = Field(description="some of those that are refused, at most 10")
+    ids: list[str] | None = Field(default=None, description="all of those that are dropped, where `with_ids` asks")

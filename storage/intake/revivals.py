@@ -34,17 +34,19 @@ ALONE = "worker_lost"  # what died of this starts again alone, where it can hurt
 class Revived:
     """What became of the documents that were named: ``done`` of them, the others ``refused``, counted by code.
 
-    ``sample``: (id, source) of a few that were done; ``refusals``: a few that were not.
+    ``ids``: of all that were done; ``sample``: (id, source) of a few of them; ``refusals``: a few that were not.
     """
 
     done: int = 0
     job_id: JobId | None = None
     refused: Counter[str] = field(default_factory=Counter)
+    ids: list[str] = field(default_factory=list)
     sample: list[tuple[str, str]] = field(default_factory=list)
     refusals: list[Refusal] = field(default_factory=list)
 
     def add(self, rows: Sequence[Row[Any]], refusals: Sequence[Refusal]) -> None:
         self.done += len(rows)
+        self.ids += [row.document_id for row in rows]
         self.refused.update(one.code for one in refusals)
         self.sample = [*self.sample, *((row.document_id, row.source) for row in rows)][:SAMPLE]
         self.refusals = [*self.refusals, *refusals][:SAMPLE]

@@ -3,11 +3,14 @@
 import time
 
 import pytest
+from typer.testing import CliRunner
 
+from penstock.api.cli.application import app
+from penstock.api.cli.exits import ExitCode
 from penstock.client import Invalid, NewDocument, Penstock
 from penstock.storage import ledger
 
-from ..http_service import Service, running_service
+from ..http_service import KEY, Service, running_service
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +103,29 @@ def test_a_dropped_document_is_gone_and_what_is_served_stays(service, penstock):
     assert [hit.text for hit in penstock.search("dropped", "pear").hits] == ["pear old"]
     assert penstock.drop_documents("dropped", all=True).dropped == 0
     assert penstock.collection("dropped").documents == {"indexed": 1}
+
+
+def test_whoever_confirms_a_drop_drops_what_was_shown_and_nothing_that_died_or_was_retried_since(
+    service, penstock, monkeypatch
+):
+    filled(service, penstock, "confirmed")
+
+    def meanwhile(*_words: object, **_options: object) -> bool:
+        penstock.submit("confirmed", [NewDocument(source="late", text="pear late")])
+        kill(service)
+        penstock.retry_documents("confirmed", sources=["d0"])
+        return True
+
+    monkeypatch.setattr("typer.confirm", meanwhile)
+    words = ["dlq", "drop", "--error", "truncated", "-c", "confirmed", "--url", service.url, "--key", KEY]
+    result = CliRunner().invoke(app, words)
+    assert "4 dead documents of 'confirmed' dropped" in result.output
+    assert "its newest version, 1, is queued" in result.output
+    assert result.exit_code == ExitCode.DOCUMENTS_FAILED
+    assert sources(penstock.all_dead_documents("confirmed")) == ["late"]
+    assert penstock.drop_documents("confirmed", all=True, dry_run=True, with_ids=True).ids == [
+        one.id for one in penstock.all_dead_documents("confirmed")
+    ]
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,13 @@ def asked(server: Server, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, di
     answers = {
         "dead_documents": DocumentList(data=[DEAD], has_more=True, last_id=DEAD.id),
         "retry_documents": Retried(job=JOB, retried=2, refused={"bytes_gone": 1}, sample=[], refusals=[REFUSED]),
-        "drop_documents": Dropped(dropped=2, refused={}, sample=[], refusals=[]),
+        "drop_documents": Dropped(
+            dropped=2,
+            refused={},
+            sample=[{"id": "doc_1", "source": "papers/bomb.pdf"}],
+            refusals=[],
+            ids=["doc_1", "doc_2"],
+        ),
     }
 
     def method(name: str) -> Any:
@@ -111,16 +117,20 @@ def test_names_are_sources_and_ids_where_no_source_is_called_so(penstock, asked)
 
 def test_a_drop_asks_first_and_then_does_it(penstock, asked):
     penstock("dlq", "drop", "--all", input="n\n", code=1)
-    assert asked == [("drop_documents", {"all": True, "dry_run": True})]
+    first = ("drop_documents", {"all": True, "dry_run": True, "with_ids": True})
+    assert asked == [first]
     asked.clear()
-    assert "2 dead documents of 'default' dropped" in penstock("dlq", "drop", "--all", input="y\n").stdout
-    assert asked == [("drop_documents", {"all": True, "dry_run": True}), ("drop_documents", {"all": True})]
+    shown = penstock("dlq", "drop", "--all", input="y\n").stdout
+    assert "papers/bomb.pdf" in shown
+    assert "and 1 more" in shown
+    assert "2 dead documents of 'default' dropped" in shown
+    assert asked == [first, ("drop_documents", {"ids": ["doc_1", "doc_2"]})]
     asked.clear()
     assert json.loads(penstock("dlq", "drop", "--all", "--yes", "--json").stdout)["dropped"] == 2
-    assert asked == [("drop_documents", {"all": True, "dry_run": False})]
+    assert asked == [("drop_documents", {"all": True, "dry_run": False, "with_ids": False})]
     asked.clear()
     assert "would be dropped" in penstock("dlq", "drop", "--all", "--dry-run").stdout
-    assert asked == [("drop_documents", {"all": True, "dry_run": True})]
+    assert asked == [("drop_documents", {"all": True, "dry_run": True, "with_ids": False})]
 
 
 @pytest.mark.parametrize(

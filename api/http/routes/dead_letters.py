@@ -79,7 +79,7 @@ def _retry(components: Components, tenant: str, name: str, asked: wire.DeadSelec
     )
     done.add([], unknown)
     job = None if done.job_id is None else _job(components, collection, done.job_id)
-    return {"job": job, "retried": done.done, **_others(done)}
+    return {"job": job, "retried": done.done, **_others(done, with_ids=asked.with_ids)}
 
 
 def _drop(components: Components, tenant: str, name: str, asked: wire.DeadSelection) -> dict[str, Any]:
@@ -95,7 +95,7 @@ def _drop(components: Components, tenant: str, name: str, asked: wire.DeadSelect
         dry_run=asked.dry_run,
     )
     done.add([], unknown)
-    return {"dropped": done.done, **_others(done)}
+    return {"dropped": done.done, **_others(done, with_ids=asked.with_ids)}
 
 
 def _chosen(
@@ -131,8 +131,9 @@ def _job(components: Components, collection: CollectionInfo, job_id: JobId) -> d
     return answers.job(found, now=components.clock())
 
 
-def _others(done: Revived) -> dict[str, Any]:
+def _others(done: Revived, *, with_ids: bool) -> dict[str, Any]:
     return {
+        "ids": done.ids if with_ids else None,
         "refused": dict(done.refused),
         "sample": [{"id": document_id, "source": source} for document_id, source in done.sample],
         "refusals": [
