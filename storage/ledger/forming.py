@@ -109,7 +109,10 @@ def form_chunk_batches(
 
 
 def put_off(connection: Connection, claim: Claim, version_ids: Sequence[VersionId], *, now: float) -> None:
-    """Let these documents of a chunk batch that ends wait for another turn, and take back what they were charged."""
+    """Let these documents of a chunk batch that ends wait for another turn, and take back what they were charged.
+
+    The caller has called `hold_turns`.
+    """
     sizes = {version.id: version.size_bytes for version in claim.versions if version.id in set(version_ids)}
     if not sizes:
         return

@@ -24,6 +24,7 @@ from .claims import Claim, end
 from .contents import NEVER, FailedDocument, Tried, hold_versions, mark_failed
 from .forming import put_off
 from .joins import join_groups
+from .turns import hold_turns
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,9 @@ def finish_chunking(
     group_of = _group_of(parts)
     failures = {failure.version_id: failure for failure in failed}
     with catalog.write("finish_chunking") as connection:
-        hold_tenant(connection, claim.tenant_id)  # before all others, as everywhere; collectors wait for it
+        if left:
+            hold_turns(connection, "chunk")
+        hold_tenant(connection, claim.tenant_id)  # before all other rows, as everywhere; collectors wait for it
         end(connection, claim, state="done", now=now)
         live = hold_versions(connection, versions.c.batch_id == claim.batch_id, versions.c.state == "chunking")
         told = {*group_of, *failures, *left}

@@ -86,7 +86,7 @@ class Turns:
     @classmethod
     def read(cls, connection: Connection, stage: str, *, among: Iterable[str]) -> "Turns":
         """Return the turns of these tenants. Nobody else takes turns in this stage until the commit."""
-        _hold(connection, stage)
+        hold_turns(connection, stage)
         weights: dict[str, float] = {}
         outer: dict[str, tuple[float, float]] = {}
         inner: dict[str, dict[int, tuple[float, float]]] = {}
@@ -173,7 +173,9 @@ def whose_turn(connection: Connection, batch_id: str, *, now: float) -> str:
     stage = connection.scalar(sa.select(batches.c.stage).where(batches.c.id == batch_id))
     if stage not in CLAIMED_IN_TURN:
         return batch_id
-    _hold(connection, stage)  # before the look: two that looked at once would want the same batch, and one get none
+    hold_turns(
+        connection, stage
+    )  # before the look: two that looked at once would want the same batch, and one get none
     sent = sa.or_(batches.c.state == "sent", sa.and_(batches.c.state == "ready", batches.c.id == batch_id))
     found = sa.select(*COLUMNS).where(batches.c.stage == stage, batches.c.state.in_(("sent", "ready")), sent)
     found = found.where(batches.c.next_attempt_at <= now).order_by(batches.c.id)
@@ -188,7 +190,7 @@ def whose_turn(connection: Connection, batch_id: str, *, now: float) -> str:
 
 
 def refund(connection: Connection, stage: str, tenant: str, cost: float) -> None:
-    """Give back what a turn was charged for work that was not done in it."""
+    """Give back what a turn was charged for work that was not done in it. The caller has called `hold_turns`."""
     weight = sa.select(tenants.c.weight).where(tenants.c.id == tenant).scalar_subquery()
     mine = (accounts.c.stage == stage, accounts.c.lane == _TENANT, accounts.c.tenant_id == tenant)
     paid_off = accounts.c.settled - cost / weight
@@ -196,7 +198,11 @@ def refund(connection: Connection, stage: str, tenant: str, cost: float) -> None
     connection.execute(sa.update(accounts).where(*mine).values(settled=lower))
 
 
-def _hold(connection: Connection, stage: str) -> None:
+def hold_turns(connection: Connection, stage: str) -> None:
+    """Let nobody else change the accounts of a stage until the commit: they are read, and then written anew.
+
+    Before any row is locked: whoever takes a turn locks the row of a batch after this.
+    """
     if connection.dialect.name == "postgresql":  # on SQLite this transaction is the only writer
         key = blake2b(f"turns of {stage}".encode(), digest_size=8).digest()
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(int.from_bytes(key, "big", signed=True))))

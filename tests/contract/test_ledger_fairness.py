@@ -3,6 +3,7 @@
 import os
 import random
 import threading
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -14,7 +15,7 @@ from penstock.storage import ledger
 from penstock.storage.catalog.tables import PRIORITIES, accounts, batches, versions
 from penstock.storage.catalog.tenants import change_tenant, create_tenant, get_tenant
 from penstock.storage.intake.documents import Terms
-from penstock.storage.ledger.turns import FULL_BYTES, FULL_CHUNKS, FULL_DOCUMENTS, LANE_WEIGHTS, Round
+from penstock.storage.ledger.turns import FULL_BYTES, FULL_CHUNKS, FULL_DOCUMENTS, LANE_WEIGHTS, Round, Turns
 
 from ..ledger_line import LEASE_S, MAX_ATTEMPTS, Line, document, new_line
 
@@ -400,3 +401,39 @@ def test_documents_left_of_a_batch_wait_for_another_turn_and_are_not_charged_for
     assert owed == pytest.approx(0.25)
     line.run()
     assert set(map(tuple, line.states().values())) == {("indexed",)}
+
+
+def test_what_is_given_back_while_another_takes_a_turn_is_not_lost(postgres_catalog):
+    line = new_line(postgres_catalog)
+    submit(line, 4, size=FULL_BYTES // 4)
+    line.form()
+    (sent,) = line.send("chunk")
+    options = {"owner": "w", "lease_s": LEASE_S, "now": line.now, "max_attempts": MAX_ATTEMPTS, "in_turn": True}
+    claim = ledger.claim(line.catalog, sent, **options)
+    parts = line.cut(replace(claim, versions=claim.versions[:1]))
+    left = [version.id for version in claim.versions[1:]]
+
+    def finish() -> None:
+        ledger.finish_chunking(line.catalog, line.objects, claim, parts=parts, failed=[], left=left, now=line.now)
+
+    with ThreadPoolExecutor(1) as thread:
+        with line.catalog.write() as connection:
+            turns = Turns.read(connection, "chunk", among=[line.tenant])
+            finishing = thread.submit(finish)
+            deadline = time.monotonic() + 20
+            while not finishing.done() and not waits_for_turns(line):
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            turns.charge(line.tenant, NORMAL, 1.0)
+            turns.write(connection)
+        finishing.result()
+    with line.catalog.read() as connection:
+        mine = (accounts.c.stage == "chunk", accounts.c.lane == -1)
+        (owed,) = connection.scalars(sa.select(accounts.c.settled - accounts.c.started).where(*mine))
+    assert owed == pytest.approx(0.25)
+
+
+def waits_for_turns(line: Line) -> bool:
+    waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    with line.catalog.read() as connection:
+        return bool(connection.exec_driver_sql(waits).scalar())
