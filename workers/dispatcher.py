@@ -119,9 +119,9 @@ class Dispatcher:
 
     def turn(self) -> int:
         """Put right and look for what expired when it is time, then send what is due. Returns how many were sent."""
+        self._reconcile()  # whether the broker is there or not
         if self._outage:
             self._sender.waiting("chunk")  # raises while the broker is away, before anything is marked as sent
-        self._reconcile()
         due = look(self._catalog, now=self._clock())
         room = self._room(due)
         sent = 0

@@ -11,11 +11,13 @@ import sqlalchemy as sa
 
 from penstock.settings.model import Workers
 from penstock.storage import ledger
+from penstock.storage.catalog import cancelling
 from penstock.storage.catalog.collections import CollectionInfo, create_collection, shard_of
 from penstock.storage.catalog.engine import Catalog
+from penstock.storage.catalog.jobs import cancelling_steps, get_job, list_jobs
 from penstock.storage.catalog.migrations import migrate
 from penstock.storage.catalog.tables import versions
-from penstock.storage.catalog.tenants import create_tenant
+from penstock.storage.catalog.tenants import create_tenant, list_tenants
 from penstock.storage.ids import TenantId
 from penstock.storage.intake.documents import SubmittedDocument, accept
 from penstock.storage.ledger.due import look
@@ -387,6 +389,27 @@ def test_an_outage_of_the_broker_loses_nothing_and_marks_nothing_more_as_sent(be
 
     sent = {str(message.argument) for message in bench.queue.taken()}
     assert sum(len(bench.claim(batch).versions) for batch in sent) == 5
+
+
+def test_while_the_broker_is_away_the_ledger_is_put_right_all_the_same(bench, monkeypatch):
+    """Claims of workers that died, jobs that somebody died cancelling, counts of backlogs: none needs a broker."""
+    collection = bench.collection(ACME)
+    bench.submit(collection)
+    bench.dispatcher.turn_safely()
+    bench.claim(str(bench.queue.taken()[0].argument))  # and its worker dies
+    bench.queue.down = True
+    monkeypatch.setattr(cancelling, "AT_ONCE", 1)
+    bench.submit(collection, count=3)
+    bench.dispatcher.turn_safely()
+    cancelled, *_ = list_jobs(bench.catalog, tenant=ACME)
+    next(cancelling_steps(bench.catalog, tenant=ACME, job_id=cancelled.id, now=bench.now))
+    bench.now += 61.0
+    bench.dispatcher.turn_safely()
+
+    assert look(bench.catalog, now=bench.now).running["chunk"] == 0
+    assert get_job(bench.catalog, tenant=ACME, job_id=cancelled.id).documents == {"cancelled": 3}
+    (tenant,) = [one for one in list_tenants(bench.catalog) if one.id == ACME]
+    assert tenant.waiting.documents == 0
 
 
 def test_a_turn_that_waited_long_for_the_broker_is_followed_by_the_next_one_soon(bench, monkeypatch):
