@@ -41,6 +41,7 @@ from .idempotency import KeysInUse
 from .lookups import Lookups
 from .metrics import Metrics
 from .places import Places
+from .publications import Publications
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -81,6 +82,7 @@ class Components:
     feeds: JobFeeds
     health: Health
     places: Places
+    publications: Publications = field(default_factory=Publications)
     comparisons: Comparisons = field(default_factory=Comparisons)
     keys_in_use: KeysInUse = field(default_factory=KeysInUse)
     clock: Callable[[], float] = time.time
@@ -184,8 +186,9 @@ def _follow(components: Components, opened: ExitStack) -> None:
     """Open new versions when the writer announces them, rather than when someone searches."""
     stop = threading.Event()
 
-    def _refresh(_tenant: str, generation_id: str, _version: int) -> None:
+    def _refresh(tenant: str, generation_id: str, _version: int) -> None:
         components.feeds.wake()
+        components.publications.tell(tenant)
         components.snapshots.refresh(GenerationId(generation_id))
 
     listener = threading.Thread(

@@ -13,7 +13,7 @@ from .components import Components, components_of
 from .polling import polled
 
 WAIT_S = 10.0  # for the snapshot that `min_token` asks for
-FIRST_LOOK_S = 0.05
+FIRST_LOOK_S = 0.02
 LAST_LOOK_S = 0.25
 
 
