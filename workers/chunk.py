@@ -30,11 +30,11 @@ from .packing import Group, Part, pack
 from .submitted import read_submitted
 
 log = logging.getLogger(__name__)
-# A batch should be about a second of work: long enough to pay for its transactions, short enough to show progress and
-# to be handed back in time.
+# A batch should be about a second of work: long enough to pay for its transactions, short enough to show progress, to
+# be handed back in time, and to let others have their turn. Of the fast models the transactions are most of it, so
+# theirs are as large as what one turn of this role cuts.
 PART_CHUNKS = 256
-PART_CHUNKS_SLOW = 64
-SLOW_PROVIDERS = frozenset({"minilm"})
+PART_CHUNKS_OF = {"minilm": 64, "static": 1024, "hash": 1024}  # by provider
 TURN_S = 0.15  # then what is left of a batch waits for its next turn: nobody waits behind a batch of slow documents
 
 
@@ -161,7 +161,7 @@ class Chunker:
             embedder = self._components.embedders.of(generation.model, generation.dimensions)
             limit = embedder.card.input_limit_tokens
             self._chunkings[generation.id] = Chunking(
-                part_chunks=PART_CHUNKS_SLOW if embedder.card.provider in SLOW_PROVIDERS else PART_CHUNKS,
+                part_chunks=PART_CHUNKS_OF.get(embedder.card.provider, PART_CHUNKS),
                 config=ResolvedChunking.model_validate(dict(generation.chunking)),
                 fit=Fit(limit, embedder.count_tokens) if limit is not None else None,
             )

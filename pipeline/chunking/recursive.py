@@ -6,6 +6,7 @@ a row of a table. Works on columns of words; sees no text.
 
 from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
+from functools import cached_property
 from math import ceil
 from typing import Any
 
@@ -38,7 +39,7 @@ def cut_recursively(words: Words, *, size_tokens: int, overlap_tokens: int) -> l
     return chunks
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Cutter:
     """The columns as memory views, whose single elements Python reads faster than an array's."""
 
@@ -47,7 +48,7 @@ class _Cutter:
     last: memoryview
     breaks: memoryview
     levels: list[memoryview]  # for each strength, the words with a break at least as strong; ends with the word count
-    marks: memoryview  # of each word, a number that the words around it alone decide
+    words: Words
     size: int
     body: int  # what is new in a chunk, besides the overlap
 
@@ -56,7 +57,12 @@ class _Cutter:
         breaks = np.append(words.breaks, np.uint8(SECTION))
         levels = [_view(np.flatnonzero(breaks <= strength)) for strength in range(INSIDE + 1)]
         first, last = _view(words.first), _view(words.last)
-        return cls(len(words.starts), first, last, _view(breaks), levels, _view(_marks(words)), size, size - overlap)
+        return cls(len(words.starts), first, last, _view(breaks), levels, words, size, size - overlap)
+
+    @cached_property
+    def marks(self) -> memoryview:
+        """Of each word, a number that the words around it alone decide. Few texts are cut where it is asked for."""
+        return _view(_marks(self.words))
 
     def tokens(self, at: int, end: int) -> int:
         """Return the tokens from word ``at`` to before word ``end``."""

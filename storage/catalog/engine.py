@@ -20,11 +20,13 @@ from ..errors import Damaged, InvalidName, Unavailable, Unsupported
 from ..failpoints import hit
 
 LOCK_WAIT_S = 30
+LOCK_LOOK_S = (0.001, 0.008)  # the first and the longest pause between two looks whether the write lock is free
 OLDEST_SQLITE = (3, 35, 0)  # UPDATE … RETURNING
 _WRITES = "penstock_writes"
 _compact_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 _SQLITE_DAMAGED = ("not a database", "malformed")
-_SQLITE_TRY_AGAIN = ("locked", "busy", "disk is full", "disk i/o", "unable to open")
+_SQLITE_LOCKED = ("locked", "busy")
+_SQLITE_TRY_AGAIN = (*_SQLITE_LOCKED, "disk is full", "disk i/o", "unable to open")
 
 
 class Catalog:
@@ -173,8 +175,39 @@ def _enter_wal(connection: sqlite3.Connection) -> None:
 
 def _begin_sqlite(connection: Connection) -> None:
     # IMMEDIATE takes the write lock at once: a read that turned into a write later could not wait for it.
-    writes = connection.get_execution_options().get(_WRITES)
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+    if connection.get_execution_options().get(_WRITES):
+        _begin_writing(connection)
+    else:
+        connection.exec_driver_sql("BEGIN")
+
+
+def _begin_writing(connection: Connection) -> None:
+    """Take the write lock as soon as it is free.
+
+    SQLite's own waiting would sleep up to a tenth of a second between two looks, for a lock that is held for a few
+    milliseconds, so that whoever came last would mostly be first.
+    """
+    driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+    driver.execute("PRAGMA busy_timeout=0")
+    try:
+        deadline, pause_s = time.monotonic() + LOCK_WAIT_S, LOCK_LOOK_S[0]
+        while _is_locked(driver) and time.monotonic() < deadline:
+            time.sleep(pause_s)
+            pause_s = min(1.5 * pause_s, LOCK_LOOK_S[1])
+        if not driver.in_transaction:
+            connection.exec_driver_sql("BEGIN IMMEDIATE")  # what fails, fails here as `Catalog` knows it
+    finally:
+        driver.execute(f"PRAGMA busy_timeout={round(LOCK_WAIT_S * 1000)}")
+
+
+def _is_locked(driver: sqlite3.Connection) -> bool:
+    """Begin to write, unless somebody else does: then that is returned."""
+    try:
+        driver.execute("BEGIN IMMEDIATE")
+    except sqlite3.Error as error:
+        return _is_one_of(_SQLITE_LOCKED, error)
+    return False
 
 
 def _is_transient(error: sa.exc.SQLAlchemyError) -> bool:

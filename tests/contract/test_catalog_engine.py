@@ -150,6 +150,29 @@ def test_a_lock_that_is_never_free_makes_the_catalog_unavailable(catalog_url, mo
     catalog.dispose()
 
 
+def test_a_writer_sees_within_milliseconds_that_the_lock_is_free(tmp_path, monkeypatch):
+    catalog = Catalog.open(f"sqlite:///{tmp_path / 'catalog.db'}")
+    with catalog.write() as connection:
+        connection.execute(sa.text("CREATE TABLE words (word TEXT)"))
+    pauses: list[float] = []
+    holder = sqlite3.connect(tmp_path / "catalog.db", isolation_level=None)
+    holder.execute("BEGIN IMMEDIATE")
+
+    def sleep(pause_s: float) -> None:
+        pauses.append(pause_s)
+        if len(pauses) == 50:
+            holder.execute("COMMIT")
+
+    monkeypatch.setattr(engine_module.time, "sleep", sleep)
+    with catalog.write() as connection:
+        connection.execute(sa.text("INSERT INTO words VALUES ('free')"))
+    monkeypatch.undo()
+    holder.close()
+    assert len(pauses) == 50
+    assert max(pauses) <= engine_module.LOCK_LOOK_S[1] <= 0.01
+    catalog.dispose()
+
+
 def test_a_server_that_is_not_there_is_named_without_its_password(tmp_path):
     for url in (f"postgresql://someone:s3cret@/db?host={tmp_path}", f"sqlite:///{tmp_path}/no/folder/catalog.sqlite3"):
         catalog = Catalog.open(url)
