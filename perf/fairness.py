@@ -20,9 +20,10 @@ from pathlib import Path
 
 import report
 from installation import Installation
+from texts import Load, texts_of
 
 from penstock.client import Chunking, NewDocument, Penstock
-from pipeline import CHUNK_TOKENS, Load, texts_of
+from pipeline import CHUNK_TOKENS
 
 FEW = 10
 FLOOD_WORDS, FEW_WORDS = 150, 150  # about a chunk each

@@ -10,7 +10,6 @@ it by default, and Penstock on all cores; its document store and cache stay in m
 in its favour; the two cut at different places, so the chunks differ in number; made-up texts (see pipeline.py).
 """
 
-import hashlib
 import json
 import statistics
 import subprocess
@@ -21,9 +20,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import report
+from texts import Load, texts_of
 
 import pipeline as ours
-from penstock.client import NewDocument, Penstock
+from penstock.api.cli.uploading import ASKED_AT_ONCE
+from penstock.client import NewDocument, Penstock, content_hash
 from penstock.storage.catalog.values import slices
 
 MODEL = "hash"
@@ -59,7 +60,7 @@ def main() -> None:
     flags.add_argument("--peer-python", default=".venv-peers/bin/python", help=f"where LlamaIndex is. {SETUP}")
     given = flags.parse_args()
     count, rounds = (200, 1) if given.quick else (given.documents, given.rounds)
-    texts = ours.texts_of(ours.Load(MODEL, count, given.words), seed=given.seed)
+    texts = texts_of(Load(MODEL, count, given.words), seed=given.seed)
     changed = [changed_text(text) if number % CHANGED_EVERY == 0 else text for number, text in enumerate(texts)]
     mine: list[Ingested] = []
     theirs: list[Ingested] = []
@@ -118,12 +119,15 @@ def _ingest(client: Penstock, texts: Sequence[str]) -> tuple[int, float]:
     """Submit what the server does not know, as `penstock ingest` does, and wait until all of it is searchable."""
     named = {f"text-{number}": text for number, text in enumerate(texts)}
     began = time.perf_counter()
-    hashes = {source: hashlib.blake2b(text.encode(), digest_size=32).hexdigest() for source, text in named.items()}
-    job_id: str | None = None
-    for sources in slices(list(named), ours.DOCUMENTS_PER_REQUEST):
+    hashes = {source: content_hash(text.encode()) for source, text in named.items()}
+    new: list[str] = []
+    for sources in slices(list(named), ASKED_AT_ONCE):
         known = client.known("perf", {source: hashes[source] for source in sources})
-        if some := [NewDocument(source=source, text=named[source]) for source in sources if source not in known]:
-            job_id = client.submit("perf", some, job_id=job_id).job.id
+        new += [source for source in sources if source not in known]
+    job_id: str | None = None
+    for sources in slices(new, ours.DOCUMENTS_PER_REQUEST):
+        some = [NewDocument(source=source, text=named[source]) for source in sources]
+        job_id = client.submit("perf", some, job_id=job_id).job.id
     assert job_id is not None
     job = client.wait(job_id, timeout_s=ours.TIMEOUT_S)
     client.search("perf", "anything", k=1, min_token=job.token)
