@@ -200,6 +200,7 @@ def _batch(target: Target, row: Row[Any], *, batch_id: str, shard: int) -> dict[
         shard=shard,
         now=target.now,
         batch_id=BatchId(batch_id),
+        priority=row.priority,
         document_count=1,
         size_bytes=row.size_bytes,
         details={"quarantined": True},

@@ -12,13 +12,14 @@ from penstock.storage import ledger
 from penstock.storage.catalog.collections import create_collection
 from penstock.storage.catalog.documents import DocumentInfo, get_document, list_documents
 from penstock.storage.catalog.jobs import cancel_job, get_job
-from penstock.storage.catalog.tables import documents, versions
+from penstock.storage.catalog.tables import PRIORITIES, batches, documents, versions
 from penstock.storage.catalog.tenants import create_tenant
 from penstock.storage.collecting import collect_packs
 from penstock.storage.errors import Conflict, NotFound
 from penstock.storage.ids import TenantId
 from penstock.storage.intake import revivals
 from penstock.storage.intake.dead import DeadSelection, ids_of, list_dead, select_dead
+from penstock.storage.intake.documents import Terms
 from penstock.storage.intake.revivals import Revived, drop_documents, retry_documents
 
 from ..ledger_line import LEASE_S, MAX_ATTEMPTS, TENANT, Line, document, new_line, rows
@@ -313,6 +314,18 @@ def test_what_killed_its_worker_starts_again_alone(line):
     line.form()
     held = [[one.source for one in claim.versions] for claim in claims(line, "chunk")]
     assert sorted(held) == [["killer"], ["refused", "b"]]
+
+
+@pytest.mark.parametrize("code", ["worker_lost", "truncated"])
+@pytest.mark.parametrize("priority", range(len(PRIORITIES)))
+def test_what_is_retried_keeps_its_priority_alone_or_not(line, code, priority):
+    line.accept([document("bad")], terms=Terms(priority))
+    kill(line, "bad", code=code)
+    assert retry(line, "bad").done == 1
+    line.form()
+    with line.catalog.read() as connection:
+        open_ones = sa.select(batches.c.priority).where(batches.c.state == "ready")
+        assert connection.scalars(open_ones).all() == [priority]
 
 
 @pytest.mark.parametrize("kind", ["update", "delete"])
