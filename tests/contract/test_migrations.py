@@ -1,4 +1,4 @@
-"""The schema: made by its revisions, equal to tables.py, and refused when it is newer than the program."""
+"""The schema: made by its revisions, equal to tables/, and refused when it is newer than the program."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor

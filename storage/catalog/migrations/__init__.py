@@ -1,6 +1,6 @@
 """Brings the schema of a catalog to what this program expects, or says why it cannot.
 
-Revisions are written by hand and never edited once released; a test compares their sum with tables.py. They follow each
+Revisions are written by hand and never edited once released; a test compares their sum with tables/. They follow each
 other as the numbers do that their files begin with: r0001_initial.py is revision 0001.
 """
 

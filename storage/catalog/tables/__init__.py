@@ -1,0 +1,106 @@
+"""Every SQL table: the catalog (tenants, collections, generations) and the ledger (jobs, documents, versions, batches).
+
+Times are seconds since 1970 as float, passed in by the caller. Every row below a tenant carries its tenant.
+States are checked by the database, so that no program can write a word that another does not know; which may follow
+which is in ``transitions.py``.
+"""
+
+from .batches import (
+    BATCH_STAGES,
+    BATCH_STATES,
+    IS_STAGED,
+    batches,
+)
+from .conventions import (
+    metadata,
+)
+from .documents import (
+    GONE,
+    HAS_CACHE_HITS,
+    HAS_CHUNKS_REUSED,
+    HAS_DEAD_BYTES,
+    IS_DEAD,
+    IS_EMBEDDING,
+    IS_INDEXED,
+    IS_QUEUED,
+    JOB_STATES,
+    NEVER_SERVED_AGAIN,
+    NORMAL,
+    OF_DOCUMENT,
+    PRIORITIES,
+    VERSION_ACTIONS,
+    VERSION_FINAL_STATES,
+    VERSION_STATES,
+    documents,
+    idempotency_keys,
+    jobs,
+    versions,
+)
+from .generations import (
+    GENERATION_STATES,
+    MANIFEST_OPERATIONS,
+    collections,
+    generations,
+    manifests,
+    reader_leases,
+    shards,
+    tags,
+)
+from .tenancy import (
+    accounts,
+    backlogs,
+    installation,
+    tenants,
+)
+from .webhooks import (
+    DELIVERY_STATES,
+    IS_OPEN_DELIVERY,
+    IS_SENDING,
+    deliveries,
+    webhook_secrets,
+)
+
+__all__ = [
+    "BATCH_STAGES",
+    "BATCH_STATES",
+    "DELIVERY_STATES",
+    "GENERATION_STATES",
+    "GONE",
+    "HAS_CACHE_HITS",
+    "HAS_CHUNKS_REUSED",
+    "HAS_DEAD_BYTES",
+    "IS_DEAD",
+    "IS_EMBEDDING",
+    "IS_INDEXED",
+    "IS_OPEN_DELIVERY",
+    "IS_QUEUED",
+    "IS_SENDING",
+    "IS_STAGED",
+    "JOB_STATES",
+    "MANIFEST_OPERATIONS",
+    "NEVER_SERVED_AGAIN",
+    "NORMAL",
+    "OF_DOCUMENT",
+    "PRIORITIES",
+    "VERSION_ACTIONS",
+    "VERSION_FINAL_STATES",
+    "VERSION_STATES",
+    "accounts",
+    "backlogs",
+    "batches",
+    "collections",
+    "deliveries",
+    "documents",
+    "generations",
+    "idempotency_keys",
+    "installation",
+    "jobs",
+    "manifests",
+    "metadata",
+    "reader_leases",
+    "shards",
+    "tags",
+    "tenants",
+    "versions",
+    "webhook_secrets",
+]
