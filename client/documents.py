@@ -146,12 +146,14 @@ class Documents(Session):
         filter: Mapping[str, Any] | str | None = None,  # noqa: A002 the wire's own word
         min_token: str | None = None,
         dry_run: bool = False,
+        with_ids: bool = False,
     ) -> Deleted:
         """Delete the documents with these ids and these sources, or those that a filter accepts now, as one job.
 
         ``if_versions``: by source, of those whose newest version has another number by now the server leaves alone and
         counts as ``changed``. A filter is resolved when it is asked: what arrives later stays. ``dry_run`` only says
-        what would be deleted. When no answer comes, ask again: what was logged by then counts as deleted already.
+        what would be deleted, with ``with_ids`` all of it by id. When no answer comes, ask again: what was logged by
+        then counts as deleted already.
         """
         with worded(Deletion):
             asked = Deletion(
@@ -161,6 +163,7 @@ class Documents(Session):
                 filter=dict(filter) if isinstance(filter, Mapping) else filter,
                 min_token=min_token,
                 dry_run=dry_run,
+                with_ids=with_ids,
             )
         path = self._path("collections", collection, "documents:delete")
         body = asked.model_dump(exclude_defaults=True)

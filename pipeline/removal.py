@@ -25,13 +25,15 @@ if TYPE_CHECKING:
 class Meant:
     """Which documents to delete: those with these ids and these sources, or those that a filter accepts now.
 
-    ``if_numbers``: by source, the number that the newest version must still have; see `remove_documents`.
+    ``if_numbers``: by source, the number that the newest version must still have; see `remove_documents`. ``with_ids``:
+    a dry run names all of them.
     """
 
     document_ids: Collection[str] | None = None
     sources: Collection[str] | None = None
     if_numbers: Mapping[str, int] | None = None
     filter: "Filter | None" = None
+    with_ids: bool = False
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,7 @@ class Removal:
     missing: Sequence[str]
     changed: int
     stayed: Sequence[tuple[str, str]]
+    ids: Sequence[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -94,10 +97,11 @@ def delete_documents(
         "sources": meant.sources or (),
         "if_numbers": meant.if_numbers,
     }
-    survey = survey_documents(catalog, **chosen)
+    survey = survey_documents(catalog, **chosen, with_ids=dry_run and meant.with_ids)
     if dry_run:
         counts = (survey.deleted, survey.already_deleted, survey.not_found)
-        return Removal(None, *counts, survey.sample, survey.missing, survey.changed, survey.stayed)
+        named = survey.ids if meant.with_ids else None
+        return Removal(None, *counts, survey.sample, survey.missing, survey.changed, survey.stayed, named)
     done = remove_documents(catalog, **chosen, generation_id=collection.generation.id, now=now)
     counts = (done.deleted, done.already_deleted, done.not_found)
     return Removal(done.job_id, *counts, survey.sample, survey.missing, done.changed, done.stayed)

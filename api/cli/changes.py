@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from penstock.client import Penstock
     from penstock.client.wire import Deleted, Job
 
+DELETED_AT_ONCE = 10_000  # ids in one request
 DOCUMENT_ID = re.compile(r"doc_[0-9a-f]{26}")
 Wait = Annotated[bool, typer.Option("--wait", help="Wait until searches have heard of it, with a progress bar.")]
 
@@ -43,21 +44,25 @@ def delete(
     tenant: Tenant = "default",
     as_json: Json = False,
 ) -> None:
-    """Delete documents. What arrives after a filter was read is not deleted by it."""
+    """Delete documents. What arrives after a filter was read, or after you were asked, is not deleted."""
     if (chosen is None) == (not documents):
         raise UsageError("name documents by id or source, or choose them with --filter, and not both")
     if as_json and not (yes or dry_run):
         raise UsageError("--json asks nobody: add --yes to delete the documents, or --dry-run to see which")
     with connect(url, key, tenant) as client:
         named = {"filter": chosen} if chosen is not None else named_ways(client, collection, documents or [])
-        way = named | {"min_token": min_token}
-        found = _asked(client, collection, way, dry_run=True)
+        way, asks = named | {"min_token": min_token}, not (yes or dry_run)
+        found = _asked(client, collection, way | {"dry_run": True, "with_ids": asks})
+        ids = found.pop("ids") or []
         if not as_json:
             _show_found(found, collection)
         if not dry_run and found["deleted"]:
-            if not yes:
+            if asks:
                 typer.confirm(f"Delete {count(found['deleted'], 'document')} of {collection!r}?", abort=True)
-            found |= _asked(client, collection, way, dry_run=False)
+                found |= _delete_shown(client, collection, ids, already=found["already_deleted"])
+            else:
+                found |= _asked(client, collection, way)
+            found.pop("ids", None)
             found["jobs"] = followed(client, found["jobs"], wait=wait, timeout_s=timeout, doing="deleting")
     if as_json:
         print_json(_as_plain(found))
@@ -168,14 +173,26 @@ def named_ways(client: "Penstock", collection: str, names: Sequence[str]) -> dic
     return {way: some for way, some in (("sources", sources), ("ids", ids)) if some}
 
 
-def _asked(client: "Penstock", collection: str, way: dict[str, Any], *, dry_run: bool) -> dict[str, Any]:
-    answer: Deleted = client.delete_documents(collection, dry_run=dry_run, **way)
+def _delete_shown(client: "Penstock", collection: str, ids: Sequence[str], *, already: int) -> dict[str, Any]:
+    """Delete those that were shown, whatever a filter accepts or a name stands for by now."""
+    deleted, jobs = 0, []
+    for at in range(0, len(ids), DELETED_AT_ONCE):
+        done = client.delete_documents(collection, ids=ids[at : at + DELETED_AT_ONCE])
+        deleted += done.deleted
+        already += done.already_deleted
+        jobs += [] if done.job is None else [done.job]
+    return {"deleted": deleted, "already_deleted": already, "jobs": jobs}
+
+
+def _asked(client: "Penstock", collection: str, way: dict[str, Any]) -> dict[str, Any]:
+    answer: Deleted = client.delete_documents(collection, **way)
     return {
         "deleted": answer.deleted,
         "already_deleted": answer.already_deleted,
         "not_found": answer.not_found,
         "sample": answer.sample,
         "missing": answer.missing,
+        "ids": answer.ids,
         "jobs": [] if answer.job is None else [answer.job],
     }
 

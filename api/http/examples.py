@@ -157,6 +157,7 @@ EXAMPLES: dict[type[BaseModel], dict[str, Any]] = {
         "sample": [{"id": DOCUMENT["id"], "source": "manuals/penstock.md"}],
         "missing": [],
         "stayed": [],
+        "ids": None,
     },
     wire.DeadSelection: {"error_code": "worker_lost", "filter": FILTER, "dry_run": True},
     wire.Retried: {

@@ -30,6 +30,7 @@ class Deletion(Request):
     filter: Filter | None = None
     min_token: str | None = Field(default=None, description="resolve the filter in a snapshot that covers this token")
     dry_run: bool = False
+    with_ids: bool = Field(default=False, description="with `dry_run`: name all that would be deleted, as `ids`")
 
 
 class Deleted(Answer):
@@ -46,6 +47,7 @@ class Deleted(Answer):
     sample: list[DocumentName] = Field(description="some of those that leave, at most 10")
     missing: list[str] = Field(description="some of the ids or sources that were not found, at most 10")
     stayed: list[DocumentName] = Field(default_factory=list, description="some of the `changed`, at most 10")
+    ids: list[str] | None = Field(default=None, description="all that would be deleted, where `with_ids` asks")
 
 
 class DocumentUpdate(Request):

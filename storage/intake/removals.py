@@ -97,7 +97,7 @@ class Survey:
     """What `remove_documents` would do now.
 
     ``sample``: (id, source) of a few documents that would leave, ``stayed``: of those that changed; ``missing``: a few
-    of the names that were not found.
+    of the names that were not found. ``ids``: of all that would leave, where that was asked for.
     """
 
     deleted: int
@@ -107,6 +107,7 @@ class Survey:
     missing: list[str]
     changed: int = 0
     stayed: list[tuple[str, str]] = field(default_factory=list)
+    ids: list[str] = field(default_factory=list)
 
 
 def survey_documents(
@@ -117,6 +118,7 @@ def survey_documents(
     document_ids: Collection[str] = (),
     sources: Collection[str] = (),
     if_numbers: Mapping[str, int] | None = None,
+    with_ids: bool = False,
 ) -> Survey:
     """Say what a removal of these documents would do. Changes nothing, and keeps nobody from changing it.
 
@@ -130,6 +132,7 @@ def survey_documents(
     deleted, already, seen = 0, 0, _Seen(document_ids, sources)
     sample: list[tuple[str, str]] = []
     changed: list[tuple[str, str]] = []
+    ids: list[str] = []
     unknown_ids, unknown_sources = {*document_ids}, {*sources}
     for chosen in _chosen(document_ids, sources):  # of each slice only numbers and a few names are kept
         with catalog.read() as connection:
@@ -139,13 +142,14 @@ def survey_documents(
         deleted += len(leaving)
         already += len(fresh) - len(leaving) - len(stay)
         changed += [(row.id, row.source) for row in stay]
+        ids += [row.id for row in leaving] if with_ids else []
         sample = nsmallest(SAMPLE, [*sample, *((row.source, row.id) for row in leaving)])
         unknown_ids.difference_update(row.id for row in rows)
         unknown_sources.difference_update(row.source for row in rows)
     named = [(document_id, source) for source, document_id in sample]
     unknown = len(unknown_ids) + len(unknown_sources)
     missing = nsmallest(SAMPLE, chain(unknown_ids, unknown_sources))
-    return Survey(deleted, already, unknown, named, missing, len(changed), changed[:SAMPLE])
+    return Survey(deleted, already, unknown, named, missing, len(changed), changed[:SAMPLE], ids)
 
 
 class _Seen:

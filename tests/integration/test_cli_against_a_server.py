@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from penstock.api.cli.application import app
 from penstock.api.cli.exits import report
+from penstock.client import NewDocument
 from penstock.client.wire import Hit
 from penstock.workers.liveness import Liveness
 from penstock.workers.search import Searcher
@@ -280,6 +281,26 @@ def test_a_deletion_asks_before_it_does_anything(penstock, service, folder, monk
     assert "unknown operator" in bad.stderr
     listed = json.loads(penstock("documents", "list", "-c", "asking", "--json").stdout)["data"]
     assert {one["state"] for one in listed} == {"indexed"}
+
+
+def test_a_deletion_that_is_confirmed_deletes_what_was_shown_and_nothing_that_came_since(
+    penstock, service, folder, monkeypatch
+):
+    penstock("ingest", str(folder), "-c", "confirmed", "-m", "kind=note", "--no-wait")
+    service.index()
+
+    def meanwhile(*_words: object, **_options: object) -> bool:
+        with service.penstock() as client:
+            client.submit("confirmed", [NewDocument(source="late", text="note", metadata={"kind": "note"})])
+        service.index()
+        return True
+
+    monkeypatch.setattr("typer.confirm", meanwhile)
+    ended = penstock("documents", "delete", "--filter", "kind=note", "-c", "confirmed")
+    assert "4 documents of 'confirmed' will be deleted" in ended.stdout
+    service.index()
+    listed = json.loads(penstock("documents", "list", "-c", "confirmed", "--json").stdout)["data"]
+    assert [one["source"] for one in listed] == ["late"]
 
 
 def test_a_document_is_described_anew_and_its_chunks_are_deleted(penstock, service, folder):

@@ -118,7 +118,7 @@ def _delete_many(components: Components, tenant: str, name: str, asked: wire.Del
         components.catalog,
         components.snapshots,
         collection,
-        Meant(asked.ids, asked.sources, asked.if_versions, filter_),
+        Meant(asked.ids, asked.sources, asked.if_versions, filter_, asked.with_ids),
         min_version=_least_version(components, tenant, name, asked.min_token),
         timeout_s=WAIT_S,
         dry_run=asked.dry_run,
@@ -136,6 +136,7 @@ def _deleted(components: Components, collection: CollectionInfo, done: Removal) 
         "changed": done.changed,
         "sample": [{"id": document_id, "source": source} for document_id, source in done.sample],
         "missing": list(done.missing),
+        "ids": done.ids,
         "stayed": [{"id": document_id, "source": source} for document_id, source in done.stayed],
     }
 
