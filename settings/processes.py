@@ -86,9 +86,10 @@ class Workers(Group):
         67, description="Most of each queue that one tenant may fill, so that the next finds room at once"
     )
     max_chunks_per_publish: Count = Field(20_000, description="Most chunks published in one version")
-    max_staged_chunks: Count = Field(
-        100_000,
-        description="Embedded chunks that may wait for the writer of a shard before no more documents are cut for it",
+    max_staged_chunks: Count | None = Field(
+        None,
+        description="Embedded chunks that may wait for the writer of a shard before no more documents are cut for it; "
+        "default: five times max_chunks_per_publish",
     )
     chunk_memory_bytes: Count = Field(2 << 30, description="Memory of one parsing process before it is replaced")
 

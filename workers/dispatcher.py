@@ -40,6 +40,7 @@ OUTAGE_PAUSE_S = 1.0
 EXPIRES_LEAST_S = 600.0
 EXPIRES_RESENDS = 4
 SHARD_BATCHES = 1_000  # those batches marked as sent at once; one message per shard covers them all
+STAGED_PUBLISHES = 5
 TASKS = {"chunk": routes.CHUNK, "embed": routes.EMBED, "merge": routes.MERGE}
 
 
@@ -162,13 +163,19 @@ class Dispatcher:
                 max_batches=limit,
                 caps=self._caps("chunk", due),
                 ahead=ledger.Caps(self._workers.queue_depth),
-                staged=ledger.Caps(self._workers.max_staged_chunks, self._workers.tenant_percent / 100),
+                staged=self._staged(),
             )
         return self._messages("chunk", due, limit=limit) if formed or "chunk" in due.stages else []
 
     def _caps(self, stage: str, due: Due) -> ledger.Caps | None:
         """Return what a tenant may have of a stage; merges only take turns."""
         return None if stage == "merge" else ledger.Caps(self._depths(due)[stage], self._workers.tenant_percent / 100)
+
+    def _staged(self) -> ledger.Caps:
+        """Return how many chunks may wait for each writer: enough that it never waits, however slow it is."""
+        workers = self._workers
+        most = workers.max_staged_chunks or STAGED_PUBLISHES * workers.max_chunks_per_publish
+        return ledger.Caps(most, workers.tenant_percent / 100)
 
     def _messages(self, stage: str, due: Due, *, limit: int) -> list[Message]:
         if limit <= 0:

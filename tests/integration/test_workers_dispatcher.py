@@ -221,11 +221,12 @@ def test_a_shard_without_a_writer_holds_up_nobody_else_and_is_named_once(bench, 
     assert record.shard == shard_of(ACME, shards=1_000)
 
 
-def test_that_nobody_writes_a_shard_is_said_once_and_no_more_is_cut_for_it(bench, caplog):
+@pytest.mark.parametrize("limit", [{"max_staged_chunks": 64}, {"max_chunks_per_publish": 13}])
+def test_that_nobody_writes_a_shard_is_said_once_and_no_more_is_cut_for_it(bench, caplog, limit):
     bench.dispatcher = Dispatcher(
         bench.catalog,
         bench.queue,
-        workers=bench.workers.model_copy(update={"max_staged_chunks": 64}),
+        workers=bench.workers.model_copy(update=limit),
         liveness=Liveness(),
         clock=lambda: bench.now,
     )
