@@ -4,6 +4,7 @@ import json
 import math
 import re
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 from .exits import UsageError
@@ -13,6 +14,13 @@ if TYPE_CHECKING:
     from penstock.client.wire import DocumentState, Metric, Quantization
 
 Word = TypeVar("Word", bound=str)
+
+
+def parse_path(given: str) -> Path:
+    """Return a path. Raises UsageError for an empty one, which would be the current folder."""
+    if not given:
+        raise UsageError("the path is empty: write . for the current folder")
+    return Path(given)
 
 
 def parse_metadata(given: list[str]) -> dict[str, Any]:

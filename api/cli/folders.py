@@ -49,7 +49,8 @@ def walk(roots: Iterable[Path], *, prefix: str | None = None) -> Walk:
     before the name of a file that is a root itself.
 
     Raises:
-        UsageError: a root does not exist, two files would have the same source, or the prefix is not text.
+        UsageError: a root does not exist or has no name, two files would have the same source, or the prefix is not
+            text.
     """
     if prefix is not None and not _is_text(prefix):
         raise UsageError("--prefix is not valid UTF-8")
@@ -82,9 +83,14 @@ def _add(result: Walk, entries: Iterable[Found | Skipped]) -> None:
 
 
 def begun(root: Path, prefix: str | None) -> str:
-    """Return what the sources of a root begin with."""
+    """Return what the sources of a root begin with. Raises UsageError: it has no name, and no prefix was given."""
     name = Path(os.path.abspath(root)).name  # noqa: PTH100 a link keeps its own name
     if prefix is None:
+        if not name:  # else every document of the collection would be below it
+            raise UsageError(
+                f"{root} has no name for its sources to begin with: name a folder in it, or say what they begin with "
+                "by --prefix ('' for nothing)"
+            )
         return name
     return prefix if root.is_dir() else _joined(prefix, name)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .arguments import parse_path
 from .connection import connect
 from .options import METADATA_VALUES, Collection, Json, Key, Tenant, Timeout, Url
 from .output import console, count, plain, print_json
@@ -26,7 +27,10 @@ if TYPE_CHECKING:
 Paths = Annotated[
     list[Path],
     typer.Argument(
-        help="Files and folders; folders with all below them but what is hidden (.name).", show_default=False
+        help="Files and folders; folders with all below them but what is hidden (.name).",
+        show_default=False,
+        parser=parse_path,
+        metavar="paths",
     ),
 ]
 Metadata = Annotated[

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .arguments import parse_path
 from .connection import connect
 from .exits import UsageError
 from .ingest import Chunking, Metadata, Model, Prefix, Wait, ensure_collection, settle
@@ -29,7 +30,12 @@ DELETED_AT_ONCE = 10_000
 
 
 def sync(
-    path: Annotated[Path, typer.Argument(help="The folder, with all below it but what is hidden (.name).")],
+    path: Annotated[
+        Path,
+        typer.Argument(
+            help="The folder, with all below it but what is hidden (.name).", parser=parse_path, metavar="path"
+        ),
+    ],
     collection: Collection = "default",
     prefix: Prefix = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,

@@ -177,6 +177,14 @@ def test_what_is_no_folder_is_wrong_usage(sync, sources, folder, path):
     assert sources() == set()
 
 
+@pytest.mark.parametrize(("path", "said"), [("/", "/ has no name"), ("", "the path is empty: write .")])
+def test_a_folder_without_a_name_is_wrong_usage_and_changes_nothing(sync, sources, service, path, said):
+    submit(service, "etc/passwd")
+    with pytest.raises(UsageError, match=said):
+        sync("--yes", path=path)
+    assert sources() == {"etc/passwd"}
+
+
 def test_many_deletions_need_somebodys_word(sync, sources, folder, service):
     many = {f"notes/{number}.txt" for number in range(FEW + 1)}
     submit(service, *many)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from penstock.api.cli.exits import UsageError
-from penstock.api.cli.folders import walk
+from penstock.api.cli.folders import begun, walk
 
 
 def sources(*roots) -> list[str]:
@@ -42,6 +42,19 @@ def test_a_prefix_takes_the_place_of_the_folders_name(tmp_path, prefix, found):
         path.write_text("x")
 
     assert [file.source for file in walk([folder, tmp_path / "c.txt"], prefix=prefix).found] == found
+
+
+def test_a_folder_without_a_name_needs_a_prefix_and_a_relative_one_has_that_of_the_folder_it_is(tmp_path, monkeypatch):
+    (tmp_path / "papers" / "deep").mkdir(parents=True)
+    (tmp_path / "papers" / "a.txt").write_text("a")
+    for root in ("/", "//", "/..", "/tmp/.."):
+        with pytest.raises(UsageError, match=f"^{root} has no name for its sources to begin with"):
+            walk([Path(root)])
+        assert begun(Path(root), "mine") == "mine"
+    monkeypatch.chdir(tmp_path / "papers")
+    assert sources(Path()) == ["papers/a.txt"]
+    monkeypatch.chdir("deep")
+    assert sources(Path("..")) == ["papers/a.txt"]
 
 
 def test_a_prefix_that_is_not_text_is_wrong_usage(tmp_path):
