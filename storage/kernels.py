@@ -614,6 +614,58 @@ def read_cached_spans(
     return 0
 
 
+@compiled()
+def walk_and_read(  # noqa: PLR0913, PLR0917  (compiled code takes what it needs one by one)
+    graph: Graph,
+    query: Query,
+    l2: bool,
+    visited: Marks,
+    epoch: Any,
+    rows: Words,
+    best: Longs,
+    scores: Floats,
+    descriptor: int,
+    place: int,
+    offsets: NDArray[np.uint64],
+    texts: NDArray[np.uint8],
+    ends: Longs,
+) -> tuple[Any, Any, Any]:
+    """Walk as `walk` does, and read the texts of the nearest rows before the GIL is taken again.
+
+    Each text costs a microsecond or two. Threads that search at once would wait for each other's.
+
+    Args:
+        rows: u32[count], the row of each record.
+        best: i64[ef], out: rows, nearest first; scores: f32[ef], out: negated costs, finite.
+        descriptor: of the file where texts begin ``place`` bytes from its start; offsets: u64[n + 1], of rows, from
+            there.
+        texts: u8[room], out: one after the other, as many of the first ``len(ends)`` as there is room for.
+        ends: i64[m], out: where each ends.
+
+    Returns:
+        How many rows were found or BROKEN, how many records were visited, and how many texts were read. The first that
+        is missing, or does not lie where its place is told, is left to whoever asks for it by itself.
+    """
+    size, visits = walk(graph, query, l2, visited, epoch, best, scores)
+    read, at = 0, np.int64(0)
+    for i in range(size):
+        row = np.int64(rows[best[i]])
+        best[i], scores[i] = row, -scores[i]
+        if row + 1 >= len(offsets) or not np.isfinite(scores[i]):
+            return np.int64(BROKEN), visits, np.int64(0)
+    for i in range(min(size, len(ends))):
+        row = best[i]
+        start, length = np.int64(offsets[row]), np.int64(offsets[row + 1]) - np.int64(offsets[row])
+        if start < 0 or length < 0 or length > len(texts) - at:
+            break
+        if length and _pread(np.int32(descriptor), texts.ctypes.data + at, length, place + start) != length:
+            break
+        at += length
+        ends[i] = at
+        read += 1
+    return size, visits, np.int64(read)
+
+
 def warm() -> None:
     """Compile every kernel, or load what was compiled before, with the types that mapped segments have.
 
@@ -637,6 +689,10 @@ def warm() -> None:
     read_spans(-1, places, places, np.empty(1, np.uint8))
     if hasattr(os, "RWF_NOWAIT"):
         read_cached_spans(-1, places, places, np.empty(1, np.uint8), os.RWF_NOWAIT, np.empty(2, np.uint64))
+    offsets = np.zeros(2, np.uint64)
+    offsets.flags.writeable = False
+    texts = np.empty(1, np.uint8)
+    walk_and_read(graph, query, False, visited, np.uint16(3), rows, best, costs, -1, 0, offsets, texts, places)
     for asked in (query, (np.ones(1, np.int8), np.float32(1))):
         walk(graph, asked, False, visited, np.uint16(1), best, costs)
         walk_accepted(graph, asked, False, visited, np.uint16(2), rows, mask, 1, 1.0, best, costs)

@@ -1,5 +1,6 @@
 """What goes into the search of one segment and comes out of it: the rows that count, and those that were found."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -22,6 +23,7 @@ class Found(NamedTuple):
         accepted: how many rows a search could find.
         visits: records a walk visited.
         compared: vectors that were compared outside of a walk.
+        texts: of the first rows, if they were read along the way.
     """
 
     rows: NDArray[np.int64]
@@ -30,6 +32,13 @@ class Found(NamedTuple):
     accepted: int
     visits: int = 0
     compared: int = 0
+    texts: tuple[bytes, ...] = ()
+
+    def texts_of(self, places: Sequence[int]) -> list[bytes] | None:
+        """Return the texts of the rows at these places, or None if some were not read."""
+        if not places or max(places) >= len(self.texts):
+            return None
+        return [self.texts[place] for place in places]
 
 
 @dataclass(frozen=True)
@@ -45,6 +54,10 @@ class Accepted:
     count: int
     mask: Bools | None = None
     listed: Longs | None = None
+
+    @property
+    def all_of_them(self) -> bool:
+        return self.mask is None and self.listed is None
 
     def rows(self) -> Longs | None:
         """Return the rows that count, ascending, or None for all."""

@@ -3,6 +3,7 @@
 It does not search; it only decodes the rows that made it into the list.
 """
 
+import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -61,38 +62,37 @@ def best_hits(found: Sequence[tuple[OpenSegment, Found]], *, k: int) -> list[Hit
     """Return the ``k`` best of all that was found, best first; equal scores in the order of chunk ids."""
     if not found:
         return []
-    parts = [(each.rows, each.scores, segment.chunk_ids[each.rows]) for segment, each in found]
-    rows, scores, chunk_ids = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts, strict=True))
-    best = _best(scores, chunk_ids, k=k)
     if len(found) == 1:
-        return _hits(found[0][0], rows=rows[best], scores=scores[best].tolist())
-    owners = np.repeat(np.arange(len(found)), [len(part[0]) for part in parts])[best].tolist()
-    rows, told = rows[best], scores[best].tolist()
+        ((segment, only),) = found
+        scores = only.scores[: k + 1].tolist()
+        if all(map(operator.gt, scores, scores[1:])):  # so it is mostly; lexsort would let go of the GIL, and wait
+            return _hits(segment, only.rows[:k], scores=scores[:k], texts=only.texts_of(range(len(scores[:k]))))
+    firsts = np.cumsum([0, *(len(each.rows) for _, each in found)])
+    scores = np.concatenate([each.scores for _, each in found])
+    chunk_ids = np.concatenate([segment.chunk_ids[each.rows] for segment, each in found])
+    best = np.lexsort((chunk_ids, -scores))[:k]
+    owners = firsts.searchsorted(best, "right") - 1
     hits: dict[int, Hit] = {}
-    for owner in dict.fromkeys(owners):
-        places = [place for place, other in enumerate(owners) if other == owner]
-        made = _hits(found[owner][0], rows=rows[places], scores=[told[place] for place in places])
-        hits |= zip(places, made, strict=True)
+    for owner in dict.fromkeys(owners.tolist()):
+        segment, each = found[owner]
+        own = np.flatnonzero(owners == owner)
+        places = best[own] - firsts[owner]
+        rows, told = each.rows[places], each.scores[places].tolist()
+        hits |= zip(own.tolist(), _hits(segment, rows, scores=told, texts=each.texts_of(places.tolist())), strict=True)
     return [hits[place] for place in range(len(best))]
 
 
-def _best(scores: NDArray[np.float32], chunk_ids: NDArray[np.uint64], *, k: int) -> NDArray[np.int64]:
-    """Return the places of the ``k`` best scores, best first; equal ones in the order of chunk ids."""
-    first = scores[: k + 1]
-    if (first[1:] < first[:-1]).all() and (scores[k + 1 :] <= first[-1]).all():  # so it is with one segment, mostly
-        return np.arange(min(k, len(scores)))  # lexsort would let go of the GIL, and wait for it
-    return np.lexsort((chunk_ids, -scores))[:k]
-
-
-def _hits(segment: OpenSegment, *, rows: NDArray[np.int64], scores: list[float]) -> list[Hit]:
+def _hits(
+    segment: OpenSegment, rows: NDArray[np.int64], *, scores: list[float], texts: Sequence[bytes] | None
+) -> list[Hit]:
     """Decode rows of one segment: a few gathers for all of them, then only Python's own numbers."""
     stored = segment.rows
     columns = (segment.chunk_ids, stored.ordinal, stored.start, stored.end, stored.page)
     chunk_ids, ordinals, starts, ends, pages = (column[rows].tolist() for column in columns)
-    texts, headings, records = segment.shown(rows)
+    shown, headings, records = segment.shown(rows, texts=texts)
     told = [heading or None for heading in headings]
-    places = [None if page < 0 else page for page in pages]
+    paged = [None if page < 0 else page for page in pages]
     # Made of columns: hit by hit, and field by field, takes three times as long.
     return list(
-        map(Hit._make, zip(chunk_ids, scores, records, ordinals, starts, ends, places, told, texts, strict=True))
+        map(Hit._make, zip(chunk_ids, scores, records, ordinals, starts, ends, paged, told, shown, strict=True))
     )

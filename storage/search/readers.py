@@ -6,6 +6,7 @@ than ``min(k, accepted rows)``. It does not know versions, chunk ids of other se
 
 import threading
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,16 +24,18 @@ EPOCHS = 65_535
 LISTED_DOCUMENTS = 4_096  # as few accepted documents are looked up one by one; of more, every row is looked at
 COMPARED_PER_HIT = 3  # records of a walk by int8 to compare by their vectors
 COMPARED_LEAST = 32
+READ_BYTES = 64 << 10  # of texts that a walk reads along the way
 
 _NOTHING = Found(np.empty(0, np.int64), np.empty(0, np.float32), "none", 0)
 
 
 class _Scratch(threading.local):
-    """One visited buffer per thread: a record was visited in this search if its mark is the epoch."""
+    """A visited buffer per thread: a record was visited in this search if its mark is the epoch. And room for texts."""
 
     def __init__(self) -> None:
         self.marks = np.zeros(0, np.uint16)
         self.epoch = 0
+        self.texts = np.empty(READ_BYTES, np.uint8)
 
     def begin(self, count: int) -> tuple[NDArray[np.uint16], np.uint16]:
         """Return a buffer for ``count`` records and the epoch of a new search."""
@@ -102,6 +105,7 @@ class SegmentReader:
         ef: int,
         filter: Filter | None = None,  # noqa: A002
         now: float,
+        read: int = 0,
     ) -> Found:
         """Find the rows nearest to ``query`` among the accepted ones.
 
@@ -109,6 +113,8 @@ class SegmentReader:
             query: f32[d], finite, read-only.
             k: how many; exactly ``min(k, accepted rows)`` are found, of a graph sometimes more.
             ef: how wide a graph is walked, at least ``k``.
+            read: of how many rows the texts may be wanted, best first. Those that are read along the way are in what
+                is found; the others are read when they are asked for.
 
         Raises:
             Damaged: the mapped file is not what it was when it was opened.
@@ -123,7 +129,10 @@ class SegmentReader:
             return self._scan(query, accepted, k=k)
         if choice.method == "codes":
             return self._scan_codes(query, accepted, k=k)
-        found = self._walk(query, accepted, k=k, ef=choice.ef, budget=choice.budget)
+        if accepted.all_of_them and self.segment.rounded is None:
+            found = self._walk_all(query, ef=choice.ef, read=read)
+        else:
+            found = self._walk(query, accepted, k=k, ef=choice.ef, budget=choice.budget)
         if len(found.rows) >= min(k, accepted.count):
             return found
         return self._scan_codes(query, accepted, k=k, after=found)
@@ -200,6 +209,22 @@ class SegmentReader:
             self._checked_scan(self.shared.places.take(rows), query, best, costs)
         return Found(rows[best], -costs, method, accepted.count, compared=len(rows))
 
+    def _walk_all(self, query: NDArray[np.float32], *, ef: int, read: int) -> Found:
+        graph = self.segment.graph
+        assert graph is not None
+        marks, epoch = _scratch.begin(graph.count)
+        rows, scores = np.empty(ef, np.int64), np.empty(ef, np.float32)
+        texts = self.shared.texts
+        ends = np.empty(read if texts.descriptor >= 0 else 0, np.int64)
+        size, visits, count = kernels.walk_and_read(
+            graph.graph, query, self._l2, marks, epoch, graph.record_rows, rows, scores, *texts, _scratch.texts, ends
+        )
+        if size == kernels.BROKEN:
+            raise self._broken()
+        data = _scratch.texts[: ends[count - 1]].tobytes() if count else b""
+        told = tuple(data[start:end] for start, end in pairwise([0, *ends[:count].tolist()]))
+        return Found(rows[:size], scores[:size], "walk", graph.count, int(visits), texts=told)
+
     def _walk(self, query: NDArray[np.float32], accepted: Accepted, *, k: int, ef: int, budget: int) -> Found:
         assert self.segment.graph is not None
         marks, epoch = _scratch.begin(self.segment.graph.count)
@@ -215,8 +240,7 @@ class SegmentReader:
                 graph, asked, self._l2, marks, epoch, record_rows, mask, budget, share, best, costs
             )
         if size == kernels.BROKEN:
-            name = self.segment.entry.files[1].name
-            raise Damaged(f"{name}: a link leads nowhere, or a vector is not finite; restore or rebuild the segment")
+            raise self._broken()
         records = best[: max(0, int(size))]  # a walk whose budget is spent found nothing to rely on
         costs = costs[: len(records)]
         if rounded:
@@ -227,6 +251,10 @@ class SegmentReader:
             records, costs = records[order], costs[order]
         self.check_finite(costs[:: max(1, len(costs) - 1)])  # in order, and none is NaN: the ends tell of all
         return Found(record_rows[records].astype(np.int64), -costs, "walk", accepted.count, int(visits))
+
+    def _broken(self) -> Damaged:
+        name = self.segment.entry.files[1].name
+        return Damaged(f"{name}: a link leads nowhere, or a vector is not finite; restore or rebuild the segment")
 
     def _listed(self, accepted: Accepted) -> Longs:
         rows = accepted.rows()

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,15 @@ from ..segments.segment import OpenSegment
 from . import planner
 from .found import Bools, Longs
 from .warming import touch
+
+
+class Texts(NamedTuple):
+    """Where the texts of a segment are read: see `kernels.walk_and_read`."""
+
+    descriptor: int  # -1: they are mapped
+    place: int
+    offsets: NDArray[np.uint64]
+
 
 KNOWN_PATHS = 1_024  # of which a segment remembers the kinds
 
@@ -76,6 +86,11 @@ class SearchableSegment:
             return self.segment.graph.floats
         assert self.segment.vectors is not None
         return self.segment.vectors.reshape(-1)
+
+    @cached_property
+    def texts(self) -> Texts:
+        payload, offsets = self.segment.payload, self.segment.sections.arrays["text_offsets"]
+        return Texts(*(payload.place("text_bytes") if payload else (-1, 0)), offsets)
 
     def warm(self) -> None:
         """Map what a search walks, and compute what it needs, before one comes. Takes a while for a large graph."""

@@ -61,6 +61,7 @@ class Snapshot:
         self.files = {file.name: file.size_bytes for entry in segments_of(manifest) for file in entry.all_files}
         self.readers = readers
         self._flats = Flats(readers.values(), l2=self.metric == "l2")
+        self._largest = max(readers, key=lambda segment: readers[segment].entry.live_count, default=None)
         self._lock = threading.Lock()
         self._holders = 0
         self._retired = False
@@ -133,7 +134,7 @@ class Snapshot:
             check_kinds(filter, readers.values())
         together = flats.among(now=now) if filter is None else ()
         found = {
-            segment: reader.search(query, k=k, ef=ef, filter=filter, now=now)
+            segment: reader.search(query, k=k, ef=ef, filter=filter, now=now, read=k if segment == self._largest else 0)
             for segment, reader in readers.items()
             if segment not in together
         }

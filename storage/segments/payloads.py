@@ -34,6 +34,10 @@ class Payload:
         self._size_bytes = os.fstat(self._descriptor).st_size
         weakref.finalize(self, os.close, self._descriptor)
 
+    def place(self, section: str) -> tuple[int, int]:
+        """Return the descriptor of the file, open as long as this lives, and where in it the section begins."""
+        return self._descriptor, self._places[section]
+
     def read(self, spans: Sequence[tuple[str, NDArray[np.int64], NDArray[np.int64]]]) -> list[bytes]:
         """Return the bytes from ``starts`` to ``ends``, i64[n], within each section, all of them read in one go.
 

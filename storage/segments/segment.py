@@ -68,20 +68,24 @@ class OpenSegment:
     def documents(self) -> Documents:
         return self.rows.documents
 
-    def shown(self, rows: NDArray[np.int64]) -> tuple[list[str], list[str], list[DocumentRecord]]:
+    def shown(
+        self, rows: NDArray[np.int64], *, texts: Sequence[bytes] | None = None
+    ) -> tuple[list[str], list[str], list[DocumentRecord]]:
         """Return the texts, headings and documents of these rows, read in one go; an empty heading means none.
+
+        ``texts``: what was read of them before.
 
         Raises:
             Damaged: what is read is not what was written.
         """
         count, owners = len(rows), self.rows.document[rows].tolist()
         known = self.documents.remembered(owners)
-        wanted = [("text", rows)]
+        wanted = [("text", rows)] if texts is None else []
         if headed := len(self.rows.heading_bytes) > 0:  # most segments have none, and are asked for none
             wanted.append(("heading", rows))
         if missing := [owner for owner, record in known.items() if record is None]:
             wanted.append(("document", np.array(missing, np.int64)))
-        read = self._items(wanted)
+        read = [*(texts or ()), *(self._items(wanted) if wanted else ())]
         if missing:
             known |= self.documents.remember(missing, lines=read[-len(missing) :])
         headings = [decoded(text) for text in read[count : 2 * count]] if headed else [""] * count

@@ -213,7 +213,7 @@ def test_not_a_number_ends_a_walk_and_is_told(built):
 
 def test_warming_compiles_all_that_mapped_segments_need(built):
     kernels.warm()
-    searching = (kernels.scan, kernels.scan_arrays, kernels.walk, kernels.walk_accepted)
+    searching = (kernels.scan, kernels.scan_arrays, kernels.walk, kernels.walk_accepted, kernels.walk_and_read)
     compiled = [len(kernel.signatures) for kernel in searching]
     built.walk(frozen(built.vectors[0].copy()), ef=10)
     built.walk_accepted(frozen(built.vectors[0].copy()), ef=10, accepted=np.ones(COUNT, np.bool_))
@@ -221,7 +221,7 @@ def test_warming_compiles_all_that_mapped_segments_need(built):
 
 
 def test_kernels_release_the_gil():
-    for kernel in (kernels.scan, kernels.scan_arrays, kernels.walk, kernels.walk_accepted):
+    for kernel in (kernels.scan, kernels.scan_arrays, kernels.walk, kernels.walk_accepted, kernels.walk_and_read):
         assert kernel.targetoptions["nogil"]
 
 

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from sqlalchemy import update
 
+from penstock.storage import kernels
 from penstock.storage.catalog.collections import delete_collection, generation_info
 from penstock.storage.catalog.retention import Retention, expire_versions
 from penstock.storage.catalog.tables import generations
@@ -852,6 +853,43 @@ def expire_all(store: Store) -> list[str]:
         return expire_versions(connection, tenant=TENANT, now=1e12, retention=Retention(1, 0.0))
 
 
+def add_walked(store: Store, monkeypatch) -> None:
+    """A version of nothing but a graph of 120 rows without deletes, which is walked."""
+    store.publish(additions=documents(40), vectors=unit_vectors(120))
+    manifest = current_manifest(store.catalog, store.objects)
+    store.publish(
+        swap=Swap([manifest.segments[0].id], build_merge(store.objects, manifest, manifest.segments, graph_rows=1))
+    )
+    monkeypatch.setattr(planner, "choose", lambda _costs, **_options: WAYS["walk"])
+
+
+@pytest.mark.parametrize("room", [None, 0, 100])
+def test_texts_that_a_walk_reads_along_the_way_are_those_that_are_asked_for(store, monkeypatch, room):
+    add_walked(store, monkeypatch)
+    mapped = snapshot_of(store).search(unit_vectors(1)[0], k=30, now=NOW)
+    monkeypatch.setattr(opening, "MAPPED_BYTES", 0)
+    if room is not None:  # not all of them have room
+        monkeypatch.setattr(readers._scratch, "texts", np.empty(room, np.uint8))
+    read = snapshot_of(store)
+    (segment,) = read.readers.values()
+    kernels.warm()
+    compiled = len(kernels.walk_and_read.signatures)
+    query = unit_vectors(1)[0]
+    query.flags.writeable = False
+    found = segment.search(query, k=30, ef=64, now=NOW, read=30)
+
+    assert len(kernels.walk_and_read.signatures) == compiled, "no search waits for a compiler"
+    assert (len(found.texts) == 30) == (room is None)
+    assert (len(found.texts) == 0) == (room == 0)
+    assert read.search(unit_vectors(1)[0], k=30, now=NOW) == mapped
+    assert [hit.text.encode() for hit in mapped[: len(found.texts)]] == list(found.texts)
+
+    store.publish(additions=documents(10, first=40), vectors=unit_vectors(30, seed=5))
+    both = snapshot_of(store).search(unit_vectors(1)[0], k=30, now=NOW)
+    monkeypatch.undo()
+    assert snapshot_of(store).search(unit_vectors(1)[0], k=30, ef=400, now=NOW) == both
+
+
 def test_what_is_read_from_a_large_segment_is_what_small_ones_map(store, monkeypatch):
     store.publish(additions=documents(40), vectors=unit_vectors(120))
     asked = {"k": 30, "now": NOW}
@@ -873,14 +911,17 @@ def test_a_large_segment_that_lost_its_end_while_it_was_open_is_named_as_damaged
         segment.payload.read([("text_bytes", np.array([0]), np.array([segment.sections.size_bytes]))])
 
 
-@pytest.mark.parametrize("mapped", [True, False])
+@pytest.mark.parametrize("way", ["mapped", "read", "read by the walk"])
 @pytest.mark.parametrize("column", ["text_offsets", "document_offsets", "document"])
-def test_places_of_texts_that_rot_while_they_are_served_are_named_as_damaged(store, monkeypatch, mapped, column):
-    store.publish(additions=documents(40), vectors=unit_vectors(120))
-    if not mapped:
+def test_places_of_texts_that_rot_while_they_are_served_are_named_as_damaged(store, monkeypatch, way, column):
+    if way == "read by the walk":
+        add_walked(store, monkeypatch)
+    else:
+        store.publish(additions=documents(40), vectors=unit_vectors(120))
+    if way != "mapped":
         monkeypatch.setattr(opening, "MAPPED_BYTES", 0)
     snapshot = snapshot_of(store)
-    [path] = [store.objects.local_path(name) for name in snapshot.files]
+    [path] = [store.objects.local_path(name) for name in snapshot.files if name.endswith(".segment")]
     sections = open_sections(path, kind="segment")
     rotten = np.frombuffer(sections.arrays[column].tobytes(), sections.arrays[column].dtype).copy()
     rotten[5::2] ^= 1 << 18
