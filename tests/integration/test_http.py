@@ -331,6 +331,16 @@ def test_health_needs_no_key_and_readiness_names_what_is_degraded(service):
     assert ready.json()["degraded"]  # no queue server runs here
 
 
+def test_load_balancers_may_ask_by_head(service, monkeypatch):
+    for path in ("/healthz", "/readyz"):
+        answer = httpx.head(f"{service.url}{path}")
+        assert (answer.status_code, answer.content) == (200, b"")
+    monkeypatch.setattr(service.components.embedders, "mend", lambda: None)
+    monkeypatch.setitem(service.components.embedders.failures, "hash", "weights are missing")
+    assert service.http.head("/readyz").status_code == 503
+    assert service.http.head("/v1/status").status_code == 405
+
+
 def test_readiness_says_why_not(service, monkeypatch):
     embedders = service.components.embedders
     monkeypatch.setattr(embedders, "mend", lambda: None)

@@ -256,7 +256,7 @@ def test_a_token_of_elsewhere_is_a_conflict(service):
 
 
 def test_a_version_that_does_not_come_is_an_error_and_no_empty_result(service, monkeypatch):
-    monkeypatch.setattr("penstock.api.http.searching.WAIT_S", 0.1)
+    monkeypatch.setattr("penstock.api.http.tokens.WAIT_S", 0.1)
     token = service.http.get(COLLECTION).json()["token"]
     ahead = token.rpartition(":")[0] + ":7"
     answer = service.http.post(SEARCH, json={"query": "a", "min_token": ahead})

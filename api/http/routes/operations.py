@@ -21,11 +21,13 @@ async def status(request: Request) -> Response:
     return answers.answer(await anyio.to_thread.run_sync(status_of, components, request.app.version))
 
 
+@router.head("/healthz", include_in_schema=False)
 @router.get("/healthz", response_model=wire.Health, summary="This process answers")
 async def healthz() -> Response:
     return answers.answer({"ok": True, "reasons": [], "degraded": []})
 
 
+@router.head("/readyz", include_in_schema=False)  # as load balancers ask
 @router.get(
     "/readyz",
     response_model=wire.Health,
