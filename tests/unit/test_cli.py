@@ -234,6 +234,7 @@ class Server:
             now=100.0,
             queued_documents=12,
             oldest_queued_s=61.0,
+            unwritten_shards=[3, 5],
             stages={"chunk": stage, "embed": stage},
             roles=[RoleStatus(**EMBED, doing="batch b_1")],
             jobs=[TenantJob(**(JOB.model_dump() | {"tenant": "acme", "state": "running"}))],
@@ -563,6 +564,7 @@ def test_json_is_one_value_and_nothing_else(penstock, command):
             [
                 "dead: given up within the last week; their documents were begun again one by one, or are failed",
                 "12 documents waiting to be cut, the oldest for 1 min 01 s",
+                "nobody publishes for shards 3, 5, though work waits",
                 "embed",
                 "batch b_1",
                 "1 min 15 s",
