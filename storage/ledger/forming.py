@@ -17,7 +17,7 @@ from ..ids import TenantId, VersionId
 from .caps import Caps
 from .claims import Claim
 from .room import Backlog, Place, with_room
-from .turns import FULL_BYTES, FULL_DOCUMENTS, Turns, cost_of, refund
+from .turns import FULL_BYTES, FULL_DOCUMENTS, Turns, cost_of
 
 TURNS = "form"  # of this; what was formed takes turns again where it is worked on
 
@@ -108,14 +108,11 @@ def form_chunk_batches(
     return made
 
 
-def put_off(connection: Connection, claim: Claim, version_ids: Sequence[VersionId], *, now: float) -> None:
-    """Let these documents of a chunk batch that ends wait for another turn, and take back what they were charged.
-
-    The caller has called `hold_turns`.
-    """
+def put_off(connection: Connection, claim: Claim, version_ids: Sequence[VersionId], *, now: float) -> float:
+    """Let these documents of a chunk batch that ends wait for another turn. Returns what this one cost too much."""
     sizes = {version.id: version.size_bytes for version in claim.versions if version.id in set(version_ids)}
     if not sizes:
-        return
+        return 0.0
     size_bytes = sum(sizes.values())
     row = ready_batch(
         "chunk",
@@ -131,7 +128,7 @@ def put_off(connection: Connection, claim: Claim, version_ids: Sequence[VersionI
     connection.execute(sa.insert(batches).values(row))
     for some in slices(sorted(sizes)):
         connection.execute(sa.update(versions).where(versions.c.id.in_(some)).values(batch_id=row["id"]))
-    refund(connection, "chunk", claim.tenant_id, cost_of(documents=len(sizes), size_bytes=size_bytes))
+    return cost_of(documents=len(sizes), size_bytes=size_bytes)
 
 
 def _oldest_queued(connection: Connection, backlog: Backlog, *, max_documents: int, max_bytes: int) -> list[Row[Any]]:

@@ -24,7 +24,7 @@ from .claims import Claim, end
 from .contents import NEVER, FailedDocument, Tried, hold_versions, mark_failed
 from .forming import put_off
 from .joins import join_groups
-from .turns import hold_turns
+from .turns import refund
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,7 @@ def finish_chunking(
     group_of = _group_of(parts)
     failures = {failure.version_id: failure for failure in failed}
     with catalog.write("finish_chunking") as connection:
-        if left:
-            hold_turns(connection, "chunk")
-        hold_tenant(connection, claim.tenant_id)  # before all other rows, as everywhere; collectors wait for it
+        hold_tenant(connection, claim.tenant_id)  # before all others, as everywhere; collectors wait for it
         end(connection, claim, state="done", now=now)
         live = hold_versions(connection, versions.c.batch_id == claim.batch_id, versions.c.state == "chunking")
         told = {*group_of, *failures, *left}
@@ -80,12 +78,14 @@ def finish_chunking(
         failing = [failures[version] for version in live if version in failures]
         mark_failed(connection, failing, stage="chunk", now=now, tried=claim.tried)
         moving = {version: group_of[version] for version in live if version in group_of and version not in failures}
-        put_off(connection, claim, [version for version in live if version in set(left)], now=now)
+        unpaid = put_off(connection, claim, [version for version in live if version in set(left)], now=now)
         wanted = [part for part in parts if _is_wanted(part, moving)]
         check_not_collected(objects, [part.input for part in wanted])
         _insert_parts(connection, claim, wanted, moving, now=now)
         _move_to_embedding(connection, parts, moving)
         finish_jobs(connection, now=now, job_ids={job for version, job in live.items() if version in failures})
+    if unpaid:
+        refund(catalog, "chunk", claim.tenant_id, unpaid)
 
 
 def finish_embedding(

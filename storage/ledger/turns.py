@@ -11,6 +11,7 @@ dispatcher and worker, and a process that dies has neither taken a turn nor lost
 
 from collections import deque
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
@@ -18,8 +19,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
+from ..catalog.engine import Catalog
 from ..catalog.tables import PRIORITIES, accounts, batches, tenants
 from ..catalog.values import slices
+from ..errors import Unavailable
+from ..ids import TenantId
 
 FULL_DOCUMENTS, FULL_CHUNKS, FULL_BYTES = 256, 256, 1 << 20  # of a full batch, which costs 1
 LANE_WEIGHTS = (100.0, 10.0, 1.0)  # of the priorities of one tenant: low ones get a hundredth of its share at least
@@ -86,7 +90,7 @@ class Turns:
     @classmethod
     def read(cls, connection: Connection, stage: str, *, among: Iterable[str]) -> "Turns":
         """Return the turns of these tenants. Nobody else takes turns in this stage until the commit."""
-        hold_turns(connection, stage)
+        _hold(connection, stage)
         weights: dict[str, float] = {}
         outer: dict[str, tuple[float, float]] = {}
         inner: dict[str, dict[int, tuple[float, float]]] = {}
@@ -173,9 +177,7 @@ def whose_turn(connection: Connection, batch_id: str, *, now: float) -> str:
     stage = connection.scalar(sa.select(batches.c.stage).where(batches.c.id == batch_id))
     if stage not in CLAIMED_IN_TURN:
         return batch_id
-    hold_turns(
-        connection, stage
-    )  # before the look: two that looked at once would want the same batch, and one get none
+    _hold(connection, stage)  # before the look: two that looked at once would want the same batch, and one get none
     sent = sa.or_(batches.c.state == "sent", sa.and_(batches.c.state == "ready", batches.c.id == batch_id))
     found = sa.select(*COLUMNS).where(batches.c.stage == stage, batches.c.state.in_(("sent", "ready")), sent)
     found = found.where(batches.c.next_attempt_at <= now).order_by(batches.c.id)
@@ -189,20 +191,24 @@ def whose_turn(connection: Connection, batch_id: str, *, now: float) -> str:
     return str(row.id)
 
 
-def refund(connection: Connection, stage: str, tenant: str, cost: float) -> None:
-    """Give back what a turn was charged for work that was not done in it. The caller has called `hold_turns`."""
+def refund(catalog: Catalog, stage: str, tenant: TenantId, cost: float) -> None:
+    """Give back what a turn was charged for work that was not done in it.
+
+    In a transaction of its own, after the one that ended the turn: who takes turns waits for whoever changes accounts,
+    and must not wait for a batch to be ended. When the process dies in between, or the catalog is away, the tenant
+    waits a little longer for its next turn.
+    """
     weight = sa.select(tenants.c.weight).where(tenants.c.id == tenant).scalar_subquery()
     mine = (accounts.c.stage == stage, accounts.c.lane == _TENANT, accounts.c.tenant_id == tenant)
     paid_off = accounts.c.settled - cost / weight
     lower = sa.case((paid_off > accounts.c.started, paid_off), else_=accounts.c.started)
-    connection.execute(sa.update(accounts).where(*mine).values(settled=lower))
+    with suppress(Unavailable), catalog.write("refund") as connection:
+        _hold(connection, stage)
+        connection.execute(sa.update(accounts).where(*mine).values(settled=lower))
 
 
-def hold_turns(connection: Connection, stage: str) -> None:
-    """Let nobody else change the accounts of a stage until the commit: they are read, and then written anew.
-
-    Before any row is locked: whoever takes a turn locks the row of a batch after this.
-    """
+def _hold(connection: Connection, stage: str) -> None:
+    """Let nobody else change the accounts of a stage until the commit: they are read, and then written anew."""
     if connection.dialect.name == "postgresql":  # on SQLite this transaction is the only writer
         key = blake2b(f"turns of {stage}".encode(), digest_size=8).digest()
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(int.from_bytes(key, "big", signed=True))))

@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import sqlalchemy as sa
@@ -86,6 +87,28 @@ def test_a_line_killed_at_a_commit_goes_on_and_indexes_everything_once(line, com
     with line.catalog.read() as connection:
         assert set(connection.scalars(sa.select(jobs.c.state))) == {"done"}
         assert set(connection.scalars(sa.select(batches.c.state))) == {"done"}
+
+
+@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("commit", ["finish_chunking", "refund"])
+def test_a_batch_of_which_some_is_left_for_another_turn_loses_none_of_it(line, commit, point):
+    line.submit("a", "b", "c")
+    line.form()
+    (batch,) = line.send("chunk")
+    claim = ledger.claim(
+        line.catalog, batch, owner="dies", lease_s=LEASE_S, now=line.now, max_attempts=MAX_ATTEMPTS, in_turn=True
+    )
+    parts = line.cut(replace(claim, versions=claim.versions[:1]))
+    rest = {"parts": parts, "failed": [], "left": [version.id for version in claim.versions[1:]]}
+    assert killed(
+        f"{commit}.{point}",
+        lambda: ledger.finish_chunking(line.catalog, line.objects, claim, **rest, now=line.now),
+    )
+    line.owner = "the next process"
+    line.now += LEASE_S + 1
+    line.reconcile()
+    line.run()
+    assert line.states() == {"a": ["indexed"], "b": ["indexed"], "c": ["indexed"]}
 
 
 @pytest.mark.parametrize("point", POINTS)
