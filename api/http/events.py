@@ -2,7 +2,8 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
 from hashlib import blake2b
 from typing import Any
 
@@ -15,6 +16,7 @@ from . import answers
 from .feeds import JobFeeds
 
 HEARTBEAT_S = 15.0  # proxies cut what is silent for a minute
+KEY_EVERY_S = 15.0  # a stream may last for days, its key be replaced meanwhile
 RETRY_MS = 2_000
 BEAT = b": still there\n\n"
 GONE = b"event: gone\ndata: {}\n\n"
@@ -25,26 +27,32 @@ HEADERS = {
 OF_THE_CLOCK = ("chunks_per_s", "left_s")  # they change while nothing moves
 
 
-def events_response(
-    feeds: JobFeeds,
-    info: JobInfo,
-    *,
-    last_id: str | None,
-    tenant: str,
-    within_s: float | None,
-    clock: Callable[[], float],
-) -> Response:
-    """Return the stream of a job, which begins with how it is unless the caller has seen that as ``last_id``.
+@dataclass(frozen=True)
+class Asked:
+    """What is asked of a stream.
+
+    ``last_id``: of the event that the caller has seen; ``within_s``: when it shall end; ``is_refused``: says whether
+    the caller's key opens nothing any more.
+    """
+
+    tenant: str
+    last_id: str | None
+    within_s: float | None
+    is_refused: Callable[[], Awaitable[bool]]
+
+
+def events_response(feeds: JobFeeds, info: JobInfo, asked: Asked, *, clock: Callable[[], float]) -> Response:
+    """Return the stream of a job, which begins with how it is unless the caller has seen that already.
 
     An id names what a job is, no place in a log: any server resumes after it, and the next event has what was missed.
 
     Raises:
         Refused: too many streams are open.
     """
-    if info.state != "running" and last_id == event_id(answers.job(info, now=0.0)):
+    if info.state != "running" and asked.last_id == event_id(answers.job(info, now=0.0)):
         return Response(status_code=204)  # tells browsers to ask no more
-    feeds.check_room(tenant)
-    stream = _stream(feeds, info, last_id=last_id, tenant=tenant, within_s=within_s, clock=clock)
+    feeds.check_room(asked.tenant)
+    stream = _stream(feeds, info, asked, clock=clock)
     return StreamingResponse(stream, media_type="text/event-stream", headers=HEADERS)
 
 
@@ -54,18 +62,11 @@ def event_id(job: dict[str, Any]) -> str:
     return blake2b(json.dumps(told, sort_keys=True).encode(), digest_size=9).hexdigest()
 
 
-async def _stream(
-    feeds: JobFeeds,
-    info: JobInfo,
-    *,
-    last_id: str | None,
-    tenant: str,
-    within_s: float | None,
-    clock: Callable[[], float],
-) -> AsyncIterator[bytes]:
-    loop = asyncio.get_running_loop()
-    ends_at = None if within_s is None else loop.time() + within_s
-    with feeds.following(info, tenant=tenant) as follower:
+async def _stream(feeds: JobFeeds, info: JobInfo, asked: Asked, *, clock: Callable[[], float]) -> AsyncIterator[bytes]:
+    loop, last_id = asyncio.get_running_loop(), asked.last_id
+    ends_at = None if asked.within_s is None else loop.time() + asked.within_s
+    key_looked_at = loop.time()
+    with feeds.following(info, tenant=asked.tenant) as follower:
         yield f"retry: {RETRY_MS}\n\n".encode()
         while True:
             if follower.info is None:
@@ -84,6 +85,10 @@ async def _stream(
             moved = await follower.moved(within_s=left_s)
             if follower.closing:
                 return
+            if loop.time() >= key_looked_at + KEY_EVERY_S:
+                if await asked.is_refused():
+                    return  # whoever resumes is told why
+                key_looked_at = loop.time()
             if not moved:
                 yield BEAT
 

@@ -52,6 +52,16 @@ class KeyGate:
             return False
         return True
 
+    async def refuses(self, authorization: str | None) -> bool:
+        """Say whether the header is known to hold no key. Where that cannot be found out it may."""
+        try:
+            await self.check(authorization)
+        except Refused:
+            return True
+        except StorageError:
+            return False
+        return False
+
     async def _looked_up(self, key: str) -> bool:
         return await anyio.to_thread.run_sync(admin_key_matches, self._catalog, key, limiter=self._guesses)
 

@@ -14,6 +14,7 @@ from penstock.api.http import events, feeds
 from penstock.client import NewDocument, NotFound
 from penstock.client.events import read_events
 from penstock.storage.catalog.jobs import cancel_job
+from penstock.storage.catalog.tenants import ensure_installation
 from penstock.storage.errors import Unavailable
 from penstock.storage.ids import JobId, TenantId
 
@@ -149,6 +150,30 @@ def test_the_server_ends_its_streams_when_it_is_told_to_stop(service):
         next(moves)
         service.components.feeds.close()
         assert list(moves) == []
+
+
+def test_a_stream_ends_when_its_key_was_replaced_and_outlives_a_catalog_that_is_away(service, monkeypatch):
+    monkeypatch.setattr(events, "HEARTBEAT_S", 0.05)
+    monkeypatch.setattr(events, "KEY_EVERY_S", 0.05)
+    gate, asked = service.components.gate, []
+    job_id = submitted(service, "a")
+    look_up = gate._looked_up
+
+    async def away(key: str) -> bool:
+        asked.append(key)
+        raise Unavailable("no catalog")
+
+    with stream(service, job_id) as response:
+        lines = response.iter_lines()
+        monkeypatch.setattr(gate, "_looked_up", away)
+        monkeypatch.setattr(gate, "_until", 0.0)  # it has forgotten that the key was the right one
+        while len(asked) < 3:
+            next(lines)
+        monkeypatch.setattr(gate, "_looked_up", look_up)
+        ensure_installation(service.components.catalog, now=2.0, key="pk_admin_another_one")
+        assert all(line.startswith(":") or not line for line in lines), "and then it ends"
+    with stream(service, job_id) as response:
+        assert response.status_code == 401
 
 
 def test_the_client_follows_a_job_to_its_end(service):

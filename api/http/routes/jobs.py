@@ -1,6 +1,7 @@
 """Routes: jobs of a tenant."""
 
 import asyncio
+from functools import partial
 from typing import Annotated, Any
 
 import anyio
@@ -17,7 +18,7 @@ from penstock.storage.ids import JobId
 
 from .. import answers
 from ..components import components_of
-from ..events import events_response
+from ..events import Asked, events_response
 from ..front import UNTIMED
 from ..lookups import find_tenant
 from ..polling import polled
@@ -64,14 +65,9 @@ async def events(request: Request, tenant: str, job_id: str, query: Annotated[Ev
     components = components_of(request)
     info = await components.call(_found, tenant, job_id, tallies=components.tallies)
     request.scope[UNTIMED] = True
-    return events_response(
-        components.feeds,
-        info,
-        last_id=request.headers.get("last-event-id"),
-        tenant=tenant,
-        within_s=query.wait,
-        clock=components.clock,
-    )
+    is_refused = partial(components.gate.refuses, request.headers.get("authorization"))
+    asked = Asked(tenant, request.headers.get("last-event-id"), query.wait, is_refused)
+    return events_response(components.feeds, info, asked, clock=components.clock)
 
 
 @router.post(
