@@ -26,9 +26,9 @@ from penstock.client import Chunking, NewDocument, Penstock
 from pipeline import CHUNK_TOKENS
 
 FEW = 10
-FLOOD_WORDS, FEW_WORDS = 150, 150  # about a chunk each
+FLOOD_WORDS, FEW_WORDS = 150, 150  # three or four chunks each
 DOCUMENTS_PER_REQUEST = 500
-VARIETY = 1_000  # texts of the flood; each document adds its number, so that none is in the cache
+VARIETY = 1_000  # texts of the flood; each document adds its number to every sentence, so that none is in the cache
 PAUSE_S = 0.2  # between two submissions of the few: a person's, not a second flood
 TIMEOUT_S = 600.0
 
@@ -76,7 +76,7 @@ class Few:
         numbers = range(self._submitted, self._submitted + FEW)
         self._submitted += FEW
         documents = [
-            NewDocument(source=f"few-{at}", text=f"{self._texts[at % VARIETY]} {at}", title=f"Number {at}")
+            NewDocument(source=f"few-{at}", text=_numbered(self._texts[at % VARIETY], at), title=f"Number {at}")
             for at in numbers
         ]
         began = time.perf_counter()
@@ -90,6 +90,10 @@ class Few:
         return took_s
 
 
+def _numbered(text: str, number: int) -> str:
+    return text.replace(".", f" {number}.")
+
+
 def submit_flood(two: Two, documents: int, *, seed: int, on_progress: Callable[[int], None]) -> None:
     """Accept the whole flood while its tenant is paused."""
     two.flood.pause_tenant("flood")
@@ -97,7 +101,7 @@ def submit_flood(two: Two, documents: int, *, seed: int, on_progress: Callable[[
     job_id = None
     for first in range(0, documents, DOCUMENTS_PER_REQUEST):
         numbers = range(first, min(documents, first + DOCUMENTS_PER_REQUEST))
-        some = [NewDocument(source=f"flood-{at}", text=f"{texts[at % len(texts)]} {at}") for at in numbers]
+        some = [NewDocument(source=f"flood-{at}", text=_numbered(texts[at % len(texts)], at)) for at in numbers]
         job_id = two.flood.submit("perf", some, job_id=job_id).job.id
         on_progress(numbers.stop)
 

@@ -28,14 +28,13 @@ from .documents import ChunkedDocument, Chunking, chunk_document, failure_of, ro
 from .liveness import Liveness
 from .packing import Group, Part, pack
 from .submitted import read_submitted
+from .turn import Turn
 
 log = logging.getLogger(__name__)
 # A batch should be about a second of work: long enough to pay for its transactions, short enough to show progress, to
-# be handed back in time, and to let others have their turn. Of the fast models the transactions are most of it, so
-# theirs are as large as what one turn of this role cuts.
+# be handed back in time, and to let others have their turn. Of the fast models the transactions are most of it.
 PART_CHUNKS = 256
-PART_CHUNKS_OF = {"minilm": 64, "static": 1024, "hash": 1024}  # by provider
-TURN_S = 0.15  # then what is left of a batch waits for its next turn: nobody waits behind a batch of slow documents
+PART_CHUNKS_OF = {"minilm": 64, "static": 512, "hash": 512}  # by provider
 
 
 class Chunker:
@@ -65,7 +64,7 @@ class Chunker:
         with self._claims.working(BatchId(batch_id)) as claim:
             if claim is None:
                 return
-            began = time.perf_counter()  # not before: to wait for the ledger is nobody's turn
+            began, turn = time.perf_counter(), self._turn(claim)  # not before: to wait for the ledger is nobody's turn
             chunking = self._chunking(claim.generation)
             done: list[ChunkedDocument] = []
             failed: list[ledger.FailedDocument] = []
@@ -74,7 +73,7 @@ class Chunker:
                 if self._liveness.stopping:
                     self._claims.hand_back(claim)
                     return
-                if position and time.perf_counter() - began > TURN_S:
+                if position and turn.is_over():
                     left = [one.id for one in claim.versions[position:]]
                     break
                 self._chunk_one(version, chunking, done=done, failed=failed)
@@ -91,6 +90,10 @@ class Chunker:
                 len(left),
                 extra=ids(claim),
             )
+
+    def _turn(self, claim: ledger.Claim) -> Turn:
+        components = self._components
+        return Turn(lambda: ledger.short_waits(components.catalog, claim, now=components.clock()))
 
     def _chunk_one(
         self,

@@ -5,6 +5,7 @@ decides that: until the vectors are needed, that version may be replaced, or its
 """
 
 import logging
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -34,6 +35,10 @@ from .liveness import Liveness
 
 log = logging.getLogger(__name__)
 
+# A thread lets go of the interpreter at each statement of SQL and each answer of the cache, and would then wait 5 ms
+# for one that computes: a small batch beside a large one mostly for that.
+SWITCH_S = 0.0005
+
 
 class Embedding:
     """The role's process: `Role` of ``roles.py``. Its tasks run in threads."""
@@ -43,6 +48,7 @@ class Embedding:
         self._liveness = liveness
 
     def open(self) -> None:
+        sys.setswitchinterval(SWITCH_S)
         self._components = Components.open(self._settings, role="embed")
         self._cache = wiring.open_cache(self._settings)
         self._claims = Claims(self._components, liveness=self._liveness)

@@ -85,13 +85,13 @@ class Writer:
             self._liveness.moved()
 
     def _turn(self, shard: int, epoch: int) -> bool:
-        """Publish once what is ready; returns whether anything was."""
+        """Publish once what is ready, the least first, which waits for no other; returns whether anything was."""
         rolled_back = self._upkeep.roll_back(shard, epoch=epoch)
         upkept = self._upkeep.swap(shard, epoch=epoch) | self._upkeep.expire(shard, epoch=epoch) | rolled_back
         groups = self._claim(shard)
         pending = _by_generation(groups)
         try:
-            for generation_id in list(pending):
+            for generation_id in sorted(pending, key=lambda one: sum(len(group.versions) for group in pending[one])):
                 if self._liveness.stopping:
                     break
                 self._publish(generation_id, pending[generation_id], epoch=epoch)

@@ -14,6 +14,7 @@ from .expiry import ExpiredDocument, claim_expiry, finish_expiry, open_expiries,
 from .forming import form_chunk_batches
 from .indexing import IndexGroup, claim_index, finish_indexing
 from .merges import being_merged, check_not_merged, claim_swap, drop_merge, finish_merge, finish_swap, open_merge
+from .passing import short_waits
 from .pauses import Pauses, goes_on, pause, read_pauses, resume
 from .pruning import Pruned, PruningProgress, prune
 from .quarantine import retry_later
@@ -80,5 +81,6 @@ __all__ = [
     "renew",
     "resume",
     "retry_later",
+    "short_waits",
     "take_ready",
 ]

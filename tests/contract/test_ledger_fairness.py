@@ -134,6 +134,41 @@ def test_a_few_documents_come_next_however_many_batches_of_another_were_sent_bef
     assert work_of(line, [*sent[1:], late]) == set(sent)
 
 
+def test_a_long_batch_is_told_of_short_ones_that_come_first_and_of_no_others(line):
+    submit(line, FULL_DOCUMENTS)
+    line.form()
+    (sent,) = line.send("chunk")
+    options = {"owner": "w", "lease_s": LEASE_S, "max_attempts": MAX_ATTEMPTS}
+    claim = ledger.claim(line.catalog, sent, now=line.now, **options)
+    assert claim is not None
+
+    def told() -> bool:
+        return ledger.short_waits(line.catalog, claim, now=line.now)
+
+    assert not told()
+    submit(line, 5, name="mine")  # of the same tenant, no more urgent
+    line.form()
+    line.send("chunk")
+    assert not told()
+    long = beside(line, "long")
+    submit(long, FULL_DOCUMENTS)
+    long.form()
+    long.send("chunk")
+    assert not told()
+    few = beside(line, "few")
+    submit(few, 5)
+    few.form()
+    assert not told()  # nobody was told to work on it yet
+    (short,) = few.send("chunk")
+    assert told()
+    ledger.claim(line.catalog, short, now=line.now, **options)
+    assert not told()  # somebody works on it
+    submit(line, 5, name="urgent", priority=HIGH)
+    line.form()
+    line.send("chunk")
+    assert told()
+
+
 def work_of(line: Line, messages: list[str]) -> set[str]:
     """Return what the readers of these messages claim."""
     options = {"owner": "w", "lease_s": LEASE_S, "now": line.now, "max_attempts": MAX_ATTEMPTS, "in_turn": True}
