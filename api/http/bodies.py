@@ -11,11 +11,13 @@ from penstock.client.wire import Request as WireRequest
 from penstock.client.wire.problems import first_problem
 
 from ..errors import Refused
+from .repeats import repeated_field
 
 BodyT = TypeVar("BodyT", bound=WireRequest)
 
 TAKEN_AS_JSON = ("", "application/json", "application/x-www-form-urlencoded")  # the last is what `curl -d` says
 SMALL_BODY_BYTES = 1 << 20
+REPEATS_LOOKED_FOR_BYTES = 8 << 20  # costs a submission of that size 4 % of its time, of 50 MB already 15 %
 PARSED_INLINE_BYTES = 1 << 16  # parsing more would hold up the event loop for a millisecond
 
 
@@ -70,9 +72,12 @@ def _too_large(limit_bytes: int) -> Refused:
 def parse_json(body: bytes, kind: type[BodyT], *, within: str | None = None) -> BodyT:
     """Return JSON as ``kind``. ``within`` is the form field that held it. Raises Refused naming what is wrong."""
     try:
-        return kind.model_validate_json(body)
+        parsed = kind.model_validate_json(body)
     except ValidationError as error:
         raise refused_fields(error, kind, within=within) from error
+    if len(body) <= REPEATS_LOOKED_FOR_BYTES and (path := repeated_field(body)) is not None:
+        raise Refused(f"field {path!r} is given twice: give it once", param=path)
+    return parsed
 
 
 def refused_fields(error: ValidationError, kind: type[BaseModel], *, within: str | None = None) -> Refused:

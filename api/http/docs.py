@@ -35,7 +35,8 @@ UNSEEN: tuple[type[BaseModel], ...] = (  # by the framework: routes read their b
 DESCRIPTION = """\
 Submit documents, follow their jobs, search. Everything below a tenant belongs to it alone: what is another tenant's
 does not exist. Times are seconds since 1970. Types are strict: an integer is written without a point and without
-quotes (`"k": 3`, not `3.0`). An unknown field, and a query parameter that is unknown or given twice, are refused.
+quotes (`"k": 3`, not `3.0`). A field or query parameter that is unknown or given twice is refused (a repeated field in
+bodies up to 8 MiB; in larger ones the last one counts).
 Every error is `{"error": {"code", "message", "param"}}`."""
 TAGS = [
     {"name": "search", "description": "Find passages."},

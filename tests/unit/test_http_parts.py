@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import json
 from types import SimpleNamespace
 
 import pytest
@@ -13,6 +14,7 @@ from penstock.api.http.bodies import parse_json
 from penstock.api.http.embedders import QueryEmbedders
 from penstock.api.http.gate import REMEMBERED_S, KeyGate
 from penstock.api.http.lookups import Lookups
+from penstock.api.http.repeats import repeated_field
 from penstock.api.http.searching import threads_for
 from penstock.client.wire import NewCollection, SearchQuery, Submission
 from penstock.pipeline import errors as pipeline_errors
@@ -161,6 +163,42 @@ def test_a_misspelt_field_is_recognised_where_it_stands(kind, body, param, words
         parse_json(body.encode(), kind)
     assert caught.value.param == param
     assert words in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("kind", "body", "path"),
+    [
+        (SearchQuery, '{"query": "x", "query": "y"}', "query"),
+        (SearchQuery, '{"query": "x", "que\\u0072y": "y"}', "query"),
+        (SearchQuery, '{"query": "x", "filter": {"type": "eq", "key": "a", "value": 1, "value": 2}}', "filter.value"),
+        (NewCollection, '{"name": "x", "chunking": {"size_tokens": 5, "size_tokens": 5}}', "chunking.size_tokens"),
+        (
+            Submission,
+            '{"documents": [{"source": "a", "text": "b"}, {"source": "c", "text": "d", "text": "e"}]}',
+            "documents[1].text",
+        ),
+        (
+            Submission,
+            '{"documents": [{"source": "a", "text": "b", "metadata": {"x": [1, {"y": 1, "y": 1}]}}]}',
+            "documents[0].metadata.x[1].y",
+        ),
+    ],
+)
+def test_a_field_that_is_given_twice_is_refused_where_it_stands(kind, body, path):
+    with pytest.raises(Refused, match="is given twice: give it once") as caught:
+        parse_json(body.encode(), kind)
+    assert (caught.value.status, caught.value.param) == (400, path)
+
+
+@given(
+    st.recursive(
+        st.none() | st.text() | st.floats() | st.integers(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
+def test_no_field_is_taken_for_a_repeated_one(value):
+    assert repeated_field(json.dumps(value).encode()) is None
+    assert repeated_field(b'{"n": ' + b"9" * 10_000 + b"}") is None, "longer than Python's own limit for numbers"
 
 
 @given(version=st.integers(0, 10**17))

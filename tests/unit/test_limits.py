@@ -69,6 +69,9 @@ OF_THE_CODE = {
     "streams of events of one process": SETTINGS.api.max_streams,
     "streams of events of one process, of one tenant": SETTINGS.api.max_streams_per_tenant,
     "one request that is no submission, bytes": bodies.SMALL_BODY_BYTES,
+    "a JSON body in which a field that is given twice is refused, bytes (in a larger one the last counts)": (
+        bodies.REPEATS_LOOKED_FOR_BYTES
+    ),
 }
 
 
