@@ -100,10 +100,17 @@ def test_an_earlier_job_is_followed_to_its_end(environment, penstock, service, f
 
 
 def test_ctrl_c_leaves_the_job_running_and_says_how_to_go_on(environment, penstock, service, folder, tmp_path):
-    command = [sys.executable, "-m", "penstock.api.cli", "ingest", "notes", "-c", "broken-off"]
+    heeding = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)"  # a background job ignores it
+    running = f"{heeding}; from penstock.api.cli import main; main()"
+    command = [sys.executable, "-c", running, "ingest", "notes", "-c", "broken-off"]
     with service.penstock() as client:
         waiting = subprocess.Popen(
-            command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            command,
+            env=environment,
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         deadline = time.monotonic() + 30
         while not any(job.collection == "broken-off" for job in client.jobs().data):
