@@ -1,0 +1,64 @@
+"""Examples: tenants, the state of the installation, and errors."""
+
+from penstock.client import wire
+
+from .shared import JOB, Examples
+
+TENANT = {
+    "name": "acme",
+    "created_at": 1767224000.0,
+    "weight": 2.0,
+    "max_backlog_documents": 500000,
+    "max_backlog_bytes": None,
+    "paused_at": None,
+    "waiting_documents": 1200,
+    "waiting_bytes": 4815162,
+}
+EXAMPLES: Examples = {
+    wire.NewTenant: {"name": "acme"},
+    wire.TenantChange: {"weight": 2.0, "max_backlog_documents": 500000},
+    wire.Tenant: TENANT,
+    wire.Pause: {"paused_at": 1767225600.0, "tenants": ["acme"]},
+    wire.TenantList: {"data": [TENANT]},
+    wire.Status: {
+        "version": "0.1.0",
+        "now": 1767225611.0,
+        "paused_at": None,
+        "paused_tenants": ["acme"],
+        "unwritten_shards": [],
+        "queued_documents": 0,
+        "oldest_queued_s": None,
+        "stages": {"embed": {"ready": 3, "sent": 2, "running": 1, "dead": 0, "oldest_s": 1.4}},
+        "roles": [
+            {
+                "role": "embed",
+                "host": "node-1",
+                "pid": 4211,
+                "started_at": 1767220000.0,
+                "seen_at": 1767225610.0,
+                "progress_at": 1767225609.5,
+                "doing": "embedding 128 chunks",
+                "still_s": None,
+            }
+        ],
+        "jobs": [JOB | {"tenant": "acme"}],
+        "collections": [
+            {
+                "tenant": "acme",
+                "name": "handbook",
+                "model": "minilm",
+                "version": 4,
+                "chunks": 128,
+                "documents": {"indexed": 11, "failed": 1},
+            }
+        ],
+    },
+    wire.Health: {"ok": True, "reasons": [], "degraded": ["redis: Connection refused"]},
+    wire.ErrorAnswer: {
+        "error": {
+            "code": "invalid_request",
+            "message": "unknown field 'documents[0].sorce': did you mean 'source'?",
+            "param": "documents[0].sorce",
+        }
+    },
+}
