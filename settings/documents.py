@@ -37,6 +37,10 @@ class Embedding(Group):
         30 * 86_400.0,
         description="How long a cached vector may go unused before it is forgotten",
     )
+    cache_bytes: Annotated[int, Field(ge=1 << 20)] = Field(
+        384 << 20,
+        description="Memory of their server that cached vectors may take; above it those used least lately go",
+    )
     share_cache: bool = Field(
         False, description="Whether tenants share cached vectors; if so, timing tells one that another has a text"
     )

@@ -177,11 +177,11 @@ def _open_bucket(settings: Settings) -> "ObjectStore":
 
 def open_cache(settings: Settings) -> "EmbeddingCache":
     """Return the cache of vectors; with its server down everything is a miss."""
-    from penstock.storage.cache import EmbeddingCache
+    from penstock.storage.cache import CacheServer, EmbeddingCache
 
-    return EmbeddingCache(
-        open_redis(settings), ttl_s=settings.embedding.cache_ttl_s, shared=settings.embedding.share_cache
-    )
+    chosen = settings.embedding
+    server = CacheServer(open_redis(settings), ttl_s=chosen.cache_ttl_s, limit_bytes=chosen.cache_bytes)
+    return EmbeddingCache(server, shared=chosen.share_cache)
 
 
 def open_notices(settings: Settings) -> "Notices":

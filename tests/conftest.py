@@ -1,8 +1,10 @@
 """Servers that tests share. Where one cannot be had its tests are skipped; in CI they fail."""
 
+import importlib.util
 import os
 from collections.abc import Iterator
 
+import fakeredis
 import pytest
 
 from .postgres_server import NoServer, PostgresServer
@@ -27,6 +29,16 @@ def valkey_server() -> Iterator[ValkeyServer]:
 def valkey_url(valkey_server: ValkeyServer) -> str:
     """The URL of that server, as redis-py writes it."""
     return valkey_server.url
+
+
+@pytest.fixture
+def fake_server() -> fakeredis.FakeServer:
+    """A Redis in this process; ``connected`` False takes it away. Scripts need the package lupa."""
+    if importlib.util.find_spec("lupa") is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("the package lupa is not installed: make install-dev")
+        pytest.skip("the package lupa is not installed: make install-dev")
+    return fakeredis.FakeServer()
 
 
 @pytest.fixture(scope="session")

@@ -114,7 +114,9 @@ class Embedding:
             chosen = np.flatnonzero(alive & ~kept).tolist()
             texts = [rows.text(index) for index in chosen]
             try:
-                found, hits, asked = embed_with_cache(embedder, self._cache, claim.tenant_id, texts)
+                found, hits, asked = embed_with_cache(
+                    embedder, self._cache, claim.tenant_id, texts, tokens=rows.tokens[chosen].astype(np.int64)
+                )
             except InputRejected as error:
                 if error.index is None and len(wanted) > 1:
                     raise  # whichever it is: after some attempts each document is alone

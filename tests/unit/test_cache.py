@@ -11,22 +11,18 @@ import redis
 from penstock.pipeline.embedding import EmbeddingOptions, open_embedder
 from penstock.pipeline.embedding.cached import embed_with_cache
 from penstock.pipeline.errors import InputRejected
-from penstock.storage.cache import PAUSE_S, EmbeddingCache, text_digest
+from penstock.storage.cache import CacheServer, EmbeddingCache
+from penstock.storage.cache.server import PAUSE_S
 from penstock.storage.ids import TenantId
 
+from ..cached_texts import DIMENSIONS, MODEL, get, open_cache, put, some, wanted
+
 ACME, OTHER = TenantId("acme"), TenantId("other")
-DIMENSIONS = 256
-MODEL = "hash-256"
 
 
 @pytest.fixture
-def server() -> fakeredis.FakeServer:
-    return fakeredis.FakeServer()
-
-
-@pytest.fixture
-def client(server):
-    with fakeredis.FakeRedis(server=server) as connected:
+def client(fake_server):
+    with fakeredis.FakeRedis(server=fake_server) as connected:
         yield connected
 
 
@@ -38,17 +34,12 @@ class Clock:
         return self.now
 
 
-def some(count: int) -> tuple[list[bytes], np.ndarray]:
-    vectors = np.random.default_rng(count).normal(size=(count, DIMENSIONS)).astype(np.float32)
-    return [text_digest(f"text {number}") for number in range(count)], vectors
-
-
 def test_what_was_put_is_found_bit_for_bit(client):
-    cache = EmbeddingCache(client, ttl_s=60)
+    cache = open_cache(client)
     digests, vectors = some(5)
-    cache.put_many(ACME, MODEL, DIMENSIONS, digests[:3], vectors[:3])
+    put(cache, wanted(digests[:3]), vectors[:3])
 
-    found, known = cache.get_many(ACME, MODEL, DIMENSIONS, digests)
+    found, known = get(cache, wanted(digests))
 
     assert known.tolist() == [True, True, True, False, False]
     assert found.dtype == np.float32
@@ -57,43 +48,43 @@ def test_what_was_put_is_found_bit_for_bit(client):
 
 
 def test_nothing_is_asked_for_nothing(client):
-    found, known = EmbeddingCache(client, ttl_s=60).get_many(ACME, MODEL, DIMENSIONS, [])
+    found, known = get(open_cache(client), wanted([]))
 
     assert found.shape == (0, DIMENSIONS)
     assert known.shape == (0,)
 
 
 @pytest.mark.parametrize(
-    "other", [(OTHER, MODEL, DIMENSIONS), (ACME, "hash-257", DIMENSIONS), (TenantId("shared"), MODEL, DIMENSIONS)]
+    "other", [{"tenant": OTHER}, {"model": "hash-257"}, {"tenant": TenantId("shared")}, {"dimensions": 257}]
 )
 def test_vectors_of_another_tenant_or_model_are_not_found(client, other):
-    cache = EmbeddingCache(client, ttl_s=60)
+    cache = open_cache(client)
     digests, vectors = some(1)
-    cache.put_many(ACME, MODEL, DIMENSIONS, digests, vectors)
+    put(cache, wanted(digests), vectors)
 
-    assert not cache.get_many(*other, digests)[1].any()
+    assert not get(cache, wanted(digests, **other))[1].any()
 
 
 def test_tenants_share_vectors_only_where_the_setting_says_so(client):
     digests, vectors = some(2)
-    EmbeddingCache(client, ttl_s=60, shared=True).put_many(ACME, MODEL, DIMENSIONS, digests, vectors)
+    put(open_cache(client, shared=True), wanted(digests), vectors)
 
-    assert EmbeddingCache(client, ttl_s=60, shared=True).get_many(OTHER, MODEL, DIMENSIONS, digests)[1].all()
-    assert not EmbeddingCache(client, ttl_s=60).get_many(OTHER, MODEL, DIMENSIONS, digests)[1].any()
-    assert not EmbeddingCache(client, ttl_s=60).get_many(TenantId("shared"), MODEL, DIMENSIONS, digests)[1].any()
+    assert get(open_cache(client, shared=True), wanted(digests, tenant=OTHER))[1].all()
+    assert not get(open_cache(client), wanted(digests, tenant=OTHER))[1].any()
+    assert not get(open_cache(client), wanted(digests, tenant=TenantId("shared")))[1].any()
 
 
 def test_every_vector_expires_and_being_found_keeps_it(client):
-    cache = EmbeddingCache(client, ttl_s=60)
+    cache = open_cache(client)
     digests, vectors = some(2)
-    cache.put_many(ACME, MODEL, DIMENSIONS, digests, vectors)
+    put(cache, wanted(digests), vectors)
     keys = client.keys("penstock:embedding:*")
     assert len(keys) == 2
     assert all(0 < client.ttl(key) <= 60 for key in keys)
     for key in keys:
         client.expire(key, 5)
 
-    cache.get_many(ACME, MODEL, DIMENSIONS, digests[:1])
+    get(cache, wanted(digests[:1]))
 
     assert sorted(client.ttl(key) for key in keys) == [5, 60]
 
@@ -111,13 +102,13 @@ def test_every_vector_expires_and_being_found_keeps_it(client):
     ids=["shorter", "longer", "empty", "only a checksum", "one bit of the vector", "one bit of the checksum"],
 )
 def test_a_damaged_entry_is_a_miss(client, damage):
-    cache = EmbeddingCache(client, ttl_s=60)
+    cache = open_cache(client)
     digests, vectors = some(2)
-    cache.put_many(ACME, MODEL, DIMENSIONS, digests, vectors)
+    put(cache, wanted(digests), vectors)
     (key,) = client.keys(f"*{digests[0].hex()}")
     client.set(key, damage(client.get(key)))
 
-    found, known = cache.get_many(ACME, MODEL, DIMENSIONS, digests)
+    found, known = get(cache, wanted(digests))
 
     assert known.tolist() == [False, True]
     assert not found[0].any()
@@ -125,12 +116,12 @@ def test_a_damaged_entry_is_a_miss(client, damage):
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_vector_that_is_not_finite_is_a_miss(client, value):
-    cache = EmbeddingCache(client, ttl_s=60)
+    cache = open_cache(client)
     digests, vectors = some(1)
     vectors[0, 3] = value
-    cache.put_many(ACME, MODEL, DIMENSIONS, digests, vectors)
+    put(cache, wanted(digests), vectors)
 
-    found, known = cache.get_many(ACME, MODEL, DIMENSIONS, digests)
+    found, known = get(cache, wanted(digests))
 
     assert not known[0]
     assert not found.any()
@@ -139,26 +130,26 @@ def test_a_vector_that_is_not_finite_is_a_miss(client, value):
 def test_vectors_of_another_shape_are_refused(client):
     digests, vectors = some(2)
 
-    with pytest.raises(ValueError, match="shape"):
-        EmbeddingCache(client, ttl_s=60).put_many(ACME, MODEL, DIMENSIONS, digests[:1], vectors)
+    with open_cache(client).look_up(wanted(digests)) as look, pytest.raises(ValueError, match="shape"):
+        look.land(vectors[:1])
 
 
-def test_without_its_server_everything_is_a_miss_and_one_warning_is_written(client, server, caplog):
+def test_without_its_server_everything_is_a_miss_and_one_warning_is_written(client, fake_server, caplog):
     clock = Clock()
-    cache = EmbeddingCache(client, ttl_s=60, clock=clock)
+    cache = EmbeddingCache(CacheServer(client, ttl_s=60, limit_bytes=1 << 30, clock=clock))
     digests, vectors = some(3)
-    cache.put_many(ACME, MODEL, DIMENSIONS, digests, vectors)
-    server.connected = False
+    put(cache, wanted(digests), vectors)
+    fake_server.connected = False
 
     with caplog.at_level(logging.WARNING):
         for _ in range(3):
-            assert not cache.get_many(ACME, MODEL, DIMENSIONS, digests)[1].any()
-            cache.put_many(ACME, MODEL, DIMENSIONS, digests, vectors)
+            assert not get(cache, wanted(digests))[1].any()
+            put(cache, wanted(digests), vectors)
             clock.now += PAUSE_S + 1
     assert [record.levelname for record in caplog.records] == ["WARNING"]
 
-    server.connected = True
-    assert cache.get_many(ACME, MODEL, DIMENSIONS, digests)[1].all()
+    fake_server.connected = True
+    assert get(cache, wanted(digests))[1].all()
 
 
 def test_a_server_that_failed_is_left_alone_for_a_while(client, monkeypatch):
@@ -169,13 +160,13 @@ def test_a_server_that_failed_is_left_alone_for_a_while(client, monkeypatch):
         raise redis.TimeoutError("slow")
 
     monkeypatch.setattr(client, "mget", fail)
-    cache = EmbeddingCache(client, ttl_s=60, clock=clock)
+    cache = EmbeddingCache(CacheServer(client, ttl_s=60, limit_bytes=1 << 30, clock=clock))
 
     for _ in range(10):
-        cache.get_many(ACME, MODEL, DIMENSIONS, some(1)[0])
+        get(cache, wanted(some(1)[0]))
     assert len(calls) == 1
     clock.now += PAUSE_S
-    cache.get_many(ACME, MODEL, DIMENSIONS, some(1)[0])
+    get(cache, wanted(some(1)[0]))
     assert len(calls) == 2
 
 
@@ -199,7 +190,7 @@ class Counting:
 
 
 def test_only_unknown_texts_are_embedded_and_each_once(client):
-    cache, embedder = EmbeddingCache(client, ttl_s=60), Counting()
+    cache, embedder = open_cache(client), Counting()
     first, hits, _ = embed_with_cache(embedder, cache, ACME, ["b", "a"])
     assert (hits, embedder.asked) == (0, ["b", "a"])
 
@@ -215,7 +206,7 @@ def test_only_unknown_texts_are_embedded_and_each_once(client):
 
 
 def test_vectors_of_other_weights_under_the_same_name_are_not_taken(client):
-    cache, old, new = EmbeddingCache(client, ttl_s=60), Counting(), Counting()
+    cache, old, new = open_cache(client), Counting(), Counting()
     new.card = replace(new.card, fingerprint="of the new weights")
     embed_with_cache(old, cache, ACME, ["a"])
     assert embed_with_cache(new, cache, ACME, ["a"])[1] == 0
@@ -225,14 +216,14 @@ def test_vectors_of_other_weights_under_the_same_name_are_not_taken(client):
 def test_no_texts_need_nothing(client):
     embedder = Counting()
 
-    vectors, hits, _ = embed_with_cache(embedder, EmbeddingCache(client, ttl_s=60), ACME, [])
+    vectors, hits, _ = embed_with_cache(embedder, open_cache(client), ACME, [])
 
     assert vectors.shape == (0, DIMENSIONS)
     assert (hits, embedder.asked) == (0, [])
 
 
 def test_a_rejected_text_is_named_by_its_place_in_the_call(client):
-    cache = EmbeddingCache(client, ttl_s=60)
+    cache = open_cache(client)
     embed_with_cache(Counting(), cache, ACME, ["a", "b"])
 
     with pytest.raises(InputRejected) as rejected:
