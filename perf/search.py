@@ -65,19 +65,25 @@ def main() -> None:
         "hits": _hits(index.open(costs=costs)),
     }
     timed = _in_turns(ways, queries)
-    show(timed, truth, scaling=_scaling(index.open(costs=costs), queries), count=count, as_json=given.json)
+    rates = _rates(index.open(costs=costs), queries)
+    show(timed, truth, rates=rates, count=count, as_json=given.json)
 
 
-def show(timed: dict[str, Timed], truth: NDArray[np.int64], *, scaling: float, count: int, as_json: bool) -> None:
+def show(
+    timed: dict[str, Timed], truth: NDArray[np.int64], *, rates: NDArray[np.float64], count: int, as_json: bool
+) -> None:
     rows, int8, hits, theirs = timed["rows"], timed["int8"], timed["hits"], timed["hnswlib"]
     answer = report.Report("search", {**report.conditions(["numba", "hnswlib"]), "vectors": count, "k": K, "ef": EF})
+    alone, together = np.median(rates, axis=0)
     figures = {
         "latency_ratio": (rows.p50 / theirs.p50, "ours / hnswlib", "at most 1.1"),
         "latency_ratio_hits": (hits.p50 / theirs.p50, "whole search / hnswlib", None),
         "p50_ms": (hits.p50, "ms", None),
         "p99_ms": (hits.p99, "ms", None),
         "recall": (made_up.recall(rows.found, truth), "of the 10 nearest", None),
-        "scaling": (scaling, "searches/s, 2 threads / 1", "at least 1.8"),
+        "qps": (float(alone), "searches/s, 1 thread", None),
+        "qps_2_threads": (float(together), "searches/s", None),
+        "scaling": (float(np.median(rates[:, 1] / rates[:, 0])), "searches/s, 2 threads / 1", "at least 1.8"),
         "latency_ratio_int8": (int8.p50 / theirs.p50, "ours / hnswlib", None),
         "recall_int8": (made_up.recall(int8.found, truth), "of the 10 nearest", "at least 0.95"),
         "p50_ms_hnswlib": (theirs.p50, "ms", None),
@@ -131,13 +137,10 @@ def _in_turns(ways: dict[str, Search], queries: NDArray[np.float32]) -> dict[str
     return {name: Timed(np.array(ms[name]), found[name]) for name in ways}
 
 
-def _scaling(snapshot: Snapshot, queries: NDArray[np.float32]) -> float:
-    """Return by how much two threads answer more searches than one: the median of many turns, as machines vary."""
-    ratios = []
-    for _ in range(SCALING_TURNS):
-        alone = _throughput(snapshot, queries, threads=1)
-        ratios.append(_throughput(snapshot, queries, threads=2) / alone)
-    return float(np.median(ratios))
+def _rates(snapshot: Snapshot, queries: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Return f64[turns, 2], searches per second by one thread and by two: many turns, as machines vary."""
+    turns = [[_throughput(snapshot, queries, threads=threads) for threads in (1, 2)] for _ in range(SCALING_TURNS)]
+    return np.array(turns)
 
 
 def _throughput(snapshot: Snapshot, queries: NDArray[np.float32], *, threads: int, for_s: float = 0.25) -> float:
