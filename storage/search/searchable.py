@@ -103,11 +103,20 @@ class SearchableSegment:
             touch(array)
 
     def rows_of(self, documents: Longs) -> Longs:
-        """Return the rows of documents, both ascending, where the rows of each stand together; see `in_order`."""
+        """Return the rows of documents, both ascending, where the rows of each stand together; see `in_order`.
+
+        Raises:
+            Damaged: the mapped column does not ascend any more.
+        """
         owners = self.segment.rows.document
         wanted = documents.astype(owners.dtype)
         first, end = np.searchsorted(owners, wanted, "left"), np.searchsorted(owners, wanted, "right")
-        return joined_ranges(first, end)
+        counts = end - first
+        rows = joined_ranges(first, end) if not (counts < 0).any() else None
+        if rows is None or (owners[rows] != np.repeat(wanted, counts)).any():
+            name = self.segment.entry.files[0].name
+            raise Damaged(f"{name}: the rows of a document do not stand together; restore or rebuild the segment")
+        return rows
 
     def rows_accepted(self, documents: Bools) -> Bools:
         """Return bool[n], what ``documents`` says of the owner of each row; it may be ``documents`` itself."""

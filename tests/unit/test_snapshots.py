@@ -934,6 +934,30 @@ def test_places_of_texts_that_rot_while_they_are_served_are_named_as_damaged(sto
         snapshot.search(unit_vectors(1)[0], k=120, now=NOW)
 
 
+@pytest.mark.parametrize("rotten", ["ranges that end before they begin", "ranges of others"])
+def test_owners_that_do_not_ascend_any_more_are_named_as_damaged_by_a_filter(store, rotten):
+    """They are looked up by halves, which leads anywhere among what does not ascend."""
+    store.publish(additions=documents(40), vectors=unit_vectors(120))
+    snapshot = snapshot_of(store)
+    [reader] = snapshot.readers.values()
+    [path] = [store.objects.local_path(name) for name in snapshot.files if name.endswith(".segment")]
+    sections = open_sections(path, kind="segment")
+    owners = sections.arrays["document"].copy()
+    if rotten == "ranges of others":
+        owners = owners[::-1]
+    else:
+        owners[52] = 0
+    path.chmod(0o600)
+    with path.open("r+b") as opened:
+        opened.seek(sections.places["document"])
+        opened.write(owners.tobytes())
+
+    asked = Member("in", "$document_id", tuple(f"d{number}" for number in range(10, 30)))
+    assert reader.shared.in_order
+    with pytest.raises(Damaged, match=f"{path.name}.*do not stand together"):
+        snapshot.search(unit_vectors(1)[0], k=5, filter=asked, now=NOW)
+
+
 def test_equal_scores_come_in_the_order_of_chunk_ids_from_scanned_and_from_searched_segments(store):
     vectors = np.tile(unit_vectors(1), (6, 1))
     for number in range(4):
