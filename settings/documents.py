@@ -6,8 +6,9 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr, field_validator
 
 from penstock.storage.limits import MAX_COLLECTIONS_PER_TENANT, MAX_DIMENSIONS, MAX_KEPT_VERSIONS, MIN_DIMENSIONS
+from penstock.storage.machine import cores
 
-from .groups import Count, Group, Seconds, cores
+from .groups import Count, Group, Seconds
 from .urls import is_http_url
 
 

@@ -5,8 +5,9 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr
 
 from penstock.storage.limits import MAX_EF, MAX_K
+from penstock.storage.machine import cores
 
-from .groups import Count, Group, Port, Seconds, cores
+from .groups import Count, Group, Port, Seconds
 
 
 class Api(Group):

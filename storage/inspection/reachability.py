@@ -4,7 +4,6 @@ Rows of flat segments are reached by construction. Tombstoned rows are walked th
 every row is found by a narrow walk, which costs an eighth; only the others are looked for as widely as it takes.
 """
 
-import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .. import kernels
+from ..machine import cores
 from ..segments.graph_files import GraphView
 from ..segments.segment import OpenSegment
 
@@ -53,10 +53,9 @@ def look_for_rows(
     if most is not None and most < len(live):
         chosen = np.random.default_rng(len(live)).choice(live, most, replace=False)
     records = np.sort(view.row_records[chosen].astype(np.int64))  # as they lie in the file
-    threads = len(os.sched_getaffinity(0))
     walkers = _Walkers(view, l2=l2)
     missed: list[int] = []
-    with ThreadPoolExecutor(threads, thread_name_prefix="rows") as pool:
+    with ThreadPoolExecutor(cores(), thread_name_prefix="rows") as pool:
         for some, lost in zip(_pieces(records), pool.map(walkers.missed, _pieces(records)), strict=True):
             missed += lost
             on_rows(len(some))

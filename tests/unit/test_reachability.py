@@ -1,5 +1,6 @@
 """Looking for every row of a graph by its own vector: what is lost is told, what is not is found cheaply."""
 
+import os
 from types import SimpleNamespace
 
 import numpy as np
@@ -73,6 +74,11 @@ def test_equal_vectors_crowd_each_other_out_and_are_not_lost(tmp_path):
     vectors = unit_vectors(ROWS, dimensions=32)
     vectors[:600] = vectors[0]  # an island, whose building loses some of the others
     assert all(row >= 600 for row in look(built(tmp_path / "g", vectors)).missed.tolist())
+
+
+def test_rows_are_looked_for_where_the_system_does_not_tell_which_cores_are_ours(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)  # as on macOS
+    assert look(built(tmp_path / "g", unit_vectors(ROWS, dimensions=32))).missed.tolist() == []
 
 
 def test_more_searches_than_marks_have_epochs_are_told_apart(tmp_path, monkeypatch):
