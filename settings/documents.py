@@ -1,5 +1,6 @@
 """What becomes of documents, from the bytes to the versions of an index: tables of the settings file. Data only."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
@@ -18,7 +19,8 @@ class Embedding(Group):
     model: str = Field(
         "minilm",
         min_length=1,
-        description="Model of new collections: minilm, static, hash, hash-<dimensions> or openai/<model name>",
+        description="Model of new collections, by a name that `penstock models` lists: minilm, static, "
+        "fastembed/<name>, sentence-transformers/<name>, openai/<name>, hash or hash-<dimensions>",
     )
     threads: Count = Field(
         default_factory=cores,
@@ -33,6 +35,27 @@ class Embedding(Group):
     openai_api_key: SecretStr | None = Field(None, description="Key for that endpoint")
     openai_dimensions: Annotated[int, Field(ge=MIN_DIMENSIONS, le=MAX_DIMENSIONS)] | None = Field(
         None, description="Dimensions of openai/<model>; needed for models Penstock does not know"
+    )
+    openai_input_limit_tokens: Count | None = Field(
+        None, description="Longest text that an openai/<model> reads which Penstock does not know; default: not checked"
+    )
+    openai_usd_per_million_tokens: Annotated[float, Field(ge=0)] | None = Field(
+        None, description="Price of an openai/<model> that Penstock does not know; default: not known"
+    )
+    openai_query_prefix: str = Field(
+        "", description="Written before each query for an openai/<model> that Penstock does not know"
+    )
+    openai_passage_prefix: str = Field(
+        "", description="Likewise before each passage; vectors made with another one do not fit"
+    )
+    openai_max_texts: Count | None = Field(
+        None, description="Most texts in one request; default: 2048 at OpenAI's own address, 256 elsewhere"
+    )
+    openai_max_tokens: Count | None = Field(
+        None, description="Most tokens in one request; default: 300000 at OpenAI's own address, batch_tokens elsewhere"
+    )
+    models_dir: Path | None = Field(
+        None, description="Folder of the models that `penstock models fetch` downloads; default: <data_dir>/models"
     )
     cache_ttl_s: Seconds = Field(
         30 * 86_400.0,

@@ -16,7 +16,7 @@ from .model import Settings
 if TYPE_CHECKING:
     import redis
 
-    from penstock.pipeline.embedding import Embedder, ModelCard
+    from penstock.pipeline.embedding import Embedder, EmbeddingOptions, ModelCard
     from penstock.pipeline.parsing import ParseLimits
     from penstock.storage.cache import EmbeddingCache
     from penstock.storage.catalog.engine import Catalog
@@ -213,7 +213,31 @@ def card_of(settings: Settings, model: str | None = None) -> "ModelCard":
     """
     from penstock.pipeline.embedding import model_card
 
-    return model_card(model or settings.embedding.model, openai_dimensions=settings.embedding.openai_dimensions)
+    return model_card(model or settings.embedding.model, declared=embedding_options(settings).declared)
+
+
+def embedding_options(settings: Settings, *, threads: int | None = None) -> "EmbeddingOptions":
+    """Return what the settings say to every embedder. ``threads``: instead of ``embedding.threads``."""
+    from penstock.pipeline.embedding import DeclaredModel, EmbeddingOptions
+
+    chosen = settings.embedding
+    return EmbeddingOptions(
+        threads=threads or chosen.threads,
+        batch_tokens=chosen.batch_tokens,
+        timeout_s=chosen.timeout_s,
+        openai_base_url=chosen.openai_base_url,
+        openai_api_key=chosen.openai_api_key.get_secret_value() if chosen.openai_api_key else None,
+        openai_max_texts=chosen.openai_max_texts,
+        openai_max_tokens=chosen.openai_max_tokens,
+        declared=DeclaredModel(
+            dimensions=chosen.openai_dimensions,
+            input_limit_tokens=chosen.openai_input_limit_tokens,
+            price_per_million_tokens=chosen.openai_usd_per_million_tokens,
+            query_prefix=chosen.openai_query_prefix,
+            passage_prefix=chosen.openai_passage_prefix,
+        ),
+        models_dir=chosen.models_dir or settings.data_dir / "models",
+    )
 
 
 def open_embedder(settings: Settings, model: str, dimensions: int, *, threads: int | None = None) -> "Embedder":
@@ -221,18 +245,9 @@ def open_embedder(settings: Settings, model: str, dimensions: int, *, threads: i
 
     ``threads``: for this embedder instead of ``embedding.threads``; a process that embeds single queries needs one.
     """
-    from penstock.pipeline.embedding import EmbeddingOptions, open_embedder
+    from penstock.pipeline.embedding import open_embedder
 
-    chosen = settings.embedding
-    options = EmbeddingOptions(
-        threads=threads or chosen.threads,
-        batch_tokens=chosen.batch_tokens,
-        timeout_s=chosen.timeout_s,
-        openai_base_url=chosen.openai_base_url,
-        openai_api_key=chosen.openai_api_key.get_secret_value() if chosen.openai_api_key else None,
-        openai_dimensions=chosen.openai_dimensions,
-    )
-    return open_embedder(model, options, dimensions=dimensions)
+    return open_embedder(model, embedding_options(settings, threads=threads), dimensions=dimensions)
 
 
 def new_snapshots(settings: Settings, catalog: "Catalog", objects: "ObjectStore") -> "SnapshotCache":

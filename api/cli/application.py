@@ -16,6 +16,7 @@ from . import (
     index,
     ingest,
     jobs,
+    models,
     pausing,
     processes,
     search,
@@ -71,5 +72,5 @@ app.command("doctor")(doctor.doctor)
 documents.app.command("delete")(changes.delete)
 documents.app.command("update")(changes.update)
 app.add_typer(changes.chunks)
-for group in (collections, documents, dead_letters, index, jobs, snapshots, tenants, webhooks, config):
+for group in (collections, documents, dead_letters, index, jobs, models, snapshots, tenants, webhooks, config):
     app.add_typer(group.app)

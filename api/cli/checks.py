@@ -44,7 +44,10 @@ def _tried(what: str, look: Callable[[Settings], str], settings: Settings, advic
     try:
         return Finding(what, ok=True, found=look(settings))
     except Exception as error:  # noqa: BLE001 whatever goes wrong is the finding
-        return Finding(what, ok=False, found=f"{error or type(error).__name__}", advice=advice)
+        setting = getattr(error, "setting", None)  # of a model that a person has to see to
+        return Finding(
+            what, ok=False, found=f"{error or type(error).__name__}", advice=f"change {setting}" if setting else advice
+        )
 
 
 def _data_dir(settings: Settings) -> str:

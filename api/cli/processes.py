@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from penstock.settings.model import Settings
 
 WORKER_ROLES = ("chunk", "embed", "index", "search", "maintenance")
+EMBEDDING_ROLES = frozenset({"api", "embed", "search"})
 
 Host = Annotated[str | None, typer.Option("--host", help="Address to listen on (api.host).")]
 Port = Annotated[
@@ -44,17 +45,21 @@ def up(
     admin key, once. Without a broker URL a private queue server is run, too.
     """
     from ..supervisor import Supervisor
+    from ..supervisor.installation import check_model
     from ..supervisor.logs import LogStream
     from ..supervisor.roles import chosen_roles
     from .welcome import announcer
 
     overrides = {"data_dir": data_dir, "api.host": host, "api.port": port}
     settings = _settings(config, overrides)
+    names = chosen_roles(only=only or (), without=without or (), flower=flower)
+    if not EMBEDDING_ROLES.isdisjoint(names):
+        check_model(settings)
     as_json = as_json or settings.log.format == "json"
     log = LogStream(sys.stdout, as_json=as_json, coloured=sys.stdout.isatty() and "NO_COLOR" not in os.environ)
     Supervisor(
         settings,
-        names=chosen_roles(only=only or (), without=without or (), flower=flower),
+        names=names,
         environment=_environment(config, settings, {**overrides, "log.format": "json" if as_json else None}),
         log=log,
         announce=announcer(settings, log, as_json=as_json),

@@ -2,12 +2,21 @@
 
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from penstock.settings.errors import MissingComponent
 from penstock.settings.keys import admin_key_file, keep_secret
 from penstock.settings.model import Settings
-from penstock.settings.wiring import check_shards, make_data_dir, open_catalog, open_objects
+from penstock.settings.wiring import (
+    card_of,
+    check_shards,
+    embedding_options,
+    make_data_dir,
+    open_catalog,
+    open_embedder,
+    open_objects,
+)
 
 if TYPE_CHECKING:
     from penstock.storage.catalog.engine import Catalog
@@ -74,6 +83,35 @@ def prepare(settings: Settings, *, new_key: str | None = None, clock: Callable[[
     if made is not None:
         keep_secret(admin_key_file(settings), made)
     return made if settings.admin_key is None else None
+
+
+def check_model(settings: Settings) -> None:
+    """Return when the model of new collections is installed, and its endpoint, if it has one, takes what it is given.
+
+    Loads no weights. An endpoint that cannot be reached may come up while the roles start, and they wait for it.
+
+    Raises:
+        ProviderMisconfigured: a person has to see to it: the setting is named.
+    """
+    from penstock.pipeline.embedding import missing  # noqa: PLC0415
+    from penstock.pipeline.errors import ProviderMisconfigured, ProviderUnavailable  # noqa: PLC0415
+
+    card = card_of(settings)
+    lacks = missing(card, embedding_options(settings))
+    if lacks:
+        told = "; ".join(f"{one.kind}: {one.advice}" for one in lacks)
+        raise ProviderMisconfigured(
+            f"embedding.model is {card.name}, which cannot be used here yet: {told}; or choose another, see"
+            " `penstock models`",
+            setting="embedding.model",
+        )
+    if card.provider == "openai":
+        embedder = open_embedder(settings, card.name, card.dimensions, threads=1)
+        try:
+            with suppress(ProviderUnavailable):
+                embedder.check()
+        finally:
+            embedder.close()
 
 
 def write_url(settings: Settings, url: str) -> None:

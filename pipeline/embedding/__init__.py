@@ -1,7 +1,20 @@
 """From texts to vectors of unit length, by one of several providers. Only `openai` talks to anything outside."""
 
-from .embedder import Embedder, EmbeddingOptions, ModelCard
+from .availability import Missing, extra_of, missing
+from .embedder import DeclaredModel, Embedder, EmbeddingOptions, ModelCard
 from .embedders import Embedders
-from .registry import model_card, open_embedder
+from .registry import known_models, model_card, open_embedder
 
-__all__ = ["Embedder", "Embedders", "EmbeddingOptions", "ModelCard", "model_card", "open_embedder"]
+__all__ = [
+    "DeclaredModel",
+    "Embedder",
+    "Embedders",
+    "EmbeddingOptions",
+    "Missing",
+    "ModelCard",
+    "extra_of",
+    "known_models",
+    "missing",
+    "model_card",
+    "open_embedder",
+]

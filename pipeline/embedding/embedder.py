@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from pathlib import Path
+from typing import Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,7 +17,11 @@ class ModelCard:
 
     ``input_limit_tokens``: how long a text may be as `Embedder.count_tokens` counts, ``None`` when any length is read.
     ``fingerprint``: of the weights or the endpoint behind the name; vectors with another one must not be mixed.
-    ``price_per_million_tokens``: in US dollars, as its provider publishes it; 0 for what runs here.
+    ``price_per_million_tokens``: in US dollars, as its provider publishes it; 0 for what runs here, ``None``: unknown.
+    ``query_prefix`` and ``passage_prefix``: what the embedder writes before a text, as the model was trained.
+    ``shortest_dimensions``: a Matryoshka model (arXiv 2205.13147), whose vectors may be cut to so many dimensions or
+    more, and scaled to length one again; ``None``: it may not be cut.
+    ``speed``: ``slow`` when an ingest waits for the model more than for anything else.
     """
 
     name: str
@@ -26,18 +31,40 @@ class ModelCard:
     metric: str = "cosine"
     fingerprint: str = ""
     price_per_million_tokens: float | None = 0.0
+    query_prefix: str = ""
+    passage_prefix: str = ""
+    shortest_dimensions: int | None = None
+    speed: Literal["fast", "slow"] = "slow"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DeclaredModel:
+    """What the settings say of a remote model that nobody here knows. Of a known one only ``dimensions`` counts."""
+
+    dimensions: int | None = None
+    input_limit_tokens: int | None = None
+    price_per_million_tokens: float | None = None
+    query_prefix: str = ""
+    passage_prefix: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EmbeddingOptions:
-    """How much an embedder may use, and where a remote one is. ``threads`` and ``batch_tokens`` are of one process."""
+    """How much an embedder may use, and where a remote one is. ``threads`` and ``batch_tokens`` are of one process.
+
+    ``openai_max_texts`` and ``openai_max_tokens``: of one request; ``None``: what OpenAI takes, and what suits other
+    endpoints. ``models_dir``: where the weights of hub models are.
+    """
 
     threads: int = 1
     batch_tokens: int = 16_384
     timeout_s: float = 60.0
     openai_base_url: str | None = None
     openai_api_key: str | None = field(default=None, repr=False)
-    openai_dimensions: int | None = None
+    openai_max_texts: int | None = None
+    openai_max_tokens: int | None = None
+    declared: DeclaredModel = DeclaredModel()
+    models_dir: Path | None = None
 
 
 class Embedder(Protocol):

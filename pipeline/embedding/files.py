@@ -9,14 +9,14 @@ from typing import Any
 from ..errors import ProviderMisconfigured
 
 
-def imported(name: str, *, model: str) -> Any:
-    """Return a module. Raises ProviderMisconfigured when it is not installed."""
+def imported(name: str, *, model: str, extra: str | None = None) -> Any:
+    """Return a module. Raises ProviderMisconfigured when it is not installed: ``extra`` has it, else ``model``."""
     try:
         return import_module(name)
     except ImportError as error:
         raise ProviderMisconfigured(
             f"The model {model} needs the package {name.partition('.')[0]}, which cannot be imported ({error}):"
-            f" pip install 'penstock[{model}]'",
+            f" pip install 'penstock[{extra or model}]'",
             setting="embedding.model",
         ) from error
 

@@ -20,6 +20,7 @@ from ..errors import InputRejected
 from .embedder import EmbeddingOptions, ModelCard, Vectors
 from .files import checked, imported
 from .fusing import fused_model
+from .runs import runs
 from .vectors import unit_rows
 
 if TYPE_CHECKING:
@@ -52,16 +53,16 @@ class MiniLM:
         lengths = np.array([len(one.ids) for one in encodings], np.int64)
         self._refuse_long(lengths - SPECIAL_TOKENS)
         session = self._loaded_session()
-        runs = _runs(lengths, self._run_tokens)
+        parts = runs(lengths, self._run_tokens)
 
         def embed(rows: list[int]) -> None:
             vectors[rows] = _embed(session, [encodings[row] for row in rows])
 
-        if self._threads == 1 or len(runs) == 1:
-            for run in runs:
+        if self._threads == 1 or len(parts) == 1:
+            for run in parts:
                 embed(run)
         else:
-            list(self._opened_pool().map(embed, runs))
+            list(self._opened_pool().map(embed, parts))
         return vectors
 
     def embed_query(self, text: str) -> Vectors:
@@ -118,18 +119,6 @@ def _embed(session: "InferenceSession", encodings: "list[Encoding]") -> Vectors:
     (hidden,) = session.run(None, {"input_ids": ids, "attention_mask": mask.astype(np.int64)})
     sums: Vectors = np.matmul(mask[:, None, :].astype(np.float32), hidden)[:, 0]
     return unit_rows(sums)  # the mean points where the sum does
-
-
-def _runs(lengths: npt.NDArray[np.int64], limit_tokens: int) -> list[list[int]]:
-    """Return rows of similar length together, longest first, as many as fit into ``limit_tokens`` when padded."""
-    order = np.argsort(-lengths, kind="stable").tolist()
-    runs: list[list[int]] = []
-    at = 0
-    while at < len(order):
-        count = max(1, limit_tokens // int(lengths[order[at]]))
-        runs.append(order[at : at + count])
-        at += count
-    return runs
 
 
 def _load_tokenizer() -> "Tokenizer":

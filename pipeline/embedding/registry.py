@@ -1,45 +1,44 @@
 """Which models there are, by name. Loads none of them and imports only the one that is asked for."""
 
 import re
+from dataclasses import replace
 
 from penstock.storage.limits import MAX_DIMENSIONS, MIN_DIMENSIONS
 
 from ..errors import ProviderMisconfigured
-from .embedder import Embedder, EmbeddingOptions, ModelCard
+from .cards import CARDS
+from .embedder import DeclaredModel, Embedder, EmbeddingOptions, ModelCard
 
-_HASH = re.compile(r"hash(?:-([1-9]\d{1,3}))?")
-_HASH_DIMENSIONS = 384
-
-_MINILM = ModelCard("minilm", "minilm", 384, input_limit_tokens=254)  # 256 word pieces, two of them special
-_STATIC = ModelCard("static", "static", 256, input_limit_tokens=None)
-_OPENAI = {  # dimensions, US dollars per million tokens
-    "text-embedding-3-small": (1536, 0.02),
-    "text-embedding-3-large": (3072, 0.13),
-    "text-embedding-ada-002": (1536, 0.10),
-}
-_OPENAI_LIMIT_TOKENS = 8191
+_HASH = re.compile(r"hash-([1-9]\d{1,3})")
+_NOTHING = DeclaredModel()
 
 
-def model_card(model: str, *, openai_dimensions: int | None = None) -> ModelCard:
-    """Return what is known of ``model``: minilm, static, hash, hash-<dimensions> or openai/<name>. Loads nothing.
+def known_models() -> list[ModelCard]:
+    """Return the cards of the models that are known by name; ``hash-<dimensions>`` and other remote ones go beside."""
+    return list(CARDS.values())
 
-    ``openai_dimensions``: needed for a remote model that is not OpenAI's own; its input limit is then not known.
+
+def model_card(model: str, *, openai_dimensions: int | None = None, declared: DeclaredModel = _NOTHING) -> ModelCard:
+    """Return what is known of ``model``, by one of the names of `known_models`, hash-<dimensions> or openai/<name>.
+
+    ``openai_dimensions``, or else those ``declared``: needed for a remote model that nobody here knows.
 
     Raises:
-        ProviderMisconfigured: there is no such model, or its dimensions are not known or outside of what is stored.
+        ProviderMisconfigured: there is no such model, or its dimensions are not known, not its own, or outside of what
+            is stored.
     """
-    if model in {"minilm", "static"}:
-        return _MINILM if model == "minilm" else _STATIC
+    if model.startswith("openai/") and model != "openai/":
+        return _remote_card(model, openai_dimensions or declared.dimensions, declared)
+    if model in CARDS:
+        return CARDS[model]
     if found := _HASH.fullmatch(model):
-        dimensions = int(found[1] or _HASH_DIMENSIONS)
+        dimensions = int(found[1])
         if MIN_DIMENSIONS <= dimensions <= MAX_DIMENSIONS:
-            return ModelCard(model, "hash", dimensions, input_limit_tokens=None)
-    provider, _, name = model.partition("/")
-    if provider == "openai" and name:
-        return _openai_card(model, name, openai_dimensions)
+            return replace(CARDS["hash"], name=model, dimensions=dimensions)
+    local = ", ".join(name for name in CARDS if not name.startswith("openai/"))
     raise ProviderMisconfigured(
-        f"There is no embedding model {model!r}: use minilm, static, hash, hash-<dimensions, {MIN_DIMENSIONS} to"
-        f" {MAX_DIMENSIONS}> or openai/<model name>",
+        f"There is no embedding model {model!r}: use {local}, hash-<dimensions, {MIN_DIMENSIONS} to"
+        f" {MAX_DIMENSIONS}> or openai/<model name>; `penstock models` lists them",
         setting="embedding.model",
     )
 
@@ -52,7 +51,7 @@ def open_embedder(model: str, options: EmbeddingOptions, *, dimensions: int | No
     Raises:
         ProviderMisconfigured: there is no such model, it has other dimensions, or what it needs is missing.
     """
-    card = model_card(model, openai_dimensions=dimensions or options.openai_dimensions)
+    card = model_card(model, openai_dimensions=dimensions, declared=options.declared)
     if dimensions not in {None, card.dimensions}:
         raise ProviderMisconfigured(
             f"The model {model} makes vectors of {card.dimensions} dimensions, and those that are there have"
@@ -71,24 +70,54 @@ def open_embedder(model: str, options: EmbeddingOptions, *, dimensions: int | No
         from .hashing import Hashing  # noqa: PLC0415
 
         return Hashing(card)
-    from .remote import Remote  # noqa: PLC0415
+    if card.provider == "openai":
+        from .remote import Remote  # noqa: PLC0415
 
-    native, _ = _OPENAI.get(model.partition("/")[2], (None, None))
-    return Remote(card, options, shortened=card.dimensions != native)
+        known = CARDS.get(model)
+        return Remote(card, options, shortened=known is not None and card.dimensions != known.dimensions)
+    from .hub import open_hub_model  # noqa: PLC0415
+
+    return open_hub_model(card, options)
 
 
-def _openai_card(model: str, name: str, dimensions: int | None) -> ModelCard:
+def _remote_card(model: str, dimensions: int | None, declared: DeclaredModel) -> ModelCard:
     if dimensions is not None and not MIN_DIMENSIONS <= dimensions <= MAX_DIMENSIONS:
-        raise ProviderMisconfigured(
-            f"{dimensions} dimensions of {model} are not allowed: use {MIN_DIMENSIONS} to {MAX_DIMENSIONS}",
-            setting="embedding.openai_dimensions",
+        raise _bad_dimensions(
+            f"{dimensions} dimensions of {model} are not allowed: use {MIN_DIMENSIONS} to {MAX_DIMENSIONS}"
         )
-    if name in _OPENAI:
-        native, price = _OPENAI[name]
-        return ModelCard(model, "openai", dimensions or native, _OPENAI_LIMIT_TOKENS, price_per_million_tokens=price)
+    if model in CARDS:
+        return _resized(CARDS[model], dimensions)
     if dimensions is None:
-        raise ProviderMisconfigured(
-            f"The dimensions of {model} are not known: set embedding.openai_dimensions to what it returns",
-            setting="embedding.openai_dimensions",
+        raise _bad_dimensions(
+            f"The dimensions of {model} are not known: set embedding.openai_dimensions to what it returns"
         )
-    return ModelCard(model, "openai", dimensions, None, price_per_million_tokens=None)
+    return ModelCard(
+        model,
+        "openai",
+        dimensions,
+        declared.input_limit_tokens,
+        price_per_million_tokens=declared.price_per_million_tokens,
+        query_prefix=declared.query_prefix,
+        passage_prefix=declared.passage_prefix,
+    )
+
+
+def _resized(card: ModelCard, dimensions: int | None) -> ModelCard:
+    if dimensions in {None, card.dimensions}:
+        return card
+    assert dimensions is not None
+    if card.shortest_dimensions is None:
+        raise _bad_dimensions(
+            f"{card.name} makes vectors of {card.dimensions} dimensions, which cannot be cut to {dimensions}:"
+            f" leave embedding.openai_dimensions out, or choose another embedding.model"
+        )
+    if not card.shortest_dimensions <= dimensions <= card.dimensions:
+        raise _bad_dimensions(
+            f"{card.name} makes vectors of {card.shortest_dimensions} to {card.dimensions} dimensions, not of"
+            f" {dimensions}: set embedding.openai_dimensions to one of those"
+        )
+    return replace(card, dimensions=dimensions)
+
+
+def _bad_dimensions(message: str) -> ProviderMisconfigured:
+    return ProviderMisconfigured(message, setting="embedding.openai_dimensions")

@@ -24,34 +24,36 @@ if TYPE_CHECKING:
 
 OPENAI_URL = "https://api.openai.com/v1"
 CONNECT_TIMEOUT_S = 5.0
-MAX_TEXTS = 256  # of one request; OpenAI takes 2,048
+OPENAI_MAX_TEXTS, OPENAI_MAX_TOKENS = 2_048, 300_000  # of one request, as OpenAI documents it
+MAX_TEXTS = 256  # of one request to another endpoint, which says nowhere how much it takes
 _PROBE = "penstock"
-_RESIZABLE = "text-embedding-3-"
 
 
 class Remote:
-    """`Embedder` of a remote model. ``shortened``: not the dimensions that the model has unless asked for others."""
+    """`Embedder` of a remote model.
+
+    ``shortened``: a Matryoshka model that is asked for fewer dimensions than it has. A request holds no more texts and
+    tokens than OpenAI takes, or less where another endpoint answers.
+    """
 
     def __init__(self, card: ModelCard, options: EmbeddingOptions, *, shortened: bool) -> None:
         self._name = card.name.partition("/")[2]
         self._url = options.openai_base_url or OPENAI_URL
-        self.card = replace(card, fingerprint=hashlib.blake2b(self._url.encode(), digest_size=8).hexdigest())
-        self._batch_tokens = options.batch_tokens
+        self.card = replace(card, fingerprint=_fingerprint(self._url, card.passage_prefix))
+        at_openai = self._url == OPENAI_URL
+        self._max_texts = options.openai_max_texts or (OPENAI_MAX_TEXTS if at_openai else MAX_TEXTS)
+        self._max_tokens = options.openai_max_tokens or (OPENAI_MAX_TOKENS if at_openai else options.batch_tokens)
+        self._key = options.openai_api_key or ""
         self._openai = imported("openai", model="openai")
         self._client = self._connect(options)
-        # OpenAI's newer models shorten their vectors on request; others do not know the parameter.
-        self._extra: dict[str, Any] = {}
-        if shortened and self._name.startswith(_RESIZABLE):
-            self._extra["dimensions"] = card.dimensions
+        # Models that are not known to shorten their vectors on request may not know the parameter.
+        self._extra: dict[str, Any] = {"dimensions": card.dimensions} if shortened else {}
 
     def embed_passages(self, texts: Sequence[str]) -> Vectors:
-        vectors = np.empty((len(texts), self.card.dimensions), np.float32)
-        for start, stop in pairwise(self._bounds(texts)):
-            vectors[start:stop] = self._embed(texts[start:stop], first=start)
-        return unit_rows(vectors)
+        return self._embed_all([self.card.passage_prefix + text for text in texts])
 
     def embed_query(self, text: str) -> Vectors:
-        vector: Vectors = self.embed_passages([text])[0]
+        vector: Vectors = self._embed_all([self.card.query_prefix + text])[0]
         return vector
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
@@ -80,17 +82,34 @@ class Remote:
         )
         return client
 
-    def _bounds(self, texts: Sequence[str]) -> Iterator[int]:
-        """Yield where requests begin and the last one ends, each within the budget of tokens."""
+    def _embed_all(self, texts: Sequence[str]) -> Vectors:
+        vectors = np.empty((len(texts), self.card.dimensions), np.float32)
+        sizes = self.count_tokens(texts)
+        self._refuse_long(sizes)  # before anything is paid for
+        for start, stop in pairwise(self._bounds(sizes)):
+            vectors[start:stop] = self._embed(texts[start:stop], first=start)
+        return unit_rows(vectors)
+
+    def _refuse_long(self, sizes: list[int]) -> None:
+        limit = self.card.input_limit_tokens
+        long = [index for index, size in enumerate(sizes) if limit is not None and size > limit]
+        if long:
+            raise InputRejected(
+                f"The text has {sizes[long[0]]} tokens, {self.card.name} reads {limit}: use shorter texts",
+                index=long[0],
+            )
+
+    def _bounds(self, sizes: list[int]) -> Iterator[int]:
+        """Yield where requests begin and the last one ends, each within what one may hold."""
         tokens = count = 0
         yield 0
-        for index, size in enumerate(self.count_tokens(texts)):
-            if count and (tokens + size > self._batch_tokens or count == MAX_TEXTS):
+        for index, size in enumerate(sizes):
+            if count and (tokens + size > self._max_tokens or count == self._max_texts):
                 yield index
                 tokens = count = 0
             tokens, count = tokens + size, count + 1
-        if texts:
-            yield len(texts)
+        if sizes:
+            yield len(sizes)
 
     def _embed(self, texts: Sequence[str], *, first: int) -> Vectors:
         """Return the vectors of one request's texts; when it is refused, of its halves, to find the text to blame."""
@@ -123,11 +142,15 @@ class Remote:
         except EmbeddingError:
             raise
         except self._openai.APITimeoutError as error:
-            raise ProviderUnavailable(f"{self._url} did not answer in time.") from error
+            raise ProviderUnavailable(
+                f"{self._url} did not answer in time: see embedding.timeout_s and embedding.openai_base_url"
+            ) from error
         except self._openai.APIStatusError as error:
             raise self._translated(error) from error
         except self._openai.APIConnectionError as error:
-            raise ProviderUnavailable(f"{self._url} cannot be reached: {error.__cause__ or error}") from error
+            raise ProviderUnavailable(
+                f"{self._url} cannot be reached ({error.__cause__ or error}): see embedding.openai_base_url"
+            ) from error
         except Exception as error:  # a body that breaks off or is something else fails anywhere in the client
             raise ProviderUnavailable(f"{self._url} answered what cannot be read: {error!r}") from error
 
@@ -149,8 +172,16 @@ class Remote:
         return vectors
 
     def _translated(self, error: "APIStatusError") -> EmbeddingError:
+        # Some endpoints repeat the key they refuse, and what is said here is logged and shown.
         said, status = _message(error), error.status_code
-        if status in {401, 403} or error.code == "insufficient_quota":
+        said = said.replace(self._key, "***") if self._key else said
+        if error.code == "insufficient_quota":
+            return ProviderMisconfigured(
+                f"{self._url} says that the quota of the key in embedding.openai_api_key is used up: {said}; raise it"
+                " there, or set another key",
+                setting="embedding.openai_api_key",
+            )
+        if status in {401, 403}:
             return ProviderMisconfigured(
                 f"{self._url} refuses the key in embedding.openai_api_key: {said}", setting="embedding.openai_api_key"
             )
@@ -164,6 +195,11 @@ class Remote:
         return ProviderUnavailable(
             f"{self._url} answered {status}: {said}", retry_after_s=_retry_after_s(error.response.headers)
         )
+
+
+def _fingerprint(url: str, passage_prefix: str) -> str:
+    told = f"{url} {passage_prefix}" if passage_prefix else url
+    return hashlib.blake2b(told.encode(), digest_size=8).hexdigest()
 
 
 def _decoded(embedding: str | list[float]) -> Vectors:

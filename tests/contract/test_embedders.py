@@ -9,10 +9,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from penstock.pipeline.embedding import Embedder, EmbeddingOptions, model_card, open_embedder
+from penstock.pipeline.embedding import DeclaredModel, Embedder, EmbeddingOptions, model_card, open_embedder
+from penstock.pipeline.embedding.cards import HUB_MODELS
 from penstock.pipeline.errors import InputRejected, ProviderMisconfigured
 
 from ..embedding_endpoint import DIMENSIONS, Endpoint
+from ..hub_models import install_stand_ins, make_models
+
+PREFIXED = DeclaredModel(
+    dimensions=DIMENSIONS, input_limit_tokens=600, query_prefix="query: ", passage_prefix="passage: "
+)
+MODELS = ["minilm", "static", "hash", "hash-256", "openai/local", "openai/prefixed", *HUB_MODELS]
 
 TEXTS = [
     "The penstock carries water from the dam to the turbine.",
@@ -31,17 +38,25 @@ def endpoint() -> Iterator[Endpoint]:
     server.close()
 
 
-@pytest.fixture(scope="module", params=["minilm", "static", "hash", "hash-256", "openai/local"])
-def embedder(request: pytest.FixtureRequest, endpoint: Endpoint) -> Iterator[Embedder]:
-    options = EmbeddingOptions(threads=2, openai_base_url=endpoint.url, openai_dimensions=DIMENSIONS)
-    try:
-        opened = open_embedder(request.param, options)
-    except ProviderMisconfigured as error:
-        if os.environ.get("CI") == "true" and request.param != "static":  # it has no wheels for every platform
-            raise
-        pytest.skip(str(error))
-    yield opened
-    opened.close()
+@pytest.fixture(scope="module", params=MODELS)
+def embedder(
+    request: pytest.FixtureRequest, endpoint: Endpoint, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Embedder]:
+    model, models_dir = request.param, tmp_path_factory.mktemp("models")
+    declared = PREFIXED if model == "openai/prefixed" else DeclaredModel(dimensions=DIMENSIONS)
+    options = EmbeddingOptions(threads=2, openai_base_url=endpoint.url, declared=declared, models_dir=models_dir)
+    with pytest.MonkeyPatch.context() as patch:
+        if model in HUB_MODELS:
+            install_stand_ins(patch)
+            make_models(models_dir, model)
+        try:
+            opened = open_embedder(model, options)
+        except ProviderMisconfigured as error:
+            if os.environ.get("CI") == "true" and model != "static":  # it has no wheels for every platform
+                raise
+            pytest.skip(str(error))
+        yield opened
+        opened.close()
 
 
 def test_it_passes_its_own_check(embedder):
@@ -66,11 +81,18 @@ def test_a_vector_does_not_depend_on_the_texts_beside_it(embedder):
 
 
 def test_a_query_is_one_vector_in_the_same_space(embedder):
+    card, prefixes = embedder.card, (embedder.card.query_prefix, embedder.card.passage_prefix)
     vector = embedder.embed_query(TEXTS[0])
 
-    assert vector.shape == (embedder.card.dimensions,)
+    assert vector.shape == (card.dimensions,)
     assert vector.dtype == np.float32
-    assert vector @ embedder.embed_passages([TEXTS[0]])[0] > 0.99
+    np.testing.assert_allclose(np.linalg.norm(vector), 1, atol=1e-5)
+    if prefixes == ("", ""):
+        assert vector @ embedder.embed_passages([TEXTS[0]])[0] > 0.99
+    elif not card.passage_prefix:
+        assert vector @ embedder.embed_passages([card.query_prefix + TEXTS[0]])[0] > 0.99
+    else:
+        assert vector @ embedder.embed_passages([TEXTS[0]])[0] < 0.99, "the prefixes make a difference"
 
 
 def test_no_texts_have_no_vectors(embedder):
@@ -90,11 +112,12 @@ def test_a_text_above_the_limit_is_rejected_by_its_place_and_one_at_the_limit_is
     limit = embedder.card.input_limit_tokens
     if limit is None:
         pytest.skip("it reads texts of any length")
-    most = "word " * limit
-    assert embedder.count_tokens([most]) == [limit]
+    prefix = embedder.card.passage_prefix
+    most = "word" + " word" * (limit - embedder.count_tokens([prefix + "word"])[0])
+    assert embedder.count_tokens([prefix + most]) == [limit]
 
     with pytest.raises(InputRejected, match=str(limit)) as rejected:
-        embedder.embed_passages(["short", most + "word", "short"])
+        embedder.embed_passages(["short", most + " word", "short"])
 
     assert rejected.value.index == 1
     assert embedder.embed_passages([most]).shape == (1, embedder.card.dimensions)
@@ -114,6 +137,7 @@ def test_several_threads_may_embed_at_once(embedder):
 
 
 def test_its_card_is_known_without_opening_it(embedder):
-    known = model_card(embedder.card.name, openai_dimensions=DIMENSIONS)
+    declared = PREFIXED if embedder.card.name == "openai/prefixed" else DeclaredModel(dimensions=DIMENSIONS)
+    known = model_card(embedder.card.name, declared=declared)
     assert replace(known, fingerprint=embedder.card.fingerprint) == embedder.card
     assert embedder.card.metric == "cosine"

@@ -75,6 +75,8 @@ COMMANDS = [
     ["jobs", "show"],
     ["jobs", "follow"],
     ["jobs", "cancel"],
+    ["models"],
+    ["models", "fetch"],
     ["snapshots", "list"],
     ["snapshots", "show"],
     ["snapshots", "diff"],

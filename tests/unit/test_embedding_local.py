@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from penstock.pipeline.chunking import ChunkingConfig, Fit, chunk
 from penstock.pipeline.embedding import (
+    DeclaredModel,
     Embedder,
     Embedders,
     EmbeddingOptions,
@@ -27,6 +28,7 @@ from penstock.pipeline.embedding import (
     static,
 )
 from penstock.pipeline.embedding.fusing import fused_model
+from penstock.pipeline.embedding.runs import runs
 from penstock.pipeline.errors import InputRejected, ProviderMisconfigured
 
 PAIRS = [
@@ -202,11 +204,11 @@ def test_every_chunk_of_a_document_fits_into_minilm(local):
 def test_runs_hold_texts_of_similar_length_within_their_budget():
     lengths = np.array([5, 256, 12, 200, 7, 256, 3, 100])
 
-    runs = minilm._runs(lengths, 512)
+    found = runs(lengths, 512)
 
-    assert sorted(row for run in runs for row in run) == list(range(len(lengths)))
-    assert all(len(run) * lengths[run].max() <= 512 for run in runs)
-    assert len(runs) <= 3
+    assert sorted(row for run in found for row in run) == list(range(len(lengths)))
+    assert all(len(run) * lengths[run].max() <= 512 for run in found)
+    assert len(found) <= 3
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -229,7 +231,8 @@ def test_a_model_imports_what_it_needs_and_not_what_the_others_need():
 
 
 def test_vectors_that_are_there_decide_the_dimensions():
-    options = EmbeddingOptions(openai_base_url="http://127.0.0.1:9/v1", openai_dimensions=1024)
+    declared = DeclaredModel(dimensions=1024)
+    options = EmbeddingOptions(openai_base_url="http://127.0.0.1:9/v1", declared=declared)
     assert open_embedder("openai/bge-m3", options, dimensions=512).card.dimensions == 512
     with pytest.raises(ProviderMisconfigured, match="384 dimensions, and those that are there have 256"):
         open_embedder("minilm", options, dimensions=256)

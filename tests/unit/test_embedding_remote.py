@@ -7,10 +7,12 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
-from penstock.pipeline.embedding import Embedder, EmbeddingOptions, open_embedder
+from penstock.pipeline.embedding import DeclaredModel, Embedder, EmbeddingOptions, open_embedder
 from penstock.pipeline.errors import InputRejected, ProviderMisconfigured, ProviderUnavailable
 
 from ..embedding_endpoint import DIMENSIONS, POISON, Endpoint
+
+DECLARED = ("dimensions", "input_limit_tokens", "price_per_million_tokens", "query_prefix", "passage_prefix")
 
 
 @pytest.fixture
@@ -25,7 +27,9 @@ def remote(endpoint: Endpoint) -> Iterator[Callable[..., Embedder]]:
     opened: list[Embedder] = []
 
     def open_remote(model: str = "openai/local", **options) -> Embedder:
-        options = {"openai_base_url": endpoint.url, "openai_dimensions": DIMENSIONS, "timeout_s": 10.0} | options
+        declared = {name: options.pop(name) for name in DECLARED if name in options}
+        options = {"openai_base_url": endpoint.url, "timeout_s": 10.0} | options
+        options["declared"] = DeclaredModel(**{"dimensions": DIMENSIONS} | declared)
         opened.append(open_embedder(model, EmbeddingOptions(**options)))
         return opened[-1]
 
@@ -75,10 +79,76 @@ def test_requests_stay_within_the_budget_of_tokens(endpoint, remote):
     np.testing.assert_allclose(vectors, remote().embed_passages(texts), atol=1e-6)
 
 
+def test_a_request_holds_as_many_texts_and_tokens_as_it_is_told_and_no_more(endpoint, remote):
+    embedder = remote(openai_max_texts=2_048, openai_max_tokens=300_000)
+    many = [f"t {number}" for number in range(5_000)]
+    long = ["word" + " word" * 59_999] * 11
+
+    assert embedder.embed_passages(many).shape == (5_000, DIMENSIONS)
+    assert [len(request["input"]) for request in endpoint.requests] == [2_048, 2_048, 904]
+    assert [text for request in endpoint.requests for text in request["input"]] == many
+    endpoint.requests.clear()
+    embedder.embed_passages(long)
+    assert [len(request["input"]) for request in endpoint.requests] == [5, 5, 1]
+    assert sum(embedder.count_tokens(endpoint.requests[0]["input"])) == 300_000
+
+
+def test_openai_itself_is_given_what_it_takes_and_others_less(endpoint, remote, monkeypatch):
+    texts = [f"text {number}" for number in range(3_000)]
+    remote(batch_tokens=16_384).embed_passages(texts)
+    assert max(len(request["input"]) for request in endpoint.requests) == 256
+
+    endpoint.requests.clear()
+    endpoint.dimensions = 1536
+    monkeypatch.setattr("penstock.pipeline.embedding.remote.OPENAI_URL", endpoint.url)
+    model = "openai/text-embedding-ada-002"
+    found = remote(model, openai_base_url=None, openai_api_key="sk-x", dimensions=None).embed_passages(texts)
+    assert found.shape == (3_000, 1536)
+    assert [len(request["input"]) for request in endpoint.requests] == [2_048, 952]
+    assert "dimensions" not in endpoint.requests[0]
+
+
+@pytest.mark.parametrize(
+    ("model", "own"),
+    [("text-embedding-3-small", 1536), ("text-embedding-3-large", 3072), ("text-embedding-ada-002", 1536)],
+)
+def test_openais_models_have_their_own_dimensions_unless_fewer_are_asked_for(endpoint, remote, model, own):
+    endpoint.dimensions = own
+    assert remote(f"openai/{model}", dimensions=None).embed_query("x").shape == (own,)
+    assert endpoint.requests == [{"model": model, "input": ["x"], "encoding_format": "base64"}]
+
+
+def test_a_text_that_a_known_model_cannot_read_costs_no_request(endpoint, remote):
+    with pytest.raises(InputRejected, match="8191") as rejected:
+        remote("openai/text-embedding-3-small", dimensions=None).embed_passages(["x", "word" + " word" * 8_191])
+
+    assert rejected.value.index == 1
+    assert endpoint.requests == []
+
+
+def test_declared_prefixes_are_sent_and_the_passages_are_part_of_what_vectors_are_cached_by(endpoint, remote):
+    plain, prefixed = remote(), remote(query_prefix="query: ", passage_prefix="passage: ")
+    prefixed.embed_passages(["x"])
+    prefixed.embed_query("x")
+
+    assert [request["input"] for request in endpoint.requests] == [["passage: x"], ["query: x"]]
+    assert plain.card.fingerprint != prefixed.card.fingerprint
+    assert remote(query_prefix="query: ").card.fingerprint == plain.card.fingerprint
+
+
+def test_an_endpoint_that_repeats_the_key_does_not_get_it_into_what_is_told(endpoint, remote):
+    endpoint.fault = lambda handler, request: handler.refuse(401, "the key sk-secret-key is not known")
+
+    with pytest.raises(ProviderMisconfigured, match=r"\*\*\*") as refused:
+        remote(openai_api_key="sk-secret-key").check()
+
+    assert "sk-secret-key" not in str(refused.value)
+
+
 def test_shorter_vectors_are_asked_for_only_where_the_model_makes_them(endpoint, remote):
     endpoint.dimensions = 512
-    remote("openai/text-embedding-3-small", openai_dimensions=512).embed_query("x")
-    remote("openai/other", openai_dimensions=512).embed_query("x")
+    remote("openai/text-embedding-3-small", dimensions=512).embed_query("x")
+    remote("openai/other", dimensions=512).embed_query("x")
 
     assert [request.get("dimensions") for request in endpoint.requests] == [512, None]
 
@@ -171,7 +241,7 @@ def test_an_endpoint_that_refuses_everything_is_misconfigured_and_no_text_is_bla
 
 def test_another_number_of_dimensions_names_the_setting_and_the_number(endpoint, remote):
     with pytest.raises(ProviderMisconfigured, match=f"set embedding.openai_dimensions to {DIMENSIONS}") as error:
-        remote(openai_dimensions=512).check()
+        remote(dimensions=512).check()
 
     assert error.value.setting == "embedding.openai_dimensions"
 
