@@ -2,7 +2,7 @@
 
 from .session import Session
 from .transport import worded
-from .wire import NewTenant, Pause, Tenant, TenantChange, TenantList
+from .wire import CacheUse, NewTenant, Pause, Tenant, TenantChange, TenantList
 
 
 class Tenants(Session):
@@ -26,6 +26,10 @@ class Tenants(Session):
             asked = TenantChange.model_validate(values)
         body = asked.model_dump(include=asked.model_fields_set)
         return self._transport.change("PATCH", self._of(name), Tenant, body=body)
+
+    def cache_use(self, name: str) -> CacheUse:
+        """Return what the cache of vectors did for one tenant."""
+        return self._transport.get(f"{self._of(name)}/cache", CacheUse)
 
     def pause(self) -> Pause:
         """Pause everything: nothing more is begun. Submissions are accepted and searches answered all the same."""

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from . import (
+    cache,
     changes,
     collections,
     config,
@@ -66,6 +67,7 @@ app.command("ingest")(ingest.ingest)
 app.command("sync")(sync.sync)
 app.command("search")(search.search)
 app.command("status")(status.status)
+app.command("cache")(cache.cache)
 app.command("pause")(pausing.pause)
 app.command("resume")(pausing.resume)
 app.command("doctor")(doctor.doctor)

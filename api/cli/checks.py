@@ -107,7 +107,7 @@ def _broker(settings: Settings) -> str:
     url = wiring.broker_url(settings)
     if url.startswith("amqp"):
         return _reached(url)
-    return _pinged(wiring.broker_redis_url(settings))
+    return _pinged(wiring.broker_redis_url(settings), holds_queue=True)
 
 
 def _cache(settings: Settings) -> str:
@@ -124,12 +124,19 @@ def _reached(url: str) -> str:
         return f"{parts.hostname}:{port} accepts connections"
 
 
-def _pinged(url: str) -> str:
+def _pinged(url: str, *, holds_queue: bool = False) -> str:
     import redis
 
     with redis.Redis.from_url(url, socket_timeout=5.0, socket_connect_timeout=2.0) as client:
         client.ping()
         info = client.info("server")
+        memory = client.info("memory") if holds_queue else {}
+    policy = str(memory.get("maxmemory_policy", ""))
+    if policy.startswith("allkeys") and memory.get("maxmemory"):
+        raise ValueError(
+            f"its maxmemory-policy is {policy}, which throws messages of the queue away when its memory is full: set "
+            "noeviction or volatile-lru"
+        )
     name = info.get("server_name", "redis")
     return f"{name} {info.get(f'{name}_version', info.get('redis_version', ''))} answers"
 

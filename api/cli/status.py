@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .cache import told
 from .connection import connect
 from .exits import ExitCode
 from .options import Json, Key, Tenant, Url
@@ -63,7 +64,7 @@ def _page(now: "Status") -> "RenderableType":
     if now.unwritten_shards:
         named = f"shard{'s' * (len(now.unwritten_shards) > 1)} {', '.join(map(str, now.unwritten_shards))}"
         head += f"\n[yellow]nobody publishes for {named}, though work waits: is `penstock worker index` running?[/]"
-    return Group(head, "", _stages(now), _dead(now), _roles(now), _jobs(now), _collections(now))
+    return Group(head, "", _stages(now), _dead(now), _roles(now), _cache(now), _jobs(now), _collections(now))
 
 
 def _stages(now: "Status") -> "Table":
@@ -93,6 +94,12 @@ def _roles(now: "Status") -> "RenderableType":
             doing = f"[red]stands still for {duration(role.still_s)}[/]"
         rows.add_row(role.role, f"{role.host}:{role.pid}", duration(now.now - role.started_at), seen, doing)
     return rows if now.roles else "[yellow]roles: none was seen lately[/]\n"
+
+
+def _cache(now: "Status") -> "RenderableType":
+    if now.cache is None:
+        return "[yellow]cache: its server does not answer[/]\n"
+    return f"{told(now.cache, limit_bytes=now.cache.limit_bytes)}\n"
 
 
 def _jobs(now: "Status") -> "RenderableType":

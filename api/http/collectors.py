@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
-from redis import RedisError
+from redis import Redis, RedisError
 
+from penstock.storage.cache import read_total
 from penstock.storage.catalog.engine import Catalog
-from penstock.storage.errors import StorageError
+from penstock.storage.errors import StorageError, Unavailable
 from penstock.storage.figures import FAMILIES, Family, Figures
 from penstock.storage.ids import TenantId
 from penstock.storage.ledger.overview import Overview, oldest_waiting, overview
@@ -123,6 +124,32 @@ def _histogram(name: str, family: Family, found: Mapping[tuple[str, ...], Mappin
 
 def _age(since: float | None, *, now: float) -> float:
     return 0.0 if since is None else max(0.0, now - since)
+
+
+class CacheCollector(Collector):
+    """What the cache of vectors did for all tenants. Without its server it is missing, the rest is not."""
+
+    def __init__(self, server: Redis, *, limit_bytes: int) -> None:
+        self._server = server
+        self._limit_bytes = limit_bytes
+
+    def collect(self) -> Iterator[Metric]:
+        try:
+            use = read_total(self._server)
+        except Unavailable as error:
+            log.warning("metrics are without the cache: %s", error, extra={"action": "cache_not_measured"})
+            return
+        looked = CounterMetricFamily("penstock_cache_lookups", "Texts looked up in the cache", labels=["outcome"])
+        for outcome, times in (("hit", use.hits), ("miss", use.misses)):
+            looked.add_metric([outcome], times)
+        yield looked
+        yield CounterMetricFamily("penstock_cache_damaged", "Damaged entries, among the misses", value=use.damaged)
+        yield CounterMetricFamily("penstock_cache_evicted", "Vectors forgotten for room", value=use.evicted)
+        yield CounterMetricFamily("penstock_cache_saved_tokens", "Tokens of the hits", value=use.saved_tokens)
+        yield CounterMetricFamily("penstock_cache_saved_usd", "Their price in US dollars", value=use.saved_usd)
+        yield GaugeMetricFamily("penstock_cache_vectors", "Vectors that are kept", value=use.vectors)
+        yield GaugeMetricFamily("penstock_cache_bytes", "Memory that they take", value=use.size_bytes)
+        yield GaugeMetricFamily("penstock_cache_limit_bytes", "What they may take", value=self._limit_bytes)
 
 
 class SnapshotCollector(Collector):

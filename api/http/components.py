@@ -31,7 +31,7 @@ from penstock.storage.objects.store import ObjectStore
 from penstock.storage.presence import Presence
 from penstock.storage.search.snapshots import SnapshotCache
 
-from .collectors import FiguresCollector, LedgerCollector, SnapshotCollector
+from .collectors import CacheCollector, FiguresCollector, LedgerCollector, SnapshotCollector
 from .comparisons import Comparisons
 from .embedders import QueryEmbedders
 from .feeds import JobFeeds
@@ -156,7 +156,14 @@ def _assembled(settings: Settings, catalog: Catalog, opened: ExitStack) -> Compo
         patient=patient,
         gate=KeyGate(catalog),
         lookups=Lookups(catalog, remembered_s=min(REMEMBERED_S, settings.search.poll_s)),
-        metrics=Metrics([LedgerCollector(catalog), FiguresCollector(Figures(server)), SnapshotCollector(snapshots)]),
+        metrics=Metrics(
+            [
+                LedgerCollector(catalog),
+                FiguresCollector(Figures(server)),
+                CacheCollector(server, limit_bytes=settings.embedding.cache_bytes),
+                SnapshotCollector(snapshots),
+            ]
+        ),
         tallies=tallies,
         feeds=JobFeeds(look, most=settings.api.max_streams, most_per_tenant=settings.api.max_streams_per_tenant),
         places=Places(most=settings.api.max_waits, most_per_tenant=settings.api.max_waits_per_tenant),

@@ -7,10 +7,12 @@ from typing import Any
 
 import redis
 
+from penstock.storage.cache import read_total
 from penstock.storage.catalog.collections import CollectionInfo, list_collections
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.jobs import read_jobs
 from penstock.storage.catalog.tenants import list_tenants
+from penstock.storage.errors import Unavailable
 from penstock.storage.ledger.overview import Overview, StageOverview, overview, unwritten_shards
 
 from . import answers
@@ -35,6 +37,7 @@ def status_of(components: Components, version: str) -> dict[str, Any]:
         "roles": _roles(components),
         "jobs": list(_jobs(components, seen, now=now)),
         "collections": [_collection(info) for info in collections],
+        "cache": _cache(components),
     }
 
 
@@ -58,6 +61,14 @@ def _roles(components: Components) -> list[dict[str, Any]] | None:
     except redis.RedisError:
         return None
     return [{**asdict(role), "still_s": role.still_s} for role in found]
+
+
+def _cache(components: Components) -> dict[str, Any] | None:
+    try:
+        found = read_total(components.redis)
+    except Unavailable:
+        return None
+    return {**asdict(found), "limit_bytes": components.settings.embedding.cache_bytes}
 
 
 def _jobs(components: Components, seen: Overview, *, now: float) -> Iterator[dict[str, Any]]:

@@ -5,6 +5,7 @@ unknown fields, so that an older client reads a newer server. Times are seconds 
 anybody.
 """
 
+from .cache import CacheStatus, CacheUse
 from .changes import MAX_REMOVED_AT_ONCE, ChunkDeletion, ChunksDeleted, Deleted, Deletion, DocumentUpdate, Updated
 from .collections import (
     Chunking,
@@ -54,6 +55,8 @@ __all__ = [
     "LONGEST_SOURCE",
     "MAX_REMOVED_AT_ONCE",
     "Answer",
+    "CacheStatus",
+    "CacheUse",
     "ChunkDeletion",
     "Chunking",
     "ChunksDeleted",

@@ -2,6 +2,7 @@
 
 from pydantic import Field
 
+from .cache import CacheStatus
 from .jobs import Job
 from .messages import Answer, Name
 
@@ -61,6 +62,9 @@ class Status(Answer):
     roles: list[RoleStatus] | None = Field(description="processes seen lately; null when there is no broker to ask")
     jobs: list[TenantJob] = Field(description="running jobs, newest first, at most 50")
     collections: list[CollectionStatus] = Field(description="at most 200")
+    cache: CacheStatus | None = Field(
+        default=None, description="vectors kept for all tenants; null when the cache's server does not answer"
+    )
 
 
 class Health(Answer):

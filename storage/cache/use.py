@@ -54,7 +54,7 @@ def _read(client: "redis.Redis", key: str) -> CacheUse:
     try:
         found = client.hgetall(key)
     except (redis.RedisError, OSError) as error:
-        raise Unavailable(f"the cache's server does not answer, so nobody knows its counts: {error}") from error
+        raise Unavailable("the cache's server does not answer, so nobody knows its counts: ask again later") from error
     return _use_of({_text(name): float(value) for name, value in found.items()})
 
 

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import redis
 
+from penstock.api.cli.checks import run_checks
+from penstock.settings.model import Settings
 from penstock.storage.cache import read_total
 from penstock.storage.cache.server import HOLDER
 
@@ -126,3 +128,20 @@ def test_a_server_that_is_not_there_costs_a_miss_and_no_error(tmp_path) -> None:
         put(cache, wanted(digests), vectors)
 
         assert not get(cache, wanted(digests))[1].any()
+
+
+@pytest.mark.parametrize(
+    ("policy", "told"), [("allkeys-lru", "set noeviction or volatile-lru"), ("volatile-lru", "answers")]
+)
+def test_the_check_refuses_a_server_that_would_throw_the_queue_away(client, valkey_server, tmp_path, policy, told):
+    client.config_set("maxmemory-policy", policy)
+    client.config_set("maxmemory", 1 << 30)
+    try:
+        settings = Settings(data_dir=tmp_path, broker_url=valkey_server.url, embedding={"model": "hash"})
+        (broker,) = [one for one in run_checks(settings) if one.what == "broker"]
+    finally:
+        client.config_set("maxmemory", 0)
+        client.config_set("maxmemory-policy", "noeviction")
+
+    assert broker.ok == (policy == "volatile-lru")
+    assert told in broker.found

@@ -175,6 +175,7 @@ def test_every_route_below_a_tenant_is_covered_here(service):
     covered = {re.sub(r"\{\w+\}|theirs|shared|\?.*", "", f"{method} {path}") for method, path, *_ in ROUTES}
     covered |= {"GET /collections", "POST /collections", "GET /jobs", "GET /webhooks"}  # by the lists
     covered |= {"POST /webhooks/secret", "POST /pause", "POST /resume"}  # they look nothing up
+    covered |= {"GET /cache"}  # tests/integration/test_cache_http.py
     described = service.http.get("/openapi.json").json()["paths"]
     below = {
         re.sub(r"\{\w+\}", "", f"{method.upper()} {path.removeprefix('/v1/tenants/{tenant}')}")

@@ -19,6 +19,8 @@ from penstock.api.cli.output import by_state, count, duration, plain, print_json
 from penstock.api.cli.search import parse_filters, parse_vector
 from penstock.client import Busy, Conflict, Invalid, NotFound, Penstock, Unauthorized, Unreachable
 from penstock.client.wire import (
+    CacheStatus,
+    CacheUse,
     Collection,
     CollectionStatus,
     Delivery,
@@ -54,6 +56,7 @@ COMMANDS = [
     ["sync"],
     ["search"],
     ["status"],
+    ["cache"],
     ["doctor"],
     ["collections", "list"],
     ["collections", "create"],
@@ -96,6 +99,17 @@ COMMANDS = [
     ["config", "check"],
 ]
 
+CACHE_USE = {
+    "hits": 90,
+    "misses": 30,
+    "damaged": 1,
+    "saved_tokens": 16_200,
+    "saved_usd": 0.0012,
+    "vectors": 40,
+    "size_bytes": 2 << 20,
+    "evicted": 0,
+    "since": 1.0,
+}
 DELIVERY = Delivery(
     id="msg_1",
     job_id="job_1",
@@ -241,7 +255,12 @@ class Server:
             roles=[RoleStatus(**EMBED, doing="batch b_1")],
             jobs=[TenantJob(**(JOB.model_dump() | {"tenant": "acme", "state": "running"}))],
             collections=[CollectionStatus(**ACME)],
+            cache=CacheStatus(**CACHE_USE, limit_bytes=384 << 20),
         )
+
+    def cache_use(self, name):
+        self._note("cache_use", name)
+        return CacheUse(**CACHE_USE)
 
     def collections(self):
         self._note("collections")
@@ -530,6 +549,7 @@ def test_filters_are_words_or_json_but_not_both():
     [
         ["search", "x"],
         ["status"],
+        ["cache"],
         ["collections", "list"],
         ["collections", "create", "c"],
         ["collections", "show", "c"],
@@ -573,8 +593,10 @@ def test_json_is_one_value_and_nothing_else(penstock, command):
                 "acme",
                 "3/3",
                 "2 indexed",
+                "cache: 40 vectors, 2.0 MiB of 384.0 MiB; 90 of 120 texts found (75.0%), $0.0012 saved",
             ],
         ),
+        (["cache"], ["default", "90 of 120 (75.0%)", "16,200 tokens, $0.0012", "40 vectors, 2.0 MiB"]),
         (["collections", "list"], ["default", "minilm", "9", "1 failed"]),
         (["collections", "show", "default"], ["384 dimensions", "strategy auto", "version"]),
         (["documents", "list"], ["papers/good.md", "2.0 KiB", "truncated", "the file [ends] early", "--after"]),

@@ -14,11 +14,23 @@ TENANT = {
     "waiting_documents": 1200,
     "waiting_bytes": 4815162,
 }
+CACHE_USE = {
+    "hits": 90200,
+    "misses": 11800,
+    "damaged": 0,
+    "saved_tokens": 16236000,
+    "saved_usd": 0.32472,
+    "vectors": 11800,
+    "size_bytes": 26620800,
+    "evicted": 0,
+    "since": 1767220000.0,
+}
 EXAMPLES: Examples = {
     wire.NewTenant: {"name": "acme"},
     wire.TenantChange: {"weight": 2.0, "max_backlog_documents": 500000},
     wire.Tenant: TENANT,
     wire.Pause: {"paused_at": 1767225600.0, "tenants": ["acme"]},
+    wire.CacheUse: CACHE_USE,
     wire.TenantList: {"data": [TENANT]},
     wire.Status: {
         "version": "0.1.0",
@@ -52,6 +64,7 @@ EXAMPLES: Examples = {
                 "documents": {"indexed": 11, "failed": 1},
             }
         ],
+        "cache": CACHE_USE | {"limit_bytes": 402653184},
     },
     wire.Health: {"ok": True, "reasons": [], "degraded": ["redis: Connection refused"]},
     wire.ErrorAnswer: {

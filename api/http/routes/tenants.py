@@ -1,12 +1,15 @@
 """Routes: tenants, and what is paused."""
 
+from dataclasses import asdict
 from typing import Any
 
+import redis
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from penstock.client import wire
 from penstock.storage import ledger
+from penstock.storage.cache import read_use
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.tenants import change_tenant, create_tenant, get_tenant, list_tenants
 from penstock.storage.errors import AlreadyExists, InvalidName
@@ -60,6 +63,18 @@ async def change(request: Request, tenant: str) -> Response:
     return answers.answer(await components.call(_described, tenant))
 
 
+@router.get(
+    "/v1/tenants/{tenant}/cache",
+    response_model=wire.CacheUse,
+    summary="What the cache of vectors did for a tenant",
+    description="Texts found and not found, what that saved, and what is kept. 503 when the cache's server does not "
+    "answer.",
+)
+async def cache(request: Request, tenant: str) -> Response:
+    components = components_of(request)
+    return answers.answer(await components.call(_cache, components.redis, tenant))
+
+
 @router.post(
     "/v1/tenants/{tenant}/pause",
     response_model=wire.Tenant,
@@ -108,6 +123,10 @@ def _create(catalog: Catalog, name: str, *, now: float) -> bool:
 
 def _described(catalog: Catalog, name: str) -> dict[str, Any]:
     return answers.tenant(get_tenant(catalog, find_tenant(catalog, name)))
+
+
+def _cache(catalog: Catalog, server: redis.Redis, name: str) -> dict[str, Any]:
+    return asdict(read_use(server, find_tenant(catalog, name)))
 
 
 def _change(catalog: Catalog, name: str, values: dict[str, float | None]) -> None:
