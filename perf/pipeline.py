@@ -33,7 +33,7 @@ from penstock.client import Chunking, Job, NewDocument, Penstock
 from penstock.client.wire import Submission, Submitted
 from penstock.pipeline.chunking import ChunkingConfig, chunk, resolve
 from penstock.pipeline.embedding import EmbeddingOptions, open_embedder
-from penstock.settings.groups import cores
+from penstock.storage.machine import cores
 
 CHUNK_TOKENS = 200
 OVERLAP_TOKENS = 0

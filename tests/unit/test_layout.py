@@ -1,6 +1,8 @@
 """The folders, the packaging and the links for type checkers must tell the same story."""
 
 import ast
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -56,3 +58,13 @@ def test_a_folder_imports_itself_relatively(folder):
     }
 
     assert offenders == {}
+
+
+def test_every_performance_script_can_be_started():
+    """Nobody else imports them, so nothing else would notice that what they use was moved."""
+    folder = ROOT / "perf"
+    scripts = sorted(path.stem for path in folder.glob("*.py") if path.stem != "llamaindex")  # which needs the peers
+    started = subprocess.run(
+        [sys.executable, "-c", f"import {', '.join(scripts)}"], cwd=folder, check=False, capture_output=True, text=True
+    )
+    assert started.returncode == 0, started.stderr
