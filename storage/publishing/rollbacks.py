@@ -53,8 +53,8 @@ def plan_rollback(
     try:
         manifest = read_manifest(objects, kept.name)
         served = read_manifest(objects, current)
-        others = [entry for entry in manifest.segments if entry not in served.segments]
-        check_served(objects, others, dimensions=manifest.dimensions)
+        # Those that are served now too: they may have rotted since a reader opened them.
+        check_served(objects, manifest.segments, dimensions=manifest.dimensions)
         comparison = Comparison(objects, served, manifest)
         comparison.check()  # not first in the transaction, where nobody could mend anything
         return Rollback(kept.version, manifest, current, comparison)

@@ -2,6 +2,7 @@
 
 import random
 from functools import partial
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -299,16 +300,21 @@ def test_a_catalog_that_lacks_a_document_version_refuses_and_changes_nothing(lin
     assert (stage.ready, stage.running, stage.dead) == (0, 0, 0)  # it was told: nobody has to look after it
 
 
+def flip_a_bit(line: ServedLine, name: str, *, section: str) -> Path:
+    path = line.objects.local_path(name)
+    data = bytearray(path.read_bytes())
+    data[open_sections(path, kind="segment").places[section]] ^= 1
+    path.unlink()
+    path.write_bytes(bytes(data))
+    return path
+
+
 @pytest.mark.parametrize("section", ["vectors", "text_bytes"])
 def test_a_version_that_no_reader_would_open_is_neither_rolled_back_to_nor_forked(line, section):
     line.put(a="apples")
     line.put(a="apricots")
     [first, _] = sorted(info.name for info in line.objects.list("tenants/") if info.name.endswith(".segment"))
-    path = line.objects.local_path(first)
-    data = bytearray(path.read_bytes())
-    data[open_sections(path, kind="segment").places[section]] ^= 1
-    path.unlink()
-    path.write_bytes(bytes(data))
+    path = flip_a_bit(line, first, section=section)
 
     with pytest.raises(Damaged, match=path.name):
         fork(line, reference=Reference(version=1))
@@ -317,6 +323,19 @@ def test_a_version_that_no_reader_would_open_is_neither_rolled_back_to_nor_forke
         line.carry_out(line.claim_rollback())
     assert version_of(line) == 2
     check(line)
+
+
+def test_a_version_is_not_rolled_back_to_for_a_damaged_segment_that_is_served_now_too(line):
+    line.put(a="apples")
+    line.put(b="beeches")
+    generation = generation_info(line.catalog, line.collection.generation.id)
+    shared = read_manifest(line.objects, generation.manifest or "").segments[0]
+    path = flip_a_bit(line, shared.files[0].name, section="text_bytes")
+
+    line.ask_rollback(1)
+    with pytest.raises(Damaged, match=path.name):
+        line.carry_out(line.claim_rollback())
+    assert version_of(line) == 2
 
 
 def test_a_number_that_was_given_anew_is_not_taken_for_what_it_was(line):
