@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from ..catalog.collections import GenerationInfo
 from ..errors import StorageError
-from ..ids import GenerationId
+from ..ids import GenerationId, ManifestVersion
 
 log = logging.getLogger(__name__)
 
@@ -33,18 +33,23 @@ class Refusals:
         self._lock = threading.Lock()
         self._refusals: dict[GenerationId, _Refusal] = {}
 
-    def add(self, generation: GenerationInfo, error: StorageError) -> None:
-        """Refuse the version that the generation points to, for a while. Said in the log once per version."""
+    def add(self, generation: GenerationInfo, error: StorageError, *, former: ManifestVersion | None) -> None:
+        """Refuse the version that the generation points to, for a while. Said in the log once per version.
+
+        ``former``: the version that serves instead, if one does.
+        """
         assert generation.manifest is not None
         with self._lock:
             known = self._refusals.get(generation.id)
             self._refusals[generation.id] = _Refusal(generation.manifest, self._clock() + REFUSED_S, error)
             self.count += 1
         if known is None or known.manifest != generation.manifest:
+            instead = "searches get an error" if former is None else f"version {former} serves on"
             log.error(
-                "Version %d of %s is refused, what served before serves on: %s",
+                "Version %d of %s is refused, %s: %s",
                 generation.version,
                 generation.id,
+                instead,
                 error,
                 extra={"action": "snapshot_refused", "tenant": generation.tenant_id, "generation": generation.id},
             )

@@ -265,7 +265,7 @@ class SnapshotCache:
             except NotKept as error:
                 raise _Moved from error
             except (Damaged, Unsupported) as error:
-                refused = self._refuse(generation, error)
+                refused = self._refuse(generation, error, former=former)
             except OSError as error:
                 raise Unavailable(f"generation {generation_id} could not be read: {error}. Try again.") from error
         if former is None:
@@ -289,10 +289,10 @@ class SnapshotCache:
             self._changed.notify_all()
         return snapshot
 
-    def _refuse(self, generation: GenerationInfo, error: StorageError) -> StorageError:
+    def _refuse(self, generation: GenerationInfo, error: StorageError, *, former: Snapshot | None) -> StorageError:
         if generation_info(self._catalog, generation.id).manifest != generation.manifest:
             raise _Moved
-        self._refusals.add(generation, error)
+        self._refusals.add(generation, error, former=None if former is None else former.version)
         return error
 
     def _forget(self, generation_id: GenerationId) -> None:

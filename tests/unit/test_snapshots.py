@@ -564,6 +564,7 @@ def test_a_damaged_new_version_is_refused_and_the_former_serves_on(store, cache,
     refusals = [entry for entry in caplog.records if getattr(entry, "action", "") == "snapshot_refused"]
     assert len(refusals) == 1
     assert names[which].rpartition("/")[2] in refusals[0].getMessage()
+    assert refusals[0].getMessage().startswith(f"Version 2 of {GENERATION} is refused, version 1 serves on: ")
     assert cache.counts().refused == 1  # asked again and again, opened once
 
 
@@ -584,13 +585,15 @@ def test_a_refused_version_is_served_once_its_files_are_back(store):
             assert snapshot.version == 2
 
 
-def test_without_a_former_version_a_damaged_one_is_an_error_that_names_the_file(store, cache):
+def test_without_a_former_version_a_damaged_one_is_an_error_that_names_the_file(store, cache, caplog):
     published = store.add({"a": ["one"]})
     name = published.manifest.segments[0].files[0].name
     cut(store, name)
     for _ in range(2):
         with pytest.raises(Damaged, match=name.rpartition("/")[2]), cache.get(TENANT, GENERATION):
             pass
+    [told] = [entry.getMessage() for entry in caplog.records if getattr(entry, "action", "") == "snapshot_refused"]
+    assert told.startswith(f"Version 1 of {GENERATION} is refused, searches get an error: ")
 
 
 def test_a_manifest_of_another_generation_is_refused(store):
