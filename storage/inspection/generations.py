@@ -13,6 +13,7 @@ from ..errors import Damaged, Missing
 from ..ids import DocumentId
 from ..objects.store import ObjectStore
 from ..paths import manifest_version
+from ..search.reader_leases import LAPSED_S, LET_GO_S
 from ..search.searchable import SearchableSegment
 from ..segments.graph_files import check_links
 from ..segments.manifests import Manifest, SegmentEntry, read_manifest
@@ -214,6 +215,12 @@ def _let_go(*versions: StatedVersion) -> str:
         tags = [repr(tag) for version in tagged for tag in version.tags]
         named = f"the tag {tags[0]}, which keeps" if len(tags) == 1 else f"the tags {_shown(tags)}, which keep"
         return f"restore the file from a backup, or remove {named} {numbered(one.version for one in tagged)}"
+    if leased := [version for version in versions if version.leased]:
+        return (
+            f"nothing, if nobody needs it: a live reader keeps {numbered(one.version for one in leased)} until "
+            f"{LET_GO_S / 60:g} minutes after the last search (one that died, for {LAPSED_S / 60:g} minutes): "
+            "`penstock doctor --repair` lets go then"
+        )
     those = "these versions: they go" if len(versions) > 1 else "this version: it goes"
     return f"nothing, if nobody needs {those} in time, or at once with `penstock doctor --repair`"
 

@@ -8,13 +8,13 @@ from sqlalchemy.engine import Connection
 
 from ..catalog.collections import GenerationInfo, read_generations
 from ..catalog.engine import Catalog
-from ..catalog.tables import collections, generations, manifests, tags
+from ..catalog.tables import collections, generations, manifests, reader_leases, tags
 from ..ids import GenerationId, ManifestVersion, TenantId
 
 
 @dataclass(frozen=True)
 class StatedVersion:
-    """A version that is kept, as its row has it."""
+    """A version that is kept, as its row has it. ``leased``: a reader has it open, or died not long ago."""
 
     name: str
     version: ManifestVersion
@@ -22,6 +22,7 @@ class StatedVersion:
     live_chunks: int
     size_bytes: int
     tags: tuple[str, ...]
+    leased: bool
 
     @property
     def counts(self) -> tuple[int, int, int]:
@@ -76,6 +77,8 @@ def _versions(connection: Connection, generation_id: GenerationId) -> list[State
     named: dict[int, list[str]] = {}
     for tag in connection.execute(sa.select(tags.c.version, tags.c.name).where(tags.c.generation_id == generation_id)):
         named.setdefault(tag.version, []).append(tag.name)
+    held = sa.select(reader_leases.c.version).where(reader_leases.c.generation_id == generation_id)
+    leased = set(connection.scalars(held))
     wanted = sa.select(manifests).where(manifests.c.generation_id == generation_id)
     return [
         StatedVersion(
@@ -85,6 +88,7 @@ def _versions(connection: Connection, generation_id: GenerationId) -> list[State
             live_chunks=row.live_chunks,
             size_bytes=row.size_bytes,
             tags=tuple(sorted(named.get(row.version, ()))),
+            leased=row.version in leased,
         )
         for row in connection.execute(wanted.order_by(manifests.c.version.desc()))
     ]

@@ -20,6 +20,7 @@ from ..catalog.reader_leases import Beat, LeasedVersion, end_lapsed, end_leases,
 log = logging.getLogger(__name__)
 
 RENEW_S = 60.0
+LET_GO_S = 2 * RENEW_S  # after the last use of a lease it is given back, at the latest
 LAPSED_S = 15 * 60.0  # a reader that was stopped for so long is none; it looks again before it opens anything
 
 

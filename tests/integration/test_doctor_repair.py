@@ -457,6 +457,9 @@ def test_a_damaged_past_version_that_a_live_reader_has_open_stays_until_he_lets_
     lease = {"reader": "api", "generation_id": oldest.generation_id, "version": oldest.version, "beat": 1}
     installation.execute(sa.insert(reader_leases).values(lease))
     assert repaired(installation, code=3) == []
+    [advice] = [finding["advice"] for finding in installation.doctor(code=3)["findings"]]
+    assert f"a live reader keeps version {oldest.version} until 2 minutes after the last search" in advice
+    assert "at once" not in advice, "that was tried"
     installation.execute(sa.delete(reader_leases))
     assert repaired(installation) == [f"version {oldest.version} is not kept any more: it could not be opened"]
 
