@@ -5,10 +5,11 @@ Nobody listens at its broker's address: the ledger alone says what is to be done
 
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,7 @@ from penstock.workers.index import Writer
 from penstock.workers.liveness import Liveness
 
 ACME = TenantId("acme")
+HASH = MappingProxyType({"model": "hash-256", "threads": 1})
 
 
 @dataclass
@@ -99,10 +101,21 @@ class RoleLine:
 
 
 @contextmanager
-def role_line(folder: Path, *, seed: int, size_tokens: int = 16, kind: type[RoleLine] = RoleLine) -> Iterator[Any]:
-    """Run the roles over an empty installation with the collection ``docs``, whose chunks do not overlap."""
+def role_line(
+    folder: Path,
+    *,
+    seed: int,
+    size_tokens: int = 16,
+    kind: type[RoleLine] = RoleLine,
+    embedding: Mapping[str, Any] = HASH,
+    workers: Mapping[str, Any] = MappingProxyType({}),
+) -> Iterator[Any]:
+    """Run the roles over an empty installation with the collection ``docs``, whose chunks do not overlap.
+
+    ``embedding`` and ``workers``: settings; the vectors of the model have 256 dimensions.
+    """
     settings = Settings(
-        data_dir=folder, broker_url="redis://127.0.0.1:1/0", embedding={"model": "hash-256", "threads": 1}
+        data_dir=folder, broker_url="redis://127.0.0.1:1/0", embedding=dict(embedding), workers=dict(workers)
     )
     roles: list[Any] = [role(settings, liveness=Liveness()) for role in (Chunker, Embedding, Writer)]
     with pytest.MonkeyPatch.context() as patch:
@@ -112,7 +125,7 @@ def role_line(folder: Path, *, seed: int, size_tokens: int = 16, kind: type[Role
     catalog = roles[-1]._components.catalog
     migrate(catalog)
     create_tenant(catalog, "acme", now=1.0)
-    options = {"model": "hash-256", "dimensions": 256, "metric": "cosine", "shards": 1, "now": 1.0}
+    options = {"model": embedding["model"], "dimensions": 256, "metric": "cosine", "shards": 1, "now": 1.0}
     chunking = {"strategy": "recursive", "size_tokens": size_tokens, "overlap_tokens": 0}
     collection = create_collection(catalog, tenant=ACME, name="docs", chunking=chunking, **options)  # type: ignore[arg-type]
     yield kind(collection, *roles, dice=random.Random(seed))

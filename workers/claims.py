@@ -5,6 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Literal
 
 from penstock.pipeline.errors import ProviderMisconfigured, ProviderUnavailable
 from penstock.settings.logs import failed_at, log_failure
@@ -92,7 +93,8 @@ class Claims:
         except ProviderMisconfigured as error:
             attempt.outcome = "postponed"
             log.warning("The model cannot work as configured: see %s.", error.setting, extra=ids(claim))
-            self.retry(claim, error=str(error), delay_s=MISCONFIGURED_DELAY_S, counted=False)
+            delay_s = MISCONFIGURED_DELAY_S
+            self.retry(claim, error=str(error), delay_s=delay_s, counted=False, postponed="paused")
         except OSError as error:
             attempt.outcome = "postponed"
             log.warning("This machine cannot do it now: %s.", error.strerror or failed_at(error), extra=ids(claim))
@@ -101,13 +103,29 @@ class Claims:
             log_failure(log, "The batch failed", error, extra=ids(claim))
             self.retry(claim, error=failed_at(error))
 
-    def retry(self, claim: ledger.Held, *, error: str, delay_s: float | None = None, counted: bool = True) -> None:
+    def retry(
+        self,
+        claim: ledger.Held,
+        *,
+        error: str,
+        delay_s: float | None = None,
+        counted: bool = True,
+        postponed: Literal["paused", "retrying"] | None = None,
+    ) -> None:
         """Hand the batch back, by default after a delay that grows with its attempts. Losing the claim is no error."""
         first_s = self._components.settings.workers.retry_delay_s
         delay = full_jitter(claim.attempt, first_s=first_s) if delay_s is None else delay_s
         now = self._components.clock()
         try:
-            ledger.retry_later(self._components.catalog, claim, error=error, now=now, delay_s=delay, counted=counted)
+            ledger.retry_later(
+                self._components.catalog,
+                claim,
+                error=error,
+                now=now,
+                delay_s=delay,
+                counted=counted,
+                postponed=postponed,
+            )
         except (Conflict, Unavailable) as lost:
             log.info("The batch could not be handed back: %s", lost, extra={"batch": claim.batch_id})
 
@@ -136,7 +154,7 @@ class Claims:
             wish_s=error.retry_after_s,
         )
         log.warning("The provider is not available, trying again in %.1f s.", delay_s, extra=ids(claim))
-        self.retry(claim, error=str(error), delay_s=delay_s, counted=False)
+        self.retry(claim, error=str(error), delay_s=delay_s, counted=False, postponed="retrying")
 
     def _claim(self, batch_id: BatchId, *, in_company: bool) -> ledger.Claim | None:
         components = self._components

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from penstock.client import Busy
 
-from .output import count, duration
+from .output import count, duration, plain
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,6 +36,7 @@ class Progress:
     left_s: float | None
     cache_hits: int
     chunks_reused: int
+    paused: str | None = None
 
     @classmethod
     def of(cls, jobs: "Sequence[Job]") -> "Progress":
@@ -51,6 +52,7 @@ class Progress:
             left_s=_left_s(jobs),
             cache_hits=sum(job.cache_hits for job in jobs),
             chunks_reused=sum(job.chunks_reused for job in jobs),
+            paused=next((job.held_up.reason for job in jobs if job.held_up and job.held_up.paused), None),
         )
 
 
@@ -149,4 +151,6 @@ def said(progress: Progress) -> str:
     parts.append(count(progress.cache_hits, "cache hit"))
     if progress.failed:
         parts.append(f"[red]{progress.failed:,} failed[/]")
+    if progress.paused is not None:
+        parts.append(f"[red]paused: {plain(progress.paused)}[/]")
     return "  ".join(parts)

@@ -1,12 +1,13 @@
 """`penstock jobs`: what was submitted together, how far it is, and stopping it."""
 
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from .connection import connect
 from .options import Json, Key, Tenant, Timeout, Url
-from .output import by_state, console, count, duration, print_json, state, table, when
+from .output import by_state, console, count, duration, plain, print_json, state, table, when
 
 if TYPE_CHECKING:
     from penstock.client import Penstock
@@ -35,7 +36,8 @@ def list_(
     rows = table("job", "collection", "state", "documents", "chunks", "begun", right=("chunks",))
     for job in page.data:
         chunks = f"{job.chunks_indexed:,}/{job.chunks_total:,}"
-        rows.add_row(job.id, job.collection, state(job.state), by_state(job.documents), chunks, when(job.created_at))
+        told = f"{state(job.state)}, [red]paused[/]" if job.held_up and job.held_up.paused else state(job.state)
+        rows.add_row(job.id, job.collection, told, by_state(job.documents), chunks, when(job.created_at))
     out = console()
     out.print(rows if page.data else f"tenant {tenant!r} has no jobs yet")
     if page.has_more:
@@ -131,6 +133,14 @@ def _pace(job: "Job") -> str:
     return per_s if job.left_s is None else f"{per_s}, {duration(job.left_s)} left"
 
 
+def _held_up(job: "Job") -> list[tuple[str, str]]:
+    if job.held_up is None:
+        return []
+    left_s = job.held_up.next_attempt_at - time.time()
+    again = f"tried again in {duration(left_s)}" if left_s > 0 else "being tried again"
+    return [("paused" if job.held_up.paused else "retried", f"{plain(job.held_up.reason)} ({again})")]
+
+
 def _cost(job: "Job") -> str:
     if job.cost_usd is None:
         return ", their price is not known"
@@ -144,6 +154,7 @@ def _show(job: "Job") -> None:
         ("job", job.id),
         ("collection", job.collection),
         ("state", state(job.state)),
+        *_held_up(job),
         ("documents", by_state(job.documents)),
         ("unchanged", f"{job.unchanged:,}"),
         ("chunks", f"{job.chunks_indexed:,} indexed, {job.chunks_embedded:,} embedded of {job.chunks_total:,}"),

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 Watch = Annotated[bool, typer.Option("--watch", "-w", help="Show it again every second until Ctrl-C.")]
 EVERY_S = 1.0
+SHOWN_IDS = 3  # of jobs that wait for the same
 _FAILED = "their documents were begun again one by one, or are failed: `penstock documents list --state failed`"
 _AGAIN = "merges and expiries are planned again by themselves"
 DEAD = {
@@ -64,7 +65,24 @@ def _page(now: "Status") -> "RenderableType":
     if now.unwritten_shards:
         named = f"shard{'s' * (len(now.unwritten_shards) > 1)} {', '.join(map(str, now.unwritten_shards))}"
         head += f"\n[yellow]nobody publishes for {named}, though work waits: is `penstock worker index` running?[/]"
+    for told in _held_up(now):
+        head += f"\n{told}"
     return Group(head, "", _stages(now), _dead(now), _roles(now), _cache(now), _jobs(now), _collections(now))
+
+
+def _held_up(now: "Status") -> list[str]:
+    """Say once for each reason which jobs wait for it."""
+    found: dict[tuple[bool, str], list[str]] = {}
+    for job in now.jobs:
+        if job.held_up is not None:
+            found.setdefault((job.held_up.paused, job.held_up.reason), []).append(job.id)
+    told = []
+    for (paused, reason), ids in found.items():
+        more = f" and {len(ids) - SHOWN_IDS} more" if len(ids) > SHOWN_IDS else ""
+        whose = f"job{'s' * (len(ids) > 1)} {plain(', '.join(ids[:SHOWN_IDS]))}{more}"
+        colour, word = ("red", "paused") if paused else ("yellow", "retried")
+        told.append(f"[{colour}]{word}: {whose}: {plain(reason)}[/]")
+    return told
 
 
 def _stages(now: "Status") -> "Table":

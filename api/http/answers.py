@@ -1,6 +1,7 @@
 """Words what storage/ returns as wire types. Reads nothing, decides nothing."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 from pydantic_core import to_json
@@ -112,6 +113,7 @@ def job(info: JobInfo, *, now: float) -> dict[str, Any]:
         "cost_usd": info.cost_usd,
         "chunks_reused": info.chunks_reused,
         "unchanged": info.unchanged,
+        "held_up": None if info.held_up is None else asdict(info.held_up),
         "token": token_of(*info.token) if info.token else None,
     }
 

@@ -22,7 +22,7 @@ from .documents import Document, DocumentList, DocumentName, DocumentState, Form
 from .failures import ErrorAnswer, ErrorBody
 from .indexes import IndexStats, MergeStats, ProbeStats, SegmentStats
 from .installation import CollectionStatus, Health, RoleStatus, StageStatus, Status, TenantJob
-from .jobs import Job, JobList, JobState
+from .jobs import HeldUp, Job, JobList, JobState
 from .messages import Answer, Name, Request
 from .searches import Hit, HitDocument, SearchQuery, SearchResult, packed_vector
 from .snapshots import (
@@ -83,6 +83,7 @@ __all__ = [
     "Fork",
     "FormerDeath",
     "Health",
+    "HeldUp",
     "Hit",
     "HitDocument",
     "IndexStats",

@@ -10,6 +10,16 @@ JobState = Literal["running", "done", "cancelled"]
 UNFINISHED = frozenset({"queued", "chunking", "embedding", "indexing", "deleting", "trimming"})  # states of documents
 
 
+class HeldUp(Answer):
+    """Why something of a job waits by no fault of its documents."""
+
+    paused: bool = Field(
+        description="true: until a person has acted, as with a key that is refused; false: it is only tried again later"
+    )
+    reason: str = Field(description="what is wrong, with the setting to change where there is one")
+    next_attempt_at: float = Field(description="when it is tried again; in the past while it is being tried")
+
+
 class Job(Answer):
     id: str
     collection: Name
@@ -38,6 +48,9 @@ class Job(Answer):
         default=0, description="chunks that the version of their document before had too: not embedded again"
     )
     unchanged: int = Field(description="submitted documents that were already here")
+    held_up: HeldUp | None = Field(
+        default=None, description="why something of it waits although none of its documents is at fault; null: nothing"
+    )
     token: str | None = Field(description="`min_token` of a search that must see what this job has indexed so far")
 
     @property

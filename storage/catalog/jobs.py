@@ -19,7 +19,7 @@ from .engine import Catalog
 from .history import History, Token
 from .outbox import ENDED, tell
 from .pace import Pace
-from .progress import Progress, Tallies
+from .progress import HeldUp, Progress, Tallies
 from .tables import collections, jobs
 from .values import slices
 
@@ -34,8 +34,8 @@ class JobInfo:
     ``chunks_expected`` guesses its end; None while no document is cut. ``chunks_reused``: those whose vectors the
     version of the document before had. ``unchanged``: submitted documents that were already here. ``embedded_tokens``:
     of the texts that the model was given, for ``cost_usd``; None: nobody knows their price. ``token``: a search that
-    waits for this generation's
-    version sees every document the job has indexed so far; None before the first.
+    waits for this generation's version sees every document the job has indexed so far; None before the first.
+    ``held_up``: why some of it waits although nobody is at fault here; None when nothing does.
     """
 
     id: JobId
@@ -56,6 +56,7 @@ class JobInfo:
     cost_usd: float | None
     pace: Pace | None
     token: Token | None
+    held_up: HeldUp | None = None
 
     def chunks_per_s(self, now: float) -> float | None:
         """Return how fast chunks are embedded; None while nobody can know, and when nothing is under way."""
@@ -186,6 +187,7 @@ def _job(row: Row[Any], progress: Progress) -> JobInfo:
         cost_usd=row.cost_usd,
         pace=Pace.from_details(row.pace),
         token=told.token,
+        held_up=progress.held_up if row.state == "running" and not over else None,
     )
 
 

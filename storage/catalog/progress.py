@@ -14,9 +14,22 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
+from .completion import OPEN_BATCH
 from .history import Token, newest
 from .tables import batches, versions
 from .values import slices
+
+
+@dataclass(frozen=True)
+class HeldUp:
+    """Why something of a job waits by no fault of its documents: ``paused`` until a person has acted, or retried.
+
+    ``next_attempt_at``: when it is tried again at the earliest; in the past while it is being tried.
+    """
+
+    paused: bool
+    reason: str
+    next_attempt_at: float
 
 
 @dataclass(frozen=True)
@@ -27,6 +40,7 @@ class Progress:
     chunks_indexed: int
     chunks_expected: int | None
     token: Token | None
+    held_up: HeldUp | None = None
 
 
 _UNCUT = ("queued", "chunking")
@@ -85,10 +99,15 @@ class _Known:
 
 @dataclass(frozen=True)
 class _Group:
-    """The embed batches of one group, which may hold documents of several jobs."""
+    """The embed batches of one group, which may hold documents of several jobs.
+
+    ``held_up``: the word of `POSTPONED` and the reason, of a batch that waits.
+    """
 
     chunks: int
     embedded: int
+    held_up: str | None
+    next_attempt_at: float | None
 
     def embedded_of(self, chunks: int) -> float:
         return self.embedded * chunks / self.chunks if self.chunks else 0.0
@@ -119,12 +138,15 @@ def _versions_by_group(job_ids: Sequence[str]) -> sa.Select[Any]:
 
 def _read_groups(connection: Connection, group_ids: Sequence[str]) -> dict[str, _Group]:
     embedded = sa.case((batches.c.state == "done", batches.c.chunk_count), else_=0)
-    sums = (sa.func.sum(batches.c.chunk_count), sa.func.sum(embedded))
+    waits = sa.and_(batches.c.postponed.is_not(None), batches.c.state.in_(OPEN_BATCH))
+    told = batches.c.postponed + ":" + sa.func.coalesce(batches.c.error, "")  # the least is one that is paused
+    held_up = (sa.func.min(sa.case((waits, told))), sa.func.min(sa.case((waits, batches.c.next_attempt_at))))
+    sums = (sa.func.sum(batches.c.chunk_count), sa.func.sum(embedded), *held_up)
     grouped = sa.select(batches.c.group_id, *sums).where(batches.c.stage == "embed")
     found: dict[str, _Group] = {}
     for some in slices(group_ids):
         rows = connection.execute(grouped.where(batches.c.group_id.in_(some)).group_by(batches.c.group_id))
-        found |= {group_id: _Group(int(chunks), int(done)) for group_id, chunks, done in rows}
+        found |= {group_id: _Group(int(chunks), int(done), *held) for group_id, chunks, done, *held in rows}
     return found
 
 
@@ -133,13 +155,16 @@ def _progress(rows: Sequence[Row[Any]], groups: Mapping[str, _Group]) -> Progres
     chunks: dict[str, int] = defaultdict(int)
     sizes: dict[str, int] = defaultdict(int)
     half_embedded = 0.0
+    held_up: list[tuple[str, float]] = []
     token: Token | None = None
     for row in rows:
         documents[row.state] += row.documents
         chunks[row.state] += int(row.chunks)
         sizes[row.state] += int(row.size_bytes)
         if row.state == "embedding" and row.batch_id in groups:
-            half_embedded += groups[row.batch_id].embedded_of(int(row.chunks))
+            group = groups[row.batch_id]
+            half_embedded += group.embedded_of(int(row.chunks))
+            held_up += [(group.held_up, group.next_attempt_at or 0.0)] if group.held_up else []
         if row.indexed_version is not None:
             token = newest(token, (row.generation_id, row.indexed_version))
     past = chunks["indexing"] + chunks["indexed"]
@@ -151,7 +176,17 @@ def _progress(rows: Sequence[Row[Any]], groups: Mapping[str, _Group]) -> Progres
         chunks_indexed=chunks["indexed"],
         chunks_expected=_expected(total, documents, sizes),
         token=token,
+        held_up=_held_up(held_up),
     )
+
+
+def _held_up(found: Sequence[tuple[str, float]]) -> HeldUp | None:
+    """Return the one that a person should know of: what is paused sorts before what is retried."""
+    if not found:
+        return None
+    told, next_attempt_at = min(found)
+    word, _, reason = told.partition(":")
+    return HeldUp(word == "paused", reason, next_attempt_at)
 
 
 def _expected(chunks: int, documents: Mapping[str, int], sizes: Mapping[str, int]) -> int | None:

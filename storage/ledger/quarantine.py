@@ -5,7 +5,7 @@ bytes, with attempts of its own. Only a batch that was made of one document fail
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
@@ -40,11 +40,14 @@ def retry_later(
     delay_s: float,
     code: str = "gave_up",
     counted: bool = True,
+    postponed: Literal["paused", "retrying"] | None = None,
 ) -> None:
     """Hand a claimed batch back, to be tried again after ``delay_s``.
 
     After the claim's ``max_attempts`` it is taken apart instead, or its only document fails with ``code`` and
     ``error``. ``counted=False`` gives the attempt back: for an outage or a shutdown, which is no document's fault.
+    ``postponed``: what the jobs of its documents are told until the batch ends, or is handed back for another reason:
+    that they are ``paused`` until a person has acted, or wait for a while.
 
     Raises:
         Conflict: the claim was lost; nothing was changed.
@@ -59,7 +62,7 @@ def retry_later(
             return
         again = sa.update(batches).where(batches.c.id == row.id).values(state="ready", owner=None, lease_until=None)
         again = again.values(next_attempt_at=now + delay_s, attempts=row.attempts - (not counted))
-        connection.execute(again.values(error=storable(error)))
+        connection.execute(again.values(error=storable(error), postponed=postponed))
 
 
 def lost_reason(batch: Row[Any]) -> str:

@@ -23,6 +23,7 @@ JOB = {
     "embedded_tokens": 3410,
     "cost_usd": 0.0,
     "chunks_reused": 0,
+    "held_up": None,
     "unchanged": 0,
     "token": "gen_0192f1bfe2a0b1c2d3e4f5a6b7:4",
 }

@@ -9,6 +9,7 @@ from .batches import (
     BATCH_STAGES,
     BATCH_STATES,
     IS_STAGED,
+    POSTPONED,
     batches,
 )
 from .conventions import (
@@ -81,6 +82,7 @@ __all__ = [
     "NEVER_SERVED_AGAIN",
     "NORMAL",
     "OF_DOCUMENT",
+    "POSTPONED",
     "PRIORITIES",
     "VERSION_ACTIONS",
     "VERSION_FINAL_STATES",

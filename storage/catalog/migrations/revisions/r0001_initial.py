@@ -49,6 +49,11 @@ def _state(name: str, width: int, words: str) -> sa.Column[str]:
     return sa.Column(name, sa.String(width), sa.CheckConstraint(f"{name} IN ({listed})", name=name), nullable=False)
 
 
+def _optional_state(name: str, width: int, words: str) -> sa.Column[str]:
+    listed = ", ".join(repr(word) for word in words.split())
+    return sa.Column(name, sa.String(width), sa.CheckConstraint(f"{name} IN ({listed})", name=name))
+
+
 def _create_installation() -> None:
     op.create_table(
         "installation",
@@ -319,6 +324,7 @@ def _create_batches() -> None:
         sa.Column("output", sa.Text),
         sa.Column("details", sa.JSON(none_as_null=True)),
         sa.Column("error", sa.Text),
+        _optional_state("postponed", 8, "paused retrying"),
         _time("created_at"),
         _time("finished_at", nullable=True),
         sa.UniqueConstraint("group_id", "stage", "part"),
