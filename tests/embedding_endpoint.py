@@ -6,6 +6,7 @@ import socket
 import threading
 import zlib
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -83,6 +84,18 @@ class Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
         if claimed_bytes is not None:
             self.close_connection = True
+
+    def drip(self, body: bytes, *, every_s: float) -> None:
+        """Answer a byte at a time, until the client has had enough."""
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.close_connection = True
+        with suppress(OSError):
+            for byte in body:
+                self.wfile.write(bytes([byte]))
+                if self.endpoint.released.wait(every_s):
+                    return
 
     def hang_up(self) -> None:
         self.connection.shutdown(socket.SHUT_RDWR)

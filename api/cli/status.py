@@ -65,8 +65,8 @@ def _page(now: "Status") -> "RenderableType":
     if now.unwritten_shards:
         named = f"shard{'s' * (len(now.unwritten_shards) > 1)} {', '.join(map(str, now.unwritten_shards))}"
         head += f"\n[yellow]nobody publishes for {named}, though work waits: is `penstock worker index` running?[/]"
-    for told in _held_up(now):
-        head += f"\n{told}"
+    for sentence in _held_up(now):
+        head += f"\n{sentence}"
     return Group(head, "", _stages(now), _dead(now), _roles(now), _cache(now), _jobs(now), _collections(now))
 
 
@@ -76,13 +76,13 @@ def _held_up(now: "Status") -> list[str]:
     for job in now.jobs:
         if job.held_up is not None:
             found.setdefault((job.held_up.paused, job.held_up.reason), []).append(job.id)
-    told = []
+    sentences = []
     for (paused, reason), ids in found.items():
         more = f" and {len(ids) - SHOWN_IDS} more" if len(ids) > SHOWN_IDS else ""
         whose = f"job{'s' * (len(ids) > 1)} {plain(', '.join(ids[:SHOWN_IDS]))}{more}"
         colour, word = ("red", "paused") if paused else ("yellow", "retried")
-        told.append(f"[{colour}]{word}: {whose}: {plain(reason)}[/]")
-    return told
+        sentences.append(f"[{colour}]{word}: {whose}: {plain(reason)}[/]")
+    return sentences
 
 
 def _stages(now: "Status") -> "Table":

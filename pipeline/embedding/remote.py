@@ -6,6 +6,8 @@ What the endpoint answers is believed only as far as it can be checked: one fini
 import base64
 import binascii
 import hashlib
+import json
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
@@ -27,6 +29,7 @@ CONNECT_TIMEOUT_S = 5.0
 OPENAI_MAX_TEXTS, OPENAI_MAX_TOKENS = 2_048, 300_000  # of one request, as OpenAI documents it
 MAX_TEXTS = 256  # of one request to another endpoint, which says nowhere how much it takes
 _PROBE = "penstock"
+_ANSWER_BYTES, _NUMBER_BYTES = 1 << 20, 40  # most of an answer, and of each number in it where they are written out
 
 
 class Remote:
@@ -44,6 +47,7 @@ class Remote:
         self._max_texts = options.openai_max_texts or (OPENAI_MAX_TEXTS if at_openai else MAX_TEXTS)
         self._max_tokens = options.openai_max_tokens or (OPENAI_MAX_TOKENS if at_openai else options.batch_tokens)
         self._key = options.openai_api_key or ""
+        self._timeout_s = options.timeout_s
         self._openai = imported("openai", model="openai")
         self._client = self._connect(options)
         # Models that are not known to shorten their vectors on request may not know the parameter.
@@ -135,16 +139,11 @@ class Remote:
     def _request(self, texts: Sequence[str]) -> Vectors:
         """Return float32[n, d] as the endpoint gave it. Raises every kind of EmbeddingError."""
         try:
-            answer = self._client.embeddings.create(
-                model=self._name, input=list(texts), encoding_format="base64", **self._extra
-            )
-            return self._vectors(answer.data, len(texts))
+            return self._vectors(json.loads(self._answer(texts))["data"], len(texts))
         except EmbeddingError:
             raise
         except self._openai.APITimeoutError as error:
-            raise ProviderUnavailable(
-                f"{self._url} did not answer in time: see embedding.timeout_s and embedding.openai_base_url"
-            ) from error
+            raise self._too_slow() from error
         except self._openai.APIStatusError as error:
             raise self._translated(error) from error
         except self._openai.APIConnectionError as error:
@@ -154,11 +153,36 @@ class Remote:
         except Exception as error:  # a body that breaks off or is something else fails anywhere in the client
             raise ProviderUnavailable(f"{self._url} answered what cannot be read: {error!r}") from error
 
+    def _answer(self, texts: Sequence[str]) -> bytes:
+        """Return the body of one answer: as a whole within the time for one, and no larger than it can have to be.
+
+        The client's own limit is for each piece of it, and an endpoint could send such for ever.
+        """
+        deadline = time.monotonic() + self._timeout_s
+        most_bytes = _ANSWER_BYTES + len(texts) * self.card.dimensions * _NUMBER_BYTES
+        asked = {"model": self._name, "input": list(texts), "encoding_format": "base64", **self._extra}
+        body = bytearray()
+        with self._client.embeddings.with_streaming_response.create(**asked) as answer:
+            for piece in answer.iter_bytes():
+                body += piece
+                if time.monotonic() > deadline:
+                    raise self._too_slow()
+                if len(body) > most_bytes:
+                    raise ProviderUnavailable(
+                        f"{self._url} answered more than {most_bytes} bytes for {len(texts)} texts."
+                    )
+        return bytes(body)
+
+    def _too_slow(self) -> ProviderUnavailable:
+        return ProviderUnavailable(
+            f"{self._url} did not answer in time: see embedding.timeout_s and embedding.openai_base_url"
+        )
+
     def _vectors(self, items: Sequence[Any], count: int) -> Vectors:
-        if sorted(item.index for item in items) != list(range(count)):
+        if sorted(item["index"] for item in items) != list(range(count)):
             raise ProviderUnavailable(f"{self._url} answered {len(items)} vectors for {count} texts.")
-        ordered = sorted(items, key=lambda item: int(item.index))
-        rows = [_decoded(item.embedding) for item in ordered]
+        ordered = sorted(items, key=lambda item: int(item["index"]))
+        rows = [_decoded(item["embedding"]) for item in ordered]
         for row in rows:
             if len(row) != self.card.dimensions:
                 raise ProviderMisconfigured(

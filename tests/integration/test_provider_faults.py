@@ -145,6 +145,7 @@ RETRIED = {
     "500": refusing(500),
     "503": refusing(503),
     "silent": silent,
+    "a byte now and then": lambda handler, _: handler.drip(b" " * 100_000, every_s=0.05),
     "hung up": lambda handler, _: handler.hang_up(),
     "cut off in the body": cut_off,
     "a vector too few": changing(lambda items: items[:-1]),

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -288,6 +289,27 @@ def test_an_endpoint_that_keeps_silent_is_unavailable_in_time(endpoint, remote):
         remote(timeout_s=0.3).embed_passages(["one"])
 
     assert time.monotonic() - started < 10
+
+
+def test_an_endpoint_that_answers_a_byte_now_and_then_is_unavailable_in_time(endpoint, remote):
+    endpoint.fault = lambda handler, request: handler.drip(b" " * 100_000, every_s=0.05)
+    started = time.monotonic()
+
+    with pytest.raises(ProviderUnavailable, match="in time"):
+        remote(timeout_s=0.4).embed_passages(["one"])
+
+    assert time.monotonic() - started < 10
+
+
+def test_an_answer_that_is_larger_than_it_can_have_to_be_is_not_read_to_its_end(endpoint, remote):
+    def fault(handler, request):
+        with suppress(OSError):  # the client has had enough
+            handler.answer(200, b" " * (64 << 20))
+
+    endpoint.fault = fault
+
+    with pytest.raises(ProviderUnavailable, match="more than"):
+        remote().embed_passages(["one"])
 
 
 def test_an_endpoint_that_is_not_there_is_unavailable(remote):
