@@ -150,4 +150,6 @@ def _kept(one: "Collection") -> str:
     if one.keep_versions is None and one.keep_s is None:
         return "as long as of all collections"
     versions = "as many versions as of all" if one.keep_versions is None else count(one.keep_versions, "version")
+    if one.keep_s == 0:
+        return f"{versions}, no others"
     return f"{versions}, others for {'as long as of all' if one.keep_s is None else duration(one.keep_s)}"

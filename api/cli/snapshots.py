@@ -155,11 +155,15 @@ def rollback(
         print_json(ended)
     elif ended.published is None:
         console().print(f"rollback {ended.id} to version {ended.version} is asked for")
+    elif ended.published == ended.version:
+        console().print(f"collection {collection!r} serves version {ended.version} already: no new one was made")
     else:
         console().print(f"collection {collection!r} serves version {ended.version} again, as version {ended.published}")
 
 
 def _confirm(found: "SnapshotDiff", collection: str) -> None:
+    if not found.after:  # before the first version: the server refuses, and says why
+        return
     told = f"{found.added:,} documents return, {found.changed:,} change and {found.removed:,} leave"
     typer.confirm(f"Roll {collection!r} back from version {found.before} to {found.after}: {told}?", abort=True)
 

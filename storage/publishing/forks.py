@@ -93,7 +93,10 @@ class _Moved(Exception):
 def _look(catalog: Catalog, objects: ObjectStore, parent: CollectionInfo, reference: Reference) -> _Parent:
     kept = find_version(catalog, parent.generation.id, reference)
     if kept is None:
-        raise NotKept(f"collection {parent.name!r} had no version then: {_advice(parent)}")
+        told = "had no version then"
+        if reference.version == 0:
+            told = "has no version 0, which stands for the time before its first"
+        raise NotKept(f"collection {parent.name!r} {told}: {_advice(parent)}")
     generation = generation_info(catalog, parent.generation.id)
     assert generation.manifest is not None
     try:

@@ -396,8 +396,10 @@ def test_a_rollback_to_a_version_that_is_not_kept_is_refused(books):
     penstock, name = books
     with pytest.raises(client.NotFound, match="there are versions 1 to 3"):
         penstock.roll_back(name, 4)
-    with pytest.raises(client.NotFound, match="had no version then"):
+    with pytest.raises(client.NotFound, match="had no version yet at 2001-01-01: list the versions"):
         penstock.roll_back(name, "2001-01-01")
+    with pytest.raises(client.NotFound, match="has no version 0, which stands for the time before its first"):
+        penstock.roll_back(name, 0)
 
 
 def test_the_command_line_rolls_back(books, run, service):
@@ -411,6 +413,10 @@ def test_the_command_line_rolls_back(books, run, service):
     threading.Thread(target=_when_asked, args=[service]).start()
     assert "serves version 3 again, as version 5" in run("snapshots", "rollback", "3", "-c", name, "--yes")
     assert "rollback to 3" in run("snapshots", "list", "-c", name)
+    threading.Thread(target=_when_asked, args=[service]).start()
+    told = " ".join(run("snapshots", "rollback", "current", "-c", name, "--yes").split())
+    assert told == f"collection {name!r} serves version 5 already: no new one was made"
+    assert "has no version 0" in run("snapshots", "rollback", "0", "-c", name, code=1), "nobody is asked before"
 
 
 def _when_asked(service: Service) -> None:
@@ -446,6 +452,7 @@ def test_a_collection_keeps_versions_as_its_owner_says(books, service, run):
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "keep")
     assert json.loads(run("collections", "keep", name, "--versions", "5", "--json"))["keep_versions"] == 5
     assert "5 versions, others for 1 min" in run("collections", "show", name)
+    assert "5 versions, no others" in run("collections", "keep", name, "--seconds", "0")
     assert "give --versions or --seconds" in run("collections", "keep", name, code=2)
     kept = json.loads(run("collections", "keep", name, "--default", "--json"))
     assert (kept["keep_versions"], kept["keep_s"]) == (None, None)

@@ -244,9 +244,11 @@ def _found(components: Components, collection: CollectionInfo, snapshot: str) ->
     """Return the version; unlike `_known`, there must be one."""
     info = _known(components, collection, snapshot, param="snapshot")
     if info is None:
-        told = "had no version then: list the versions"
+        told = f"had no version yet at {snapshot}: list the versions that there are"
         if not collection.generation.version:
             told = "has no version yet: submit documents to publish the first"
+        elif snapshot.isdigit():
+            told = f"has no version {snapshot}, which stands for the time before its first: list the versions there are"
         raise Refused(
             f"collection {collection.name!r} {told}",
             status=404,
