@@ -73,7 +73,7 @@ TRANSLATIONS: tuple[tuple[type[Exception], int, str, str | None], ...] = (
     (InvalidMetadata, 400, "invalid_metadata", "metadata"),
     (InvalidName, 400, "invalid_name", None),
     (FilterMismatch, 400, "invalid_filter", "filter"),
-    (NotKept, 404, "version_not_kept", None),
+    (NotKept, 404, "version_not_kept", "snapshot"),
     (NotFound, 404, "not_found", None),
     (AlreadyExists, 409, "already_exists", None),
     (LimitReached, 409, "limit_reached", None),

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn, get_args
 
-from penstock.storage.metadata import Scalar
+from penstock.storage.metadata import Scalar, worded
 from penstock.storage.segments.fields import (
     BUILT_IN,
     And,
@@ -86,6 +86,8 @@ def _parse_object(value: Mapping[str, Any], *, depth: int) -> Filter:
         _refuse_operator(value)
     key = _checked_key(value.get("key"), operator=operator)
     _check_properties(value, allowed={"type", "key", "value"}, about=f"filter on {key!r}")
+    if "value" not in value and operator != "exists":
+        _refuse(key, f"'value' is missing: say what {operator!r} compares with, or use 'exists' to ask for any value")
     return _condition(operator, key, value.get("value"))
 
 
@@ -205,7 +207,7 @@ def _size(filter: Filter) -> int:  # noqa: A002  (the word of the grammar)
 
 
 def _shown(value: Any) -> str:
-    shown = repr(value)
+    shown = worded(value)
     return shown if len(shown) <= 80 else f"{shown[:77]}..."
 
 

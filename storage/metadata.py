@@ -34,6 +34,16 @@ def check_metadata(metadata: Mapping[str, Any]) -> None:
         raise InvalidMetadata(f"metadata of {size_bytes:,} bytes is too large: keep it within {MAX_BYTES:,}")
 
 
+def worded(value: Any) -> str:
+    """Return a value as a message shows it: the words of JSON, text in quotes."""
+    if isinstance(value, str):
+        return repr(value)
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):  # what came as Python's own objects
+        return repr(value)
+
+
 def merge_patch(metadata: Mapping[str, Any], patch: Mapping[str, Any]) -> dict[str, Any]:
     """Return ``metadata`` changed by a JSON merge patch (RFC 7396): null takes a field away, objects are merged."""
     merged = dict(metadata)

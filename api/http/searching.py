@@ -17,7 +17,7 @@ from penstock.storage.catalog.collections import CollectionInfo
 from penstock.storage.catalog.references import generation_at
 from penstock.storage.errors import NotFound, NotKept
 
-from ..errors import Refused
+from ..errors import Refused, refusal
 from .components import Components
 
 REMOTE = "openai/"  # models whose every query is a request to somebody else
@@ -43,8 +43,9 @@ def search(components: Components, tenant: str, name: str, asked: SearchQuery) -
     """
     try:
         return _search(components, components.lookups.collection(tenant, name), asked)
-    except NotKept:
-        raise
+    except NotKept as error:
+        named = next((name for name in ("version", "tag", "as_of") if getattr(asked, name) is not None), None)
+        raise refusal(error, param=named) or error from error
     except NotFound:  # the generation went since the collection was looked up
         components.lookups.forget(tenant, name)
         return _search(components, components.lookups.collection(tenant, name), asked)

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Iterator
 from typing import Protocol
 
 from ..errors import FilterMismatch
-from ..metadata import Scalar
+from ..metadata import Scalar, worded
 from ..segments.columns import Kind, sought_as
 from ..segments.fields import And, Compare, Contains, Filter, Member, Or
 
@@ -61,7 +61,8 @@ def _compared(filter: Filter) -> Iterator[tuple[str, tuple[Scalar, ...]]]:  # no
 def _mismatch(key: str, values: tuple[Scalar, ...], *, held: Collection[Kind]) -> FilterMismatch:
     value, kind = values[0], sought_as(values[0])[1][0]
     there = " and ".join(sorted({_HELD[kind] for kind in held}))
-    shown = f"{value!r:.80}" if len(values) == 1 else f"every value asked for, such as {value!r:.80},"
+    told = worded(value)[:80]
+    shown = told if len(values) == 1 else f"every value asked for, such as {told},"
     return FilterMismatch(
         f"filter on {key!r}: documents hold {there} there, and {shown} is {_ASKED[kind]}; compare it with {there}"
     )

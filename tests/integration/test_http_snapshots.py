@@ -224,6 +224,38 @@ def test_a_version_past_retention_says_which_there_are(books, service):
     assert found(penstock.search(name, "trees", tag="release")) == ["apples", "beeches"]
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "asked", "param"),
+    [
+        ("GET", "snapshots/2", None, "snapshot"),
+        ("GET", "snapshots/2/diff", None, "snapshot"),
+        ("GET", "snapshots/1/diff?to=2", None, "to"),
+        ("POST", "snapshots/2/rollback", None, "snapshot"),
+        ("POST", "snapshots/2/fork", {"name": "copy"}, "snapshot"),
+        ("PUT", "snapshots/2/tags/late", None, "snapshot"),
+        ("POST", "search", {"query": "x", "version": 2}, "version"),
+        ("POST", "search", {"query": "x", "tag": "gone"}, "tag"),
+    ],
+)
+def test_a_version_past_retention_is_refused_by_the_name_of_what_asked_for_it(
+    books, service, method, path, asked, param
+):
+    penstock, name = books
+    penstock.tag(name, 1, "release")
+    expire(service)
+    answer = service.http.request(method, f"/v1/tenants/default/collections/{name}/{path}", json=asked)
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (404, "version_not_kept", param)
+
+
+@pytest.mark.parametrize(("tag", "status"), [("release", 409), ("Release", 400)])
+def test_a_tag_that_cannot_be_given_is_refused_as_the_tag(books, service, tag, status):
+    penstock, name = books
+    penstock.tag(name, 1, "release")
+    answer = service.http.put(f"/v1/tenants/default/collections/{name}/snapshots/2/tags/{tag}")
+    assert (answer.status_code, answer.json()["error"]["param"]) == (status, "tag")
+
+
 def expire(service: Service) -> None:
     with service.components.catalog.write() as connection:
         expire_versions(connection, tenant=TenantId("default"), now=FOREVER, retention=Retention(1, 0.0))

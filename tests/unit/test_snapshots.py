@@ -282,6 +282,8 @@ def test_a_filter_mismatches_by_what_all_segments_hold_and_what_is_deleted_holds
     asked = {"k": 3, "filter": Compare("gt", "v", "a"), "now": NOW}
     with pytest.raises(FilterMismatch, match="'v': documents hold numbers there, and 'a' is text"):
         snapshot_of(store).search(unit_vectors(1)[0], **asked)
+    with pytest.raises(FilterMismatch, match="'v': documents hold numbers there, and true is a boolean"):
+        snapshot_of(store).search(unit_vectors(1)[0], k=3, filter=Compare("eq", "v", True), now=NOW)
     store.publish(additions=documents(1, first=2, metadata=lambda _number: {"v": "b"}), vectors=unit_vectors(3, seed=1))
     assert sources(snapshot_of(store).search(unit_vectors(1)[0], **asked)) == ["folder/d2.txt"] * 3
     assert snapshot_of(store).search(unit_vectors(1)[0], k=3, filter=Compare("gt", "w", "a"), now=NOW) == []

@@ -165,7 +165,7 @@ def _diff(components: Components, tenant: str, name: str, snapshot: str, query: 
         counts = components.comparisons.counts(names, comparison)
         found = comparison.page(after=query.after, limit=query.limit + 1)
     except Damaged:
-        _require_kept(components, before, after)
+        _require_kept(components, snapshot=before, to=after)
         raise
     shown = found[: query.limit]
     return {
@@ -180,28 +180,31 @@ def _diff(components: Components, tenant: str, name: str, snapshot: str, query: 
 
 def _tagged(components: Components, tenant: str, name: str, snapshot: str, tag: str, move: bool) -> dict[str, Any]:
     collection = find_collection(components.catalog, tenant, name)
-    checked_tag(tag)
+    _check_tag(tag)
     info = _found(components, collection, snapshot)
-    with components.catalog.write("tag") as connection:
-        put_tag(
-            connection,
-            info.generation_id,
-            name=tag,
-            version=info.version,
-            move=move,
-            now=components.clock(),
-        )
+    try:
+        with components.catalog.write("tag") as connection:
+            put_tag(connection, info.generation_id, name=tag, version=info.version, move=move, now=components.clock())
+    except AlreadyExists as error:
+        raise refusal(error, param="tag") or error from error
     return _details(components, tenant, name, str(info.version))
 
 
 def _untag(components: Components, tenant: str, name: str, snapshot: str, tag: str) -> None:
     collection = find_collection(components.catalog, tenant, name)
-    checked_tag(tag)
+    _check_tag(tag)
     info = _found(components, collection, snapshot)
     if tag not in info.tags:
         raise NotFound(f"version {info.version} has no tag {tag!r}")
     with components.catalog.write("untag") as connection:
         remove_tag(connection, info.generation_id, name=tag)
+
+
+def _check_tag(tag: str) -> None:
+    try:
+        checked_tag(tag)
+    except InvalidName as error:
+        raise refusal(error, param="tag") or error from error
 
 
 def _roll_back(components: Components, tenant: str, name: str, snapshot: str) -> dict[str, Any]:
@@ -261,14 +264,17 @@ def _found(components: Components, collection: CollectionInfo, snapshot: str) ->
 def _known(components: Components, collection: CollectionInfo, snapshot: str, *, param: str) -> ManifestInfo | None:
     """Return the version that is named, None for the time before the first."""
     wanted = parse_reference(snapshot, now=components.clock(), param=param)
-    return find_version(components.catalog, collection.generation.id, wanted)
+    try:
+        return find_version(components.catalog, collection.generation.id, wanted)
+    except NotKept as error:
+        raise refusal(error, param=param) or error from error
 
 
 def _read(components: Components, info: ManifestInfo) -> list[Any]:
     try:
         return read_manifest(components.objects, info.name).segments
     except Damaged:
-        _require_kept(components, info)
+        _require_kept(components, snapshot=info)
         raise
 
 
@@ -276,8 +282,9 @@ def _manifest(components: Components, info: ManifestInfo | None) -> Manifest | N
     return None if info is None else read_manifest(components.objects, info.name)
 
 
-def _require_kept(components: Components, *versions: ManifestInfo | None) -> None:
-    """Raise NotKept when a version went since it was looked up, and with it perhaps its files."""
-    for info in versions:
+def _require_kept(components: Components, **versions: ManifestInfo | None) -> None:
+    """Refuse when a version went since it was looked up, and with it perhaps its files."""
+    for param, info in versions.items():
         if info is not None and not is_kept(components.catalog, info.generation_id, info.version):
-            raise NotKept(f"version {info.version} is not kept any more: list the versions, and choose another")
+            told = f"version {info.version} is not kept any more: list the versions, and choose another"
+            raise Refused(told, status=404, code="version_not_kept", param=param)
