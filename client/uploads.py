@@ -11,7 +11,10 @@ from .wire import DocumentFields
 
 @dataclass(frozen=True, kw_only=True)
 class Upload:
-    """A file to submit: ``content`` is its bytes, or the path to read them from while sending."""
+    """A file to submit: ``content`` is its bytes, or the path to read them from while sending.
+
+    Times are seconds since 1970, or text in ISO 8601.
+    """
 
     content: bytes | Path
     source: str
@@ -19,8 +22,8 @@ class Upload:
     media_type: str | None = None
     title: str | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    event_time: float | None = None
-    expires_at: float | None = None
+    event_time: float | str | None = None
+    expires_at: float | str | None = None
 
     @property
     def sent_name(self) -> str:

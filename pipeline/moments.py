@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from penstock.storage.errors import InvalidMetadata
 from penstock.storage.metadata import Scalar
 from penstock.storage.segments.fields import And, Compare, CompareOp, Exists, Filter, Or
 
@@ -44,12 +45,26 @@ def instant(text: str) -> float:
         ValueError: it is neither.
     """
     if not _ISO.fullmatch(text):
-        raise ValueError(f"{text!r} is no date or time: write for example 2024-05-31 or 2024-05-31T12:00:00Z")
+        raise ValueError(f"{text!r:.80} is no date or time: write for example 2024-05-31 or 2024-05-31T12:00:00Z")
     try:
         moment = datetime.fromisoformat(text.upper())
     except ValueError as error:  # a thirteenth month
         raise ValueError(f"{text!r} is no date or time that there is: {error}") from error
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
+def given_time(value: float | str | None, *, param: str, source: str) -> float | None:
+    """Return the seconds since 1970 that a producer means: a number as it is, or text as `instant` reads it.
+
+    Raises:
+        InvalidMetadata: it is text, and no time; ``param`` is the field, ``source`` the document.
+    """
+    if not isinstance(value, str):
+        return value
+    try:
+        return instant(value)
+    except ValueError as error:
+        raise InvalidMetadata(f"{param} of {source!r}: {error}; or seconds since 1970", param=param) from error
 
 
 def among_times(key: str, values: Sequence[Scalar]) -> Filter:

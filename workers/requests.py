@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from penstock.pipeline.errors import InvalidFilter, InvalidQuery, ProviderUnavailable
+from penstock.pipeline.moments import given_time
 from penstock.storage.errors import (
     AlreadyExists,
     BacklogFull,
@@ -84,13 +85,13 @@ class DocumentRequest(Request):
     media_type: str | None = None
     title: str | None = None
     metadata: dict[str, Any] = Field(default_factory=dict)
-    event_time: float | None = None
-    expires_at: float | None = None
+    event_time: float | str | None = None  # seconds since 1970, or ISO 8601
+    expires_at: float | str | None = None
     text: str | None = None
     content_base64: str | None = None
 
     def submitted(self) -> SubmittedDocument:
-        """Return the document with its bytes. Raises InvalidRequest."""
+        """Return the document with its bytes. Raises InvalidRequest, InvalidMetadata."""
         is_text = self.text is not None and self.media_type is None and self.filename is None
         return SubmittedDocument(
             source=self.source,
@@ -99,8 +100,8 @@ class DocumentRequest(Request):
             media_type="text/plain" if is_text else self.media_type,  # a source may end in .pdf, its text is none
             title=self.title,
             metadata=self.metadata,
-            event_time=self.event_time,
-            expires_at=self.expires_at,
+            event_time=given_time(self.event_time, param="event_time", source=self.source),
+            expires_at=given_time(self.expires_at, param="expires_at", source=self.source),
         )
 
     def _content(self) -> bytes:

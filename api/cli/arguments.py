@@ -3,7 +3,6 @@
 import json
 import math
 import re
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
@@ -75,14 +74,15 @@ def parse_moment(option: str, given: str) -> float:
         return float(given)
     except ValueError:
         pass
+    from penstock.pipeline.moments import instant  # the server reads times so too
+
     try:
-        moment = datetime.fromisoformat(given)
+        return instant(given)
     except ValueError as error:
         raise UsageError(
             f"{option} {given}: write a date or time in ISO 8601, such as 2026-03-01 or 2026-03-01T12:00:00+01:00, "
             "or seconds since 1970"
         ) from error
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def parse_chunking(given: str | None) -> "Chunking | None":

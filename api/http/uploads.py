@@ -18,6 +18,7 @@ from starlette.requests import Request
 
 from penstock.client import wire
 from penstock.client.wire import DocumentFields, NewDocument, Submission, UploadForm
+from penstock.pipeline.moments import given_time
 from penstock.settings.model import Limits
 from penstock.storage.errors import InvalidMetadata
 from penstock.storage.intake.documents import SubmittedDocument
@@ -190,17 +191,17 @@ def _submitted(said: DocumentFields, data: bytes, position: int, *, media_type: 
         raise Refused(
             f"document {said.source!r}: {error}", code="invalid_metadata", param=f"documents[{position}].metadata"
         ) from error
-    submitted = SubmittedDocument(
-        source=said.source,
-        filename=filename,
-        data=data,
-        media_type=media_type,
-        title=said.title,
-        metadata=said.metadata,
-        event_time=said.event_time,
-        expires_at=said.expires_at,
-    )
     try:
+        submitted = SubmittedDocument(
+            source=said.source,
+            filename=filename,
+            data=data,
+            media_type=media_type,
+            title=said.title,
+            metadata=said.metadata,
+            event_time=given_time(said.event_time, param="event_time", source=said.source),
+            expires_at=given_time(said.expires_at, param="expires_at", source=said.source),
+        )
         check_times(submitted)
     except InvalidMetadata as error:
         raise refusal(error, param=f"documents[{position}].{error.param}") or error from error

@@ -8,6 +8,7 @@ from .documents import DocumentName
 from .jobs import Job
 from .messages import Answer, Request
 from .searches import Filter
+from .submissions import Moment
 
 MAX_REMOVED_AT_ONCE = 10_000  # ids or sources in one request; a filter may accept more
 
@@ -60,8 +61,8 @@ class DocumentUpdate(Request):
     title: str | None = Field(default=None, max_length=4096)
     metadata: dict[str, Any] | None = None
     replace_metadata: dict[str, Any] | None = None
-    event_time: float | None = None
-    expires_at: float | None = None
+    event_time: Moment | None = None
+    expires_at: Moment | None = None
 
 
 class Updated(Answer):

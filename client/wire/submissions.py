@@ -1,7 +1,7 @@
 """Submitting documents, and asking before which are known."""
 
 from hashlib import blake2b
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -11,6 +11,9 @@ from .messages import Answer, Request
 LONGEST_SOURCE = 2048
 Priority = Literal["high", "normal", "low"]
 PRIORITY = "before which other documents of this tenant these come; those of other tenants do not notice"
+Moment = Annotated[
+    float | str, Field(description="seconds since 1970, or ISO 8601: UTC unless an offset says otherwise")
+]
 
 
 def content_hash(data: bytes) -> str:
@@ -22,7 +25,8 @@ class DocumentFields(Request):
     """What a producer says about a document.
 
     ``source`` is the producer's own name for it (a path, a URL, a key), unique in the collection: submitting it
-    again makes a new version. ``event_time`` is when its content happened; it is not found after ``expires_at``.
+    again makes a new version. ``event_time`` is when its content happened; it is not found from ``expires_at`` on.
+    Both are seconds since 1970 or text in ISO 8601, as in ``as_of`` of a search.
     """
 
     source: str = Field(min_length=1, max_length=LONGEST_SOURCE)
@@ -30,8 +34,8 @@ class DocumentFields(Request):
     media_type: str | None = Field(default=None, min_length=1, max_length=255)
     title: str | None = Field(default=None, max_length=4096)
     metadata: dict[str, Any] = Field(default_factory=dict)
-    event_time: float | None = None
-    expires_at: float | None = None
+    event_time: Moment | None = None
+    expires_at: Moment | None = None
 
 
 class NewDocument(DocumentFields):

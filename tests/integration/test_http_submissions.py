@@ -230,3 +230,28 @@ def test_documents_are_listed_by_the_beginning_of_their_source_whatever_their_st
     assert listed(state="failed").json()["data"] == []
     refused = listed(error_code="no_text")
     assert (refused.status_code, refused.json()["error"]["param"]) == (400, "prefix")
+
+
+TIMES = {"event_time": "2026-01-31T13:00+01:00", "expires_at": "2100-01-01"}
+SECONDS = {"event_time": 1_769_860_800.0, "expires_at": 4_102_444_800.0}
+
+
+def test_times_are_taken_as_iso_text_by_json_form_and_update_and_mean_the_same_as_seconds(service):
+    with service.penstock() as penstock:
+        penstock.submit("docs", [NewDocument(source="a", text="one", **TIMES)])
+        penstock.upload("docs", [Upload(content=b"two", source="b", media_type="text/plain", **TIMES)])
+        penstock.submit("docs", [NewDocument(source="c", text="three")])
+        (c,) = penstock.documents("docs", source="c").data
+        assert penstock.update_document("docs", c.id, **TIMES).changed
+        shown = {one.source: penstock.document("docs", one.id) for one in penstock.documents("docs").data}
+        assert {name: (one.event_time, one.expires_at) for name, one in shown.items()} == dict.fromkeys(
+            "abc", tuple(SECONDS.values())
+        )
+        assert penstock.submit("docs", [NewDocument(source="a", text="one", **SECONDS)]).unchanged == 1
+        assert not penstock.update_document("docs", c.id, **SECONDS).changed
+        with pytest.raises(Invalid, match="event_time of 'a': 'now' is no date or time: write for example") as refused:
+            penstock.submit("docs", [NewDocument(source="a", text="one", event_time="now")])
+        assert (refused.value.code, refused.value.param) == ("invalid_metadata", "documents[0].event_time")
+        with pytest.raises(Invalid, match="is no date or time") as refused:
+            penstock.update_document("docs", c.id, expires_at="soon")
+        assert refused.value.param == "expires_at"

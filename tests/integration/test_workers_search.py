@@ -76,6 +76,17 @@ def test_what_is_submitted_is_committed_when_the_answer_comes_and_twice_is_harml
     assert get_job(searcher._components.catalog, tenant=ACME, job_id=first["job_id"]).documents == {"queued": 1}
 
 
+def test_times_are_taken_as_iso_text_and_mean_the_same_as_seconds(searcher):
+    document = {"source": "a", "text": "some text"}
+    first = searcher.submit(**ADDRESS, documents=[{**document, "event_time": "2026-01-31", "expires_at": "2100-01-01"}])
+    second = searcher.submit(
+        **ADDRESS, documents=[{**document, "event_time": 1_769_817_600, "expires_at": 4_102_444_800.0}]
+    )
+    assert (first["accepted"], second["unchanged"]) == (1, 1)
+    error = searcher.submit(**ADDRESS, documents=[{**document, "event_time": "soon"}])["error"]
+    assert (error["code"], error["message"][:41]) == ("invalid_metadata", "event_time of 'a': 'soon' is no date or t")
+
+
 def test_what_is_deleted_is_logged_when_the_answer_comes_and_twice_is_harmless(searcher):
     searcher.submit(**ADDRESS, documents=[{"source": "a", "text": "some text"}])
     dry = searcher.delete(**ADDRESS, sources=["a", "b"], dry_run=True)

@@ -251,3 +251,10 @@ def test_eight_digits_are_neither_taken_for_a_date_nor_for_seconds():
     assert parse_moment("--event-time", "20260131.0") == 20_260_131
     assert parse_moment("--event-time", "2026-01-31") == 1_769_817_600
     assert parse_moment("--event-time", "99999999") == 99_999_999
+
+
+def test_times_are_read_as_the_server_reads_them():
+    assert parse_moment("--event-time", "2026-01-31t13:00:00.5+01") == 1_769_860_800.5
+    for refused in ("20260131T120000", "2026-W05", "2026-01-31T12"):
+        with pytest.raises(UsageError, match=r"--event-time .*: write a date or time in ISO 8601"):
+            parse_moment("--event-time", refused)

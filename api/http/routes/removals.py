@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from penstock.client import wire
 from penstock.pipeline.filters import parse_filter
+from penstock.pipeline.moments import given_time
 from penstock.pipeline.removal import Meant, Removal, delete_chunks, delete_documents
 from penstock.storage.catalog.collections import CollectionInfo
 from penstock.storage.catalog.jobs import get_job
@@ -151,13 +152,13 @@ def _update(
         collection_id=collection.id,
         generation_id=collection.generation.id,
         document_id=DocumentId(document_id),
-        change=_change(asked),
+        change=_change(asked, document_id),
         now=components.clock(),
     )
     return {"job": _job(components, collection, done.job_id), "changed": done.changed, "version": done.number}
 
 
-def _change(asked: wire.DocumentUpdate) -> DocumentChange:
+def _change(asked: wire.DocumentUpdate, document_id: str) -> DocumentChange:
     given = asked.model_fields_set
     if not given:
         raise Refused("nothing is to be changed: give title, metadata, replace_metadata, event_time or expires_at")
@@ -167,8 +168,11 @@ def _change(asked: wire.DocumentUpdate) -> DocumentChange:
     if given & {"metadata", "replace_metadata"} and asked.metadata is None and whole is None:
         whole = {}  # null: all of it goes
     values: dict[str, Any] = {
-        name: getattr(asked, name) for name in ("title", "event_time", "expires_at") if name in given
+        "title": asked.title,
+        "event_time": given_time(asked.event_time, param="event_time", source=document_id),
+        "expires_at": given_time(asked.expires_at, param="expires_at", source=document_id),
     }
+    values = {name: value for name, value in values.items() if name in given}
     return DocumentChange(values=values, metadata=whole, patch=asked.metadata)
 
 
