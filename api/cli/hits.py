@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from .output import console, count, plain, table
+from .output import console, count, plain, table, when
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,7 +36,9 @@ def show_hit(out: "Console", hit: "Hit", query: str, *, rank: int) -> None:
     )
     page = f"page {hit.page}" if hit.page is not None else None
     heading = hit.heading if hit.heading != document.title else None
-    place = " · ".join(plain(part) for part in (document.source, page, heading) if part)
+    dated = None if document.event_time is None else f"of {when(document.event_time)}"
+    ends = None if document.expires_at is None else f"until {when(document.expires_at)}"
+    place = " · ".join(plain(part) for part in (document.source, page, heading, dated, ends) if part)
     out.print(f"           [dim]{place}[/]")
     from rich.padding import Padding
 

@@ -51,6 +51,8 @@ class HitDocument(Answer):
     metadata: dict[str, Any]
     version: int
     media_type: str
+    event_time: float | None = Field(description="when its content happened, in seconds since 1970")
+    expires_at: float | None = Field(description="from then on it is not found, in seconds since 1970")
 
 
 class Hit(Answer):

@@ -54,6 +54,8 @@ class Hit(NamedTuple):
                 "metadata": document.metadata,
                 "version": document.number,
                 "media_type": document.media_type,
+                "event_time": document.event_time,
+                "expires_at": document.expires_at,
             },
         }
 

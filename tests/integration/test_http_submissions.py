@@ -247,6 +247,11 @@ def test_times_are_taken_as_iso_text_by_json_form_and_update_and_mean_the_same_a
         assert {name: (one.event_time, one.expires_at) for name, one in shown.items()} == dict.fromkeys(
             "abc", tuple(SECONDS.values())
         )
+        service.index()
+        found = {hit.document.source: hit.document for hit in penstock.search("docs", "one two three").hits}
+        assert {name: (one.event_time, one.expires_at) for name, one in found.items()} == dict.fromkeys(
+            "abc", tuple(SECONDS.values())
+        ), "hits show them too"
         assert penstock.submit("docs", [NewDocument(source="a", text="one", **SECONDS)]).unchanged == 1
         assert not penstock.update_document("docs", c.id, **SECONDS).changed
         with pytest.raises(Invalid, match="event_time of 'a': 'now' is no date or time: write for example") as refused:

@@ -203,7 +203,14 @@ HIT = Hit(
     page=3,
     heading="Sluices",
     document=HitDocument(
-        id="doc_1", source="papers/good.md", title="On [penstocks]", metadata={}, version=1, media_type="text/markdown"
+        id="doc_1",
+        source="papers/good.md",
+        title="On [penstocks]",
+        metadata={},
+        version=1,
+        media_type="text/markdown",
+        event_time=1_769_860_800.0,
+        expires_at=None,
     ),
 )
 
@@ -457,7 +464,7 @@ def test_version_names_the_program(penstock):
 def test_a_hit_is_shown_with_score_title_place_and_marked_words(penstock, server):
     shown = penstock("search", "flow", "of", "water", "-k", "2", "-f", "lang=en", "-f", "year>=2020").stdout
     assert server.asked == [("search", "default", "flow of water", 2, "lang=en,year>=2020")]
-    for part in ("0.731", "On [penstocks]", "papers/good.md", "page 3", "Sluices", "«water»", "«flow»"):
+    for part in ("0.731", "On [penstocks]", "papers/good.md", "page 3", "Sluices", "of 2026-0", "«water»", "«flow»"):
         assert part in shown
     assert "sluice that" in " ".join(shown.split())
 

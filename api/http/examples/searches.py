@@ -23,6 +23,8 @@ EXAMPLES: Examples = {
                     "metadata": {"lang": "en", "tags": ["water", "turbines"]},
                     "version": 2,
                     "media_type": "text/markdown",
+                    "event_time": DOCUMENT["event_time"],
+                    "expires_at": DOCUMENT["expires_at"],
                 },
             }
         ],
