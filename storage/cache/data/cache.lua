@@ -20,7 +20,7 @@ local counted = { hits = ARGV[7], misses = ARGV[8], damaged = ARGV[9], saved_tok
 local saved_usd, ends = ARGV[11], ARGV[12] == '1'
 local time = redis.call('TIME')
 local now_ms = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
-local changes = {} -- scope -> field -> by
+local changes = { [''] = { vectors = 0, size_bytes = 0, evicted = 0 } } -- of all, and by scope
 
 -- What an allocator with four classes to each power of two takes for n bytes.
 local function class(n)
@@ -29,32 +29,36 @@ local function class(n)
   return math.ceil(n / (power / 4)) * (power / 4)
 end
 
--- All that an entry takes, in keyspace, expiry and index: rather too much than too little.
-local function size_of(name)
-  local dimensions = tonumber(string.match(name, ':(%d+):%x+$')) or 0
-  return class(4 * dimensions + 24) + class(#name + 48) + class(#name + 24) + 240
+-- The scope of an entry, and all that it takes in keyspace, expiry and index: rather too much than too little.
+local shelves = {} -- by the name without its digest, which most names of a call share
+local function shelf_of(name)
+  local shelf = string.sub(name, 1, -34)
+  if not shelves[shelf] then
+    local dimensions = tonumber(string.match(shelf, ':(%d+)$')) or 0
+    local size = class(4 * dimensions + 24) + class(#name + 48) + class(#name + 24) + 240
+    local scope = ':' .. string.match(name, '^[^:]+')
+    changes[scope] = changes[scope] or { vectors = 0, size_bytes = 0, evicted = 0 }
+    shelves[shelf] = { size = size, changes = changes[scope] }
+  end
+  return shelves[shelf]
 end
 
-local function note(name, field, by)
-  for _, scope in ipairs({ '', ':' .. string.match(name, '^[^:]+') }) do
-    changes[scope] = changes[scope] or {}
-    changes[scope][field] = (changes[scope][field] or 0) + by
+-- Count an entry that came (1) or went (-1).
+local function count(name, by)
+  local shelf = shelf_of(name)
+  for _, changed in ipairs({ changes[''], shelf.changes }) do
+    changed.vectors = changed.vectors + by
+    changed.size_bytes = changed.size_bytes + by * shelf.size
   end
 end
 
 local function used(name)
-  if redis.call('ZADD', INDEX, now_ms, name) == 1 then
-    note(name, 'vectors', 1)
-    note(name, 'size_bytes', size_of(name))
-  end
+  if redis.call('ZADD', INDEX, now_ms, name) == 1 then count(name, 1) end
 end
 
 local function drop(name)
   redis.call('DEL', VECTOR .. name)
-  if redis.call('ZREM', INDEX, name) == 1 then
-    note(name, 'vectors', -1)
-    note(name, 'size_bytes', -size_of(name))
-  end
+  if redis.call('ZREM', INDEX, name) == 1 then count(name, -1) end
 end
 
 local function held_by(name)
@@ -70,10 +74,12 @@ local function trim()
     local oldest = redis.call('ZRANGE', INDEX, 0, 0)[1]
     if not oldest then return end
     local gone = redis.call('EXISTS', VECTOR .. oldest) == 0
-    local changed = changes[''] and changes['']['size_bytes'] or 0
-    if size + changed <= limit and not gone then return end
+    if size + changes[''].size_bytes <= limit and not gone then return end
     drop(oldest)
-    if not gone then note(oldest, 'evicted', 1) end
+    if not gone then
+      local here = shelf_of(oldest).changes
+      changes[''].evicted, here.evicted = changes[''].evicted + 1, here.evicted + 1
+    end
   end
 end
 
@@ -125,7 +131,9 @@ local answer = {}
 if doing == 'look' then answer = look() elseif doing == 'keep' then answer = keep() end
 trim()
 for scope, fields in pairs(changes) do
-  for field, by in pairs(fields) do redis.call('HINCRBY', USE .. scope, field, string.format('%.0f', by)) end
+  for field, by in pairs(fields) do
+    if by ~= 0 then redis.call('HINCRBY', USE .. scope, field, string.format('%.0f', by)) end
+  end
 end
 if who ~= '' then
   for _, scope in ipairs({ '', ':' .. who }) do
