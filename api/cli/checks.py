@@ -7,6 +7,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from penstock.settings import wiring
 from penstock.settings.model import Settings
@@ -107,11 +108,25 @@ def _broker(settings: Settings) -> str:
     url = wiring.broker_url(settings)
     if url.startswith("amqp"):
         return _reached(url)
-    return _pinged(wiring.broker_redis_url(settings), holds_queue=True)
+    found, memory = _pinged(wiring.broker_redis_url(settings))
+    policy = str(memory.get("maxmemory_policy", ""))
+    if policy.startswith("allkeys") and memory.get("maxmemory"):
+        raise ValueError(
+            f"its maxmemory-policy is {policy}, which throws messages of the queue away when its memory is full: set "
+            "noeviction or volatile-lru"
+        )
+    return found
 
 
 def _cache(settings: Settings) -> str:
-    return _pinged(wiring.redis_url(settings))
+    found, memory = _pinged(wiring.redis_url(settings))
+    most, limit = int(memory.get("maxmemory", 0)), settings.embedding.cache_bytes
+    if memory.get("maxmemory_policy") == "noeviction" and 0 < most < limit:
+        raise ValueError(
+            f"its maxmemory is {size(most)}, below embedding.cache_bytes ({size(limit)}): full of vectors it would "
+            "take nothing else, messages included; raise the one, or lower the other"
+        )
+    return found
 
 
 def _reached(url: str) -> str:
@@ -124,21 +139,16 @@ def _reached(url: str) -> str:
         return f"{parts.hostname}:{port} accepts connections"
 
 
-def _pinged(url: str, *, holds_queue: bool = False) -> str:
+def _pinged(url: str) -> tuple[str, dict[str, Any]]:
+    """Return what answers there, and what it says of its memory."""
     import redis
 
     with redis.Redis.from_url(url, socket_timeout=5.0, socket_connect_timeout=2.0) as client:
         client.ping()
         info = client.info("server")
-        memory = client.info("memory") if holds_queue else {}
-    policy = str(memory.get("maxmemory_policy", ""))
-    if policy.startswith("allkeys") and memory.get("maxmemory"):
-        raise ValueError(
-            f"its maxmemory-policy is {policy}, which throws messages of the queue away when its memory is full: set "
-            "noeviction or volatile-lru"
-        )
+        memory = client.info("memory")
     name = info.get("server_name", "redis")
-    return f"{name} {info.get(f'{name}_version', info.get('redis_version', ''))} answers"
+    return f"{name} {info.get(f'{name}_version', info.get('redis_version', ''))} answers", memory
 
 
 def _embedding(settings: Settings) -> str:

@@ -134,6 +134,9 @@ class CacheServer:
             return None
         try:
             answer = call()
+        except redis.OutOfMemoryError as error:  # it keeps nothing more, and still gives what it has
+            self._warn(error)
+            return None
         except (redis.RedisError, OSError) as error:
             self._resume_at = self._clock() + PAUSE_S
             self._warn(error)
@@ -144,7 +147,7 @@ class CacheServer:
     def _warn(self, error: Exception) -> None:
         if not self._warned:  # once per outage, not once per batch
             log.warning(
-                "The embedding cache does not answer; texts are embedded again: %s",
+                "The embedding cache cannot be used; texts are embedded again: %s",
                 error,
                 extra={"action": "cache_unavailable"},
             )

@@ -294,6 +294,23 @@ def test_whoever_waits_embeds_what_the_other_could_not(client):
     assert (looked.hits, waiting.asked, len(errors)) == (0, ["a"], 1)
 
 
+def test_a_server_that_forgets_everything_meanwhile_costs_a_payment_and_nothing_else(client):
+    slow, quick = Embedding(), Embedding()
+    quick.go_on.set()
+    found = []
+    one = threading.Thread(target=lambda: found.append(embed_with_cache(slow, open_cache(client), ACME, ["a", "b"])))
+    one.start()
+    assert slow.entered.wait(30)
+    client.flushall()
+    found.append(embed_with_cache(quick, open_cache(client), ACME, ["b", "a"]))
+    slow.go_on.set()
+    one.join(30)
+
+    assert (slow.asked, quick.asked) == (["a", "b"], ["b", "a"])
+    np.testing.assert_array_equal(found[0].vectors, found[1].vectors[::-1])
+    assert read_total(client).vectors == 2
+
+
 def test_a_holder_that_gives_no_sign_of_life_is_waited_for_no_longer_than_its_lease(client):
     digests, _ = some(1)
     dead = open_cache(client, lease_s=SOON_S).look_up(wanted(digests))  # no block is entered: nobody renews

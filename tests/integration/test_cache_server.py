@@ -131,17 +131,45 @@ def test_a_server_that_is_not_there_costs_a_miss_and_no_error(tmp_path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("policy", "told"), [("allkeys-lru", "set noeviction or volatile-lru"), ("volatile-lru", "answers")]
+    ("what", "policy", "most_bytes", "told"),
+    [
+        ("broker", "allkeys-lru", 1 << 30, "set noeviction or volatile-lru"),
+        ("broker", "volatile-lru", 1 << 30, None),
+        ("cache", "noeviction", 64 << 20, "below embedding.cache_bytes (100.0 MiB)"),
+        ("cache", "noeviction", 200 << 20, None),
+        ("cache", "volatile-lru", 64 << 20, None),
+    ],
 )
-def test_the_check_refuses_a_server_that_would_throw_the_queue_away(client, valkey_server, tmp_path, policy, told):
+def test_the_check_refuses_a_server_that_the_cache_and_the_queue_cannot_share(
+    client, valkey_server, tmp_path, what, policy, most_bytes, told
+) -> None:
     client.config_set("maxmemory-policy", policy)
-    client.config_set("maxmemory", 1 << 30)
+    client.config_set("maxmemory", most_bytes)
     try:
-        settings = Settings(data_dir=tmp_path, broker_url=valkey_server.url, embedding={"model": "hash"})
-        (broker,) = [one for one in run_checks(settings) if one.what == "broker"]
+        embedding = {"model": "hash", "cache_bytes": 100 << 20}
+        settings = Settings(data_dir=tmp_path, broker_url=valkey_server.url, embedding=embedding)
+        (found,) = [one for one in run_checks(settings) if one.what == what]
     finally:
         client.config_set("maxmemory", 0)
         client.config_set("maxmemory-policy", "noeviction")
 
-    assert broker.ok == (policy == "volatile-lru")
-    assert told in broker.found
+    assert found.ok == (told is None)
+    assert (told or "answers") in found.found
+
+
+def test_a_full_server_that_evicts_nothing_still_gives_the_vectors_that_it_has(client) -> None:
+    cache = open_cache(client)
+    digests, vectors = some(10)
+    put(cache, wanted(digests), vectors)
+    client.config_set("maxmemory", 1)
+    try:
+        more, others = some(5, first=100)
+        put(cache, wanted(more), others)
+        for _ in range(3):
+            found, known = get(cache, wanted([*digests, *more]))
+            assert known.tolist() == [True] * 10 + [False] * 5
+            np.testing.assert_array_equal(found[:10], vectors)
+    finally:
+        client.config_set("maxmemory", 0)
+    put(cache, wanted(more), others)
+    assert get(cache, wanted(more))[1].all()
