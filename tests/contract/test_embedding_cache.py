@@ -12,7 +12,7 @@ import redis
 from penstock.pipeline.embedding import EmbeddingOptions, open_embedder
 from penstock.pipeline.embedding.cached import embed_with_cache
 from penstock.pipeline.errors import ProviderUnavailable
-from penstock.storage.cache import CacheUse, EmbeddingCache, read_total, read_use, text_digest
+from penstock.storage.cache import CacheServer, CacheUse, EmbeddingCache, read_total, read_use, text_digest
 from penstock.storage.cache.patience import LONGEST_S
 from penstock.storage.ids import TenantId
 
@@ -241,6 +241,22 @@ def test_a_text_that_another_embeds_is_neither_here_nor_mine_until_it_lands(clie
     assert known.all()
     np.testing.assert_array_equal(found, vectors[:2])
     assert not client.keys("penstock:embedding-holder:*")
+
+
+def test_a_text_that_lands_between_the_reading_and_the_asking_is_not_paid_for_again(client, monkeypatch):
+    digests, vectors = some(1)
+    server = CacheServer(client, ttl_s=60, limit_bytes=1 << 30)
+    read = server.read
+
+    def read_and_be_late(names):
+        found = read(names)
+        put(open_cache(client), wanted(digests), vectors)
+        return found
+
+    monkeypatch.setattr(server, "read", read_and_be_late)
+    with EmbeddingCache(server).look_up(wanted(digests)) as look:
+        assert (look.found.tolist(), look.mine.tolist()) == ([False], [False])
+    assert get(open_cache(client), wanted(digests))[1].all()
 
 
 def test_tenants_do_not_wait_for_each_other_s_texts(client):

@@ -31,7 +31,7 @@ with open_cache(redis.Redis.from_url(sys.argv[1]), lease_s=1.0).look_up(wanted(s
 @pytest.fixture
 def client(valkey_server: ValkeyServer):
     with redis.Redis.from_url(valkey_server.url) as connected:
-        connected.flushall(asynchronous=False)
+        connected.execute_command("FLUSHALL", "SYNC")  # else the memory of the test before goes during this one
         yield connected
 
 
