@@ -9,7 +9,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from ..chunking import count_tokens
 from ..errors import EmbeddingError, InputRejected, ProviderMisconfigured, ProviderUnavailable
 from .embedder import EmbeddingOptions, ModelCard, Vectors
 from .files import imported
+from .paid import PaidVectors
 from .vectors import unit_rows
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ OPENAI_URL = "https://api.openai.com/v1"
 CONNECT_TIMEOUT_S = 5.0
 OPENAI_MAX_TEXTS, OPENAI_MAX_TOKENS = 2_048, 300_000  # of one request, as OpenAI documents it
 MAX_TEXTS = 256  # of one request to another endpoint, which says nowhere how much it takes
+KEPT_VECTORS = 4_096  # that were answered in calls which failed: 48 MiB of the largest
 _PROBE = "penstock"
 _ANSWER_BYTES, _NUMBER_BYTES = 1 << 20, 40  # most of an answer, and of each number in it where they are written out
 
@@ -48,6 +50,7 @@ class Remote:
         self._max_tokens = options.openai_max_tokens or (OPENAI_MAX_TOKENS if at_openai else options.batch_tokens)
         self._key = options.openai_api_key or ""
         self._timeout_s = options.timeout_s
+        self._paid = PaidVectors(KEPT_VECTORS)
         self._openai = imported("openai", model="openai")
         self._client = self._connect(options)
         # Models that are not known to shorten their vectors on request may not know the parameter.
@@ -87,12 +90,20 @@ class Remote:
         return client
 
     def _embed_all(self, texts: Sequence[str]) -> Vectors:
-        vectors = np.empty((len(texts), self.card.dimensions), np.float32)
         sizes = self.count_tokens(texts)
         self._refuse_long(sizes)  # before anything is paid for
-        for start, stop in pairwise(self._bounds(sizes)):
-            vectors[start:stop] = self._embed(texts[start:stop], first=start)
-        return unit_rows(vectors)
+        call = _Call(texts, np.empty((len(texts), self.card.dimensions), np.float32), set())
+        for place, vector in self._paid.take(texts).items():
+            call.vectors[place] = vector
+            call.answered.add(place)
+        left = [place for place in range(len(texts)) if place not in call.answered]
+        try:
+            for start, stop in pairwise(self._bounds([sizes[place] for place in left])):
+                self._embed(call, left[start:stop])
+            return unit_rows(call.vectors)
+        except EmbeddingError:
+            self._paid.keep({texts[place]: call.vectors[place].copy() for place in call.answered})
+            raise
 
     def _refuse_long(self, sizes: list[int]) -> None:
         limit = self.card.input_limit_tokens
@@ -115,16 +126,18 @@ class Remote:
         if sizes:
             yield len(sizes)
 
-    def _embed(self, texts: Sequence[str], *, first: int) -> Vectors:
-        """Return the vectors of one request's texts; when it is refused, of its halves, to find the text to blame."""
+    def _embed(self, call: "_Call", places: list[int]) -> None:
+        """Embed the texts of one request; when it is refused, each half of them, to find the text to blame."""
         try:
-            return self._request(texts)
+            call.vectors[places] = self._request([call.texts[place] for place in places])
         except InputRejected as error:
-            if len(texts) == 1:
-                self._blame(error, index=first)
-        middle = len(texts) // 2
-        halves = self._embed(texts[:middle], first=first), self._embed(texts[middle:], first=first + middle)
-        return np.concatenate(halves)
+            if len(places) == 1:
+                self._blame(error, index=places[0])
+            middle = len(places) // 2
+            self._embed(call, places[:middle])
+            self._embed(call, places[middle:])
+        else:
+            call.answered.update(places)
 
     def _blame(self, error: InputRejected, *, index: int) -> None:
         """Raise InputRejected for one text, unless the endpoint refuses every text, which is not the text's fault."""
@@ -219,6 +232,15 @@ class Remote:
         return ProviderUnavailable(
             f"{self._url} answered {status}: {said}", retry_after_s=_retry_after_s(error.response.headers)
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    """One call's texts, their vectors float32[n, d], and the places of those that were answered."""
+
+    texts: Sequence[str]
+    vectors: Vectors
+    answered: set[int]
 
 
 def _fingerprint(url: str, passage_prefix: str) -> str:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from penstock.pipeline.embedding import DeclaredModel, Embedder, EmbeddingOptions, open_embedder
+from penstock.pipeline.embedding.paid import PaidVectors
 from penstock.pipeline.errors import InputRejected, ProviderMisconfigured, ProviderUnavailable
 
 from ..embedding_endpoint import DIMENSIONS, POISON, Endpoint
@@ -217,6 +218,59 @@ def test_the_place_of_a_refused_text_counts_over_all_requests(endpoint, remote):
         remote(batch_tokens=8).embed_passages(["one two three", "four five six", POISON, "seven"])
 
     assert rejected.value.index == 2
+
+
+def answered(endpoint: Endpoint) -> list[str]:
+    """Return the texts of all requests that were answered with vectors, and so had to be paid for."""
+    return [text for request in endpoint.requests if POISON not in request["input"] for text in request["input"]]
+
+
+def test_texts_beside_refused_ones_are_paid_for_once_however_many_are_refused(endpoint, remote):
+    embedder, texts = remote(), [f"fine {number}" for number in range(60)]
+    texts[7] = texts[21] = texts[50] = POISON
+    expected = remote().embed_passages([text for text in texts if text != POISON])
+    endpoint.requests.clear()
+
+    while True:  # as the embed role does
+        try:
+            vectors = embedder.embed_passages(texts)
+            break
+        except InputRejected as rejected:
+            texts.pop(rejected.index)
+
+    paid = [text for text in answered(endpoint) if text.startswith("fine")]
+    assert sorted(paid) == sorted(texts)
+    np.testing.assert_allclose(vectors, expected, atol=1e-6)
+
+
+def test_what_was_answered_before_an_outage_is_not_paid_for_again(endpoint, remote):
+    texts, left = [f"text number {number} of some words" for number in range(40)], [3]
+
+    def fault(handler, request):
+        if left[0] == 0:
+            handler.refuse(500, "out")
+        else:
+            left[0] -= 1
+            handler.answer_items(endpoint.items(request["input"]))
+
+    embedder = remote(batch_tokens=50)
+    endpoint.fault = fault
+    with pytest.raises(ProviderUnavailable):
+        embedder.embed_passages(texts)
+    endpoint.requests.pop()  # the one that was not answered
+    endpoint.fault = None
+    vectors = embedder.embed_passages(texts)
+
+    assert sorted(answered(endpoint)) == sorted(texts)
+    np.testing.assert_allclose(vectors, remote().embed_passages(texts), atol=1e-6)
+
+
+def test_no_more_than_some_vectors_are_kept_and_each_is_given_out_once():
+    paid = PaidVectors(2)
+    paid.keep({text: np.full(3, number, np.float32) for number, text in enumerate("abc")})
+
+    assert {place: vector[0] for place, vector in paid.take(["c", "a", "b"]).items()} == {0: 2.0, 2: 1.0}
+    assert paid.take(["c", "b"]) == {}
 
 
 def test_a_request_refused_only_for_its_size_is_made_in_halves(endpoint, remote):

@@ -1,0 +1,34 @@
+"""Vectors that were paid for in a call that was refused as a whole, until the next call that wants them.
+
+One refused text among many ends its call, and the caller comes again without it: what was answered before must not be
+paid for twice. Knows no provider.
+"""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+
+from .embedder import Vectors
+
+
+class PaidVectors:
+    """The newest ``most`` of them, by their text; each is given out once. Safe between threads."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[str, Vectors] = OrderedDict()
+
+    def keep(self, vectors: Mapping[str, Vectors]) -> None:
+        """Keep float32[d] by text; beyond ``most`` the oldest are forgotten."""
+        with self._lock:
+            self._kept.update(vectors)
+            while len(self._kept) > self._most:
+                self._kept.popitem(last=False)
+
+    def take(self, texts: Sequence[str]) -> dict[int, Vectors]:
+        """Return what is kept of ``texts`` by its place, and keep it no longer."""
+        with self._lock:
+            if not self._kept:
+                return {}
+            return {place: self._kept.pop(text) for place, text in enumerate(texts) if text in self._kept}
