@@ -1,13 +1,17 @@
 """Files that were truncated or altered are refused with an error that names them: never a crash, never wrong data."""
 
 import random
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 from typing import Self
 
 import numpy as np
 import pytest
 
+from penstock.storage.catalog.collections import generation_info
 from penstock.storage.errors import Damaged, StorageError
 from penstock.storage.inspection.checksums import CheckedFiles
 from penstock.storage.inspection.contents import read_contents
@@ -15,24 +19,40 @@ from penstock.storage.inspection.remains import read_remains
 from penstock.storage.publishing.merging import build_merge
 from penstock.storage.publishing.publisher import Swap, Trim
 from penstock.storage.publishing.revisions import plan_rewriting
+from penstock.storage.search import planner, versions
+from penstock.storage.search.versions import Snapshot
+from penstock.storage.segments import segment as opening
 from penstock.storage.segments.differences import Comparison
+from penstock.storage.segments.fields import Compare, Exists, Member
 from penstock.storage.segments.lookups import copy_rows, read_document_rows
 from penstock.storage.segments.manifests import FileEntry, Manifest, read_manifest
 from penstock.storage.segments.sections import open_sections
 from penstock.storage.segments.segment import open_segment, verify_segment
 from penstock.storage.segments.tombstones import read_deletes
 
-from ..storage_samples import Store, current_manifest, many_rows, new_store, unit_vectors
+from ..storage_samples import GENERATION, Store, current_manifest, many_rows, new_store, unit_vectors
 
 FLIPS_PER_FILE = 150
 TRUNCATIONS_PER_FILE = 60
 ROTS_PER_FILE = 80
+SEARCHED_PER_FILE = 40
 
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory) -> tuple[Store, Manifest]:
     """A generation with a graph and a flat segment, both with tombstones."""
-    store = new_store(tmp_path_factory.mktemp("store"))
+    return publish(new_store(tmp_path_factory.mktemp("store")))
+
+
+@pytest.fixture(scope="module", params=["none", "int8"])
+def searched(request, tmp_path_factory, published) -> tuple[Store, Manifest]:
+    """The same, and one whose graph is walked by int8 codes."""
+    if request.param == "none":
+        return published
+    return publish(new_store(tmp_path_factory.mktemp("rounded"), quantization="int8"))
+
+
+def publish(store: Store) -> tuple[Store, Manifest]:
     store.publish(additions=many_rows(120), vectors=unit_vectors(120))
     manifest = current_manifest(store.catalog, store.objects)
     output = build_merge(store.objects, manifest, manifest.segments, graph_rows=50)
@@ -156,6 +176,26 @@ def test_whatever_rots_each_reader_ends_with_a_named_error_or_an_answer(publishe
     assert errors > ROTS_PER_FILE
 
 
+@pytest.mark.parametrize("sampled", [True, False])
+def test_whatever_rots_every_way_of_searching_ends_with_a_named_error_or_an_answer(searched, rng, monkeypatch, sampled):
+    """With what opening looks at, which is all of a small segment, and without, as what it misses of a large one."""
+    store, manifest = searched
+    if not sampled:
+        monkeypatch.setattr(versions, "open_sampled", open_segment)
+    ended = Counter[str]()
+    for number, file in files_of(manifest):
+        alone = replace(manifest, segments=[manifest.segments[number]])
+        with Altered(store.objects.local_path(file.name)) as altered:
+            for data in [*each_section_rotten(altered, rng), *(rotten(altered, rng) for _ in range(SEARCHED_PER_FILE))]:
+                altered.write(data)
+                monkeypatch.setattr(opening, "MAPPED_BYTES", rng.choice([0, opening.MAPPED_BYTES]))
+                ended.update(search(store, alone, monkeypatch))
+    print(ended)
+    assert ended["refused"] > SEARCHED_PER_FILE
+    if not sampled:
+        assert all(ended[way, outcome] for way in WAYS for outcome in ("answered", "refused")), ended
+
+
 @pytest.mark.parametrize(
     ("section", "read", "told"),
     [
@@ -200,7 +240,7 @@ def test_a_truncated_or_flipped_manifest_is_refused(published, rng):
 
 
 def open_and_read(store: Store, entry, manifest: Manifest) -> None:
-    """Do with a segment what a search does, as far as it goes without the kernels."""
+    """Read all of a segment that a search may show."""
     segment = open_segment(store.objects, entry, dimensions=manifest.dimensions)
     read_deletes(store.objects, entry)
     segment.row_vectors(np.arange(entry.row_count))
@@ -208,6 +248,42 @@ def open_and_read(store: Store, entry, manifest: Manifest) -> None:
         segment.rows.text(row)
         segment.rows.heading(row)
         _ = segment.documents[int(segment.rows.document[row])]
+
+
+def open_readers(store: Store, manifest: Manifest) -> Snapshot:
+    """Open these segments to be searched, as `open_snapshot` does."""
+    options = {"manifest": manifest, "former": None, "opened": {}, "costs": planner.TYPICAL}
+    readers = {entry.id: versions._open_reader(store.objects, entry, **options) for entry in manifest.segments}
+    return Snapshot(generation_info(store.catalog, GENERATION), manifest=manifest, readers=readers)
+
+
+def search(store: Store, manifest: Manifest, monkeypatch: pytest.MonkeyPatch) -> Counter:
+    """Search in every way, with and without filters; return how often which ended how."""
+    try:
+        snapshot = open_readers(store, manifest)
+    except StorageError:
+        return Counter(["refused"])
+    ended: Counter = Counter(["opened"])
+    for (way, choice), condition in product(WAYS.items(), FILTERS):
+        monkeypatch.setattr(planner, "choose", lambda _costs, choice=choice, **_options: choice)
+        try:
+            snapshot.search(QUERY, k=5, now=5_000.0, filter=condition)
+        except StorageError:
+            ended[way, "refused"] += 1
+        else:
+            ended[way, "answered"] += 1
+    return ended
+
+
+QUERY = unit_vectors(1, seed=2)[0]
+WAYS = {
+    "scan": planner.Choice("scan"),
+    "walk": planner.Choice("walk", ef=30, budget=10**9),
+    "walk, then codes": planner.Choice("walk", ef=30, budget=0),
+    "codes": planner.Choice("codes"),
+}
+SOME = tuple(f"{prefix}{number}" for prefix in "de" for number in range(2, 20))
+FILTERS = [None, Compare("eq", "topic", "d"), Exists("topic"), Member("in", "$document_id", SOME)]
 
 
 def contents_of(store: Store, manifest: Manifest) -> None:
@@ -242,15 +318,34 @@ READERS = {read.__name__: read for read in (contents_of, find, compare, copy, tr
 
 def rotten(altered: Altered, rng: random.Random) -> bytes:
     """Return the file with some bytes written over, in most cases at the beginning of one of its sections."""
-    data, size = bytearray(altered.data), rng.choice([1, 4, 8, 64])
-    at = rng.randrange(len(data))
+    at = rng.randrange(len(altered.data))
     if altered.path.suffix == ".segment" and rng.random() < 0.8:
-        altered.write(altered.data)
-        sections = open_sections(altered.path, kind="segment")
-        at = sections.places[rng.choice(list(sections.places))]
+        at = rng.choice(places_of(altered))[0]
+    size = rng.choice([1, 4, 8, 64])
     new = rng.choice([b"\xff" * size, bytes(size), rng.randbytes(size), b"\xff\xff\xff\0" * -(-size // 4)])
-    data[at : at + len(new)] = new
-    return bytes(data[: len(altered.data)])
+    return overwritten(altered.data, at, new)
+
+
+def each_section_rotten(altered: Altered, rng: random.Random) -> Iterator[bytes]:
+    """Yield a segment file with a part of each of its sections written over, or turned around, in some ways."""
+    for at, size in places_of(altered) if altered.path.suffix == ".segment" else ():
+        for kind in ("zeros", "ones", "turned", "turned", "random"):
+            first = at + rng.randrange(max(1, size // 4)) * 4
+            part = altered.data[first : at + size]
+            turned = np.frombuffer(part, "<u4", len(part) // 4)[::-1].tobytes()
+            new = {"zeros": bytes(8), "ones": b"\xff" * 4, "turned": turned, "random": rng.randbytes(len(part))}[kind]
+            yield overwritten(altered.data, first, new[: len(part)])
+
+
+def places_of(altered: Altered) -> list[tuple[int, int]]:
+    """Return where each section of a segment file begins, and its size in bytes."""
+    altered.write(altered.data)
+    sections = open_sections(altered.path, kind="segment")
+    return [(at, sections.arrays[name].nbytes) for name, at in sections.places.items()]
+
+
+def overwritten(data: bytes, at: int, new: bytes) -> bytes:
+    return data[:at] + new[: len(data) - at] + data[at + len(new) :]
 
 
 def flipped(data: bytes, bit: int) -> bytes:
