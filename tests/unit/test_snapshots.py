@@ -1,6 +1,7 @@
 """Snapshots and their cache: whole versions, opened beside the one in use, exact under every filter."""
 
 import gc
+import os
 import random
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from penstock.storage.errors import Damaged, FilterMismatch, NotFound, NotKept, 
 from penstock.storage.ids import GenerationId, TenantId
 from penstock.storage.publishing.merging import build_merge
 from penstock.storage.publishing.publisher import Publisher, Swap
-from penstock.storage.search import planner, readers, versions
+from penstock.storage.search import planner, readers, versions, warming
 from penstock.storage.search.mismatches import check_kinds
 from penstock.storage.search.searchable import SearchableSegment
 from penstock.storage.search.snapshots import SnapshotCache, open_snapshot
@@ -361,23 +362,30 @@ def test_marks_of_an_earlier_search_never_count_as_visited_when_the_epoch_wraps(
     assert len(scratch.begin(5)[0]) == 20
 
 
-def test_threads_search_the_same_snapshot_with_the_same_results(tmp_path):
+@pytest.mark.parametrize("read_along", [False, True])
+def test_threads_search_the_same_snapshot_with_the_same_results(tmp_path, monkeypatch, read_along):
+    """A walk takes long enough to meet another one; a visited buffer, or room for texts, of both would mix them up."""
+    monkeypatch.setattr(planner, "choose", lambda _costs, **_options: planner.Choice("walk", ef=64, budget=10**9))
+    if read_along:
+        monkeypatch.setattr(opening, "MAPPED_BYTES", 0)
     store = new_store(tmp_path)
-    grown(store, graph=True)
+    store.publish(additions=documents(2_000), vectors=unit_vectors(6_000))
+    manifest = current_manifest(store.catalog, store.objects)
+    output = build_merge(store.objects, manifest, manifest.segments, graph_rows=1, threads=2)
+    store.publish(swap=Swap([manifest.segments[0].id], output))
     snapshot = snapshot_of(store)
-    queries = unit_vectors(200, seed=8)
-    expected = [[hit.chunk_id for hit in snapshot.search(query, k=5, now=NOW)] for query in queries]
-    results: list[list] = [[], []]
+    queries = unit_vectors(300, seed=8)
 
-    def work(into: list) -> None:
-        into += [[hit.chunk_id for hit in snapshot.search(query, k=5, now=NOW)] for query in queries]
+    def found() -> list[list[tuple]]:
+        return [[(hit.chunk_id, hit.text) for hit in snapshot.search(query, k=20, now=5.0)] for query in queries]
 
-    threads = [threading.Thread(target=work, args=(into,)) for into in results]
+    expected, results = found(), []
+    threads = [threading.Thread(target=lambda: results.append(found())) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert results == [expected, expected]
+    assert results == [expected] * len(threads)
 
 
 # The cache
@@ -1010,7 +1018,37 @@ def test_a_filter_is_not_misled_by_a_document_without_rows(store):
         assert len(snapshot_of(store).search(unit_vectors(1)[0], k=9, filter=wanted, now=NOW)) == count
 
 
-def test_touching_maps_the_pages_of_an_array():
-    mapped = np.frombuffer(np.zeros(3 << 20, np.uint8), np.uint8)
-    assert touch(mapped) in (True, False)
-    assert touch(mapped[:0]) is False
+def test_touching_maps_the_pages_of_an_array(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(bytes(3 << 20))
+    mapped = np.memmap(path, np.uint8, "r")
+    part = mapped[1 << 20 :]  # begins on a page that the first one does not
+    assert resident_bytes(path) < 1 << 20, "nothing was read of it"
+
+    assert touch(part) == (sys.platform == "linux" and kernel_version() >= (5, 14))
+
+    if touch(part):
+        assert resident_bytes(path) >= part.nbytes
+    assert touch(part[:0]) is False
+
+
+def test_where_the_system_cannot_map_pages_at_once_touching_says_so(monkeypatch):
+    array = np.zeros(1 << 20, np.uint8)
+    monkeypatch.setattr(warming, "_POPULATE_READ", 9_999)  # as an older Linux answers to what it does not know
+    assert touch(array) is False
+    monkeypatch.setattr(warming, "_libc", None)
+    assert touch(array) is False
+
+
+def kernel_version() -> tuple[int, ...]:
+    return tuple(int(part) for part in os.uname().release.split("-")[0].split(".")[:2])
+
+
+def resident_bytes(path: Path) -> int:
+    """Return how much of a mapped file this process has mapped pages of, by Linux's word; 0 elsewhere."""
+    told = Path("/proc/self/smaps")
+    lines = iter(told.read_text().splitlines() if told.exists() else ())
+    for line in lines:
+        if line.endswith(str(path)):
+            return next(int(each.split()[1]) * 1_024 for each in lines if each.startswith("Rss:"))
+    return 0
