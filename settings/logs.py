@@ -16,7 +16,7 @@ IDS = (
 )
 LOUD = (  # what they say at level info, ours say better
     *("celery.app.trace", "celery.worker.strategy", "celery.redirected", "celery.beat", "kombu", "tornado.access"),
-    *("uvicorn.error", "httpx", "alembic"),
+    *("uvicorn.error", "httpx", "httpx2", "alembic"),  # httpx2: of the openai package since 3
 )
 
 

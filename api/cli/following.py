@@ -122,14 +122,15 @@ def _display(notes: "Console", doing: str) -> Iterator[Callable[[Progress], None
 
 
 def _lines(notes: "Console", doing: str) -> Callable[[Progress], None]:
-    last: list[Any] = [time.monotonic(), ""]
+    last: list[Any] = [time.monotonic(), "", None]
 
     def show(progress: Progress) -> None:
-        finished = progress.finished == progress.documents
+        # What is paused does not move any more: there may be no later time to say so.
+        at_once = progress.finished == progress.documents or progress.paused != last[2]
         sentence = said(progress)
-        if (finished or time.monotonic() - last[0] >= LINE_EVERY_S) and sentence != last[1]:
+        if (at_once or time.monotonic() - last[0] >= LINE_EVERY_S) and sentence != last[1]:
             notes.print(f"{doing}: {sentence}")
-            last[:] = [time.monotonic(), sentence]
+            last[:] = [time.monotonic(), sentence, progress.paused]
 
     return show
 

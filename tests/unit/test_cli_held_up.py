@@ -6,6 +6,7 @@ import time
 import pytest
 from rich.console import Console
 
+from penstock.api.cli import following
 from penstock.api.cli import jobs as jobs_command
 from penstock.api.cli import status as status_command
 from penstock.api.cli.following import Progress, said
@@ -94,6 +95,18 @@ def test_status_tells_what_is_retried_apart_from_what_is_paused(shown):
 
     assert f"retried: job job_1: {REASON}" in shown()
     assert f"paused: job job_2: {REASON}" in shown()
+
+
+def test_without_a_terminal_a_pause_is_told_at_once_and_once(monkeypatch):
+    out = io.StringIO()
+    notes = Console(file=out, width=300, highlight=False, emoji=False)
+    running, paused = (Progress.of([Job(**job(paused=word))]) for word in (None, True))
+    with following._display(notes, "indexing") as show:
+        for progress in (running, paused, paused, running):
+            show(progress)
+
+    lines = out.getvalue().splitlines()
+    assert [("paused: https://api [x]" in line) for line in lines] == [True, False]
 
 
 def test_whoever_waits_for_a_job_is_told_beside_the_bar_that_it_is_paused():
