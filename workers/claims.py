@@ -10,7 +10,7 @@ from typing import Literal
 from penstock.pipeline.errors import ProviderMisconfigured, ProviderUnavailable
 from penstock.settings.logs import failed_at, log_failure
 from penstock.storage import ledger
-from penstock.storage.errors import Conflict, Unavailable
+from penstock.storage.errors import Conflict, Damaged, Unavailable
 from penstock.storage.figures import Figure
 from penstock.storage.ids import BatchId
 
@@ -99,6 +99,9 @@ class Claims:
             attempt.outcome = "postponed"
             log.warning("This machine cannot do it now: %s.", error.strerror or failed_at(error), extra=ids(claim))
             self.retry_unchanged(claim, error)
+        except Damaged as error:  # it names files and counts rows, and holds no text
+            log.error("The batch failed: %s", error, extra=ids(claim))  # noqa: TRY400 the line is enough
+            self.retry(claim, error=str(error))
         except Exception as error:  # noqa: BLE001 whatever it is, the ledger has to know
             log_failure(log, "The batch failed", error, extra=ids(claim))
             self.retry(claim, error=failed_at(error))

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from ..errors import Damaged
 from ..segments.graph_files import HEADER_BYTES, graph_shape, upper_places
+from .twins import append_twins, copy_without_twins, twins_are_last
 
 M = 16
 EF_CONSTRUCTION = 200
@@ -27,16 +28,19 @@ def build_graph(
     target: Path,
     *,
     vectors: Iterable[Vectors],
-    count: int,
+    first: NDArray[np.int64],
     dimensions: int,
     metric: str,
     threads: int,
     base: Path | None = None,
     base_count: int = 0,
-) -> None:
-    """Build a graph of ``count`` rows and save it to ``target``; the label of a record is its row.
+) -> int:
+    """Build a graph of ``len(first)`` rows and save it to ``target``; the label of a record is its row.
+
+    Returns how many rows were inserted: all but twins, which are appended (``twins.py``).
 
     Args:
+        first: of each row, the first one with the same vector.
         vectors: slices f32[k, d] of the rows from ``base_count`` on, in order; taken one after the other.
         base: a saved graph of the first ``base_count`` rows, to go on from. It must have been compared with its
             checksum: hnswlib follows whatever links it finds.
@@ -44,26 +48,44 @@ def build_graph(
     Raises:
         Damaged: the file was not written whole (a full disk).
     """
-    index = _opened(base, base_count=base_count, count=count, space=_SPACES[metric], dimensions=dimensions)
+    count = len(first)
+    twins = np.flatnonzero(first[:base_count] != np.arange(base_count))
+    if base is not None and not twins_are_last(base, twins):  # it was built when they were inserted
+        first = np.where(np.arange(count) < base_count, np.arange(count), first)
+        twins = twins[:0]
+    own, already = first == np.arange(count), base_count - len(twins)
+    index = hnswlib.Index(_SPACES[metric], dimensions)
+    if base is None:
+        index.init_index(count, M=M, ef_construction=EF_CONSTRUCTION, random_seed=SEED)
+    else:
+        _load(index, base, inserted=already, count=count, copy=target.with_suffix(".base"))
+    if index.get_current_count() != already:
+        raise Damaged(f"{base} has {index.get_current_count()} records where its segment has {already} different rows")
     index.set_num_threads(threads)
     row = base_count
     for part in vectors:
-        index.add_items(part, np.arange(row, row + len(part)))
+        rows = row + np.flatnonzero(own[row : row + len(part)])
+        if len(rows):
+            index.add_items(part[rows - row], rows)
         row += len(part)
     assert row == count, f"{row} rows came for a graph of {count}"
     index.save_index(str(target))
+    inserted = int(np.count_nonzero(own))
+    _check_file(target, count=inserted)
+    append_twins(target, first=first, dimensions=dimensions)
     _check_file(target, count=count)
+    return inserted - already
 
 
-def _opened(base: Path | None, *, base_count: int, count: int, space: str, dimensions: int) -> Any:
-    index = hnswlib.Index(space, dimensions)
-    if base is None:
-        index.init_index(count, M=M, ef_construction=EF_CONSTRUCTION, random_seed=SEED)
-        return index
-    index.load_index(str(base), max_elements=count)
-    if index.get_current_count() != base_count:
-        raise Damaged(f"{base.name} has {index.get_current_count()} records where its segment has {base_count} rows")
-    return index
+def _load(index: Any, base: Path, *, inserted: int, count: int, copy: Path) -> None:
+    if inserted == graph_shape(base)[0]:
+        index.load_index(str(base), max_elements=count)
+        return
+    try:
+        copy_without_twins(base, copy, inserted=inserted)
+        index.load_index(str(copy), max_elements=count)
+    finally:
+        copy.unlink(missing_ok=True)
 
 
 def _check_file(target: Path, *, count: int) -> None:

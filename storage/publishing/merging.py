@@ -33,6 +33,7 @@ from ..segments.tombstones import read_deletes, with_deletes
 from .graphs import build_graph
 from .planning import FAN_IN, GRAPH_ROWS, is_worn, plan_fold
 from .repairing import repair
+from .twins import first_rows, with_twins
 
 log = logging.getLogger(__name__)
 
@@ -191,15 +192,16 @@ def _stage_graph(
     base = inputs[0].segment if inputs[0].whole_graph else None
     added = inputs[1:] if base else inputs
     base_count = base.entry.row_count if base else 0
-    inserted = sum(len(each.chunk_ids) for each in added)
+    added_count = sum(len(each.chunk_ids) for each in added)
     path = objects.scratch() / f"{new_id('graph')}.hnsw"
     try:
-        build_graph(
+        first = first_rows((part for each in inputs for part in each.vectors()), count=base_count + added_count)
+        inserted = build_graph(
             path,
             base=local_file(objects, base.entry.files[1]) if base else None,
             base_count=base_count,
             vectors=(part for each in added for part in each.vectors()),
-            count=base_count + inserted,
+            first=first,
             dimensions=manifest.dimensions,
             metric=manifest.metric,
             threads=threads,
@@ -209,19 +211,21 @@ def _stage_graph(
         hit("merge.graph_built")
         before = sum(int(each.segment.sections.meta["graph_insertions"]) for each in inputs)
         name = paths.graph(manifest.tenant_id, manifest.generation_id, segment_id)
-        return segment_id, _store_graph(objects, manifest, path, name=name, insertions=before + inserted)
+        return segment_id, _store_graph(objects, manifest, path, name=name, first=first, insertions=before + inserted)
     finally:
         path.unlink(missing_ok=True)
 
 
-def _store_graph(objects: ObjectStore, manifest: Manifest, path: Path, *, name: str, insertions: int) -> StagedGraph:
+def _store_graph(
+    objects: ObjectStore, manifest: Manifest, path: Path, *, name: str, first: NDArray[np.int64], insertions: int
+) -> StagedGraph:
     """Store a finished graph file, and make of it what a reader must know besides."""
     count, record_bytes = graph_shape(path)
     record_rows = record_map(path, count=count, record_bytes=record_bytes)
     upper_at = upper_places(path, count=count, record_bytes=record_bytes)
     view = open_graph(path, dimensions=manifest.dimensions, record_rows=record_rows, upper_at=upper_at)
     l2 = manifest.metric == "l2"
-    repaired = repair(path, view, l2=l2)
+    repaired = repair(path, view, l2=l2, watched=view.row_records[with_twins(first)].tolist())
     if repaired.linked:
         log.info("Linked %d rows that no search found in %s.", repaired.linked, name)
     arrays = {"graph_record_rows": record_rows, "graph_upper_at": upper_at, **_coded(view, l2=l2).to_arrays()}

@@ -8,7 +8,7 @@ every such search then follows.
 It edits one file that nobody else has, and builds nothing. It trusts the links, which the builder has just written.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from ..errors import Damaged
 from ..segments.graph_files import HEADER_BYTES, GraphView
 
 EF = 200
+EF_WATCHED = 64  # as searches do
 PROBED_ROWS = 1_000
 MISSED_SHARE_MAX = 0.005  # of the probed rows, after the repair
 SEARCHED_SHARE = 0.002  # missed of a sample: then every row is searched for
@@ -43,17 +44,19 @@ class Repaired:
     linked: int
 
 
-def repair(path: Path, view: GraphView, *, l2: bool) -> Repaired:
+def repair(path: Path, view: GraphView, *, l2: bool, watched: Sequence[int] = ()) -> Repaired:
     """Make every record reachable, and a sample of them findable, by links that are added to the file.
 
     Args:
         path: the file that ``view`` maps.
+        watched: records to search for as readers do: those whose vector others have too, for a search that meets
+            very many equal ones may end among them.
 
     Raises:
         Damaged: rows stay lost whatever is linked; the graph must not be used.
     """
     records = np.memmap(path, "<u4", "r+", HEADER_BYTES, (view.count, view.stride))
-    return _Repair(view, records, l2=l2).run()
+    return _Repair(view, records, l2=l2).run(watched)
 
 
 class _Repair:
@@ -68,8 +71,11 @@ class _Repair:
         self._degrees = np.zeros(view.count, np.uint32)
         kernels.count_links(view.words, view.stride, view.max_m0, self._degrees)
 
-    def run(self) -> Repaired:
+    def run(self, watched: Sequence[int]) -> Repaired:
         unreachable, linked = self._connect()
+        for _ in range(_ROUNDS):
+            watched = self._missed(watched, ef=EF_WATCHED)
+            linked += sum(self._link(record, ef=EF_WATCHED) for record in watched)
         probed = np.random.default_rng(self._view.count).permutation(self._view.count)[:PROBED_ROWS]
         missed = lost = self._missed(probed.tolist())
         if len(lost) > SEARCHED_SHARE * len(probed):
@@ -101,23 +107,23 @@ class _Repair:
     def _reach(self, start: int, seen: NDArray[np.bool_], queue: Longs) -> None:
         kernels.reach(self._view.words, self._view.stride, self._view.max_m0, start, seen, queue)
 
-    def _missed(self, records: Iterable[int]) -> list[int]:
+    def _missed(self, records: Iterable[int], *, ef: int = EF) -> list[int]:
         """Return the records that a search by their own vector does not find although they are near enough."""
-        return [record for record in records if self._is_missed(record)]
+        return [record for record in records if self._is_missed(record, ef=ef)]
 
-    def _is_missed(self, record: int) -> bool:
-        best, costs = self._search(record)
+    def _is_missed(self, record: int, *, ef: int) -> bool:
+        best, costs = self._search(record, ef=ef)
         if (best == record).any():
             return False
         own = 0.0 if self._l2 else -float(np.dot(self._vector(record), self._vector(record)))
         # Rows with the same vector, or longer ones where the product counts, may rightly fill all places.
-        return not (len(best) == min(EF, self._view.count) and costs[-1] <= own + _TOLERANCE * max(1, abs(own)))
+        return not (len(best) == min(ef, self._view.count) and costs[-1] <= own + _TOLERANCE * max(1, abs(own)))
 
-    def _search(self, record: int) -> tuple[Longs, NDArray[np.float32]]:
+    def _search(self, record: int, *, ef: int) -> tuple[Longs, NDArray[np.float32]]:
         if self._epoch == np.iinfo(np.uint16).max:
             self._marks[:], self._epoch = 0, 0
         self._epoch += 1
-        best, costs = np.empty(EF, np.int64), np.empty(EF, np.float32)
+        best, costs = np.empty(ef, np.int64), np.empty(ef, np.float32)
         query = self._vector(record)
         size, _ = kernels.walk(self._view.graph, query, self._l2, self._marks, np.uint16(self._epoch), best, costs)
         if size == kernels.BROKEN:
@@ -129,9 +135,9 @@ class _Repair:
         vector.flags.writeable = False
         return vector
 
-    def _link(self, record: int) -> bool:
+    def _link(self, record: int, *, ef: int = EF) -> bool:
         """Give a record near to this one a link to it: one with room for a link, or the nearest."""
-        best, _ = self._search(record)
+        best, _ = self._search(record, ef=ef)
         hosts = [host for host in best[:_HOSTS].tolist() if host != record]
         if not hosts or any(self._leads(host, record) for host in hosts[:1]):
             return False

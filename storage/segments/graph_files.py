@@ -16,7 +16,7 @@ import struct
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -174,6 +174,12 @@ def graph_shape(path: Path) -> tuple[int, int]:
         raise Damaged(f"{path.name} is truncated: it is shorter than a graph's header")
     _, _, count, record_bytes, *_ = _HEADER.unpack(header)
     return count, record_bytes
+
+
+def write_counts(file: BinaryIO, count: int) -> None:
+    """Write into the header that the file holds ``count`` records, and has room for no more."""
+    file.seek(8)
+    file.write(struct.pack("<2Q", count, count))
 
 
 def _mapped(path: Path) -> mmap.mmap:

@@ -10,6 +10,7 @@ from penstock.storage.errors import Damaged
 from penstock.storage.publishing import repairing
 from penstock.storage.publishing.graphs import build_graph
 from penstock.storage.publishing.repairing import Repaired, repair
+from penstock.storage.publishing.twins import first_rows
 from penstock.storage.segments.graph_files import (
     HEADER_BYTES,
     GraphView,
@@ -25,7 +26,8 @@ from ..storage_samples import unit_vectors
 
 def built(path: Path, vectors: np.ndarray, *, metric: str = "cosine") -> GraphView:
     count, dimensions = vectors.shape
-    build_graph(path, vectors=[vectors], count=count, dimensions=dimensions, metric=metric, threads=1)
+    first = first_rows([vectors], count=count)
+    build_graph(path, vectors=[vectors], first=first, dimensions=dimensions, metric=metric, threads=1)
     count, record_bytes = graph_shape(path)
     record_rows = record_map(path, count=count, record_bytes=record_bytes)
     upper_at = upper_places(path, count=count, record_bytes=record_bytes)
