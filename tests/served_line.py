@@ -150,18 +150,18 @@ class ServedLine(Line):
             for one in put
         ]
         pairs = [(owner, ordinal, text) for owner, own in enumerate(texts) for ordinal, text in enumerate(own)]
-        count = len(pairs)
+        places = [place_of(texts[owner], ordinal) for owner, ordinal, _ in pairs]
         return Rows.build(
             [_record(version) for version in put],
             document=[owner for owner, _, _ in pairs],
             ordinal=[ordinal for _, ordinal, _ in pairs],
-            start=[0] * count,
-            end=[len(text) for _, _, text in pairs],
-            page=[-1] * count,
-            tokens=[1] * count,
+            start=[start for start, _, _, _ in places],
+            end=[end for _, end, _, _ in places],
+            page=[-1 if page is None else page for _, _, page, _ in places],
+            tokens=[1] * len(pairs),
             identity=[chunk_identity(text, chunking={}) for _, _, text in pairs],
             texts=[text for _, _, text in pairs],
-            headings=[None] * count,
+            headings=[heading for _, _, _, heading in places],
         )
 
     def served(self) -> dict[str, list[str]]:
@@ -191,6 +191,13 @@ class ServedLine(Line):
         snapshot = open_snapshot(self.objects, generation)
         hits = snapshot.search(np.ones(8, np.float32), k=1_000, now=0.0)
         return {hit.document.document_id: hit.document.number for hit in hits}
+
+
+def place_of(lines: Sequence[str], ordinal: int) -> tuple[int, int, int | None, str | None]:
+    """Return start, end, page and heading of a chunk of a document of these lines: others for each line and place."""
+    start = sum(len(line) + 1 for line in lines[:ordinal])
+    heading = f"Heading of {lines[ordinal]}" if len(lines) % 2 else None
+    return start, start + len(lines[ordinal]), ordinal or None, heading
 
 
 def vector_of(text: str) -> NDArray[np.float32]:

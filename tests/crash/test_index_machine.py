@@ -3,19 +3,23 @@
 Two tenants write, delete, describe anew, let expire, merge, roll back, restart and collect, with thresholds of a few
 rows, so that every transition happens. After each step the newest version of each tenant is compared with its model:
 counts, ids, every field, filters against a function of Python's own, and each row by its own vector. Versions that are
-tagged stay what they were.
+tagged stay what they were. Graphs are searched in every way, whatever the planner would choose. At the end of the run
+it is asserted that graphs were built, extended, built anew and swapped in over what was deleted meanwhile.
 """
 
+import os
 import shutil
 import tempfile
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import numpy as np
-import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from penstock.storage.catalog.collections import generation_info
 from penstock.storage.catalog.references import Reference, find_version
@@ -29,26 +33,43 @@ from penstock.storage.objects.local import LocalObjects
 from penstock.storage.publishing import planning
 from penstock.storage.publishing.leases import acquire_lease
 from penstock.storage.publishing.merging import build_merge
-from penstock.storage.publishing.planning import plan_merge
+from penstock.storage.publishing.planning import is_worn, plan_merge
 from penstock.storage.publishing.publisher import Publisher, Swap
 from penstock.storage.publishing.revisions import Revision, Trim
 from penstock.storage.publishing.rollbacks import plan_rollback
 from penstock.storage.search.snapshots import SnapshotCache
 from penstock.storage.search.versions import Snapshot
 from penstock.storage.segments.fields import And, Compare, Contains, Exists, Filter, Or
-from penstock.storage.segments.manifests import Manifest, read_manifest
+from penstock.storage.segments.manifests import Manifest, SegmentEntry, read_manifest
 from penstock.storage.segments.records import DocumentRecord
 from penstock.storage.segments.rows import Rows, chunk_identity
 
+from ..search_ways import SearchWays
 from ..storage_samples import DIMENSIONS, add_generation, open_catalog
 
-GRAPH_ROWS, FAN_IN = 12, 3
-NAMES = [f"d{number}" for number in range(7)]
+GRAPH_ROWS, FAN_IN = 8, 3
+NAMES = [f"d{number}" for number in range(12)]
 TENANTS = [("acme", "gen_1"), ("rival", "gen_2")]
 COLOURS = ["red", "green", "blue"]
 AT_ONCE = Retention(keep_versions=1, keep_s=0.0)
 
-Chunk = tuple[str, tuple[float, ...]]  # its text and vector
+BUILT, EXTENDED, JOINED = "a graph is built", "a graph is extended", "a young graph is joined to an old one"
+WORN, BURIED = "a worn graph is built anew", "a graph is swapped in with deletes that landed meanwhile"
+TRANSITIONS = (BUILT, EXTENDED, JOINED, WORN, BURIED)
+
+
+T = TypeVar("T")
+
+
+class Chunk(NamedTuple):
+    """A chunk of the model: each of its fields is what a hit must say."""
+
+    text: str
+    start: int
+    end: int
+    page: int | None
+    heading: str | None
+    vector: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -112,21 +133,42 @@ OWNERS = st.integers(0, 1)
 
 
 class Engine(RuleBasedStateMachine):
-    """One catalog and one store, two tenants, a writer that is restarted now and then, a reader that follows."""
+    """One catalog and one store, two tenants, a writer that is restarted now and then, a reader that follows.
 
-    @initialize(metric=st.sampled_from(["cosine", "l2"]), int8=st.booleans(), seed=st.integers(0, 2**32 - 1))
-    def open(self, metric: str, int8: bool, seed: int) -> None:
+    ``happened`` counts the transitions of graphs of each tenant in all examples of a run; those of the second one are
+    walked by int8 codes.
+    """
+
+    ways: SearchWays
+    happened: Counter[tuple[str, str]]
+
+    @initialize(
+        metric=st.sampled_from(["cosine", "l2"]),
+        seed=st.integers(0, 2**32 - 1),
+        documents=st.integers(4, 6),
+        chunks=st.integers(3, 4),
+        merged=st.booleans(),
+    )
+    def open(self, metric: str, seed: int, documents: int, chunks: int, merged: bool) -> None:
+        """Begin with some documents, so that there is something to happen to; perhaps in a graph already."""
         self.folder = Path(tempfile.mkdtemp())
         self.random = np.random.default_rng(seed)
+        self.ways.random.seed(seed)
         self.now = 1_000.0
-        options = {"metric": metric, "quantization": "int8" if int8 else "none"}
-        self.catalog = open_catalog(self.folder, **options)
-        add_generation(self.catalog, tenant=TenantId("rival"), generation_id=GenerationId("gen_2"), **options)
+        self.catalog = open_catalog(self.folder, metric=metric)
+        rival = {"tenant": TenantId("rival"), "generation_id": GenerationId("gen_2")}
+        add_generation(self.catalog, **rival, metric=metric, quantization="int8")
         self.objects = LocalObjects(self.folder / "objects")
         self.owners = [Owner(TenantId(tenant), GenerationId(generation)) for tenant, generation in TENANTS]
         self.writers = 0
         self.restart()
         self.cache = SnapshotCache(self.catalog, self.objects, poll_s=60.0)
+        for number in range(len(self.owners)):
+            for names in (NAMES[:2], NAMES[2:documents]):
+                self.put(number=number, names=names, chunks=chunks, metadata={"tags": []}, expires_in=None, gone=None)
+            if merged:
+                self.build(number=number, forced=True)
+                self.swap(number=number)
 
     def teardown(self) -> None:
         if hasattr(self, "cache"):
@@ -250,6 +292,7 @@ class Engine(RuleBasedStateMachine):
         if chosen:
             output = build_merge(self.objects, manifest, chosen, graph_rows=GRAPH_ROWS)
             owner.waiting = Swap([entry.id for entry in chosen], output)
+            self.happened.update((what, owner.tenant) for what in _transitions(chosen, output))
 
     @rule(number=OWNERS)
     def swap(self, number) -> None:
@@ -260,13 +303,39 @@ class Engine(RuleBasedStateMachine):
                 self.publish(owner, swap=swap)
             except Conflict as error:
                 assert "gone" in str(error)  # noqa: PT017  rolled back, emptied or collected since
+            else:
+                swapped = [entry for entry in self.manifest(owner).segments if entry.files == swap.output.files]
+                if swapped and swapped[0].kind == "graph" and swapped[0].deleted_count > swap.output.deleted_count:
+                    self.happened[BURIED, owner.tenant] += 1
 
-    @rule(number=OWNERS, forced=st.booleans(), name=st.sampled_from(NAMES), other=st.sampled_from(NAMES))
-    def merge_while_something_is_written(self, number, forced, name, other) -> None:
-        self.build(number=number, forced=forced)
-        self.delete(number=number, names=[name])
-        self.put(number=number, names=[other], chunks=2, metadata={"tags": []}, expires_in=None, gone=None)
-        self.swap(number=number)
+    @rule(forced=st.booleans(), name=st.sampled_from(NAMES), other=st.sampled_from(NAMES))
+    def merge_while_something_is_written(self, forced, name, other) -> None:
+        for number in range(len(self.owners)):
+            self.build(number=number, forced=forced)
+            self.delete(number=number, names=[name])
+            self.put(number=number, names=[other], chunks=2, metadata={"tags": []}, expires_in=None, gone=None)
+            self.swap(number=number)
+
+    @rule(count=st.integers(1, 3))
+    def grow(self, count) -> None:
+        """Add documents, and merge."""
+        for number, owner in enumerate(self.owners):
+            if absent := [name for name in NAMES if name not in owner.documents]:
+                self.put(number, absent[:count], chunks=4, metadata={"tags": ["a"]}, expires_in=None, gone=None)
+            self.merge_all(number)
+
+    @rule(kept=st.integers(1, 3))
+    def wear(self, kept) -> None:
+        """Delete so many documents that a graph is worn, and merge."""
+        for number, owner in enumerate(self.owners):
+            self.delete(number=number, names=sorted(owner.documents)[:: kept + 1])
+            self.merge_all(number)
+
+    def merge_all(self, number: int) -> None:
+        """Merge as often as there is something to merge, as maintenance does."""
+        for _ in range(3):
+            self.build(number=number, forced=False)
+            self.swap(number=number)
 
     @rule(number=OWNERS, back=st.integers(1, 4))
     def roll_back(self, number, back) -> None:
@@ -327,29 +396,34 @@ class Engine(RuleBasedStateMachine):
         assert snapshot.document_count == len(documents)
         live = {name: held for name, held in documents.items() if _is_live(held, self.now)}
         chunks = {(name, ordinal): chunk for name, held in live.items() for ordinal, chunk in held.chunks.items()}
-        hits = snapshot.search(self._vector(), k=100, ef=100, now=self.now)
+        hits = self.ways.search(snapshot, self._vector(), k=100, ef=100, now=self.now)
         assert len({hit.chunk_id for hit in hits}) == len(hits)
-        assert {(hit.document.document_id, hit.ordinal): hit.text for hit in hits} == {
-            place: text for place, (text, _) in chunks.items()
-        }
+        assert {
+            (hit.document.document_id, hit.ordinal): (hit.text, hit.start, hit.end, hit.page, hit.heading)
+            for hit in hits
+        } == {place: chunk[:-1] for place, chunk in chunks.items()}
         for hit in hits:
             assert hit.document == live[hit.document.document_id].record
+        for chunk in self.random.permutation(len(chunks))[:2].tolist():
+            self.find(snapshot, list(chunks.values())[chunk])
 
     @rule(number=OWNERS)
     def find_each_row_by_its_own_vector(self, number) -> None:
         owner = self.owners[number]
         with self.following(owner) as snapshot:
-            for name, held in self.live(owner).items():
-                for ordinal, (_, vector) in held.chunks.items():
-                    nearest = snapshot.search(np.array(vector), k=1, ef=20, now=self.now)[0]
-                    assert (nearest.document.document_id, nearest.ordinal) == (name, ordinal)
+            for held in self.live(owner).values():
+                for chunk in held.chunks.values():
+                    self.find(snapshot, chunk)
+
+    def find(self, snapshot: Snapshot, chunk: Chunk) -> None:
+        self.ways.finds(snapshot, chunk.vector, wanted=lambda hit: hit.text == chunk.text, now=self.now)
 
     @rule(number=OWNERS, condition=FILTERS)
     def search(self, number, condition) -> None:
         """A filter finds what the oracle accepts."""
         owner = self.owners[number]
         with self.following(owner) as snapshot:
-            hits = snapshot.search(self._vector(), k=100, ef=100, filter=condition, now=self.now)
+            hits = self.ways.search(snapshot, self._vector(), k=100, ef=100, filter=condition, now=self.now)
         expected = {
             (name, ordinal)
             for name, held in self.live(owner).items()
@@ -377,15 +451,23 @@ class Engine(RuleBasedStateMachine):
             version_id=f"{name}-v{number}",
             number=number,
             source=f"{owner.tenant}/{name}.txt",
-            title=None,
+            title=self._perhaps(f"Title of {name} v{number}"),
             metadata=metadata,
-            event_time=None,
+            event_time=self._perhaps(self.now - 500.0),
             expires_at=None if expires_in is None else self.now + expires_in,
             ingested_at=self.now,
-            media_type="text/plain",
+            media_type=self._perhaps("text/markdown") or "text/plain",
         )
-        own = {at: (f"{owner.tenant} {name} v{number} {at}", tuple(self._vector().tolist())) for at in range(chunks)}
-        return Held(record, own)
+        return Held(record, {at: self._chunk(f"{owner.tenant} {name} v{number} {at}") for at in range(chunks)})
+
+    def _chunk(self, text: str) -> Chunk:
+        start = int(self.random.integers(0, 1_000))
+        page = self._perhaps(int(self.random.integers(1, 50)))
+        heading = self._perhaps(f"Heading of {text}")
+        return Chunk(text, start, start + len(text), page, heading, tuple(self._vector().tolist()))
+
+    def _perhaps(self, value: T) -> T | None:
+        return value if self.random.random() < 0.5 else None
 
     def _vector(self) -> np.ndarray:
         vector = self.random.standard_normal(DIMENSIONS)
@@ -396,33 +478,53 @@ def _is_live(held: Held, now: float) -> bool:
     return held.record.expires_at is None or held.record.expires_at > now
 
 
+def _transitions(chosen: Sequence[SegmentEntry], output: SegmentEntry) -> list[str]:
+    """Return what a merge of these did with graphs."""
+    first, *others = chosen
+    if output.kind != "graph":
+        return []
+    if first.kind != "graph":
+        return [BUILT]
+    if is_worn(first):
+        return [WORN]
+    return [*([EXTENDED] if others else []), *([JOINED] if any(one.kind == "graph" for one in others) else [])]
+
+
 def _rows(made: list[Held]) -> tuple[Rows, np.ndarray]:
-    chunks = [(owner, at, chunk) for owner, held in enumerate(made) for at, chunk in held.chunks.items()]
+    placed = [(owner, at, chunk) for owner, held in enumerate(made) for at, chunk in held.chunks.items()]
+    chunks = [chunk for _, _, chunk in placed]
     rows = Rows.build(
         [held.record for held in made],
-        document=[owner for owner, _, _ in chunks],
-        ordinal=[at for _, at, _ in chunks],
-        start=[0] * len(chunks),
-        end=[len(text) for _, _, (text, _) in chunks],
-        page=[-1] * len(chunks),
+        document=[owner for owner, _, _ in placed],
+        ordinal=[at for _, at, _ in placed],
+        start=[chunk.start for chunk in chunks],
+        end=[chunk.end for chunk in chunks],
+        page=[-1 if chunk.page is None else chunk.page for chunk in chunks],
         tokens=[3] * len(chunks),
-        identity=[chunk_identity(text, chunking={}) for _, _, (text, _) in chunks],
-        texts=[text for _, _, (text, _) in chunks],
-        headings=[None] * len(chunks),
+        identity=[chunk_identity(chunk.text, chunking={}) for chunk in chunks],
+        texts=[chunk.text for chunk in chunks],
+        headings=[chunk.heading for chunk in chunks],
     )
-    return rows, np.array([vector for _, _, (_, vector) in chunks], np.float32)
+    return rows, np.array([chunk.vector for chunk in chunks], np.float32)
 
 
-@pytest.fixture(autouse=True)
-def small_thresholds(monkeypatch):
+def test_whatever_happens_searches_see_what_the_model_holds(monkeypatch):
     monkeypatch.setattr(planning, "REWRITTEN_PER_ROW", 1)
-
-
-TestEngine = Engine.TestCase
-TestEngine.settings = settings(
-    max_examples=30,
-    stateful_step_count=25,
-    deadline=None,
-    print_blob=True,
-    suppress_health_check=list(HealthCheck),
-)
+    Engine.ways, Engine.happened = SearchWays(0), Counter()
+    Engine.ways.take_over(monkeypatch)
+    run_state_machine_as_test(
+        Engine,
+        settings=settings(
+            max_examples=40,
+            stateful_step_count=25,
+            deadline=None,
+            derandomize="CI" in os.environ,  # elsewhere every run looks further
+            phases=[Phase.explicit, Phase.reuse, Phase.generate],  # to shrink takes minutes; print_blob repeats it
+            print_blob=True,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+    for what in TRANSITIONS:
+        print(what, {tenant: Engine.happened[what, tenant] for tenant, _ in TENANTS})
+    assert all(Engine.happened[what, tenant] > 0 for what in TRANSITIONS for tenant, _ in TENANTS)
+    Engine.ways.check()

@@ -1,4 +1,7 @@
-"""Two reader processes search without a pause while a writer publishes ten times a second, and merges."""
+"""Two reader processes search without a pause while a writer publishes ten times a second, and merges.
+
+They search graphs in every way, whatever the planner would choose.
+"""
 
 import multiprocessing
 import time
@@ -8,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.objects.local import LocalObjects
@@ -16,6 +20,7 @@ from penstock.storage.publishing.planning import plan_merge
 from penstock.storage.publishing.publisher import Swap
 from penstock.storage.search.snapshots import SnapshotCache
 
+from ..search_ways import METHODS, SearchWays
 from ..storage_samples import DIMENSIONS, GENERATION, TENANT, Store, new_store, rows_of, unit_vectors
 
 FOR_S = 60.0
@@ -24,30 +29,31 @@ GRAPH_ROWS, FAN_IN = 60, 4
 PAUSE_S = 0.002  # leaves the writer a share of the processors
 
 
-def search(folder: str, metric: str, stop: Event, reports: Any) -> None:
-    """Search until told to stop; report what was wrong, how many searches there were, and of how many versions.
+def search(folder: str, seed: int, stop: Event, reports: Any) -> None:
+    """Search until told to stop; report what was wrong, how many searches there were, of how many versions, and how.
 
     Each version adds one document and says in two others how many there are: a mixture of versions cannot add up.
     """
     catalog = Catalog.open(f"sqlite:///{Path(folder) / 'catalog.db'}")
     cache = SnapshotCache(catalog, LocalObjects(Path(folder) / "objects"), poll_s=0.05)
     wrong: list[str] = []
-    searches, versions = 0, set[int]()
+    searches, versions, ways = 0, set[int](), SearchWays(seed)
+    ways.take_over(pytest.MonkeyPatch())  # for good: this process does nothing else
     while not stop.is_set():
         try:
             with cache.get(TENANT, GENERATION) as snapshot:
-                hits = snapshot.search(np.ones(DIMENSIONS), k=1_000, now=2_000.0)
+                hits = ways.search(snapshot, np.ones(DIMENSIONS), k=1_000, now=2_000.0)
                 versions.add(snapshot.version)
             said = {hit.text for hit in hits if hit.document.document_id in {"a", "b"}}
             if said != {str(len(hits) - 2)}:
-                wrong.append(f"version {snapshot.version} of {metric}: {len(hits)} hits, said {said}")
+                wrong.append(f"version {snapshot.version} of reader {seed}: {len(hits)} hits, said {said}")
         except Exception as error:  # noqa: BLE001  whatever it is, no search may fail
             wrong.append(repr(error))
         searches += 1
         time.sleep(PAUSE_S)
     cache.close()
     catalog.dispose()
-    reports.put((wrong[:5], searches, len(versions)))
+    reports.put((wrong[:5], searches, len(versions), ways.searched))
 
 
 def publish(store: Store, number: int) -> None:
@@ -71,7 +77,7 @@ def test_no_search_fails_or_mixes_versions_while_a_writer_publishes_ten_times_a_
     publish(store, 1)
     context = multiprocessing.get_context("spawn")
     stop, reports = context.Event(), context.Queue()
-    readers = [context.Process(target=search, args=(str(tmp_path), name, stop, reports)) for name in ("one", "two")]
+    readers = [context.Process(target=search, args=(str(tmp_path), seed, stop, reports)) for seed in (1, 2)]
     for reader in readers:
         reader.start()
     merges, number, began = 0, 1, time.monotonic()
@@ -87,8 +93,9 @@ def test_no_search_fails_or_mixes_versions_while_a_writer_publishes_ten_times_a_
     for reader in readers:
         reader.join(timeout=60)
 
-    assert [wrong for wrong, _, _ in found] == [[], []]
-    assert all(searches > 100 for _, searches, _ in found)
-    assert all(versions > 20 for _, _, versions in found)
+    assert [wrong for wrong, *_ in found] == [[], []]
+    assert all(searches > 100 for _, searches, _, _ in found)
+    assert all(versions > 20 for _, _, versions, _ in found)
+    assert all(searched[method] > 20 for *_, searched in found for method in METHODS)
     assert merges > 5
     assert passed_s >= FOR_S

@@ -2,6 +2,7 @@
 
 Merges take a few rows, so that every transition happens often. After each step every collection is compared with its
 model: what is found, with every field, also under filters and in a past version, and what the catalog says of it.
+Graphs are searched in every way, whatever the planner would choose.
 """
 
 import os
@@ -42,14 +43,16 @@ from penstock.storage.objects.local import LocalObjects
 from penstock.storage.publishing.forks import fork_collection
 from penstock.storage.publishing.merging import build_merge
 from penstock.storage.publishing.planning import plan_merge
+from penstock.storage.search.hits import Hit
 from penstock.storage.search.snapshots import Snapshot, SnapshotCache
 from penstock.storage.segments.fields import Compare, Exists
 from penstock.storage.segments.manifests import Swap, read_manifest
 
-from ..served_line import LEASE_S, MAX_ATTEMPTS, ServedLine, collection_of, new_served_line, vector_of
+from ..search_ways import SearchWays
+from ..served_line import LEASE_S, MAX_ATTEMPTS, ServedLine, collection_of, new_served_line, place_of, vector_of
 from ..storage_samples import new_catalog
 
-GRAPH_ROWS, FAN_IN = 12, 2
+GRAPH_ROWS, FAN_IN = 6, 2
 SOURCES, TOPICS = ("a", "b", "c", "d"), ("x", "y")
 ANY = np.ones(8, np.float32)
 KEPT = Retention(keep_versions=3, keep_s=0.0)
@@ -119,8 +122,11 @@ pick = st.integers(0, 1_000)
 
 
 class Machine(RuleBasedStateMachine):
-    @initialize()
-    def start(self) -> None:
+    ways: SearchWays
+
+    @initialize(seed=st.integers(0, 2**32 - 1))
+    def start(self, seed: int) -> None:
+        self.ways.random.seed(seed)
         self.folder = Path(tempfile.mkdtemp(prefix="penstock-machine-"))
         catalog = new_catalog(self.catalog_url)
         create_tenant(catalog, "acme", now=1.0)
@@ -134,6 +140,8 @@ class Machine(RuleBasedStateMachine):
             some = SOURCES[at % 2 : at % 2 + 3]
             lines = ("one", "two", "three", "four")[at % 3 :]
             self.submit_and_publish(at, {name: Doc(lines, TOPICS[at % 2], None) for name in some})
+        for at in range(2):
+            self.merge(at)  # so that there is a graph
 
     @property
     def catalog_url(self) -> str:
@@ -405,25 +413,23 @@ class Machine(RuleBasedStateMachine):
     def check_snapshot(self, snapshot: Snapshot, served: Docs) -> None:
         assert snapshot.chunk_count == sum(len(doc.served()) for doc in served.values())
         shown, now = self.unexpired(served), self.line.now
-        assert self.found(snapshot.search(ANY, k=1_000, now=now)) == expected(shown)
+        assert self.found(snapshot) == expected(shown)
         some = {name: doc for name, doc in shown.items() if doc.topic == "x"}
-        assert self.found(snapshot.search(ANY, k=1_000, now=now, filter=Compare("eq", "topic", "x"))) == expected(some)
+        assert self.found(snapshot, filter=Compare("eq", "topic", "x")) == expected(some)
         none = {name: doc for name, doc in shown.items() if doc.topic is None}
-        without = Exists("topic", present=False)
-        assert self.found(snapshot.search(ANY, k=1_000, now=now, filter=without)) == expected(none)
-        for doc in shown.values():
-            for _, line in doc.served():
-                best = snapshot.search(vector_of(line), k=1, now=now)[0]
-                assert (best.text, round(best.score, 4)) == (line, 1.0)
+        assert self.found(snapshot, filter=Exists("topic", present=False)) == expected(none)
+        for line in {line for doc in shown.values() for _, line in doc.served()}:
+            self.ways.finds(snapshot, vector_of(line), wanted=lambda best, line=line: is_itself(best, line), now=now)
 
-    @staticmethod
-    def found(hits: list[Any]) -> list[tuple[Any, ...]]:
+    def found(self, snapshot: Snapshot, **asked: Any) -> list[tuple[Any, ...]]:
+        hits = self.ways.search(snapshot, ANY, k=1_000, now=self.line.now, **asked)
         assert len({hit.chunk_id for hit in hits}) == len(hits)
         return sorted(
             (
                 hit.document.source,
                 hit.ordinal,
                 hit.text,
+                repr((hit.start, hit.end, hit.page, hit.heading)),
                 repr(hit.document.metadata),
                 str(hit.document.expires_at),
             )
@@ -448,17 +454,23 @@ class Machine(RuleBasedStateMachine):
 
 def expected(served: Docs) -> list[tuple[Any, ...]]:
     return sorted(
-        (source, ordinal, line, repr(doc.metadata), str(doc.expires_at))
+        (source, ordinal, line, repr(place_of(doc.lines, ordinal)), repr(doc.metadata), str(doc.expires_at))
         for source, doc in served.items()
         for ordinal, line in doc.served()
     )
 
 
-def test_whatever_happens_a_collection_is_what_its_model_says():
+def is_itself(hit: Hit, line: str) -> bool:
+    return (hit.text, round(hit.score, 4)) == (line, 1.0)
+
+
+def test_whatever_happens_a_collection_is_what_its_model_says(monkeypatch):
+    Machine.ways = SearchWays(0)
+    Machine.ways.take_over(monkeypatch)
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=12,
+            max_examples=10,
             stateful_step_count=40,
             deadline=None,
             derandomize="CI" in os.environ,  # elsewhere every run looks further
@@ -467,3 +479,4 @@ def test_whatever_happens_a_collection_is_what_its_model_says():
             suppress_health_check=list(HealthCheck),
         ),
     )
+    Machine.ways.check()
