@@ -1,7 +1,9 @@
 """Faults that the crash tests put between a program and its store or catalog."""
 
+import sqlite3
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.exc import OperationalError
@@ -37,13 +39,56 @@ def tear(objects: ObjectStore, method: str, *args: object) -> None:
 @contextmanager
 def failing_statement(catalog: Catalog, at: int) -> Iterator[Callable[[], int]]:
     """Make the catalog fail before its n-th statement, as a server does that goes away; gives how many there were."""
+
+    def fail(_connection: sa.Connection, _cursor: Any, statement: str, _parameters: Any) -> None:
+        raise OperationalError(statement, {}, PulledPlug("database is locked"))
+
+    with _before_statement(catalog, at, fail) as seen:
+        yield seen
+
+
+@contextmanager
+def unanswered_statement(catalog: Catalog, at: int) -> Iterator[Callable[[], int]]:
+    """Make the catalog fail after its n-th statement, which it did; gives how many there were."""
+
+    def fail(connection: sa.Connection, cursor: Any, statement: str, parameters: Any) -> None:
+        _again(connection, cursor, statement, parameters)
+        raise OperationalError(statement, {}, PulledPlug("database is locked"))
+
+    with _before_statement(catalog, at, fail) as seen:
+        yield seen
+
+
+@contextmanager
+def repeated_statement(catalog: Catalog, at: int) -> Iterator[Callable[[], int]]:
+    """Let a catalog in a file get its n-th statement twice, as if the answer was lost; gives how many there were."""
+    with _before_statement(catalog, at, _again) as seen:
+        yield seen
+
+
+@contextmanager
+def delayed_statement(catalog: Catalog, at: int, meanwhile: Callable[[], None]) -> Iterator[Callable[[], int]]:
+    """Let something happen before the n-th statement; gives how many there were."""
+    with _before_statement(catalog, at, lambda *_: meanwhile()) as seen:
+        yield seen
+
+
+def _again(_connection: sa.Connection, cursor: Any, statement: str, parameters: Any) -> None:
+    try:
+        cursor.connection.execute(statement, parameters).fetchall()
+    except sqlite3.Error as error:
+        raise OperationalError(statement, {}, error) from error
+
+
+@contextmanager
+def _before_statement(catalog: Catalog, at: int, act: Callable[..., None]) -> Iterator[Callable[[], int]]:
     engines, seen = (catalog._reader, catalog._writer), 0
 
-    def before(_connection, _cursor, statement, *_rest) -> None:
+    def before(connection: sa.Connection, cursor: Any, statement: str, parameters: Any, *_rest: Any) -> None:
         nonlocal seen
         seen += 1
         if seen == at:
-            raise OperationalError(statement, {}, PulledPlug("database is locked"))
+            act(connection, cursor, statement, parameters)
 
     for engine in engines:
         sa.event.listen(engine, "before_cursor_execute", before)

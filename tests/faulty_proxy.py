@@ -8,7 +8,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Literal, Self
 from urllib.parse import urlsplit
 
-Fault = Literal["lose", "lose answer", "tear", "alter", "repeat", "busy", "hang"]
+Fault = Literal["lose", "lose answer", "tear", "alter", "repeat", "busy", "delay", "hang"]
 
 
 @dataclass(frozen=True)
@@ -23,13 +23,17 @@ class FaultyProxy:
     """Forwards everything to ``upstream``; ``decide`` says which fault befalls a request, None for none.
 
     lose: the server never sees it. lose answer: the server does it, and nobody learns so. tear: half of the answer.
-    alter: one byte of the answer is another. repeat: the server gets it twice. busy: 503. hang: no answer until close.
+    alter: one byte of the answer is another. repeat: the server gets it twice. busy: 503. delay: the server gets it
+    after ``meanwhile`` has happened. hang: no answer until close.
     """
 
-    def __init__(self, upstream: str, decide: Callable[[Request], Fault | None]) -> None:
+    def __init__(
+        self, upstream: str, decide: Callable[[Request], Fault | None], *, meanwhile: Callable[[], None] | None = None
+    ) -> None:
         self.seen: list[Request] = []
         self._upstream = urlsplit(upstream).netloc
         self._decide = decide
+        self._meanwhile = meanwhile
         self._lock = threading.Lock()
         self._closing = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -77,6 +81,9 @@ class FaultyProxy:
         if fault == "busy":
             handler.send_error(503, "SlowDown")
             return
+        if fault == "delay":
+            assert self._meanwhile is not None, "nothing happens while a request is delayed"
+            self._meanwhile()
         for _ in range(2 if fault == "repeat" else 1):
             status, headers, answer = self._forward(handler, body)
         if fault == "lose answer":

@@ -9,26 +9,40 @@ import json
 import os
 import secrets
 import signal
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DatabaseError
 
+from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.retention import Retention
 from penstock.storage.collecting import collect_generations, collect_scratch
-from penstock.storage.errors import Conflict, StorageError, Unavailable
+from penstock.storage.errors import Conflict, Fenced, StorageError, Unavailable
 from penstock.storage.failpoints import VARIABLE
 from penstock.storage.objects.local import LocalObjects
 from penstock.storage.objects.store import ObjectStore
+from penstock.storage.publishing.leases import acquire_lease
 from penstock.storage.publishing.merging import build_merge
 from penstock.storage.publishing.publisher import Revision, Trim
 from penstock.storage.segments.manifests import Swap
 
-from ..faults import PulledPlug, fail_after, fail_before, failing_statement, tear, torn_commit
+from ..faults import (
+    PulledPlug,
+    delayed_statement,
+    fail_after,
+    fail_before,
+    failing_statement,
+    repeated_statement,
+    tear,
+    torn_commit,
+    unanswered_statement,
+)
 from ..faulty_proxy import FaultyProxy
 from ..memory_objects import MemoryObjects
 from ..s3_server import S3Server, open_objects
@@ -190,34 +204,155 @@ def test_a_bucket_that_is_gone_from_any_request_on_leaves_the_old_version(tmp_pa
     assert at > 10
 
 
-def behind_proxy(folder: Path, server: S3Server, decide: Callable) -> tuple[Store, Swap, FaultyProxy]:
+def behind_proxy(
+    folder: Path, server: S3Server, decide: Callable, **options: Callable
+) -> tuple[Store, Swap, FaultyProxy]:
     """A prepared store in a bucket, whose every further request passes a proxy; ``direct`` is the way around it."""
     prefix = f"test-{secrets.token_hex(6)}"
     direct = open_objects(server.endpoint, folder / "direct", prefix=prefix)
     store, swap = prepared(folder, direct)
     store.direct = direct
-    proxy = FaultyProxy(server.endpoint, lambda request: decide(request.number))
+    proxy = FaultyProxy(server.endpoint, lambda request: decide(request.number), **options)
     store.objects = open_objects(proxy.endpoint, folder / "cache", prefix=prefix)
     store.objects._calls = replace(store.objects._calls, sleep=lambda _: None)
     return store, swap, proxy
 
 
-def test_a_fault_in_any_statement_of_the_catalog_leaves_the_old_version(tmp_path):
+@pytest.mark.parametrize("fault", [failing_statement, unanswered_statement, repeated_statement])
+def test_a_fault_in_any_statement_of_the_catalog_leaves_the_old_version(tmp_path, fault):
+    """One that comes twice is refused by the guard of the first, or changes nothing."""
+    failures = 0
     for at in range(1, NEVER):
         store, swap = prepared(tmp_path / str(at))
-        with failing_statement(store.catalog, at) as seen:
+        with fault(store.catalog, at) as seen:
             try:
                 change(store, swap)
-            except (StorageError, OperationalError):
+            except (StorageError, DatabaseError):
                 failed = True
             else:
                 failed = False
         assert check_old_or_new(store.content()) != failed
-        if not failed:
-            assert seen() == at - 1 >= 5
-            return
+        if seen() < at:
+            break
+        failures += failed
         check_recovery(store, swap)
         store.catalog.dispose()
+    assert seen() == at - 1 >= 5
+    assert failures == at - 1 or (fault is repeated_statement and failures >= 1)
+
+
+def take_the_lease(rival: Store) -> None:
+    """Another writer thinks that the lease of this one is over, and has published nothing yet."""
+    rival.epoch = acquire_lease(rival.catalog, shard=0, owner=rival.owner, ttl_s=60, now=rival.now)
+    assert rival.epoch is not None
+
+
+def publish_meanwhile(rival: Store) -> None:
+    take_the_lease(rival)
+    rival.add({"a": ["of the rival"]})
+
+
+def publish_and_collect_meanwhile(rival: Store) -> None:
+    """Nothing is left of what is being published, nor of what that is made from."""
+    publish_meanwhile(rival)
+    collect_generations(rival.catalog, rival.objects, tenant=TENANT, now=rival.now, **AT_ONCE)
+
+
+MEANWHILE = [take_the_lease, publish_and_collect_meanwhile]
+
+
+class Delayed:
+    """What happens while a writer stands still and its lease ends; ``before`` is what is served then.
+
+    Nothing happens while it is committing: whoever wants to write to a catalog in a file waits for the end of that.
+    """
+
+    def __init__(self, store: Store, act: Callable[[Store], None]) -> None:
+        self._act = act
+        self._store = store
+        self.before: Content | None = None
+
+    def __call__(self) -> None:
+        path = str(self._store.catalog._writer.url.database)
+        with closing(sqlite3.connect(path, timeout=0, isolation_level=None)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return
+            connection.execute("ROLLBACK")
+        catalog = Catalog.open(f"sqlite:///{path}")
+        rival = Store(catalog, self._store.objects, now=self._store.now + 1_000, owner="rival")
+        self._act(rival)
+        self.before = rival.content()
+        catalog.dispose()
+
+    def check(self, *, fenced: bool) -> None:
+        """Whoever woke up too late has changed nothing; who was not late has published."""
+        assert fenced == (self.before is not None)
+        content = self._store.content()
+        assert texts_of(content) == NEW if self.before is None else content == self.before
+
+
+def is_fenced(writer: Store, swap: Swap) -> bool:
+    try:
+        change(writer, swap)
+    except Fenced:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("act", MEANWHILE)
+def test_a_writer_that_is_delayed_at_any_operation_of_the_store_changes_nothing(tmp_path, act):
+    count = 0
+    for at in range(1, NEVER):
+        store, swap = prepared(tmp_path / str(at))
+        delayed = Delayed(store, act)
+        writer, objects = faulty(store, lambda *_, delayed=delayed: delayed(), at)
+        fenced = is_fenced(writer, swap)
+        delayed.check(fenced=fenced)
+        if objects.count < at:
+            break
+        count += fenced
+        check_recovery(replace(store, now=store.now + 10_000), swap)
+        store.catalog.dispose()
+    assert count >= 10
+
+
+@pytest.mark.parametrize("act", MEANWHILE)
+def test_a_writer_that_is_delayed_at_any_statement_of_the_catalog_changes_nothing(tmp_path, act):
+    count = 0
+    for at in range(1, NEVER):
+        store, swap = prepared(tmp_path / str(at))
+        delayed = Delayed(store, act)
+        with delayed_statement(store.catalog, at, delayed) as seen:
+            fenced = is_fenced(store, swap)
+        delayed.check(fenced=fenced)
+        if seen() < at:
+            break
+        count += fenced
+        check_recovery(replace(store, now=store.now + 10_000), swap)
+        store.catalog.dispose()
+    assert count >= 1
+    assert seen() == at - 1 >= 5
+
+
+def test_a_request_to_a_bucket_that_is_delayed_past_the_lease_changes_nothing(tmp_path, s3_server):
+    for at in range(1, NEVER, 3):
+        meanwhile: list[Delayed] = []
+        store, swap, proxy = behind_proxy(
+            tmp_path / str(at),
+            s3_server,
+            lambda n, at=at: "delay" if n == at else None,
+            meanwhile=lambda meanwhile=meanwhile: meanwhile[0](),
+        )
+        meanwhile.append(Delayed(replace(store, objects=store.direct), publish_meanwhile))
+        with proxy:
+            fenced = is_fenced(store, swap)
+        meanwhile[0].check(fenced=fenced)
+        store.catalog.dispose()
+        if len(proxy.seen) < at:
+            break
+    assert at > 10
 
 
 @pytest.mark.parametrize("committed", [False, True])
