@@ -2,6 +2,7 @@
 
 import base64
 import json
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,8 @@ from penstock.api.http.components import CATALOG_THREADS
 from penstock.client import Chunking, NewDocument, Upload
 from penstock.storage.catalog import cancelling
 from penstock.storage.presence import RoleInfo
+from penstock.storage.search.planner import TYPICAL
+from penstock.storage.search.snapshots import SWITCH_S
 
 from ..http_service import KEY, Service, running_service
 
@@ -408,3 +411,8 @@ def test_the_interface_describes_itself_without_fetching_anything(service):
     assert "https://" not in page
     assert "<script" not in page
     json.loads(service.http.get("/openapi.json").text)
+
+
+def test_a_server_compiles_what_a_search_runs_and_measures_its_cost_before_it_answers(service):
+    assert service.components.snapshots._costs != TYPICAL
+    assert sys.getswitchinterval() == pytest.approx(SWITCH_S)

@@ -1,6 +1,7 @@
 """The search role in one process: what it answers, and that it answers always."""
 
 import json
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,8 @@ from penstock.storage.catalog.jobs import get_job
 from penstock.storage.catalog.migrations import migrate
 from penstock.storage.catalog.tenants import create_tenant
 from penstock.storage.ids import TenantId
+from penstock.storage.search.planner import TYPICAL
+from penstock.storage.search.snapshots import SWITCH_S
 from penstock.workers import search
 from penstock.workers.liveness import Liveness
 from penstock.workers.search import Searcher
@@ -162,3 +165,8 @@ def test_a_defect_is_answered_too_and_its_message_is_kept_back(searcher, monkeyp
     assert answer["error"]["code"] == "internal"
     assert "words" not in answer["error"]["message"]
     assert "words" not in caplog.records[-1].getMessage()
+
+
+def test_the_role_compiles_what_a_search_runs_and_measures_its_cost_before_it_answers(searcher):
+    assert searcher._snapshots._costs != TYPICAL
+    assert sys.getswitchinterval() == pytest.approx(SWITCH_S)
