@@ -19,7 +19,7 @@ local who, FIRST_LIST = ARGV[6], 13
 local counted = { hits = ARGV[7], misses = ARGV[8], damaged = ARGV[9], saved_tokens = ARGV[10] }
 local saved_usd, ends = ARGV[11], ARGV[12] == '1'
 local time = redis.call('TIME')
-local now_ms = string.format('%.0f', time[1] * 1000 + math.floor(time[2] / 1000))
+local now_us = string.format('%.0f', time[1] * 1000000 + time[2])
 local changes = { [''] = { vectors = 0, size_bytes = 0, evicted = 0 } } -- of all, and by scope
 
 -- What an allocator with four classes to each power of two takes for n bytes.
@@ -53,7 +53,7 @@ local function count(name, by)
 end
 
 local function used(name)
-  if redis.call('ZADD', INDEX, now_ms, name) == 1 then count(name, 1) end
+  if redis.call('ZADD', INDEX, now_us, name) == 1 then count(name, 1) end
 end
 
 local function drop(name)
