@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .connection import connect
+from .exits import ExitCode
 from .options import Json, Key, Tenant, Timeout, Url
 from .output import by_state, console, count, duration, plain, print_json, state, table, when
 
@@ -54,12 +55,14 @@ def show(
     tenant: Tenant = "default",
     as_json: Json = False,
 ) -> None:
-    """Show one job."""
+    """Show one job. With --wait the exit code says how it ended, as that of `penstock ingest` does."""
     with connect(url, key, tenant) as client:
         job = client.job(job_id)
         if wait:
             job = _waited(client, job, timeout_s=timeout)
     print_json(job) if as_json else _show(job)
+    if wait:
+        _end(job)
 
 
 @app.command("follow")
@@ -73,16 +76,23 @@ def follow_(
         bool, typer.Option("--json", help="Print the job whenever it moved, one object a line.")
     ] = False,
 ) -> None:
-    """Follow one job until it is over, as the server's events tell it."""
+    """Follow one job until it is over, as the server's events tell it. Exits as `penstock ingest` does."""
     with connect(url, key, tenant) as client:
         if as_json:
-            _print_moves(client, job_id, timeout_s=timeout)
-            return
-        job = _waited(client, client.job(job_id), timeout_s=timeout)
-    _show(job)
+            job = _print_moves(client, job_id, timeout_s=timeout)
+        else:
+            job = _waited(client, client.job(job_id), timeout_s=timeout)
+            _show(job)
+    _end(job)
 
 
-def _print_moves(client: "Penstock", job_id: str, *, timeout_s: float | None) -> None:
+def _end(job: "Job | None") -> None:
+    """Exit with what says that some documents failed, or all that were left were cancelled; else return."""
+    if job is not None and (job.failed or job.state == "cancelled"):
+        raise typer.Exit(ExitCode.DOCUMENTS_FAILED)
+
+
+def _print_moves(client: "Penstock", job_id: str, *, timeout_s: float | None) -> "Job | None":
     from penstock.client import Busy
 
     from .stopping import stopped_waiting
@@ -98,6 +108,7 @@ def _print_moves(client: "Penstock", job_id: str, *, timeout_s: float | None) ->
     if job is not None and job.state == "running":
         told = Busy(f"job {job_id} is still running after {timeout_s:g} s", code="still_running")
         raise stopped_waiting(job, told) from told
+    return job
 
 
 @app.command("cancel")

@@ -61,7 +61,7 @@ def read_answer(connection: Connection, key: SubmissionKey) -> Mapping[str, Any]
         return None
     if row.digest != key.digest:
         raise KeyReused(
-            "this idempotency key came with another submission before (other documents, collection or job): "
+            "this idempotency key came with another submission before (other documents, collection, job or webhook): "
             "a new submission needs a new key"
         )
     answer: Mapping[str, Any] = row.answer

@@ -130,8 +130,11 @@ def test_ctrl_c_leaves_the_job_running_and_says_how_to_go_on(environment, pensto
 def test_a_cancelled_job_ends_the_waiting_with_3(penstock, folder):
     job = json.loads(penstock("ingest", "notes", "-c", "stopped", "--no-wait", "--json").stdout)["jobs"][0]
     assert json.loads(penstock("jobs", "cancel", job["id"], "--json").stdout)["state"] == "cancelled"
-    shown = json.loads(penstock("jobs", "show", job["id"], "--wait", "--json").stdout)
+    shown = json.loads(penstock("jobs", "show", job["id"], "--wait", "--json", code=3).stdout)
     assert shown["documents"] == {"cancelled": 4}
+    moves = penstock("jobs", "follow", job["id"], "--json", code=3).stdout.splitlines()
+    assert json.loads(moves[-1])["state"] == "cancelled"
+    assert penstock("jobs", "show", job["id"], "--json").code == 0  # nothing was waited for
 
 
 def test_a_changed_file_alone_is_sent(penstock, service, folder):

@@ -565,8 +565,6 @@ def test_filters_are_words_or_json_but_not_both():
         ["documents", "show", "d"],
         ["jobs", "list"],
         ["jobs", "show", "job_1"],
-        ["jobs", "show", "job_1", "--wait"],
-        ["jobs", "follow", "job_1"],
         ["jobs", "cancel", "job_1"],
         ["webhooks", "list"],
         ["webhooks", "secret"],
@@ -583,6 +581,12 @@ def test_filters_are_words_or_json_but_not_both():
 )
 def test_json_is_one_value_and_nothing_else(penstock, command):
     json.loads(penstock(*command, "--json").stdout)
+
+
+@pytest.mark.parametrize("command", [["show", "job_1", "--wait"], ["follow", "job_1"]], ids=" ".join)
+def test_whoever_waits_for_a_job_is_told_by_the_exit_code_that_documents_failed(penstock, command):
+    told = penstock("jobs", *command, "--json", code=ExitCode.DOCUMENTS_FAILED).stdout
+    assert json.loads(told)["documents"]["failed"]
 
 
 @pytest.mark.parametrize(
