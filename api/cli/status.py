@@ -65,6 +65,8 @@ def _page(now: "Status") -> "RenderableType":
     if now.unwritten_shards:
         named = f"shard{'s' * (len(now.unwritten_shards) > 1)} {', '.join(map(str, now.unwritten_shards))}"
         head += f"\n[yellow]nobody publishes for {named}, though work waits: is `penstock worker index` running?[/]"
+    for role in now.absent_roles:
+        head += f"\n[yellow]work waits, and no {role} process is there: does `penstock worker {role}` run?[/]"
     for sentence in _held_up(now):
         head += f"\n{sentence}"
     return Group(head, "", _stages(now), _dead(now), _roles(now), _cache(now), _jobs(now), _collections(now))

@@ -18,7 +18,7 @@ import redis
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.migrations import check_schema
 from penstock.storage.errors import StorageError
-from penstock.storage.ledger.overview import unwritten_shards
+from penstock.storage.ledger.overview import neglected_stages, unwritten_shards
 from penstock.storage.objects.store import ObjectStore
 from penstock.storage.presence import Presence
 
@@ -115,7 +115,7 @@ class Health:
         main = failures.pop(self._model, None)
         reasons = [*_troubles("catalog", self._look_at_catalog), *_troubles("objects", self._look_at_objects)]
         reasons += [Trouble("model", f"{self._model}: {main}")] if main else []
-        degraded = [*_troubles("redis", self._server.ping), *self._still_roles(), *self._unwritten()]
+        degraded = [*_troubles("redis", self._server.ping), *self._still_roles(), *self._absent(), *self._unwritten()]
         degraded += [Trouble("model", f"{other}: {why}") for other, why in failures.items()]
         return Readiness(tuple(reasons), tuple(degraded))
 
@@ -135,12 +135,27 @@ class Health:
                     why = f"has stood still for {role.still_s:.0f} s: its log may say why; end it, another goes on"
                     yield Trouble(f"role {role.role}", f"{role.host}:{role.pid} {why}")
 
+    def _absent(self) -> Iterator[Trouble]:
+        with suppress(StorageError, redis.RedisError):  # told already
+            for role in absent_roles(self._catalog, self._presence, now=self._wall_clock()):
+                why = f"nobody is there though work has waited for a minute: is `penstock worker {role}` running?"
+                yield Trouble(f"role {role}", why)
+
     def _unwritten(self) -> Iterator[Trouble]:
         """Name the shards that nobody writes though work waits: what is accepted there is found later."""
         with suppress(StorageError):  # told already
             for shard in unwritten_shards(self._catalog, now=self._wall_clock()):
                 why = "nobody writes it though work has waited for a minute: is `penstock worker index` running?"
                 yield Trouble("writer", f"shard {shard}: {why}")
+
+
+def absent_roles(catalog: Catalog, presence: Presence, *, now: float) -> list[str]:
+    """Return the roles, of chunk and embed, of which no process is there although work has waited for a minute.
+
+    One that is frozen is not there: it says nothing of itself. Raises RedisError: nobody knows.
+    """
+    neglected = neglected_stages(catalog, now=now)
+    return sorted(set(neglected) - {role.role for role in presence.roles()}) if neglected else []
 
 
 def _troubles(component: str, look: Callable[[], object]) -> Iterator[Trouble]:

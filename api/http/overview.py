@@ -17,6 +17,7 @@ from penstock.storage.ledger.overview import Overview, StageOverview, overview, 
 
 from . import answers
 from .components import Components
+from .health import absent_roles
 
 SHOWN_COLLECTIONS = 200
 
@@ -35,6 +36,7 @@ def status_of(components: Components, version: str) -> dict[str, Any]:
         "oldest_queued_s": _age(seen.oldest_queued_at, now=now),
         "stages": {name: _stage(stage, now=now) for name, stage in seen.stages.items()},
         "roles": _roles(components),
+        "absent_roles": _absent_roles(components, now=now),
         "jobs": list(_jobs(components, seen, now=now)),
         "collections": [_collection(info) for info in collections],
         "cache": _cache(components),
@@ -53,6 +55,13 @@ def _stage(stage: StageOverview, *, now: float) -> dict[str, Any]:
 
 def _age(since: float | None, *, now: float) -> float | None:
     return None if since is None else max(0.0, now - since)
+
+
+def _absent_roles(components: Components, *, now: float) -> list[str]:
+    try:
+        return absent_roles(components.catalog, components.presence, now=now)
+    except redis.RedisError:  # ``roles`` tells that nobody answers
+        return []
 
 
 def _roles(components: Components) -> list[dict[str, Any]] | None:

@@ -56,6 +56,9 @@ class Status(Answer):
     unwritten_shards: list[int] = Field(
         default_factory=list, description="shards that no index worker writes, though work has waited for a minute"
     )
+    absent_roles: list[str] = Field(
+        default_factory=list, description="roles of which no process is there, though work has waited for a minute"
+    )
     queued_documents: int = Field(description="accepted documents not yet in a batch")
     oldest_queued_s: float | None = Field(description="how long the oldest of them has waited")
     stages: dict[str, StageStatus]

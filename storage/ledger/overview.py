@@ -95,6 +95,15 @@ def unwritten_shards(catalog: Catalog, *, now: float) -> list[int]:
         return sorted(connection.scalars(found.distinct()))
 
 
+def neglected_stages(catalog: Catalog, *, now: float) -> list[str]:
+    """Return those of the stages chunk and embed in which work that is due has waited for a minute."""
+    since = now - PATIENCE_S
+    waits = (batches.c.state.in_(("ready", "sent")), batches.c.created_at < since, batches.c.next_attempt_at < since)
+    found = sa.select(batches.c.stage).where(batches.c.stage.in_(("chunk", "embed")), *waits)
+    with catalog.read() as connection:
+        return sorted(connection.scalars(found.where(goes_on(batches.c.tenant_id)).distinct()))
+
+
 @dataclass(frozen=True)
 class OpenMerge:
     """A merge on its way: in ``stage`` merge it is being built, in stage swap it waits for the writer."""

@@ -1,5 +1,7 @@
 """Shares, limits, priorities and pauses over HTTP, and what the wrong names and numbers are told."""
 
+from unittest import mock
+
 import httpx
 import pytest
 import sqlalchemy as sa
@@ -150,3 +152,18 @@ def test_a_shard_that_nobody_writes_is_named_by_status_and_readiness(service, te
     assert tenant.status().unwritten_shards == [7]
     degraded = service.http.get("/readyz").json()["degraded"]
     assert [one for one in degraded if "shard 7: nobody writes it" in one and "penstock worker index" in one]
+
+
+def test_a_role_of_which_nobody_is_there_is_named_by_status_and_readiness_while_its_work_waits(service, tenant):
+    tenant.submit("docs", documents("a"))
+    with service.components.catalog.write() as connection:
+        mine = sa.select(generations.c.id).where(generations.c.tenant_id == tenant.tenant)
+        place = {"tenant": tenant.tenant, "generation_id": connection.scalars(mine).one(), "shard": 0}
+        waits = ready_batch("embed", now=service.components.clock() - 61.0, **place)
+        connection.execute(sa.insert(batches).values(waits))
+    with mock.patch.object(service.components.presence, "roles", return_value=[]):
+        assert tenant.status().absent_roles == ["embed"]
+        assert [one for one in service.http.get("/readyz").json()["degraded"] if one.startswith("role embed: nobody")]
+    here = mock.Mock(role="embed", still_s=None)
+    with mock.patch.object(service.components.presence, "roles", return_value=[here]):
+        assert not [one for one in service.http.get("/readyz").json()["degraded"] if "embed" in one]
