@@ -168,6 +168,7 @@ class Engine(RuleBasedStateMachine):
                 self.put(number=number, names=names, chunks=chunks, metadata={"tags": []}, expires_in=None, gone=None)
             if merged:
                 self.build(number=number, forced=True)
+                self.delete(number=number, names=NAMES[:1])
                 self.swap(number=number)
 
     def teardown(self) -> None:
