@@ -24,7 +24,7 @@ from ..segments.blocks import block_digests
 from ..segments.codes import CodedRows, encode_rows
 from ..segments.columns import FieldIndex, merge
 from ..segments.files import local_file
-from ..segments.graph_files import GraphView, graph_shape, open_graph, record_map, upper_places
+from ..segments.graph_files import GraphView, open_built
 from ..segments.manifests import INT8, Manifest, SegmentEntry, Swap, describe_file
 from ..segments.rounded import round_records
 from ..segments.rows import Rows
@@ -220,15 +220,12 @@ def _store_graph(
     objects: ObjectStore, manifest: Manifest, path: Path, *, name: str, first: NDArray[np.int64], insertions: int
 ) -> StagedGraph:
     """Store a finished graph file, and make of it what a reader must know besides."""
-    count, record_bytes = graph_shape(path)
-    record_rows = record_map(path, count=count, record_bytes=record_bytes)
-    upper_at = upper_places(path, count=count, record_bytes=record_bytes)
-    view = open_graph(path, dimensions=manifest.dimensions, record_rows=record_rows, upper_at=upper_at)
+    view = open_built(path, dimensions=manifest.dimensions)
     l2 = manifest.metric == "l2"
     repaired = repair(path, view, l2=l2, watched=view.row_records[with_twins(first)].tolist())
     if repaired.linked:
         log.info("Linked %d rows that no search found in %s.", repaired.linked, name)
-    arrays = {"graph_record_rows": record_rows, "graph_upper_at": upper_at, **_coded(view, l2=l2).to_arrays()}
+    arrays = {"graph_record_rows": view.record_rows, "graph_upper_at": view.upper_at, **_coded(view, l2=l2).to_arrays()}
     if INT8 in manifest.flags:
         arrays |= round_records(view, l2=l2)
     arrays["graph_blocks"] = block_digests(np.memmap(path, "|u1", "r").data)  # last: the repair has written to it

@@ -98,6 +98,14 @@ def open_graph(
     return view
 
 
+def open_built(path: Path, *, dimensions: int) -> GraphView:
+    """Map a graph that was just saved, and find what must be stored beside it. Raises what `open_graph` raises."""
+    count, record_bytes = graph_shape(path)
+    record_rows = record_map(path, count=count, record_bytes=record_bytes)
+    upper_at = upper_places(path, count=count, record_bytes=record_bytes)
+    return open_graph(path, dimensions=dimensions, record_rows=record_rows, upper_at=upper_at)
+
+
 def read_vectors(
     path: Path,
     rows: NDArray[np.uint32],

@@ -11,15 +11,7 @@ from penstock.storage.publishing import repairing
 from penstock.storage.publishing.graphs import build_graph
 from penstock.storage.publishing.repairing import Repaired, repair
 from penstock.storage.publishing.twins import first_rows
-from penstock.storage.segments.graph_files import (
-    HEADER_BYTES,
-    GraphView,
-    check_links,
-    graph_shape,
-    open_graph,
-    record_map,
-    upper_places,
-)
+from penstock.storage.segments.graph_files import HEADER_BYTES, GraphView, check_links, open_built
 
 from ..storage_samples import unit_vectors
 
@@ -28,10 +20,7 @@ def built(path: Path, vectors: np.ndarray, *, metric: str = "cosine") -> GraphVi
     count, dimensions = vectors.shape
     first = first_rows([vectors], count=count)
     build_graph(path, vectors=[vectors], first=first, dimensions=dimensions, metric=metric, threads=1)
-    count, record_bytes = graph_shape(path)
-    record_rows = record_map(path, count=count, record_bytes=record_bytes)
-    upper_at = upper_places(path, count=count, record_bytes=record_bytes)
-    return open_graph(path, dimensions=dimensions, record_rows=record_rows, upper_at=upper_at)
+    return open_built(path, dimensions=dimensions)
 
 
 def cut_off(path: Path, view: GraphView, records: list[int]) -> set[int]:

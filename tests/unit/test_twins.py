@@ -10,26 +10,12 @@ from penstock.storage import kernels
 from penstock.storage.publishing.graphs import build_graph
 from penstock.storage.publishing.repairing import repair
 from penstock.storage.publishing.twins import first_rows, with_twins
-from penstock.storage.segments.graph_files import (
-    GraphView,
-    check_links,
-    graph_shape,
-    open_graph,
-    record_map,
-    upper_places,
-)
+from penstock.storage.segments.graph_files import GraphView, check_links, open_built
 
 from ..storage_samples import unit_vectors
 
 DIMENSIONS = 32
 EF, K = 64, 10
-
-
-def opened(path: Path) -> GraphView:
-    count, record_bytes = graph_shape(path)
-    record_rows = record_map(path, count=count, record_bytes=record_bytes)
-    upper_at = upper_places(path, count=count, record_bytes=record_bytes)
-    return open_graph(path, dimensions=DIMENSIONS, record_rows=record_rows, upper_at=upper_at)
 
 
 def build(path: Path, vectors: np.ndarray, *, metric: str, base: Path | None = None, base_count: int = 0) -> int:
@@ -79,7 +65,7 @@ def test_of_vectors_that_very_many_rows_have_each_is_found(tmp_path, metric):
     print("seed", seed)
     vectors = repeated(np.random.default_rng(seed), kinds=60, most=400, seed=seed)
     inserted = build(tmp_path / "g", vectors, metric=metric)
-    view = opened(tmp_path / "g")
+    view = open_built(tmp_path / "g", dimensions=DIMENSIONS)
     check_links(view, source="g")
     repaired = repair(tmp_path / "g", view, l2=metric == "l2", watched=watched(view, vectors))
 
@@ -100,7 +86,7 @@ def test_a_graph_with_twins_is_extended_with_more_of_them(tmp_path, metric):
     vectors = np.concatenate([old, numbers.permutation(added)])
     build(tmp_path / "old", old, metric=metric)
     inserted = build(tmp_path / "new", vectors, metric=metric, base=tmp_path / "old", base_count=len(old))
-    view = opened(tmp_path / "new")
+    view = open_built(tmp_path / "new", dimensions=DIMENSIONS)
     check_links(view, source="new")
     repair(tmp_path / "new", view, l2=metric == "l2", watched=watched(view, vectors))
 
@@ -133,7 +119,7 @@ def test_a_graph_into_which_twins_were_inserted_is_extended_as_it_is(tmp_path):
     build_graph(tmp_path / "old", vectors=[old], first=np.arange(90), **options)
     vectors = np.concatenate([old, old[:10], unit_vectors(40, dimensions=DIMENSIONS, seed=7)])
     inserted = build(tmp_path / "new", vectors, metric="cosine", base=tmp_path / "old", base_count=90)
-    view = opened(tmp_path / "new")
+    view = open_built(tmp_path / "new", dimensions=DIMENSIONS)
     check_links(view, source="new")
 
     assert inserted == 40
