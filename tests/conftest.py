@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import fakeredis
 import pytest
 
+from .embedding_endpoint import Endpoint
 from .postgres_server import NoServer, PostgresServer
 from .s3_server import NoS3, S3Server
 from .valkey_server import NoValkey, ValkeyServer
@@ -29,6 +30,14 @@ def valkey_server() -> Iterator[ValkeyServer]:
 def valkey_url(valkey_server: ValkeyServer) -> str:
     """The URL of that server, as redis-py writes it."""
     return valkey_server.url
+
+
+@pytest.fixture
+def endpoint() -> Iterator[Endpoint]:
+    """A provider of embeddings that speaks OpenAI's protocol, faults included."""
+    server = Endpoint()
+    yield server
+    server.close()
 
 
 @pytest.fixture

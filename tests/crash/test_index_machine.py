@@ -7,7 +7,6 @@ tagged stay what they were. Graphs are searched in every way, whatever the plann
 it is asserted that graphs were built, extended, built anew and swapped in over what was deleted meanwhile.
 """
 
-import os
 import shutil
 import tempfile
 from collections import Counter
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
@@ -44,6 +42,7 @@ from penstock.storage.segments.manifests import Manifest, SegmentEntry, read_man
 from penstock.storage.segments.records import DocumentRecord
 from penstock.storage.segments.rows import Rows, chunk_identity
 
+from ..machine_settings import machine_settings
 from ..search_ways import SearchWays
 from ..storage_samples import DIMENSIONS, add_generation, open_catalog
 
@@ -513,18 +512,7 @@ def test_whatever_happens_searches_see_what_the_model_holds(monkeypatch):
     monkeypatch.setattr(planning, "REWRITTEN_PER_ROW", 1)
     Engine.ways, Engine.happened = SearchWays(0), Counter()
     Engine.ways.take_over(monkeypatch)
-    run_state_machine_as_test(
-        Engine,
-        settings=settings(
-            max_examples=40,
-            stateful_step_count=25,
-            deadline=None,
-            derandomize="CI" in os.environ,  # elsewhere every run looks further
-            phases=[Phase.explicit, Phase.reuse, Phase.generate],  # to shrink takes minutes; print_blob repeats it
-            print_blob=True,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    run_state_machine_as_test(Engine, settings=machine_settings(examples=40, steps=25))
     for what in TRANSITIONS:
         print(what, {tenant: Engine.happened[what, tenant] for tenant, _ in TENANTS})
     assert all(Engine.happened[what, tenant] > 0 for what in TRANSITIONS for tenant, _ in TENANTS)

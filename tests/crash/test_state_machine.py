@@ -5,7 +5,6 @@ model: what is found, with every field, also under filters and in a past version
 Graphs are searched in every way, whatever the planner would choose.
 """
 
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -15,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -48,6 +46,7 @@ from penstock.storage.search.snapshots import Snapshot, SnapshotCache
 from penstock.storage.segments.fields import Compare, Exists
 from penstock.storage.segments.manifests import Swap, read_manifest
 
+from ..machine_settings import machine_settings
 from ..search_ways import SearchWays
 from ..served_line import LEASE_S, MAX_ATTEMPTS, ServedLine, collection_of, new_served_line, place_of, vector_of
 from ..storage_samples import new_catalog
@@ -467,16 +466,5 @@ def is_itself(hit: Hit, line: str) -> bool:
 def test_whatever_happens_a_collection_is_what_its_model_says(monkeypatch):
     Machine.ways = SearchWays(0)
     Machine.ways.take_over(monkeypatch)
-    run_state_machine_as_test(
-        Machine,
-        settings=settings(
-            max_examples=10,
-            stateful_step_count=40,
-            deadline=None,
-            derandomize="CI" in os.environ,  # elsewhere every run looks further
-            phases=[Phase.explicit, Phase.reuse, Phase.generate],  # to shrink takes minutes; print_blob repeats it
-            print_blob=True,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
+    run_state_machine_as_test(Machine, settings=machine_settings(examples=10, steps=40))
     Machine.ways.check()

@@ -85,13 +85,6 @@ class FaultyLine(RoleLine):
 
 
 @pytest.fixture
-def endpoint() -> Iterator[Endpoint]:
-    server = Endpoint()
-    yield server
-    server.close()
-
-
-@pytest.fixture
 def line(tmp_path: Path, endpoint: Endpoint) -> Iterator[FaultyLine]:
     embedding = {
         "model": "openai/local",

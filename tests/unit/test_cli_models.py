@@ -1,7 +1,6 @@
 """`penstock models`, and what `penstock up` and `penstock config check` say of a model that cannot be used."""
 
 import json
-from collections.abc import Iterator
 
 import pytest
 from typer.testing import CliRunner
@@ -12,14 +11,7 @@ from penstock.api.supervisor.installation import check_model
 from penstock.pipeline.errors import ProviderMisconfigured
 from penstock.settings.model import Settings
 
-from ..embedding_endpoint import DIMENSIONS, Endpoint
-
-
-@pytest.fixture
-def endpoint() -> Iterator[Endpoint]:
-    server = Endpoint()
-    yield server
-    server.close()
+from ..embedding_endpoint import DIMENSIONS
 
 
 @pytest.fixture

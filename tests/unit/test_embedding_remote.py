@@ -18,13 +18,6 @@ DECLARED = ("dimensions", "input_limit_tokens", "price_per_million_tokens", "que
 
 
 @pytest.fixture
-def endpoint() -> Iterator[Endpoint]:
-    server = Endpoint()
-    yield server
-    server.close()
-
-
-@pytest.fixture
 def remote(endpoint: Endpoint) -> Iterator[Callable[..., Embedder]]:
     opened: list[Embedder] = []
 
