@@ -26,6 +26,7 @@ from penstock.storage.errors import (
     FilterMismatch,
     InvalidMetadata,
     InvalidName,
+    InvalidSchedule,
     KeyReused,
     LimitReached,
     NotFound,
@@ -71,6 +72,7 @@ class Refused(ApiError):
 # The first class an error is an instance of decides; subclasses come before what they derive from.
 TRANSLATIONS: tuple[tuple[type[Exception], int, str, str | None], ...] = (
     (InvalidMetadata, 400, "invalid_metadata", "metadata"),
+    (InvalidSchedule, 400, "invalid_schedule", None),
     (InvalidName, 400, "invalid_name", None),
     (FilterMismatch, 400, "invalid_filter", "filter"),
     (NotKept, 404, "version_not_kept", "snapshot"),

@@ -2,7 +2,8 @@
 
 StorageError
 ├── InvalidName       the caller chose a name that is not allowed: change it
-│   └── InvalidMetadata   likewise a metadata field: its name, or a value that cannot be compared exactly
+│   ├── InvalidMetadata   likewise a metadata field: its name, or a value that cannot be compared exactly
+│   └── InvalidSchedule   likewise a schedule: when it runs, or what it does
 ├── FilterMismatch    a filter compares a field with a kind of value that no document holds there: change it
 ├── NotFound          the named thing does not exist
 │   └── NotKept           nor does the version of an index that was asked for: choose one of those that are told
@@ -36,6 +37,14 @@ class InvalidMetadata(InvalidName):
     """
 
     def __init__(self, message: str, *, param: str = "metadata") -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class InvalidSchedule(InvalidName):
+    """Raised when a schedule cannot be; ``param`` is what is wrong with it: ``cron``, ``timezone``, ``action`` …"""
+
+    def __init__(self, message: str, *, param: str) -> None:
         super().__init__(message)
         self.param = param
 

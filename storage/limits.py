@@ -11,6 +11,8 @@ MAX_QUERY_CHARACTERS = 65_536
 
 MAX_COLLECTIONS_PER_TENANT = 1_000  # unless a setting says otherwise
 
+MAX_SCHEDULES_PER_TENANT = 1_000  # and of the installation itself
+
 MAX_KEPT_VERSIONS = 1_000_000  # of a collection, by retention; a larger number may be none of the catalog's
 
 MAX_SOURCE_BYTES = 2_048  # PostgreSQL indexes no more than 2,704 bytes per row

@@ -13,6 +13,7 @@ from ..ids import CollectionId, GenerationId, ManifestVersion, TenantId, checked
 from ..limits import MAX_COLLECTIONS_PER_TENANT
 from .backlogs import count_left, waiting_in
 from .engine import Catalog
+from .schedules import delete_schedules
 from .statements import insert_if_absent
 from .tables import (
     GONE,
@@ -194,6 +195,7 @@ def delete_collection(catalog: Catalog, *, tenant: TenantId, name: str) -> None:
             raise NotFound(f"there is no collection {name!r}")
         its_jobs = sa.select(jobs.c.id).where(jobs.c.collection_id == collection_id).order_by(jobs.c.id)
         connection.execute(its_jobs.with_for_update()).all()  # before batches and versions, as everywhere
+        delete_schedules(connection, collection_id)
         mine = sa.select(generations.c.id).where(generations.c.collection_id == collection_id)
         left = waiting_in(connection, sa.and_(IS_QUEUED, versions.c.generation_id.in_(mine)))
         for table in (batches, tags, reader_leases, manifests):

@@ -47,6 +47,13 @@ from .generations import (
     shards,
     tags,
 )
+from .schedules import (
+    IS_OPEN_RUN,
+    RUN_STATES,
+    SCHEDULE_ACTIONS,
+    schedule_runs,
+    schedules,
+)
 from .tenancy import (
     accounts,
     backlogs,
@@ -74,6 +81,7 @@ __all__ = [
     "IS_EMBEDDING",
     "IS_INDEXED",
     "IS_OPEN_DELIVERY",
+    "IS_OPEN_RUN",
     "IS_QUEUED",
     "IS_SENDING",
     "IS_STAGED",
@@ -84,6 +92,8 @@ __all__ = [
     "OF_DOCUMENT",
     "POSTPONED",
     "PRIORITIES",
+    "RUN_STATES",
+    "SCHEDULE_ACTIONS",
     "VERSION_ACTIONS",
     "VERSION_FINAL_STATES",
     "VERSION_STATES",
@@ -100,6 +110,8 @@ __all__ = [
     "manifests",
     "metadata",
     "reader_leases",
+    "schedule_runs",
+    "schedules",
     "shards",
     "tags",
     "tenants",

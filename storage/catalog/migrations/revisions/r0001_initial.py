@@ -29,6 +29,7 @@ def upgrade() -> None:
     _create_versions()
     _create_batches()
     _create_webhooks()
+    _create_schedules()
     guard(op.get_bind())
 
 
@@ -369,6 +370,55 @@ def _create_webhooks() -> None:
     _create_partial_index("ix_deliveries_due", "deliveries", ["tenant_id", "next_attempt_at", "id"], still_open)
     _create_partial_index("ix_deliveries_sending", "deliveries", ["tenant_id", "next_attempt_at"], "state = 'sending'")
     _create_partial_index("ix_deliveries_ended", "deliveries", ["finished_at", "id"], "finished_at IS NOT NULL")
+
+
+def _create_schedules() -> None:
+    op.create_table(
+        "schedules",
+        sa.Column("id", sa.String(64), primary_key=True),
+        sa.Column("tenant_id", sa.String(64), sa.ForeignKey("tenants.id")),
+        sa.Column("collection_id", sa.String(64), sa.ForeignKey("collections.id")),
+        _state("action", 8, "reembed sync expire merge backup"),
+        sa.Column("options", sa.JSON, nullable=False),
+        sa.Column("cron", sa.String(255)),
+        _time("every_s", nullable=True),
+        sa.Column("timezone", sa.String(64), nullable=False),
+        _time("jitter_s"),
+        _time("due_at"),
+        _time("next_run_at"),
+        _time("paused_at", nullable=True),
+        _time("last_success_at", nullable=True),
+        _time("created_at"),
+        sa.CheckConstraint("(cron IS NULL) <> (every_s IS NULL)", name="cadence"),
+        sa.CheckConstraint("(tenant_id IS NULL) = (collection_id IS NULL)", name="owner"),
+    )
+    op.create_index("ix_schedules_tenant_id_id", "schedules", ["tenant_id", "id"])
+    op.create_index("ix_schedules_collection_id", "schedules", ["collection_id"])
+    _create_partial_index("ix_schedules_due", "schedules", ["next_run_at", "id"], "paused_at IS NULL")
+    op.create_table(
+        "schedule_runs",
+        sa.Column("id", sa.String(64), primary_key=True),
+        _key("schedule_id", "schedules"),
+        sa.Column("tenant_id", sa.String(64), sa.ForeignKey("tenants.id")),
+        _state("state", 8, "waiting running ok failed skipped lost"),
+        sa.Column("asked", sa.Boolean, nullable=False),
+        _time("due_at"),
+        sa.Column("attempts", sa.Integer, nullable=False),
+        sa.Column("owner", sa.String(128)),
+        _time("lease_until", nullable=True),
+        _time("next_attempt_at"),
+        sa.Column("progress", sa.JSON, nullable=False),
+        sa.Column("reason", sa.Text),
+        _time("created_at"),
+        _time("started_at", nullable=True),
+        _time("finished_at", nullable=True),
+    )
+    op.create_index("ix_schedule_runs_schedule_id_id", "schedule_runs", ["schedule_id", "id"])
+    op.create_index("ix_schedule_runs_tenant_id_started_at", "schedule_runs", ["tenant_id", "started_at"])
+    still_open = "state IN ('waiting', 'running')"
+    _create_partial_index("uq_schedule_runs_one_open", "schedule_runs", ["schedule_id"], still_open, unique=True)
+    _create_partial_index("ix_schedule_runs_open", "schedule_runs", ["state", "next_attempt_at"], still_open)
+    _create_partial_index("ix_schedule_runs_ended", "schedule_runs", ["finished_at", "id"], "finished_at IS NOT NULL")
 
 
 def _create_partial_index(name: str, table: str, columns: list[str], condition: str, *, unique: bool = False) -> None:
