@@ -23,12 +23,14 @@ from ..objects.store import ObjectStore
 from ..segments.blocks import block_digests
 from ..segments.codes import CodedRows, encode_rows
 from ..segments.columns import FieldIndex, merge
+from ..segments.document_keys import merge_keys, read_keys
 from ..segments.files import local_file
 from ..segments.graph_files import GraphView, open_built
 from ..segments.manifests import INT8, Manifest, SegmentEntry, Swap, describe_file
 from ..segments.rounded import round_records
 from ..segments.rows import Rows
-from ..segments.segment import OpenSegment, StagedGraph, open_segment, verify_segment, write_segment
+from ..segments.sections import Array
+from ..segments.segment import TIMES, OpenSegment, StagedGraph, open_segment, verify_segment, write_segment
 from ..segments.tombstones import read_deletes, with_deletes
 from .graphs import build_graph
 from .planning import FAN_IN, GRAPH_ROWS, is_worn, plan_fold
@@ -107,7 +109,7 @@ def build_merge(
         generation_id=generation_id,
         rows=rows,
         chunk_ids=np.concatenate([each.chunk_ids for each in inputs]),
-        fields=_merged_fields(inputs, document_count=len(rows.documents)),
+        derived=_merged_sections(inputs, document_count=len(rows.documents)),
     )
     if not inputs[0].whole_graph and len(rows) < graph_rows:
         vectors = np.concatenate([part for each in inputs for part in each.vectors()])
@@ -149,7 +151,11 @@ class _Input:
 
     @property
     def chunk_ids(self) -> NDArray[np.uint64]:
-        return self.segment.chunk_ids if self.kept is None else self.segment.chunk_ids[self.kept]
+        return self.taken(self.segment.chunk_ids)
+
+    def taken(self, column: Array) -> Array:
+        """Return what a column of the segment has of the rows that go into the merge."""
+        return column if self.kept is None else column[self.kept]
 
     def vectors(self) -> Iterator[NDArray[np.float32]]:
         """Yield the vectors of the rows in order, a slice at a time."""
@@ -169,7 +175,8 @@ def _open_input(objects: ObjectStore, manifest: Manifest, entry: SegmentEntry, *
     return _Input(segment, np.flatnonzero(live).astype("<u4"))
 
 
-def _merged_fields(inputs: Sequence[_Input], *, document_count: int) -> FieldIndex:
+def _merged_sections(inputs: Sequence[_Input], *, document_count: int) -> dict[str, Array]:
+    """Return ``derive_sections`` of the merged rows, from those of the inputs: no document is looked at."""
     indexes, ordinals, first = list[FieldIndex](), list[NDArray[np.int64]](), 0
     for each in inputs:
         count, kept = len(each.segment.documents), each.kept_documents
@@ -178,7 +185,12 @@ def _merged_fields(inputs: Sequence[_Input], *, document_count: int) -> FieldInd
         first += len(kept)
         indexes.append(FieldIndex.from_arrays(each.segment.sections.arrays, document_count=count))
         ordinals.append(new)
-    return merge(indexes, ordinals=ordinals, document_count=document_count)
+    listed = [read_keys(each.segment.sections.arrays, count=len(each.segment.documents)) for each in inputs]
+    return {
+        **{name: np.concatenate([each.taken(getattr(each.segment, name)) for each in inputs]) for name in TIMES},
+        **merge_keys(listed, ordinals=ordinals),
+        **merge(indexes, ordinals=ordinals, document_count=document_count).to_arrays(),
+    }
 
 
 def _stage_graph(

@@ -3,7 +3,7 @@
 It answers for tombstoned rows too, and knows no other segment. Hashes only lead the way: the ids are compared.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from hashlib import blake2b
 
 import numpy as np
@@ -21,6 +21,20 @@ def build_keys(documents: Documents) -> dict[str, Array]:
     hashes = np.fromiter((_key(documents.raw_id(i)) for i in range(len(documents))), "<u8", len(documents))
     order = np.argsort(hashes, kind="stable")
     return {"document_keys": hashes[order], "document_order": order.astype("<u4")}
+
+
+def merge_keys(several: Sequence[tuple[Array, Array]], *, ordinals: Sequence[NDArray[np.int64]]) -> dict[str, Array]:
+    """Return the sections of documents that are listed already (``read_keys``), without looking at their ids.
+
+    Args:
+        ordinals: per list, i64[its documents]: the new ordinal of each, or -1 where it is left out. They ascend within
+            a list, and from one list to the next.
+    """
+    new = [of_list[order] for (_, order), of_list in zip(several, ordinals, strict=True)]
+    hashes = np.concatenate([keys[at >= 0] for (keys, _), at in zip(several, new, strict=True)])
+    order = np.concatenate([at[at >= 0] for at in new]).astype("<u4")
+    by_hash = np.argsort(hashes, kind="stable")
+    return {"document_keys": hashes[by_hash], "document_order": order[by_hash]}
 
 
 def find_rows(

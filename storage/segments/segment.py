@@ -21,7 +21,7 @@ from ..objects.store import ObjectStore
 from .blocks import blocks_match
 from .codes import CodedRows
 from .document_keys import build_keys
-from .fields import FieldIndex, build_index
+from .fields import build_index
 from .files import SEGMENT_KIND, check_is_of, column, descends, local_file, mapped, mending, missing, verify_file
 from .graph_files import GraphView, check_links, open_graph
 from .manifests import FileEntry, SegmentEntry, file_entry
@@ -35,6 +35,7 @@ from .tombstones import read_deletes
 VERIFIED_BYTES = 4 << 20  # a file up to this size is compared with all its checksums when it is opened to be served
 _SAMPLED_BLOCKS = 1  # of each section
 _SAMPLED_GRAPH_BLOCKS = 4
+TIMES = ("event_time", "ingested_at", "expires_at")
 MAPPED_BYTES = 32 << 20  # payload of a larger segment is read, not mapped
 
 
@@ -134,7 +135,7 @@ def write_segment(
     chunk_ids: NDArray[np.uint64],
     vectors: NDArray[np.float32] | None = None,
     graph: StagedGraph | None = None,
-    fields: FieldIndex | None = None,
+    derived: Mapping[str, Array] | None = None,
     segment_id: SegmentId | None = None,
 ) -> SegmentEntry:
     """Write a segment under new names; durable on return, and nobody's until a manifest names it.
@@ -143,13 +144,12 @@ def write_segment(
         chunk_ids: u64[n], ascending.
         vectors: f32[n, d] of a flat segment.
         graph: the stored graph of a graph segment, whose labels are the positions in ``rows``.
-        fields: the index of the documents of ``rows``, made here when it is left out.
+        derived: what ``derive_sections`` returns for ``rows``, where it is known without looking at their documents.
     """
     assert len(rows) == len(chunk_ids) > 0
     assert (vectors is None) != (graph is None)
     segment = segment_id or SegmentId(new_id("seg"))
-    indexes = {**build_keys(rows.documents), **(fields or build_index(rows.documents)).to_arrays()}
-    arrays = {**_row_arrays(rows, chunk_ids=chunk_ids), **indexes}
+    arrays = {"chunk_id": chunk_ids.astype("<u8", copy=False), **rows.to_arrays(), **(derived or derive_sections(rows))}
     if vectors is not None:
         arrays["vectors"] = np.ascontiguousarray(vectors, "<f4")
     if graph is not None:
@@ -199,9 +199,7 @@ def open_segment(objects: ObjectStore, entry: SegmentEntry, *, dimensions: int) 
         entry=entry,
         rows=rows,
         chunk_ids=chunk_ids,
-        event_time=column(sections, "event_time", "<f8", count=len(rows)),
-        ingested_at=column(sections, "ingested_at", "<f8", count=len(rows)),
-        expires_at=column(sections, "expires_at", "<f8", count=len(rows)),
+        **{name: column(sections, name, "<f8", count=len(rows)) for name in TIMES},
         vectors=None if graph else column(sections, "vectors", "<f4", count=len(rows), width=dimensions),
         graph=graph,
         codes=codes,
@@ -281,17 +279,17 @@ def verify_segment(objects: ObjectStore, entry: SegmentEntry, *, dimensions: int
         check_links(segment.graph, source=entry.files[1].name)
 
 
-def _row_arrays(rows: Rows, *, chunk_ids: NDArray[np.uint64]) -> dict[str, Array]:
-    times = [(d.event_time, d.ingested_at, d.expires_at) for d in rows.documents]
-    event_time = np.array([np.nan if event is None else event for event, _, _ in times], "<f8")
-    ingested_at = np.array([ingested for _, ingested, _ in times], "<f8")
-    expires_at = np.array([np.inf if expires is None else expires for _, _, expires in times], "<f8")
+def derive_sections(rows: Rows) -> dict[str, Array]:
+    """Return the sections that follow from the documents of ``rows``: times of the rows, list of ids, field index."""
+    records = [(d.event_time, d.ingested_at, d.expires_at) for d in rows.documents]
+    event_time = np.array([np.nan if event is None else event for event, _, _ in records], "<f8")
+    ingested_at = np.array([ingested for _, ingested, _ in records], "<f8")
+    expires_at = np.array([np.inf if expires is None else expires for _, _, expires in records], "<f8")
+    times = zip(TIMES, (event_time, ingested_at, expires_at), strict=True)
     return {
-        "chunk_id": chunk_ids.astype("<u8", copy=False),
-        "event_time": event_time[rows.document],
-        "ingested_at": ingested_at[rows.document],
-        "expires_at": expires_at[rows.document],
-        **rows.to_arrays(),
+        **{name: of_documents[rows.document] for name, of_documents in times},
+        **build_keys(rows.documents),
+        **build_index(rows.documents).to_arrays(),
     }
 
 

@@ -20,7 +20,7 @@ from penstock.storage.publishing.publisher import Swap
 from penstock.storage.segments.graph_files import check_links
 from penstock.storage.segments.manifests import FileEntry, SegmentEntry
 from penstock.storage.segments.sections import open_sections
-from penstock.storage.segments.segment import open_segment
+from penstock.storage.segments.segment import derive_sections, open_segment
 from penstock.storage.segments.tombstones import read_deletes
 
 from ..storage_samples import DIMENSIONS, Store, current_manifest, many_rows, new_store, rows_of, unit_vectors
@@ -45,11 +45,19 @@ def merge(store: Store, segments: list[SegmentEntry] | None = None, **changes: o
     manifest = current_manifest(store.catalog, store.objects)
     inputs = segments or manifest.segments
     output = build_merge(store.objects, manifest, inputs, threads=2, graph_rows=GRAPH_ROWS)
+    check_derived(store, output)
     before = store.content()
     store.publish(swap=Swap([each.id for each in inputs], output), **changes)
     if not changes:
         assert store.content() == before
     return output
+
+
+def check_derived(store: Store, output: SegmentEntry) -> None:
+    """Check that what was merged of the inputs' sections is what the merged documents themselves say."""
+    segment = open_segment(store.objects, output, dimensions=DIMENSIONS)
+    for name, expected in derive_sections(segment.rows).items():
+        np.testing.assert_array_equal(segment.sections.arrays[name], expected, err_msg=name)
 
 
 def flat(*counts: int) -> list[SegmentEntry]:
