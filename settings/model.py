@@ -18,6 +18,7 @@ from .documents import Chunking, Embedding, Limits, Snapshots
 from .groups import Group
 from .objects import Objects
 from .processes import Api, Embedded, Flower, Log, Search, Webhooks, Workers
+from .shadow import Shadow
 
 __all__ = [
     "Api",
@@ -30,6 +31,7 @@ __all__ = [
     "Objects",
     "Search",
     "Settings",
+    "Shadow",
     "Snapshots",
     "Tenants",
     "Webhooks",
@@ -106,6 +108,7 @@ class Settings(BaseSettings):
     api: Api = Api()
     flower: Flower = Flower()
     search: Search = Search()
+    shadow: Shadow = Shadow()
     snapshots: Snapshots = Snapshots()
     workers: Workers = Workers()
     webhooks: Webhooks = Webhooks()

@@ -24,3 +24,7 @@ EARLIEST_S, LATEST_S = -62_135_596_800.0, 253_402_300_799.0  # the years 1 to 99
 
 MAX_REMOVED_AT_ONCE = 10_000  # ids or sources that one request names; a filter may accept more
 MAX_IDEMPOTENCY_KEY_CHARACTERS = 255
+
+MAX_JUDGEMENTS = 10_000  # of a collection
+MAX_JUDGED_QUERY_CHARACTERS = 2_000
+MAX_GRADE = 10

@@ -25,8 +25,10 @@ from .tables import (
     generations,
     idempotency_keys,
     jobs,
+    judgements,
     manifests,
     reader_leases,
+    recorded_queries,
     tags,
     versions,
 )
@@ -200,7 +202,7 @@ def delete_collection(catalog: Catalog, *, tenant: TenantId, name: str) -> None:
         left = waiting_in(connection, sa.and_(IS_QUEUED, versions.c.generation_id.in_(mine)))
         for table in (batches, tags, reader_leases, manifests):
             connection.execute(sa.delete(table).where(table.c.generation_id.in_(mine)))
-        for table in (versions, documents, idempotency_keys, jobs, generations):
+        for table in (versions, documents, idempotency_keys, jobs, recorded_queries, judgements, generations):
             connection.execute(sa.delete(table).where(table.c.collection_id == collection_id))
         connection.execute(sa.delete(collections).where(collections.c.id == collection_id))
         count_left(connection, left)

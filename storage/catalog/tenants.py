@@ -14,7 +14,7 @@ from ..ids import TenantId, checked_name
 from .backlogs import Amount, waiting_of
 from .engine import Catalog
 from .statements import insert_if_absent
-from .tables import backlogs, collections, installation, tenants
+from .tables import backlogs, collections, installation, recorded_queries, tenants
 
 DEFAULT_TENANT = TenantId("default")
 
@@ -22,7 +22,8 @@ DEFAULT_TENANT = TenantId("default")
 @dataclass(frozen=True)
 class TenantInfo:
     """``weight``: its share of the workers beside those of the others. ``max_backlog_documents`` and ``_bytes``: limits
-    of its own; None: as the installation has them. ``waiting``: what waits of it to be cut.
+    of its own; None: as the installation has them. ``waiting``: what waits of it to be cut. ``record_queries``: whether
+    some of its searches may be recorded, where the installation does.
     """
 
     id: TenantId
@@ -32,6 +33,7 @@ class TenantInfo:
     max_backlog_bytes: int | None
     paused_at: float | None
     waiting: Amount
+    record_queries: bool = True
 
 
 def create_tenant(catalog: Catalog, tenant: str, *, now: float) -> TenantId:
@@ -59,17 +61,22 @@ def get_tenant(catalog: Catalog, tenant: str) -> TenantInfo:
 
 
 def change_tenant(catalog: Catalog, tenant: TenantId, **values: float | None) -> None:
-    """Set ``weight``, ``max_backlog_documents`` or ``max_backlog_bytes``; None: a weight of 1, no limit of its own.
+    """Set ``weight``, ``max_backlog_documents``, ``max_backlog_bytes`` or ``record_queries``.
+
+    None: a weight of 1, no limit of its own, queries recorded. Those that were are forgotten when none may be any more.
 
     Raises NotFound.
     """
-    assert values.keys() <= {"weight", "max_backlog_documents", "max_backlog_bytes"}
-    if "weight" in values and values["weight"] is None:
-        values["weight"] = 1.0
+    assert values.keys() <= {"weight", "max_backlog_documents", "max_backlog_bytes", "record_queries"}
+    for name, usual in (("weight", 1.0), ("record_queries", True)):
+        if name in values and values[name] is None:
+            values[name] = usual
     with catalog.write("change_tenant") as connection:
         changed = sa.update(tenants).where(tenants.c.id == tenant).values({"id": tenant, **values})
         if connection.execute(changed).rowcount != 1:
             raise _not_found(tenant)
+        if values.get("record_queries") is False:  # whoever records waits for the tenant's row, and finds it so
+            connection.execute(sa.delete(recorded_queries).where(recorded_queries.c.tenant_id == tenant))
 
 
 def _described() -> sa.Select[Any]:
@@ -86,6 +93,7 @@ def _info(row: Row[Any]) -> TenantInfo:
         max_backlog_bytes=row.max_backlog_bytes,
         paused_at=row.paused_at,
         waiting=waiting_of(row),
+        record_queries=row.record_queries,
     )
 
 

@@ -1,5 +1,6 @@
 """Fits Python values into SQL: lists short enough for an IN, text that every server stores. It runs no statement."""
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TypeVar
@@ -8,6 +9,7 @@ T = TypeVar("T")
 
 IN_LIST = 500  # SQLite allows 999 parameters in its older builds
 TEXT_CHARACTERS = 4_000
+_UNSTORABLE = re.compile("[\0\ud800-\udfff]")
 
 
 def slices(items: Sequence[T], size: int = IN_LIST) -> Iterator[Sequence[T]]:
@@ -25,11 +27,12 @@ def batched(items: Iterable[T], size: int = IN_LIST) -> Iterator[Sequence[T]]:
 
 def storable_names(texts: Collection[str]) -> list[str]:
     """Return those that something can be named by, in order: a catalog refuses to look for the others."""
-    return sorted(text for text in {*texts} if _is_storable(text))
+    return sorted(text for text in {*texts} if is_storable(text))
 
 
-def _is_storable(text: str) -> bool:
-    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+def is_storable(text: str) -> bool:
+    """Say whether PostgreSQL keeps this text (it refuses NUL) and UTF-8 can say it (it has no lone surrogates)."""
+    return _UNSTORABLE.search(text) is None
 
 
 def storable(text: str) -> str:

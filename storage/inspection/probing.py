@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..ids import ChunkId
 from ..search.hits import Hit
-from ..search.readers import SegmentReader
+from ..search.samples import sampled_rows
 from ..search.versions import Snapshot
 
 NEAREST = 10
@@ -62,7 +62,7 @@ class Probe:
         self._ef = ef
         self._now = now
         self._seed = seed
-        self._sample = _sampled(list(snapshot.readers.values()), rows=rows, now=now, random=np.random.default_rng(seed))
+        self._sample = sampled_rows(snapshot, rows=rows, now=now, random=np.random.default_rng(seed))
         self._began = time.perf_counter()
 
     def __len__(self) -> int:
@@ -109,19 +109,6 @@ class Probe:
 
     def _score(self, vector: NDArray[np.float32]) -> float:
         return 0.0 if self._snapshot.metric == "l2" else float(vector @ vector)
-
-
-def _sampled(
-    readers: list[SegmentReader], *, rows: int, now: float, random: np.random.Generator
-) -> list[tuple[SegmentReader, int]]:
-    """Return live rows that are not expired, chosen evenly over all segments and in random order."""
-    live = [reader.live_rows(now=now) for reader in readers]
-    ends = np.cumsum([len(each) for each in live])
-    total = int(ends[-1]) if readers else 0
-    chosen = random.choice(total, min(rows, total), replace=False) if total else np.empty(0, np.int64)
-    owners = np.searchsorted(ends, chosen, side="right")
-    places = chosen - (ends[owners] - [len(live[owner]) for owner in owners])
-    return [(readers[owner], int(live[owner][place])) for owner, place in zip(owners, places, strict=True)]
 
 
 def _is_among(chunk_id: ChunkId, hits: list[Hit], *, score: float) -> bool:

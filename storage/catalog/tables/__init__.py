@@ -47,6 +47,7 @@ from .generations import (
     shards,
     tags,
 )
+from .questions import judgements, recorded_queries
 from .schedules import (
     IS_OPEN_RUN,
     RUN_STATES,
@@ -107,9 +108,11 @@ __all__ = [
     "idempotency_keys",
     "installation",
     "jobs",
+    "judgements",
     "manifests",
     "metadata",
     "reader_leases",
+    "recorded_queries",
     "schedule_runs",
     "schedules",
     "shards",

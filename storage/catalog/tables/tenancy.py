@@ -2,6 +2,7 @@
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     Double,
@@ -35,6 +36,7 @@ tenants = Table(
     Column("max_backlog_documents", BigInteger),  # a limit of its own; NULL: that of the installation
     Column("max_backlog_bytes", BigInteger),
     Column("paused_at", Double),
+    Column("record_queries", Boolean, nullable=False, default=True),  # whether some of its searches may be recorded
     CheckConstraint("weight > 0", name="weight"),
 )
 

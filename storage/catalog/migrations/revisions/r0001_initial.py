@@ -30,6 +30,7 @@ def upgrade() -> None:
     _create_batches()
     _create_webhooks()
     _create_schedules()
+    _create_questions()
     guard(op.get_bind())
 
 
@@ -81,6 +82,7 @@ def _create_tenants() -> None:
         sa.Column("max_backlog_documents", sa.BigInteger),
         sa.Column("max_backlog_bytes", sa.BigInteger),
         _time("paused_at", nullable=True),
+        sa.Column("record_queries", sa.Boolean, nullable=False),
         sa.CheckConstraint("weight > 0", name="weight"),
     )
     op.create_table(
@@ -419,6 +421,37 @@ def _create_schedules() -> None:
     _create_partial_index("uq_schedule_runs_one_open", "schedule_runs", ["schedule_id"], still_open, unique=True)
     _create_partial_index("ix_schedule_runs_open", "schedule_runs", ["state", "next_attempt_at"], still_open)
     _create_partial_index("ix_schedule_runs_ended", "schedule_runs", ["finished_at", "id"], "finished_at IS NOT NULL")
+
+
+def _create_questions() -> None:
+    op.create_table(
+        "recorded_queries",
+        _key("collection_id", "collections"),
+        sa.Column("digest", sa.LargeBinary, nullable=False),
+        _key("tenant_id", "tenants"),
+        sa.Column("text", sa.Text),
+        sa.Column("filter", sa.JSON(none_as_null=True)),
+        _count("times"),
+        _time("first_at"),
+        _time("last_at"),
+        sa.PrimaryKeyConstraint("collection_id", "digest"),
+    )
+    op.create_index("ix_recorded_queries_tenant_id", "recorded_queries", ["tenant_id"])
+    op.create_index("ix_recorded_queries_last_at", "recorded_queries", ["last_at"])
+    op.create_table(
+        "judgements",
+        _key("collection_id", "collections"),
+        sa.Column("digest", sa.LargeBinary, nullable=False),
+        _key("tenant_id", "tenants"),
+        sa.Column("query", sa.Text, nullable=False),
+        sa.Column("source", sa.Text),
+        sa.Column("document_id", sa.String(64)),
+        sa.Column("grade", sa.Integer, nullable=False),
+        _time("created_at"),
+        sa.PrimaryKeyConstraint("collection_id", "digest"),
+        sa.CheckConstraint("(source IS NULL) <> (document_id IS NULL)", name="document"),
+    )
+    op.create_index("ix_judgements_tenant_id", "judgements", ["tenant_id"])
 
 
 def _create_partial_index(name: str, table: str, columns: list[str], condition: str, *, unique: bool = False) -> None:
