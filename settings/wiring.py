@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
     from penstock.pipeline.embedding import Embedder, EmbeddingOptions, ModelCard
     from penstock.pipeline.parsing import ParseLimits
-    from penstock.pipeline.shadow import ShadowOptions
     from penstock.storage.cache import EmbeddingCache
     from penstock.storage.catalog.engine import Catalog
     from penstock.storage.catalog.recorder import QueryRecorder
@@ -271,25 +270,6 @@ def new_recorder(settings: Settings, catalog: "Catalog") -> "QueryRecorder":
     from penstock.storage.catalog.recorder import QueryRecorder
 
     return QueryRecorder(catalog, keep=settings.shadow.keep if settings.shadow.record else 0)
-
-
-def shadow_options(settings: Settings, **instead: float | None) -> "ShadowOptions":
-    """Return what a shadow check asks and refuses. ``instead``: of settings of ``[shadow]``, by their names."""
-    from penstock.pipeline.shadow import ShadowOptions, ShadowThresholds
-
-    chosen = settings.shadow.model_validate({**settings.shadow.model_dump(), **instead})
-    return ShadowOptions(
-        ShadowThresholds(
-            min_overlap=chosen.min_overlap,
-            min_rank_agreement=chosen.min_rank_agreement,
-            max_ndcg_drop=chosen.max_ndcg_drop,
-            max_slowdown=chosen.max_slowdown,
-            min_queries=chosen.min_queries,
-        ),
-        queries=chosen.queries,
-        timeout_s=chosen.timeout_s,
-        ef=settings.search.ef,
-    )
 
 
 def parse_limits(settings: Settings) -> "ParseLimits":
