@@ -7,12 +7,18 @@ PipelineError
 ├── InvalidQuery              a search asks for what cannot be answered: change it
 └── EmbeddingError
     ├── ProviderUnavailable   the provider did not answer or asked to wait: try again
+    │   ├── RateLimited       it refused for its limits: everybody is to ask less
+    │   └── ProviderHeld      it was not asked: this would exceed its limits, or it does not answer just now
     ├── InputRejected         the provider refuses one text: fail its document, embed the others
     └── ProviderMisconfigured a setting is wrong or missing: stop, a person must act
 """
 
 from functools import partial
 from typing import Literal
+
+from penstock.storage.rates import Told
+
+_NOTHING = Told()
 
 ParseCode = Literal[
     "empty",
@@ -74,6 +80,18 @@ class ProviderUnavailable(EmbeddingError):
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class RateLimited(ProviderUnavailable):
+    """Raised when the provider takes no more for a while. ``told``: what it said of its limits."""
+
+    def __init__(self, message: str, *, retry_after_s: float | None = None, told: Told = _NOTHING) -> None:
+        super().__init__(message, retry_after_s=retry_after_s)
+        self.told = told
+
+
+class ProviderHeld(ProviderUnavailable):
+    """Raised instead of a call that would exceed the provider's limits, or that it would not answer."""
 
 
 class InputRejected(EmbeddingError):

@@ -54,6 +54,10 @@ class Embedding(Group):
     openai_max_tokens: Count | None = Field(
         None, description="Most tokens in one request; default: 300000 at OpenAI's own address, batch_tokens elsewhere"
     )
+    openai_requests_per_minute: Count | None = Field(
+        None, description="Most requests a minute for one model, of all processes; default: what the endpoint says"
+    )
+    openai_tokens_per_minute: Count | None = Field(None, description="Likewise of tokens")
     models_dir: Path | None = Field(
         None, description="Folder of the models that `penstock models fetch` downloads; default: <data_dir>/models"
     )

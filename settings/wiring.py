@@ -6,6 +6,7 @@ Whoever opens a component closes it; nothing here is cached.
 
 import hashlib
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -219,36 +220,34 @@ def card_of(settings: Settings, model: str | None = None) -> "ModelCard":
 
 def embedding_options(settings: Settings, *, threads: int | None = None) -> "EmbeddingOptions":
     """Return what the settings say to every embedder. ``threads``: instead of ``embedding.threads``."""
-    from penstock.pipeline.embedding import DeclaredModel, EmbeddingOptions
+    from .providers import options_of
 
-    chosen = settings.embedding
-    return EmbeddingOptions(
-        threads=threads or chosen.threads,
-        batch_tokens=chosen.batch_tokens,
-        timeout_s=chosen.timeout_s,
-        openai_base_url=chosen.openai_base_url,
-        openai_api_key=chosen.openai_api_key.get_secret_value() if chosen.openai_api_key else None,
-        openai_max_texts=chosen.openai_max_texts,
-        openai_max_tokens=chosen.openai_max_tokens,
-        declared=DeclaredModel(
-            dimensions=chosen.openai_dimensions,
-            input_limit_tokens=chosen.openai_input_limit_tokens,
-            price_per_million_tokens=chosen.openai_usd_per_million_tokens,
-            query_prefix=chosen.openai_query_prefix,
-            passage_prefix=chosen.openai_passage_prefix,
-        ),
-        models_dir=chosen.models_dir or settings.data_dir / "models",
-    )
+    return options_of(settings, threads=threads)
 
 
-def open_embedder(settings: Settings, model: str, dimensions: int, *, threads: int | None = None) -> "Embedder":
+def open_embedder(
+    settings: Settings,
+    model: str,
+    dimensions: int,
+    *,
+    threads: int | None = None,
+    most_calls: Callable[[], int | None] = lambda: None,
+) -> "Embedder":
     """Return the embedder of ``model`` whose vectors have ``dimensions``. Weights are loaded when first needed.
 
     ``threads``: for this embedder instead of ``embedding.threads``; a process that embeds single queries needs one.
+    ``most_calls``: of a remote model, how many may be under way at once; None: any number.
     """
     from penstock.pipeline.embedding import open_embedder
 
-    return open_embedder(model, embedding_options(settings, threads=threads), dimensions=dimensions)
+    from .providers import traffic_of
+
+    return open_embedder(
+        model,
+        embedding_options(settings, threads=threads),
+        dimensions=dimensions,
+        traffic=lambda card: traffic_of(settings, card, most_calls=most_calls),
+    )
 
 
 def new_snapshots(settings: Settings, catalog: "Catalog", objects: "ObjectStore") -> "SnapshotCache":

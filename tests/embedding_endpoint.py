@@ -25,6 +25,7 @@ class Endpoint:
         self.dimensions = DIMENSIONS
         self.fault: Callable[[Handler, dict[str, Any]], None] | None = None
         self.as_base64 = True
+        self.told: dict[str, str] = {}  # headers of each answer
         self.released = threading.Event()
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"endpoint": self}))
         self._server.daemon_threads = True
@@ -68,7 +69,11 @@ class Handler(BaseHTTPRequestHandler):
 
     def answer_items(self, items: list[dict[str, Any]]) -> None:
         usage = {"prompt_tokens": 1, "total_tokens": 1}
-        self.answer(200, json.dumps({"object": "list", "data": items, "model": "m", "usage": usage}).encode())
+        self.answer(
+            200,
+            json.dumps({"object": "list", "data": items, "model": "m", "usage": usage}).encode(),
+            **self.endpoint.told,
+        )
 
     def refuse(self, status: int, message: str, *, code: str | None = None, **headers: str) -> None:
         body = json.dumps({"error": {"message": message, "type": "some_error", "code": code}}).encode()

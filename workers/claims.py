@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
 
-from penstock.pipeline.errors import ProviderMisconfigured, ProviderUnavailable
+from penstock.pipeline.errors import ProviderHeld, ProviderMisconfigured, ProviderUnavailable
 from penstock.settings.logs import failed_at, log_failure
 from penstock.storage import ledger
 from penstock.storage.errors import Conflict, Damaged, Unavailable
@@ -87,6 +87,9 @@ class Claims:
             log.info("The batch was lost: another worker has it, or its documents are gone.", extra=ids(claim))
         except Unavailable as error:
             log.warning("The batch stays claimed until its lease ends: %s", error, extra=ids(claim))
+        except ProviderHeld as error:
+            attempt.outcome = "held"
+            self._wait_for_turn(claim, error)
         except ProviderUnavailable as error:
             attempt.outcome = "postponed"
             self._wait_for_provider(claim, error)
@@ -159,6 +162,13 @@ class Claims:
         log.warning("The provider is not available, trying again in %.1f s.", delay_s, extra=ids(claim))
         self.retry(claim, error=str(error), delay_s=delay_s, counted=False, postponed="retrying")
 
+    def _wait_for_turn(self, claim: ledger.Claim, error: ProviderHeld) -> None:
+        """Try again when the provider may be asked, which it was not: the turn is not charged, and others may go."""
+        delay_s = (error.retry_after_s or 0.0) + full_jitter(1, first_s=self._components.settings.workers.retry_delay_s)
+        log.info("The provider is asked again in %.1f s.", delay_s, extra=ids(claim))
+        self.retry(claim, error=str(error), delay_s=delay_s, counted=False, postponed="retrying")
+        ledger.give_turn_back(self._components.catalog, claim)
+
     def _claim(self, batch_id: BatchId, *, in_company: bool) -> ledger.Claim | None:
         components = self._components
         try:
@@ -187,7 +197,9 @@ def _number(claim: ledger.Held) -> tuple[BatchId, int]:
 
 @dataclass
 class Attempt:
-    """How one attempt ended: ``done``, ``handed_back``, ``lost``, ``postponed`` (no document's fault) or ``failed``."""
+    """How one attempt ended: ``done``, ``handed_back``, ``lost``, ``postponed`` (no document's fault), ``held`` (before
+    its provider was asked) or ``failed``.
+    """
 
     outcome: str = "failed"
 

@@ -43,7 +43,7 @@ class Components:
             catalog=wiring.open_catalog(settings),
             objects=wiring.open_objects(settings),
             notices=wiring.open_notices(settings),
-            embedders=Embedders(partial(wiring.open_embedder, settings, threads=embed_threads)),
+            embedders=_embedders(settings, role=role, threads=embed_threads),
             figures=wiring.open_figures(settings),
             owner=new_owner(role),
         )
@@ -53,3 +53,13 @@ class Components:
         self.notices.close()
         self.figures.close()
         self.catalog.dispose()
+
+
+def _embedders(settings: Settings, *, role: str, threads: int | None) -> Embedders:
+    """Return the embedders of a process. Where batches of several models come, none may take every thread."""
+
+    def most_calls() -> int | None:
+        return max(1, settings.workers.embed_threads - 1) if role == "embed" and embedders.count > 1 else None
+
+    embedders = Embedders(partial(wiring.open_embedder, settings, threads=threads, most_calls=most_calls))
+    return embedders

@@ -1,7 +1,7 @@
 """From texts to vectors of unit length, by one of several providers. Only `openai` talks to anything outside."""
 
 from .availability import Missing, extra_of, missing
-from .embedder import DeclaredModel, Embedder, EmbeddingOptions, ModelCard
+from .embedder import DeclaredModel, Embedder, EmbeddingOptions, ModelCard, endpoint_of
 from .embedders import Embedders
 from .registry import known_models, model_card, open_embedder
 
@@ -12,6 +12,7 @@ __all__ = [
     "EmbeddingOptions",
     "Missing",
     "ModelCard",
+    "endpoint_of",
     "extra_of",
     "known_models",
     "missing",

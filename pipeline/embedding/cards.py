@@ -43,6 +43,8 @@ PROVIDERS = {
 }
 
 _OPENAI_LIMIT = 8191
+# Of the lowest tier that pays; the endpoint says with each answer what it takes of a key.
+_OPENAI_REQUESTS, _OPENAI_TOKENS = 3_000, 1_000_000
 _OPENAI_SHORTEST = 256  # as short as vectors are stored here; the models go on below
 
 CARDS = {
@@ -58,6 +60,8 @@ CARDS = {
             _OPENAI_LIMIT,
             price_per_million_tokens=0.02,
             shortest_dimensions=_OPENAI_SHORTEST,
+            requests_per_minute=_OPENAI_REQUESTS,
+            tokens_per_minute=_OPENAI_TOKENS,
         ),
         ModelCard(
             "openai/text-embedding-3-large",
@@ -66,8 +70,18 @@ CARDS = {
             _OPENAI_LIMIT,
             price_per_million_tokens=0.13,
             shortest_dimensions=_OPENAI_SHORTEST,
+            requests_per_minute=_OPENAI_REQUESTS,
+            tokens_per_minute=_OPENAI_TOKENS,
         ),
-        ModelCard("openai/text-embedding-ada-002", "openai", 1536, _OPENAI_LIMIT, price_per_million_tokens=0.10),
+        ModelCard(
+            "openai/text-embedding-ada-002",
+            "openai",
+            1536,
+            _OPENAI_LIMIT,
+            price_per_million_tokens=0.10,
+            requests_per_minute=_OPENAI_REQUESTS,
+            tokens_per_minute=_OPENAI_TOKENS,
+        ),
         ModelCard("fastembed/bge-small-en-v1.5", "fastembed", 384, 510, query_prefix=BGE_QUERY),
         ModelCard("sentence-transformers/bge-small-en-v1.5", "sentence-transformers", 384, 510, query_prefix=BGE_QUERY),
         ModelCard("sentence-transformers/bge-m3", "sentence-transformers", 1024, 8190),

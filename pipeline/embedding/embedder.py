@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 Vectors = npt.NDArray[np.float32]
+OPENAI_URL = "https://api.openai.com/v1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +23,7 @@ class ModelCard:
     ``shortest_dimensions``: a Matryoshka model (arXiv 2205.13147), whose vectors may be cut to so many dimensions or
     more, and scaled to length one again; ``None``: it may not be cut.
     ``speed``: ``slow`` when an ingest waits for the model more than for anything else.
+    ``requests_per_minute``, ``tokens_per_minute``: what its provider takes of everybody; ``None``: not known.
     """
 
     name: str
@@ -35,6 +37,8 @@ class ModelCard:
     passage_prefix: str = ""
     shortest_dimensions: int | None = None
     speed: Literal["fast", "slow"] = "slow"
+    requests_per_minute: float | None = None
+    tokens_per_minute: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +69,11 @@ class EmbeddingOptions:
     openai_max_tokens: int | None = None
     declared: DeclaredModel = DeclaredModel()
     models_dir: Path | None = None
+
+
+def endpoint_of(options: EmbeddingOptions) -> str:
+    """Return the URL at which remote models are asked."""
+    return options.openai_base_url or OPENAI_URL
 
 
 class Embedder(Protocol):

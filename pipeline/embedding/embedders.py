@@ -17,6 +17,11 @@ class Embedders:
         self._open: dict[tuple[str, int], Embedder] = {}
         self._lock = threading.Lock()
 
+    @property
+    def count(self) -> int:
+        """How many models were asked for so far."""
+        return len(self._open)
+
     def of(self, model: str, dimensions: int) -> Embedder:
         """Return the embedder of ``model``. Raises what opening it raises, each time until it succeeds."""
         found = self._open.get((model, dimensions))

@@ -1,6 +1,7 @@
 """Which models there are, by name. Loads none of them and imports only the one that is asked for."""
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 
 from penstock.storage.limits import MAX_DIMENSIONS, MIN_DIMENSIONS
@@ -8,6 +9,7 @@ from penstock.storage.limits import MAX_DIMENSIONS, MIN_DIMENSIONS
 from ..errors import ProviderMisconfigured
 from .cards import CARDS
 from .embedder import DeclaredModel, Embedder, EmbeddingOptions, ModelCard
+from .traffic import Traffic
 
 _HASH = re.compile(r"hash-([1-9]\d{1,3})")
 _NOTHING = DeclaredModel()
@@ -43,10 +45,17 @@ def model_card(model: str, *, openai_dimensions: int | None = None, declared: De
     )
 
 
-def open_embedder(model: str, options: EmbeddingOptions, *, dimensions: int | None = None) -> Embedder:
+def open_embedder(
+    model: str,
+    options: EmbeddingOptions,
+    *,
+    dimensions: int | None = None,
+    traffic: Callable[[ModelCard], Traffic] | None = None,
+) -> Embedder:
     """Return the embedder of ``model``. Weights are loaded when first needed; `Embedder.check` loads them now.
 
-    ``dimensions``: of the vectors that are there already, whatever ``options`` say of new ones.
+    ``dimensions``: of the vectors that are there already, whatever ``options`` say of new ones. ``traffic``: makes what
+    the requests of a remote model go through; by default they are not held back.
 
     Raises:
         ProviderMisconfigured: there is no such model, it has other dimensions, or what it needs is missing.
@@ -74,7 +83,8 @@ def open_embedder(model: str, options: EmbeddingOptions, *, dimensions: int | No
         from .remote import Remote  # noqa: PLC0415
 
         known = CARDS.get(model)
-        return Remote(card, options, shortened=known is not None and card.dimensions != known.dimensions)
+        shortened = known is not None and card.dimensions != known.dimensions
+        return Remote(card, options, shortened=shortened, traffic=traffic(card) if traffic is not None else None)
     from .hub import open_hub_model  # noqa: PLC0415
 
     return open_hub_model(card, options)

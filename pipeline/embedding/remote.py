@@ -16,21 +16,23 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..chunking import count_tokens
-from ..errors import EmbeddingError, InputRejected, ProviderMisconfigured, ProviderUnavailable
-from .embedder import EmbeddingOptions, ModelCard, Vectors
+from ..errors import EmbeddingError, InputRejected, ProviderMisconfigured, ProviderUnavailable, RateLimited
+from .embedder import OPENAI_URL, EmbeddingOptions, ModelCard, Vectors
 from .files import imported
+from .headers import retry_after_s, told
 from .paid import PaidVectors
+from .traffic import Call, Traffic
 from .vectors import unit_rows
 
 if TYPE_CHECKING:
     from openai import APIStatusError, OpenAI
 
-OPENAI_URL = "https://api.openai.com/v1"
 CONNECT_TIMEOUT_S = 5.0
 OPENAI_MAX_TEXTS, OPENAI_MAX_TOKENS = 2_048, 300_000  # of one request, as OpenAI documents it
 MAX_TEXTS = 256  # of one request to another endpoint, which says nowhere how much it takes
 KEPT_VECTORS = 4_096  # that were answered in calls which failed: 48 MiB of the largest
-_PROBE = "penstock"
+QUERY_TIMEOUT_S = 10.0  # of a search, and of a try whether a provider answers again
+_PROBE, _PROBE_TOKENS = "penstock", 2
 _ANSWER_BYTES, _NUMBER_BYTES = 1 << 20, 40  # most of an answer, and of each number in it where they are written out
 
 
@@ -38,10 +40,12 @@ class Remote:
     """`Embedder` of a remote model.
 
     ``shortened``: a Matryoshka model that is asked for fewer dimensions than it has. A request holds no more texts and
-    tokens than OpenAI takes, or less where another endpoint answers.
+    tokens than OpenAI takes, or less where another endpoint answers. ``traffic``: which all its requests go through.
     """
 
-    def __init__(self, card: ModelCard, options: EmbeddingOptions, *, shortened: bool) -> None:
+    def __init__(
+        self, card: ModelCard, options: EmbeddingOptions, *, shortened: bool, traffic: Traffic | None = None
+    ) -> None:
         self._name = card.name.partition("/")[2]
         self._url = options.openai_base_url or OPENAI_URL
         self.card = replace(card, fingerprint=_fingerprint(self._url, card.passage_prefix))
@@ -50,6 +54,7 @@ class Remote:
         self._max_tokens = options.openai_max_tokens or (OPENAI_MAX_TOKENS if at_openai else options.batch_tokens)
         self._key = options.openai_api_key or ""
         self._timeout_s = options.timeout_s
+        self._traffic = traffic or Traffic(self._url)
         self._paid = PaidVectors(KEPT_VECTORS)
         self._openai = imported("openai", model="openai")
         self._client = self._connect(options)
@@ -57,10 +62,10 @@ class Remote:
         self._extra: dict[str, Any] = {"dimensions": card.dimensions} if shortened else {}
 
     def embed_passages(self, texts: Sequence[str]) -> Vectors:
-        return self._embed_all([self.card.passage_prefix + text for text in texts])
+        return self._embed_all([self.card.passage_prefix + text for text in texts], urgent=False)
 
     def embed_query(self, text: str) -> Vectors:
-        vector: Vectors = self._embed_all([self.card.query_prefix + text])[0]
+        vector: Vectors = self._embed_all([self.card.query_prefix + text], urgent=True)[0]
         return vector
 
     def count_tokens(self, texts: Sequence[str]) -> list[int]:
@@ -68,10 +73,12 @@ class Remote:
         return [count_tokens(text) for text in texts]
 
     def check(self) -> None:
-        self._request([_PROBE])
+        with self._traffic.call(urgent=True) as call:
+            self._request(call, [_PROBE], tokens=_PROBE_TOKENS)
 
     def close(self) -> None:
         self._client.close()
+        self._traffic.close()
 
     def _connect(self, options: EmbeddingOptions) -> "OpenAI":
         key = options.openai_api_key
@@ -79,31 +86,38 @@ class Remote:
             raise ProviderMisconfigured(
                 f"{self.card.name} needs a key: set embedding.openai_api_key", setting="embedding.openai_api_key"
             )
-        timeout = self._openai.Timeout(options.timeout_s, connect=min(CONNECT_TIMEOUT_S, options.timeout_s))
         client: OpenAI = self._openai.OpenAI(
             # The client refuses to start without a key; local endpoints often want none.
             api_key=key or "none",
             base_url=self._url,
-            timeout=timeout,
             max_retries=0,
         )
         return client
 
-    def _embed_all(self, texts: Sequence[str]) -> Vectors:
+    def _embed_all(self, texts: Sequence[str], *, urgent: bool) -> Vectors:
         sizes = self.count_tokens(texts)
         self._refuse_long(sizes)  # before anything is paid for
-        call = _Call(texts, np.empty((len(texts), self.card.dimensions), np.float32), set())
+        work = _Work(texts, sizes, np.empty((len(texts), self.card.dimensions), np.float32), set())
         for place, vector in self._paid.take(texts).items():
-            call.vectors[place] = vector
-            call.answered.add(place)
-        left = [place for place in range(len(texts)) if place not in call.answered]
+            work.vectors[place] = vector
+            work.answered.add(place)
+        left = [place for place in range(len(texts)) if place not in work.answered]
         try:
-            for start, stop in pairwise(self._bounds([sizes[place] for place in left])):
-                self._embed(call, left[start:stop])
-            return unit_rows(call.vectors)
+            if left:
+                self._embed_left(work, left, urgent=urgent)
+            return unit_rows(work.vectors)
         except EmbeddingError:
-            self._paid.keep({texts[place]: call.vectors[place].copy() for place in call.answered})
+            self._paid.keep({texts[place]: work.vectors[place].copy() for place in work.answered})
             raise
+
+    def _embed_left(self, work: "_Work", left: list[int], *, urgent: bool) -> None:
+        requests = [left[start:stop] for start, stop in pairwise(self._bounds([work.sizes[place] for place in left]))]
+        with self._traffic.call(urgent=urgent) as call:
+            if call.trying and not urgent:  # not with a batch: nobody knows how long it would take to fail
+                self._request(call, [_PROBE], tokens=_PROBE_TOKENS)
+            call.take(requests=len(requests), tokens=work.tokens(left))
+            for places in requests:
+                self._embed(call, work, places)
 
     def _refuse_long(self, sizes: list[int]) -> None:
         limit = self.card.input_limit_tokens
@@ -126,33 +140,37 @@ class Remote:
         if sizes:
             yield len(sizes)
 
-    def _embed(self, call: "_Call", places: list[int]) -> None:
+    def _embed(self, call: Call, work: "_Work", places: list[int]) -> None:
         """Embed the texts of one request; when it is refused, each half of them, to find the text to blame."""
         try:
-            call.vectors[places] = self._request([call.texts[place] for place in places])
+            texts = [work.texts[place] for place in places]
+            work.vectors[places] = self._request(call, texts, tokens=work.tokens(places))
         except InputRejected as error:
             if len(places) == 1:
-                self._blame(error, index=places[0])
+                self._blame(call, error, index=places[0])
             middle = len(places) // 2
-            self._embed(call, places[:middle])
-            self._embed(call, places[middle:])
+            self._embed(call, work, places[:middle])
+            self._embed(call, work, places[middle:])
         else:
-            call.answered.update(places)
+            work.answered.update(places)
 
-    def _blame(self, error: InputRejected, *, index: int) -> None:
+    def _blame(self, call: Call, error: InputRejected, *, index: int) -> None:
         """Raise InputRejected for one text, unless the endpoint refuses every text, which is not the text's fault."""
         try:
-            self._request([_PROBE])
+            self._request(call, [_PROBE], tokens=_PROBE_TOKENS)
         except InputRejected:
             raise ProviderMisconfigured(
                 f"{self._url} refuses every request for {self._name}: {error}", setting="embedding.model"
             ) from error
         raise InputRejected(str(error), index=index) from error
 
-    def _request(self, texts: Sequence[str]) -> Vectors:
+    def _request(self, call: Call, texts: Sequence[str], *, tokens: int) -> Vectors:
         """Return float32[n, d] as the endpoint gave it. Raises every kind of EmbeddingError."""
+        call.request(tokens)
+        hurried = call.urgent or call.trying
         try:
-            return self._vectors(json.loads(self._answer(texts))["data"], len(texts))
+            timeout_s = min(QUERY_TIMEOUT_S, self._timeout_s) if hurried else self._timeout_s
+            return self._vectors(json.loads(self._answer(call, texts, timeout_s=timeout_s))["data"], len(texts))
         except EmbeddingError:
             raise
         except self._openai.APITimeoutError as error:
@@ -166,16 +184,17 @@ class Remote:
         except Exception as error:  # a body that breaks off or is something else fails anywhere in the client
             raise ProviderUnavailable(f"{self._url} answered what cannot be read: {error!r}") from error
 
-    def _answer(self, texts: Sequence[str]) -> bytes:
+    def _answer(self, call: Call, texts: Sequence[str], *, timeout_s: float) -> bytes:
         """Return the body of one answer: as a whole within the time for one, and no larger than it can have to be.
 
         The client's own limit is for each piece of it, and an endpoint could send such for ever.
         """
-        deadline = time.monotonic() + self._timeout_s
+        deadline = time.monotonic() + timeout_s
         most_bytes = _ANSWER_BYTES + len(texts) * self.card.dimensions * _NUMBER_BYTES
         asked = {"model": self._name, "input": list(texts), "encoding_format": "base64", **self._extra}
+        timeout = self._openai.Timeout(timeout_s, connect=min(CONNECT_TIMEOUT_S, timeout_s))
         body = bytearray()
-        with self._client.embeddings.with_streaming_response.create(**asked) as answer:
+        with self._client.embeddings.with_streaming_response.create(**asked, timeout=timeout) as answer:
             for piece in answer.iter_bytes():
                 body += piece
                 if time.monotonic() > deadline:
@@ -184,6 +203,7 @@ class Remote:
                     raise ProviderUnavailable(
                         f"{self._url} answered more than {most_bytes} bytes for {len(texts)} texts."
                     )
+            call.answered(told(answer.headers))
         return bytes(body)
 
     def _too_slow(self) -> ProviderUnavailable:
@@ -229,18 +249,23 @@ class Remote:
             )
         if status in {400, 413, 422}:
             return InputRejected(f"{self._url} refuses the text: {said}")
-        return ProviderUnavailable(
-            f"{self._url} answered {status}: {said}", retry_after_s=_retry_after_s(error.response.headers)
-        )
+        headers, message = error.response.headers, f"{self._url} answered {status}: {said}"
+        if status == 429:
+            return RateLimited(message, retry_after_s=retry_after_s(headers), told=told(headers))
+        return ProviderUnavailable(message, retry_after_s=retry_after_s(headers))
 
 
 @dataclass(frozen=True, slots=True)
-class _Call:
-    """One call's texts, their vectors float32[n, d], and the places of those that were answered."""
+class _Work:
+    """One call's texts, their tokens, their vectors float32[n, d], and the places of those that were answered."""
 
     texts: Sequence[str]
+    sizes: Sequence[int]
     vectors: Vectors
     answered: set[int]
+
+    def tokens(self, places: Sequence[int]) -> int:
+        return sum(self.sizes[place] for place in places)
 
 
 def _fingerprint(url: str, passage_prefix: str) -> str:
@@ -262,15 +287,3 @@ def _message(error: "APIStatusError") -> str:
     body = error.body
     said = body.get("message") if isinstance(body, dict) else None
     return " ".join(str(said or error.response.text or error.message).split())[:300]
-
-
-def _retry_after_s(headers: Any) -> float | None:
-    """Return the seconds to wait as the endpoint says them; a date instead of seconds counts as nothing said."""
-    for name, unit_s in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
-        try:
-            wait_s = float(headers.get(name, "")) * unit_s
-        except ValueError:
-            continue
-        if 0 <= wait_s < float("inf"):
-            return wait_s
-    return None

@@ -7,7 +7,7 @@ batches, versions, so that none wait for each other in a ring.
 
 from .admission import ReadyBatch, take_ready
 from .caps import Caps
-from .claims import Claim, Held, MustBeAlone, claim, renew
+from .claims import Claim, Held, MustBeAlone, claim, give_turn_back, renew
 from .contents import NEVER, FailedDocument, Tried, VersionRow
 from .dead_bytes import release_dead_bytes
 from .expiry import ExpiredDocument, claim_expiry, finish_expiry, open_expiries, read_expired
@@ -67,6 +67,7 @@ __all__ = [
     "finish_swap",
     "form_chunk_batches",
     "get_rollback",
+    "give_turn_back",
     "goes_on",
     "open_expiries",
     "open_merge",

@@ -19,7 +19,7 @@ from ..ids import BatchId, GenerationId, TenantId
 from .contents import Tried, VersionRow, holds_documents, read_versions, tried, wanted_by
 from .joins import join_groups
 from .pauses import goes_on
-from .turns import whose_turn
+from .turns import cost_of, refund, whose_turn
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,12 @@ def renew(catalog: Catalog, claim: Held, *, lease_s: float, now: float) -> bool:
     with catalog.write("renew") as connection:
         held = sa.update(batches).where(*is_held(claim)).values(lease_until=now + lease_s)
         return connection.execute(held).rowcount == 1
+
+
+def give_turn_back(catalog: Catalog, claim: Claim) -> None:
+    """Take back what claiming the batch was charged: its work could not be begun. See `turns.refund`."""
+    cost = cost_of(documents=len(claim.versions), chunks=claim.chunk_count, size_bytes=claim.size_bytes)
+    refund(catalog, claim.stage, claim.tenant_id, cost)
 
 
 def is_held(claim: Held) -> tuple[sa.ColumnElement[bool], ...]:

@@ -5,20 +5,24 @@ document dead with the reason, the job paused with the reason.
 """
 
 import json
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import sqlalchemy as sa
 
+from penstock.pipeline.errors import ProviderHeld
 from penstock.settings import wiring
 from penstock.storage.catalog.documents import DocumentInfo, list_documents
 from penstock.storage.catalog.jobs import JobInfo
-from penstock.storage.catalog.tables import batches
+from penstock.storage.catalog.tables import accounts, batches
 from penstock.storage.intake.documents import Accepted, SubmittedDocument
 
 from ..embedding_endpoint import DIMENSIONS, POISON, Endpoint, Handler
@@ -271,3 +275,62 @@ def test_a_job_of_another_model_goes_on_beside_a_paused_one_and_only_the_paused_
 
     assert line.job(other).held_up is None
     assert line.job(paused).held_up.paused
+
+
+def test_batches_of_another_model_go_on_while_a_provider_hangs_in_every_call_it_got(line, monkeypatch):
+    monkeypatch.setattr("penstock.pipeline.embedding.traffic.WAIT_S", 0.05)
+    embedders = line.embedding._components.embedders
+    embedders.of("hash-256", 256)  # another collection's
+    hanging = threading.Event()
+
+    def hang(handler: Handler, _: dict[str, Any]) -> None:
+        hanging.set()
+        handler.endpoint.released.wait(20)
+        handler.hang_up()
+
+    line.endpoint.fault = hang
+    accepted = []
+    for source in ("one", "two"):
+        accepted.append(line.submit(**{source: f"The text of document {source}."}))
+        line.send()
+        line.work()
+    line.send()
+    sent = [batch for stage, batch in line.messages if stage == "embed"]
+    with ThreadPoolExecutor(2) as threads:  # as many as workers.embed_threads
+        first = threads.submit(line.embedding.embed, sent[0])
+        assert hanging.wait(10)
+        threads.submit(line.embedding.embed, sent[1]).result(timeout=10)
+        told = [held_up.reason for job in accepted if (held_up := line.job(job).held_up)]
+        assert not first.done()
+
+    assert ["leave room for other models" in reason for reason in told] == [True]
+
+
+def test_a_batch_that_would_wait_for_long_for_its_turn_goes_back_to_the_ledger_with_the_reason(line):
+    held = ProviderHeld(f"{line.endpoint.url} takes 3 requests a minute now, and others came first", retry_after_s=20.0)
+    embedder = line.embedding._components.embedders.of("openai/local", DIMENSIONS)
+    accepted = line.submit(**TEXTS)
+    before = time.time()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embedder._traffic, "take", Mock(side_effect=held))
+        job = line.until_embedding_failed(accepted)
+
+    assert not job.held_up.paused
+    assert "takes 3 requests a minute" in job.held_up.reason
+    assert 20 <= job.held_up.next_attempt_at - before < 30, "when its turn comes, and no backoff on top"
+    assert line.endpoint.requests == []
+    line.pass_a_minute()
+    line.drain()
+    assert line.states() == dict.fromkeys(TEXTS, "indexed")
+
+
+def test_what_is_put_off_is_not_charged_to_its_tenant(line):
+    held = ProviderHeld("not now", retry_after_s=20.0)
+    embedder = line.embedding._components.embedders.of("openai/local", DIMENSIONS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embedder._traffic, "take", Mock(side_effect=held))
+        line.until_embedding_failed(line.submit(**TEXTS))
+    with line.catalog.read() as connection:
+        rows = connection.execute(sa.select(accounts).where(accounts.c.stage == "embed")).all()
+
+    assert [row.settled - row.started for row in rows if row.lane == -1] == [pytest.approx(0.0)]
