@@ -17,7 +17,7 @@ from .model import Settings
 if TYPE_CHECKING:
     import redis
 
-    from penstock.pipeline.embedding import Embedder, EmbeddingOptions, ModelCard
+    from penstock.pipeline.embedding import Embedder, ModelCard
     from penstock.pipeline.parsing import ParseLimits
     from penstock.storage.cache import EmbeddingCache
     from penstock.storage.catalog.engine import Catalog
@@ -215,14 +215,9 @@ def card_of(settings: Settings, model: str | None = None) -> "ModelCard":
     """
     from penstock.pipeline.embedding import model_card
 
-    return model_card(model or settings.embedding.model, declared=embedding_options(settings).declared)
-
-
-def embedding_options(settings: Settings, *, threads: int | None = None) -> "EmbeddingOptions":
-    """Return what the settings say to every embedder. ``threads``: instead of ``embedding.threads``."""
     from .providers import options_of
 
-    return options_of(settings, threads=threads)
+    return model_card(model or settings.embedding.model, declared=options_of(settings).declared)
 
 
 def open_embedder(
@@ -240,11 +235,11 @@ def open_embedder(
     """
     from penstock.pipeline.embedding import open_embedder
 
-    from .providers import traffic_of
+    from .providers import options_of, traffic_of
 
     return open_embedder(
         model,
-        embedding_options(settings, threads=threads),
+        options_of(settings, threads=threads),
         dimensions=dimensions,
         traffic=lambda card: traffic_of(settings, card, most_calls=most_calls),
     )

@@ -47,6 +47,7 @@ def fetch(
     from penstock.pipeline.embedding import hub
     from penstock.pipeline.embedding.cards import HUB_MODELS
     from penstock.settings import wiring
+    from penstock.settings.providers import options_of
     from penstock.settings.sources import load
 
     from .exits import UsageError
@@ -57,7 +58,7 @@ def fetch(
     card = wiring.card_of(settings, model)
     if not as_json:
         console(stderr=True).print(f"fetching {HUB_MODELS[model].repository} …")
-    directory = hub.fetch(card, wiring.embedding_options(settings).models_dir)
+    directory = hub.fetch(card, options_of(settings).models_dir)
     print_json({"model": model, "directory": str(directory)}) if as_json else console().print(f"{model}: {directory}")
 
 
@@ -79,9 +80,9 @@ def _cards(settings: "Settings") -> "list[ModelCard]":
 
 def _described(card: "ModelCard", settings: "Settings") -> dict[str, Any]:
     from penstock.pipeline.embedding import extra_of, missing
-    from penstock.settings import wiring
+    from penstock.settings.providers import options_of
 
-    lacks = missing(card, wiring.embedding_options(settings))
+    lacks = missing(card, options_of(settings))
     return {
         "name": card.name,
         "provider": card.provider,

@@ -11,7 +11,6 @@ from penstock.settings.model import Settings
 from penstock.settings.wiring import (
     card_of,
     check_shards,
-    embedding_options,
     make_data_dir,
     open_catalog,
     open_embedder,
@@ -95,9 +94,10 @@ def check_model(settings: Settings) -> None:
     """
     from penstock.pipeline.embedding import missing  # noqa: PLC0415
     from penstock.pipeline.errors import ProviderMisconfigured, ProviderUnavailable  # noqa: PLC0415
+    from penstock.settings.providers import options_of  # noqa: PLC0415
 
     card = card_of(settings)
-    lacks = missing(card, embedding_options(settings))
+    lacks = missing(card, options_of(settings))
     if lacks:
         told = "; ".join(f"{one.kind}: {one.advice}" for one in lacks)
         raise ProviderMisconfigured(
