@@ -15,7 +15,6 @@ from penstock.pipeline.embedding.traffic import Traffic
 from penstock.storage.rates import Limiter, Line, Rates
 from penstock.storage.rates.limits import key_digest
 
-from . import wiring
 from .model import Settings
 
 ANSWER_S = 1.0  # a search waits for it
@@ -58,10 +57,10 @@ def line_of(settings: Settings, card: ModelCard) -> Line:
     )
 
 
-def traffic_of(settings: Settings, card: ModelCard, *, most_calls: Callable[[], int | None]) -> Traffic:
+def traffic_of(settings: Settings, card: ModelCard, *, redis_url: str, most_calls: Callable[[], int | None]) -> Traffic:
     """Return what the requests for a remote model go through in this process. Connects to nothing before the first."""
     client = redis.Redis.from_url(
-        wiring.redis_url(settings),
+        redis_url,
         socket_timeout=ANSWER_S,
         socket_connect_timeout=ANSWER_S,
         retry=Retry(NoBackoff(), 0),

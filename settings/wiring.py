@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import redis
 
     from penstock.pipeline.embedding import Embedder, ModelCard
+    from penstock.pipeline.embedding.traffic import Traffic
     from penstock.pipeline.parsing import ParseLimits
     from penstock.storage.cache import EmbeddingCache
     from penstock.storage.catalog.engine import Catalog
@@ -231,18 +232,16 @@ def open_embedder(
     """Return the embedder of ``model`` whose vectors have ``dimensions``. Weights are loaded when first needed.
 
     ``threads``: for this embedder instead of ``embedding.threads``; a process that embeds single queries needs one.
-    ``most_calls``: of a remote model, how many may be under way at once; None: any number.
+    ``most_calls``: of a remote model at once; None: any number.
     """
     from penstock.pipeline.embedding import open_embedder
 
     from .providers import options_of, traffic_of
 
-    return open_embedder(
-        model,
-        options_of(settings, threads=threads),
-        dimensions=dimensions,
-        traffic=lambda card: traffic_of(settings, card, most_calls=most_calls),
-    )
+    def traffic(card: "ModelCard") -> "Traffic":
+        return traffic_of(settings, card, redis_url=redis_url(settings), most_calls=most_calls)
+
+    return open_embedder(model, options_of(settings, threads=threads), dimensions=dimensions, traffic=traffic)
 
 
 def new_snapshots(settings: Settings, catalog: "Catalog", objects: "ObjectStore") -> "SnapshotCache":
