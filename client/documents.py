@@ -98,10 +98,17 @@ class Documents(Session):
 
     def known(self, collection: str, hashes: Mapping[str, str]) -> set[str]:
         """Return the sources whose newest version has this ``content_hash``, is or will be indexed."""
+        return set(self.compare(collection, hashes).known)
+
+    def compare(self, collection: str, hashes: Mapping[str, str]) -> Known:
+        """Return the sources whose newest version has this ``content_hash``: those ``known``, and those ``dead``.
+
+        Submitting a dead one again tries it again, and most often in vain: see `retry_dead`.
+        """
         with worded(KnownQuery):
             asked = KnownQuery(documents=[SourceHash(source=s, content_hash=h) for s, h in hashes.items()])
         path = self._path("collections", collection, "documents:known")
-        return set(self._transport.ask(path, Known, body=asked.model_dump()).known)
+        return self._transport.ask(path, Known, body=asked.model_dump())
 
     def documents(
         self,

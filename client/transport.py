@@ -17,6 +17,7 @@ from .wire.problems import first_problem
 AnswerT = TypeVar("AnswerT", bound=Answer)
 
 KEY = re.compile(r"[!-~]+")
+IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,255}")
 LONGEST_POLL_S = 30.0  # the server's bound on one long poll
 RETRY_DELAYS_S = (0.1, 0.5)
 # Below the server's own limit: a connection it is just closing is never taken for a new request.
@@ -105,6 +106,12 @@ class Transport:
 
         ``content`` gives the content of one attempt; what that opens is closed after it.
         """
+        if key is not None and not IDEMPOTENCY_KEY.fullmatch(key):  # a header takes no others
+            raise Invalid(
+                f"idempotency_key {key[:80]!r} is none: give 1 to 255 visible ASCII characters, such as a UUID",
+                code="invalid_idempotency_key",
+                param="idempotency_key",
+            )
         key, wait_s = key or uuid4().hex, min(wait_s, LONGEST_POLL_S)
         options = {
             "headers": {"Idempotency-Key": key},

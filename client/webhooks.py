@@ -9,7 +9,16 @@ from collections.abc import Callable, Mapping
 
 from .errors import Unauthorized
 from .session import Session
-from .wire import Delivery, DeliveryList, WebhookSecret
+from .transport import worded
+from .wire import (
+    Delivery,
+    DeliveryList,
+    WebhookDefault,
+    WebhookDefaults,
+    WebhookReceiver,
+    WebhookSecret,
+    WebhookTaken,
+)
 
 TOLERANCE_S = 300.0
 TIMESTAMP = re.compile("[0-9]{1,12}")
@@ -21,6 +30,30 @@ class Webhooks(Session):
     def new_webhook_secret(self) -> WebhookSecret:
         """Make what webhooks are signed with, or another one in its place. It is never shown again."""
         return self._transport.post(self._path("webhooks", "secret"), WebhookSecret)
+
+    def check_webhook(self, url: str) -> None:
+        """Return if ``url`` would be taken as the ``webhook_url`` of a submission. Nothing is sent there.
+
+        Raises:
+            Invalid: this server may not tell it anything. Conflict: there is no secret to sign with yet.
+        """
+        with worded(WebhookReceiver):
+            asked = WebhookReceiver(url=url)
+        self._transport.ask(self._path("webhooks", "check"), WebhookTaken, body=asked.model_dump())
+
+    def webhook_defaults(self) -> WebhookDefaults:
+        """Return who is told of jobs that have no ``webhook_url`` of their own."""
+        return self._transport.get(self._path("webhooks", "default"), WebhookDefaults)
+
+    def set_webhook_default(self, url: str | None, *, collection: str | None = None) -> WebhookDefaults:
+        """Have ``url`` told of every job that names nobody: of one collection, or of the tenant's others.
+
+        None: nobody; of a collection, as the tenant has it. It is signed and tried again like any other.
+        """
+        with worded(WebhookDefault):
+            asked = WebhookDefault(url=url, collection=collection)
+        path = self._path("webhooks", "default")
+        return self._transport.change("PUT", path, WebhookDefaults, body=asked.model_dump())
 
     def webhooks(self, *, state: str | None = None, after: str | None = None, limit: int = 100) -> DeliveryList:
         """Return one page of what receivers were told, newest first."""

@@ -6,19 +6,19 @@ commit what leads to the file, having found it there. What can be read before is
 """
 
 import logging
-from collections.abc import Collection, Iterable, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, select
 
 from . import paths
-from .catalog.collections import hold_generation_alone
+from .catalog.collections import read_generations
 from .catalog.completion import OPEN_BATCH
 from .catalog.engine import Catalog
 from .catalog.retention import Retention, expire_versions, retained_manifests
+from .catalog.sweeps import Guard, begin_sweep, end_sweep, guard_of_generation, guard_of_tenant
 from .catalog.tables import batches, versions
-from .catalog.tenants import hold_tenant_alone
 from .catalog.values import slices
 from .errors import Damaged, Missing, Unsupported
 from .grace import MIN_AGE_S
@@ -116,8 +116,8 @@ def collect_lost_staging(
     lost = [info for info in old if paths.batch_of(info.name) not in known]
     collected = Collected()
     for some in slices(lost, _FILES_PER_TRANSACTION):
-        with catalog.write("collect_staging") as connection:
-            hold_tenant_alone(connection, tenant)  # who commits a batch holds the tenant, and looks for what is staged
+        with suppress(_Overtaken), _sweep(catalog, guard_of_tenant(tenant), "collect_staging") as connection:
+            # Who commits a batch holds the tenant, and knows that what he staged is there.
             known = known_batches(connection, some)
             collected += _delete(objects, (info for info in some if paths.batch_of(info.name) not in known))
     return collected
@@ -145,9 +145,8 @@ def collect_packs(
     unused = [info for info in old if info.name not in used]
     collected = Collected()
     for some in slices(unused, _PACKS_PER_TRANSACTION):
-        with catalog.write("collect_packs") as connection:
+        with suppress(_Overtaken), _sweep(catalog, guard_of_tenant(tenant), "collect_packs") as connection:
             # Every accept holds its tenant from its first statement on: none is between its look and its commit.
-            hold_tenant_alone(connection, tenant)
             used = used_packs(connection, some)
             # Looked at again: the same bytes may have been submitted since, which makes the pack young.
             found = (objects.find(info.name) for info in some if info.name not in used)
@@ -190,17 +189,44 @@ def _collect(
     Where versions come faster than that, the files stay until the next pass.
     """
     for _ in range(_LOOKS_MAX):
-        with catalog.write("collect_generation") as connection:
-            if not hold_generation_alone(connection, generation_id):
-                hold_tenant_alone(connection, tenant)
-                hold_generation_alone(connection, generation_id)  # it may have been made while this waited
-            leads = _read_leads(connection, tenant=tenant)
-            if not named.unread(leads.manifests):
-                kept = leads.kept(named, [info.name for info in infos])
-                return _delete(objects, (info for info in infos if info.name not in kept))
-        with suppress(_Moved):
+        with suppress(_Overtaken, _Moved):
+            with _generation_sweep(catalog, tenant=tenant, generation_id=generation_id) as connection:
+                leads = _read_leads(connection, tenant=tenant)
+                if not named.unread(leads.manifests):
+                    kept = leads.kept(named, [info.name for info in infos])
+                    return _delete(objects, (info for info in infos if info.name not in kept))
             _read(catalog, named, leads, tenant=tenant)
     return Collected()
+
+
+class _Overtaken(Exception):
+    """Another collector began after this one, or the row that guards what it deletes went: look again, or next time."""
+
+
+@contextmanager
+def _sweep(catalog: Catalog, guard: Guard, what: str) -> Iterator[Connection]:
+    """Give a transaction that holds the row of ``guard`` alone, in which what it guards may be deleted.
+
+    Raises:
+        _Overtaken: at the beginning.
+    """
+    number = begin_sweep(catalog, guard)
+    with catalog.write(what) as connection:
+        if number is None or not end_sweep(connection, guard, number):
+            raise _Overtaken
+        yield connection
+
+
+@contextmanager
+def _generation_sweep(catalog: Catalog, *, tenant: TenantId, generation_id: GenerationId) -> Iterator[Connection]:
+    """Give a transaction as `_sweep` does. Files of a generation that is gone, or is being made, are the tenant's."""
+    with catalog.read() as connection:
+        is_there = generation_id in read_generations(connection, [generation_id])
+    guard = guard_of_generation(generation_id) if is_there else guard_of_tenant(tenant)
+    with _sweep(catalog, guard, "collect_generation") as connection:
+        if not is_there and generation_id in read_generations(connection, [generation_id]):
+            raise _Overtaken  # it was made meanwhile
+        yield connection
 
 
 def _kept_now(catalog: Catalog, named: NamedFiles, objects: Collection[str], *, tenant: TenantId) -> set[str]:

@@ -3,7 +3,8 @@
 WorkerError
 ├── UnknownRole       there is no such role or shard: choose one of those the message lists
 ├── MissingProgram    a role needs a package that is not installed: install the extra the message names
-└── InvalidRequest    a message asks for something that is not well formed: its sender must change it
+├── InvalidRequest    a message asks for something that is not well formed: its sender must change it
+└── TooManyWaits      so many requests wait for their version that the others need the rest of the threads
 """
 
 
@@ -21,3 +22,11 @@ class MissingProgram(WorkerError):
 
 class InvalidRequest(WorkerError):
     """Raised when a message of `penstock.search` or `penstock.submit` is not well formed; the text names the field."""
+
+
+class TooManyWaits(WorkerError):
+    """Raised when a request would wait where no more may. ``retry_after_s``: when there may be a place."""
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s

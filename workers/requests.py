@@ -29,7 +29,7 @@ from penstock.storage.errors import (
 from penstock.storage.intake.documents import SubmittedDocument
 from penstock.storage.limits import MAX_IDEMPOTENCY_KEY_CHARACTERS, MAX_REMOVED_AT_ONCE
 
-from .errors import InvalidRequest
+from .errors import InvalidRequest, TooManyWaits
 
 # The first class an error is an instance of decides. The codes are those of the HTTP interface.
 CODES: tuple[tuple[type[Exception], str], ...] = (
@@ -47,6 +47,7 @@ CODES: tuple[tuple[type[Exception], str], ...] = (
     (TooMuchAtOnce, "backlog_limit"),
     (BacklogFull, "backlog_full"),
     (NotYet, "not_yet"),
+    (TooManyWaits, "too_many_waits"),
     (Unavailable, "unavailable"),
     (ProviderUnavailable, "embedding_unavailable"),
 )
@@ -142,6 +143,18 @@ class DeleteRequest(Request):
     dry_run: bool = False
 
 
+class JobRequest(Request):
+    """The keyword arguments of `penstock.job`."""
+
+    tenant: str
+    job_id: str
+
+
+def job_request(values: dict[str, Any]) -> JobRequest:
+    """Raises InvalidRequest, naming the field and quoting no value."""
+    return _checked(JobRequest, values)
+
+
 def delete_request(values: dict[str, Any]) -> DeleteRequest:
     """Raises InvalidRequest, naming the field and quoting no value."""
     return _checked(DeleteRequest, values)
@@ -161,7 +174,8 @@ def refusal(error: Exception) -> dict[str, Any] | None:
     """Return the answer for an error that the caller can understand; None for a defect of this program."""
     for kind, code in CODES:
         if isinstance(error, kind):
-            later = {"retry_after_s": error.retry_after_s} if isinstance(error, BacklogFull) else {}
+            busy = isinstance(error, BacklogFull | TooManyWaits)
+            later = {"retry_after_s": error.retry_after_s} if busy else {}
             return {"error": {"code": code, "message": str(error), **later}}
     return None
 

@@ -13,6 +13,7 @@ COLLECT = "penstock.collect"
 SEARCH = "penstock.search"
 SUBMIT = "penstock.submit"
 DELETE = "penstock.delete"
+JOB = "penstock.job"
 
 MAINTENANCE_QUEUE = "maintenance"
 COLLECT_QUEUE = "collect"  # of its own: only so can beat tell whether a tick waits, whatever merges do
@@ -61,4 +62,5 @@ TASK_QUEUES = {  # penstock.index is missing: its queue depends on the shard
     SEARCH: SEARCH_QUEUE,
     SUBMIT: SEARCH_QUEUE,
     DELETE: SEARCH_QUEUE,
+    JOB: SEARCH_QUEUE,
 }

@@ -8,7 +8,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 from penstock.pipeline.errors import EmbeddingError
@@ -21,12 +21,13 @@ from penstock.settings.logs import log_failure
 from penstock.settings.model import Settings
 from penstock.storage.catalog.backlogs import Amount
 from penstock.storage.catalog.collections import CollectionInfo, get_collection
+from penstock.storage.catalog.jobs import get_job
 from penstock.storage.catalog.references import generation_at
 from penstock.storage.catalog.tables import PRIORITIES
 from penstock.storage.ids import GenerationId, JobId, TenantId
 from penstock.storage.intake.documents import Terms, accept
 from penstock.storage.limits import MAX_EF
-from penstock.storage.tokens import read_token
+from penstock.storage.tokens import read_token, token_of
 
 from . import routes
 from .components import Components
@@ -34,13 +35,16 @@ from .errors import InvalidRequest
 from .liveness import Liveness
 from .requests import (
     DeleteRequest,
+    JobRequest,
     SearchRequest,
     SubmitRequest,
     delete_request,
+    job_request,
     refusal,
     search_request,
     submit_request,
 )
+from .waiting import WaitingPlaces
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +55,7 @@ class Searcher:
     def __init__(self, settings: Settings, *, liveness: Liveness) -> None:
         self._settings = settings
         self._liveness = liveness
+        self._places = WaitingPlaces(settings.workers.search_threads)
 
     def open(self) -> None:
         self._components = components = Components.open(self._settings, role="search", embed_threads=1)
@@ -72,7 +77,12 @@ class Searcher:
         self._components.close()
 
     def tasks(self) -> Mapping[str, Callable[..., Any]]:
-        return {routes.SEARCH: self.search, routes.SUBMIT: self.submit, routes.DELETE: self.delete}
+        return {
+            routes.SEARCH: self.search,
+            routes.SUBMIT: self.submit,
+            routes.DELETE: self.delete,
+            routes.JOB: self.job,
+        }
 
     def search(self, **values: Any) -> dict[str, Any]:
         """Return ``hits``, ``version``, ``token``, ``took_ms``, ``explain``; or ``error``. See `SearchRequest`."""
@@ -92,6 +102,13 @@ class Searcher:
         """
         return _answered(lambda: self._delete(delete_request(values)))
 
+    def job(self, **values: Any) -> dict[str, Any]:
+        """Return how far a job is, and the ``token`` of what searches find of it; or ``error``. It waits for nothing.
+
+        See `requests.JobRequest`.
+        """
+        return _answered(lambda: self._job(job_request(values)))
+
     def _search(self, asked: SearchRequest) -> dict[str, Any]:
         began = time.perf_counter()
         components = self._components
@@ -99,23 +116,36 @@ class Searcher:
         wanted = chosen_reference(
             version=asked.version, tag=asked.tag, as_of=asked.as_of, now=now, min_token=asked.min_token
         )
-        found = retrieve(
-            components.embedders.of,
-            self._snapshots,
-            collection,
-            text=asked.query,
-            vector=asked.vector,
-            k=asked.k,
-            max_k=self._settings.search.max_k,
-            filter=None if asked.filter is None else parse_filter(asked.filter),
-            ef=asked.ef or min(MAX_EF, max(self._settings.search.ef, 2 * asked.k)),
-            min_version=_wanted_version(asked.min_token, collection),
-            at=None if wanted is None else generation_at(components.catalog, collection.generation, wanted),
-            timeout_s=asked.timeout_s,
-            now=now if wanted is None or wanted.as_of is None else wanted.as_of,
-            explain=asked.explain,
-        )
+        least = _wanted_version(asked.min_token, collection)
+        with self._place(collection, least):
+            found = retrieve(
+                components.embedders.of,
+                self._snapshots,
+                collection,
+                text=asked.query,
+                vector=asked.vector,
+                k=asked.k,
+                max_k=self._settings.search.max_k,
+                filter=None if asked.filter is None else parse_filter(asked.filter),
+                ef=asked.ef or min(MAX_EF, max(self._settings.search.ef, 2 * asked.k)),
+                min_version=least,
+                at=None if wanted is None else generation_at(components.catalog, collection.generation, wanted),
+                timeout_s=asked.timeout_s,
+                now=now if wanted is None or wanted.as_of is None else wanted.as_of,
+                explain=asked.explain,
+            )
         return found.described(began=began)
+
+    def _job(self, asked: JobRequest) -> dict[str, Any]:
+        job = get_job(self._components.catalog, tenant=TenantId(asked.tenant), job_id=JobId(asked.job_id))
+        return {
+            "job_id": job.id,
+            "collection": job.collection,
+            "state": job.state,
+            "documents": dict(job.documents),
+            "unchanged": job.unchanged,
+            "token": token_of(*job.token) if job.token else None,
+        }
 
     def _submit(self, asked: SubmitRequest) -> dict[str, Any]:
         components, limits = self._components, self._settings.limits
@@ -147,16 +177,18 @@ class Searcher:
         components = self._components
         collection = self._collection(asked.tenant, asked.collection)
         filter_ = None if asked.filter is None else parse_filter(asked.filter)
-        done = delete_documents(
-            components.catalog,
-            self._snapshots,
-            collection,
-            Meant(asked.ids, asked.sources, asked.if_versions, filter_),
-            min_version=_wanted_version(asked.min_token, collection),
-            timeout_s=asked.timeout_s,
-            dry_run=asked.dry_run,
-            now=components.clock(),
-        )
+        least = _wanted_version(asked.min_token, collection)
+        with self._place(collection, least):
+            done = delete_documents(
+                components.catalog,
+                self._snapshots,
+                collection,
+                Meant(asked.ids, asked.sources, asked.if_versions, filter_),
+                min_version=least,
+                timeout_s=asked.timeout_s,
+                dry_run=asked.dry_run,
+                now=components.clock(),
+            )
         if done.job_id is not None:
             components.notices.work_ready()
         return {
@@ -166,6 +198,10 @@ class Searcher:
             "not_found": done.not_found,
             "changed": done.changed,
         }
+
+    def _place(self, collection: CollectionInfo, least: int) -> AbstractContextManager[None]:
+        """Give a place for the time of the block to a request whose version is not published yet: it will wait."""
+        return self._places.taken() if least > collection.generation.version else nullcontext()
 
     def _collection(self, tenant: str, name: str) -> CollectionInfo:
         return get_collection(self._components.catalog, tenant=TenantId(tenant), name=name, counted=False)

@@ -1,6 +1,7 @@
 """`penstock documents`: what was submitted, and how far each came."""
 
 import json
+import time
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -70,12 +71,13 @@ def show(
 
 
 def found_document(client: "Penstock", collection: str, named: str) -> "Document":
-    """Return the document of this source; where there is none, of this id."""
+    """Return the document of this source, one that expired too; where there is none, of this id."""
     from penstock.client import Invalid, NotFound
 
-    of_source = client.documents(collection, source=named, limit=1).data
-    if of_source:
-        return of_source[0]
+    for gone in (None, "expired"):  # of one that was deleted nothing is left to show
+        of_source = client.documents(collection, source=named, state=gone, limit=1).data
+        if of_source:
+            return of_source[0]
     try:
         return client.document(collection, named)
     except (NotFound, Invalid) as error:
@@ -89,6 +91,12 @@ def found_document(client: "Penstock", collection: str, named: str) -> "Document
         ) from error
 
 
+def _expiry(one: "Document") -> str:
+    """Return the word for the time when it ends: no search finds it from then on, a while before it leaves."""
+    over = one.expires_at is not None and one.expires_at <= time.time()
+    return "expired" if over or one.state == "expired" else "expires"
+
+
 def _show(one: "Document") -> None:
     rows = table("", "")
     rows.show_header = False
@@ -99,7 +107,7 @@ def _show(one: "Document") -> None:
         ("title", one.title or "-"),
         ("file", f"{one.filename}, {one.media_type or 'type found when parsing'}, {size(one.size_bytes)}"),
         ("dated", when(one.event_time) if one.event_time is not None else ""),
-        ("expires", when(one.expires_at) if one.expires_at is not None else ""),
+        (_expiry(one), when(one.expires_at) if one.expires_at is not None else ""),
         ("metadata", json.dumps(one.metadata, ensure_ascii=False)),
         ("state", one.state),
         ("failed", failed),

@@ -66,6 +66,12 @@ Webhook = Annotated[
     str | None,
     typer.Option("--webhook", help="https URL that is told, signed, when the job ends.", show_default=False),
 ]
+RetryDead = Annotated[
+    bool,
+    typer.Option(
+        "--retry-dead", help="Also send files that failed before with this very content; else they stay dead."
+    ),
+]
 Prefix = Annotated[
     str | None,
     typer.Option(
@@ -83,6 +89,7 @@ def ingest(
     prefix: Prefix = None,
     metadata: Metadata = None,
     webhook: Webhook = None,
+    retry_dead: RetryDead = False,
     priority: Priority = PriorityName.NORMAL,
     wait: Wait = True,
     timeout: Timeout = None,
@@ -114,9 +121,11 @@ def ingest(
     try:
         fields, cut = parse_metadata(metadata or []), parse_chunking(chunking)
         found = walk(paths, prefix=prefix)
-        outcome.sending.webhook_url = webhook
+        outcome.sending.webhook_url, outcome.sending.retry_dead = webhook, retry_dead
         outcome.sending.files, outcome.sending.skipped = len(found.found), found.skipped
         with connect(url, key, tenant) as client:
+            if webhook is not None:
+                client.check_webhook(webhook)  # before anything is made
             ensure_collection(client, collection, model=model, chunking=cut)
             _send(client, collection, found.found, fields, outcome.sending, notes, priority=priority)
             settle(client, collection, outcome, notes=notes, timeout_s=timeout)

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from penstock.client.wire import Document, Job
 
 
+SHOWN = 20  # dead files; --json has all
+
+
 @dataclass
 class Outcome:
     """What became of the files. ``failed`` has the documents of these jobs only."""
@@ -24,7 +27,7 @@ class Outcome:
 
     @property
     def exit_code(self) -> ExitCode:
-        bad = self.failed or self.sending.refused or self.sending.skipped
+        bad = self.failed or self.sending.refused or self.sending.skipped or self.sending.dead
         return ExitCode.DOCUMENTS_FAILED if bad or any(job.state == "cancelled" for job in self.jobs) else ExitCode.OK
 
     @property
@@ -52,7 +55,7 @@ def show_outcome(outcome: Outcome, collection: str) -> None:
     show_problems(outcome)
     if not sending.files and not sending.skipped:
         out.print("nothing to do: no files found")
-    elif not outcome.jobs:
+    elif not any(job.documents for job in outcome.jobs):
         if sending.unchanged:
             out.print(f"nothing to do: {count(sending.unchanged, 'document')} unchanged")
     elif not outcome.waited:
@@ -85,13 +88,19 @@ def _summary(outcome: Outcome, collection: str) -> str:
 def show_problems(outcome: Outcome) -> None:
     """Write a table of what is not indexed and why, if there is anything."""
     sending = outcome.sending
-    if not (outcome.failed or sending.refused or sending.skipped):
+    if not (outcome.failed or sending.refused or sending.skipped or sending.dead):
         return
     rows = table("not indexed", "because")
     for skipped in sending.skipped:
         rows.add_row(plain(str(skipped.path)), f"skipped: {plain(skipped.reason)}")
     for refusal in sending.refused:
         rows.add_row(plain(refusal.source), f"refused: {plain(refusal.reason)}")
+    for source in sending.dead[:SHOWN]:
+        rows.add_row(plain(source), "dead: it failed before with this very content; --retry-dead sends it again")
+    if len(sending.dead) > SHOWN:
+        rows.add_row(
+            f"[dim]… and {len(sending.dead) - SHOWN:,} more[/]", "dead, likewise: `penstock dlq list` says why"
+        )
     for document in outcome.failed:
         rows.add_row(plain(document.source), f"{plain(document.error_code)}: {plain(document.error)}")
     console().print(rows)
@@ -110,6 +119,7 @@ def as_plain(outcome: Outcome) -> dict[str, Any]:
         "replaced": outcome.sending.replaced,
         "unchanged": sending.unchanged,
         "failed": failed,
+        "dead": sending.dead,
         "skipped": [{"path": str(skipped.path), "reason": skipped.reason} for skipped in sending.skipped],
         "job_id": outcome.job_id,
         "jobs": [job.model_dump(mode="json") for job in outcome.jobs],

@@ -75,7 +75,7 @@ def plan_sync(
     """Compare the folder with what is in the collection below ``begin``. Changes nothing.
 
     Args:
-        compared: by content; else everything is sent, for the server to compare what is said of it too.
+        compared: by content; else what is known is sent too, for the server to compare what is said of it.
 
     Raises:
         ClientError: the server does not answer.
@@ -84,9 +84,8 @@ def plan_sync(
     here = _documents_below(client, collection, begin)
     if here is None:  # no collection yet
         return SyncPlan(add=walk.found)
-    new = walk.found
-    if compared:
-        new = find_new(client, collection, walk.found, sending=sending, on_progress=on_progress)
+    options = {"sending": sending, "on_progress": on_progress}
+    new = find_new(client, collection, walk.found, everything=not compared, **options)
     found = {file.source for file in walk.found}
     gone = sorted(here.keys() - found)
     return SyncPlan(

@@ -12,7 +12,7 @@ import typer
 from .arguments import parse_path
 from .connection import connect
 from .exits import UsageError
-from .ingest import Chunking, Metadata, Model, Prefix, Wait, ensure_collection, settle
+from .ingest import Chunking, Metadata, Model, Prefix, RetryDead, Wait, ensure_collection, settle
 from .options import Collection, Json, Key, Tenant, Timeout, Url, Yes
 from .output import console, count, duration, plain, print_json, table
 
@@ -41,6 +41,7 @@ def sync(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
     yes: Yes = False,
     metadata: Metadata = None,
+    retry_dead: RetryDead = False,
     wait: Wait = True,
     timeout: Timeout = None,
     model: Model = None,
@@ -69,6 +70,7 @@ def sync(
         fields, cut = parse_metadata(metadata or []), parse_chunking(chunking)
         walk, begin = _walked(path, prefix), begun(path, prefix)
         outcome.sending.files, outcome.sending.skipped = len(walk.found), walk.skipped
+        outcome.sending.retry_dead = retry_dead
         with connect(url, key, tenant) as client:
             plan = _planned(client, collection, walk, begin, compared=not fields, outcome=outcome, notes=notes)
             if dry_run:
@@ -190,7 +192,7 @@ def _delete(
 def _show_plan(plan: "SyncPlan", outcome: "Outcome", collection: str, *, as_json: bool) -> None:
     if as_json:
         skipped = [{"path": str(one.path), "reason": one.reason} for one in outcome.sending.skipped]
-        print_json({**plan.as_plain(), "skipped": skipped, "asks": plan.deletes_much})
+        print_json({**plan.as_plain(), "skipped": skipped, "dead": outcome.sending.dead, "asks": plan.deletes_much})
         return
     from .outcomes import show_problems
 
@@ -229,7 +231,7 @@ def _show_done(plan: "SyncPlan", outcome: "Outcome", done: _Deletions, collectio
     told = kinds(outcome)
     told += [f"{done.deleted:,} deleted"] if done.deleted else []
     told += [f"{done.left:,} left, which changed meanwhile, or whose files came back"] if done.left else []
-    told += [f"{len(plan.spared):,} left, whose files cannot be read"] if plan.spared else []
+    told += [f"{len(plan.spared):,} spared, whose files cannot be read"] if plan.spared else []
     told += [f"[red]{len(outcome.failed):,} failed[/]"] if outcome.failed else []
     whole = f"{', '.join(told) or 'no files, no documents'}, in {duration(outcome.took_s)}"
     if not outcome.waited and outcome.jobs:

@@ -43,6 +43,7 @@ class Sending:
     """How far the sending is, and what it found. ``job_id`` is None while nothing was accepted.
 
     ``replaced``: how many of the accepted were here before, with other content.
+    ``dead``: sources that failed before with the same content, and are not sent again unless ``retry_dead``.
     ``waiting``: what to tell while the server has no room for more of this tenant.
     ``under_way``: documents of a request that the server has not confirmed, and may have taken.
     """
@@ -56,6 +57,8 @@ class Sending:
     waiting: str | None = None
     job_id: str | None = None
     webhook_url: str | None = None
+    retry_dead: bool = False
+    dead: list[str] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
     skipped: list[Skipped] = field(default_factory=list)
 
@@ -72,24 +75,23 @@ def send(
 ) -> None:
     """Send what is new, noting in ``sending`` how far it is, which holds whatever ends this.
 
-    With ``metadata`` every file is sent: the server compares metadata, this side only content. While too much of the
-    tenant waits on the server, this waits too.
+    With ``metadata`` what is known is sent too: the server compares metadata, this side only content. While too much of
+    the tenant waits on the server, this waits too. Where nothing is new somebody may still want to be told, so that one
+    file is sent all the same: the server makes a job of it that is done.
 
     Raises:
         ClientError: the server does not take any more; what was accepted before stays accepted.
     """
+    terms = {"metadata": metadata, "sending": sending, "on_progress": on_progress, "priority": priority}
+    known: list[Found] = []
     for group in _groups(files, ASKED_AT_ONCE):
-        new = group if metadata else _new(client, collection, group, sending)
-        send_all(
-            client,
-            collection,
-            new,
-            metadata=metadata,
-            sending=sending,
-            on_progress=on_progress,
-            priority=priority,
-        )
+        new = _new(client, collection, group, sending, everything=bool(metadata), known=known)
+        send_all(client, collection, new, **terms)
         on_progress()
+    if sending.webhook_url is not None and sending.job_id is None and known:
+        sending.unchanged -= 1  # the server counts it
+        sending.examined -= 1
+        send_all(client, collection, [min(known, key=lambda file: file.size_bytes)], **terms)
 
 
 def send_all(
@@ -110,28 +112,50 @@ def send_all(
 
 
 def find_new(
-    client: "Penstock", collection: str, files: Sequence[Found], *, sending: Sending, on_progress: Callable[[], None]
+    client: "Penstock",
+    collection: str,
+    files: Sequence[Found],
+    *,
+    sending: Sending,
+    on_progress: Callable[[], None],
+    everything: bool = False,
 ) -> list[Found]:
-    """Return the files that the server does not know, noting the others in ``sending``."""
+    """Return the files that the server does not know, noting the others in ``sending``.
+
+    ``everything``: also those it knows, but none that failed before and is not to be tried again.
+    """
     new: list[Found] = []
     for group in _groups(files, ASKED_AT_ONCE):
-        new += _new(client, collection, group, sending)
+        new += _new(client, collection, group, sending, everything=everything, known=[])
         on_progress()
     return new
 
 
-def _new(client: "Penstock", collection: str, group: Sequence[Found], sending: Sending) -> list[Found]:
+def _new(
+    client: "Penstock",
+    collection: str,
+    group: Sequence[Found],
+    sending: Sending,
+    *,
+    everything: bool,
+    known: list[Found],
+) -> list[Found]:
+    if everything and sending.retry_dead:
+        return list(group)
     hashes: dict[str, str] = {}
     for file in group:
         try:
             hashes[file.source] = content_hash(file.path)
         except OSError as error:
             _skip(sending, file.path, error)
-    known = client.known(collection, hashes)
-    new = [file for file in group if file.source in hashes and file.source not in known]
-    sending.unchanged += len(known)
-    sending.examined += len(known)
-    return new
+    found = client.compare(collection, hashes)
+    same = set() if everything else set(found.known)
+    dead = set() if sending.retry_dead else set(found.dead)
+    known += [file for file in group if file.source in same]
+    sending.unchanged += len(same)
+    sending.dead += sorted(dead)
+    sending.examined += len(same) + len(dead)
+    return [file for file in group if file.source in hashes and file.source not in same | dead]
 
 
 def content_hash(path: Path) -> str:

@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from .connection import connect
+from .exits import UsageError
 from .options import Json, Key, Limit, Tenant, Url
 from .output import console, duration, plain, print_json, state, table, when
 
@@ -72,3 +73,38 @@ def retry(
     with connect(url, key, tenant) as client:
         again = client.retry_webhook(webhook)
     print_json(again) if as_json else console().print(f"{again.id} is on its way again")
+
+
+@app.command("default")
+def default(
+    receiver: Annotated[
+        str | None, typer.Argument(help="https URL to tell from now on; left out: only show.", show_default=False)
+    ] = None,
+    collection: Annotated[
+        str | None,
+        typer.Option("--collection", "-c", help="Of this collection only; else of all that have none of their own."),
+    ] = None,
+    none: Annotated[
+        bool, typer.Option("--none", help="Tell nobody any more; of a collection, whom the tenant tells.")
+    ] = False,
+    url: Url = None,
+    key: Key = None,
+    tenant: Tenant = "default",
+    as_json: Json = False,
+) -> None:
+    """Show or say who is told of every job that names nobody: ingests, deletes, changes and retries."""
+    if none and receiver is not None:
+        raise UsageError("give a URL or --none, and not both")
+    if collection is not None and not none and receiver is None:
+        raise UsageError("give the URL to tell of that collection, or --none")
+    with connect(url, key, tenant) as client:
+        changed = none or receiver is not None
+        found = client.set_webhook_default(receiver, collection=collection) if changed else client.webhook_defaults()
+    if as_json:
+        print_json(found)
+        return
+    rows = table("collection", "is told")
+    for name, told in found.collections.items():
+        rows.add_row(name, plain(told))
+    rows.add_row("[dim]all others[/]" if found.collections else "[dim]all[/]", plain(found.url) or "nobody")
+    console().print(rows)

@@ -30,6 +30,8 @@ UNSEEN: tuple[type[BaseModel], ...] = (  # by the framework: routes read their b
     wire.ChunkDeletion,
     wire.DeadSelection,
     wire.SearchQuery,
+    wire.WebhookReceiver,
+    wire.WebhookDefault,
     wire.ErrorAnswer,
 )
 DESCRIPTION = """\

@@ -57,10 +57,37 @@ class Front:
 
 
 async def _let_in(scope: Scope, components: Components) -> None:
+    headers = Headers(scope=scope)
+    _check_framing(headers)
     if scope["path"] not in OPEN_PATHS:
-        await components.gate.check(Headers(scope=scope).get("authorization"))
+        await components.gate.check(headers.get("authorization"))
+    _check_encoding(headers)
     if "\x00" in scope["path"]:  # the one character that PostgreSQL fails on
         raise Refused("there is nothing at this path", status=404, code="no_such_path")
+
+
+def _check_framing(headers: Headers) -> None:
+    """Refuse a request whose end two servers in a row may see in two places: what is after it is not to be answered."""
+    if "transfer-encoding" in headers and "content-length" in headers:
+        raise Refused(
+            "the request has both Content-Length and Transfer-Encoding: send one of them",
+            code="ambiguous_length",
+            param="Content-Length",
+            headers={"Connection": "close"},
+        )
+
+
+def _check_encoding(headers: Headers) -> None:
+    given = [word.strip() for line in headers.getlist("content-encoding") for word in line.split(",")]
+    coded = next((word for word in given if word.lower() not in {"", "identity"}), None)
+    if coded is not None:
+        raise Refused(
+            f"the body is encoded as {coded[:40]!r}: send it as it is, without Content-Encoding",
+            status=415,
+            code="unsupported_content_encoding",
+            param="Content-Encoding",
+            headers={"Accept-Encoding": "identity"},  # RFC 9110, 15.5.16: what the request may be encoded as
+        )
 
 
 class _Exchange:

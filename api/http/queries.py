@@ -28,6 +28,7 @@ def _checked_place(text: str) -> str:
 
 
 PLACE = re.compile(r"[a-z0-9_]{1,64}")
+LONGEST_STREAM_S = 86_400  # of those that are to end by themselves
 Place = Annotated[str, AfterValidator(_checked_place), Field(description="`last_id` of the page before")]
 
 
@@ -78,7 +79,12 @@ class JobQuery(Parameters):
 
 
 class EventsQuery(Parameters):
-    wait: float | None = Field(default=None, ge=0, le=86_400, description="end the stream after so many seconds")
+    wait: float | None = Field(
+        default=None,
+        ge=0,
+        le=LONGEST_STREAM_S,
+        description="end the stream after so many seconds; without it only the end of the job does",
+    )
 
 
 class WebhooksQuery(Parameters):

@@ -49,7 +49,16 @@ from .submissions import (
     content_hash,
 )
 from .tenants import NewTenant, Pause, Tenant, TenantChange, TenantList
-from .webhooks import Delivery, DeliveryList, DeliveryState, WebhookSecret
+from .webhooks import (
+    Delivery,
+    DeliveryList,
+    DeliveryState,
+    WebhookDefault,
+    WebhookDefaults,
+    WebhookReceiver,
+    WebhookSecret,
+    WebhookTaken,
+)
 
 __all__ = [
     "LONGEST_SOURCE",
@@ -128,7 +137,11 @@ __all__ = [
     "TenantList",
     "Updated",
     "UploadForm",
+    "WebhookDefault",
+    "WebhookDefaults",
+    "WebhookReceiver",
     "WebhookSecret",
+    "WebhookTaken",
     "content_hash",
     "packed_vector",
 ]

@@ -74,6 +74,7 @@ class KnownQuery(Request):
 
 class Known(Answer):
     known: list[str] = Field(description="sources whose newest version has exactly this content and did not fail")
+    dead: list[str] = Field(default=[], description="those whose newest version has exactly this content, and failed")
 
 
 class Submitted(Answer):

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from .messages import Answer
+from .messages import Answer, Name, Request
 
 DeliveryState = Literal["waiting", "sending", "delivered", "dead", "dropped"]
 
@@ -38,3 +38,29 @@ class WebhookSecret(Answer):
     secret: str
     created_at: float
     former_until: float | None
+
+
+class WebhookReceiver(Request):
+    """A URL to tell, such as ``https://example.com/hooks/penstock``."""
+
+    url: str = Field(min_length=1, max_length=2048)
+
+
+class WebhookTaken(Answer):
+    """A submission with this ``webhook_url`` would be taken."""
+
+    url: str
+
+
+class WebhookDefault(Request):
+    """Who is told of jobs that name nobody: of one ``collection``, or of the tenant's others. Null: nobody."""
+
+    url: str | None = Field(min_length=1, max_length=2048)
+    collection: Name | None = None
+
+
+class WebhookDefaults(Answer):
+    """Who is told of jobs that name nobody: ``url`` of all, unless their collection has another one."""
+
+    url: str | None
+    collections: dict[str, str] = Field(description="of those that have one of their own, by name")

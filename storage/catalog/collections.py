@@ -221,15 +221,6 @@ def hold_generation(connection: Connection, generation_id: GenerationId) -> bool
     return connection.scalar(wanted.with_for_update(read=True)) is not None
 
 
-def hold_generation_alone(connection: Connection, generation_id: GenerationId) -> bool:
-    """Keep all who would commit what leads to files of the generation out until the commit; False: it is no more.
-
-    Rows below it may be added meanwhile: a foreign key takes a lock that goes with this one.
-    """
-    wanted = sa.select(generations.c.id).where(generations.c.id == generation_id)
-    return connection.scalar(wanted.with_for_update(key_share=True)) is not None
-
-
 def generation_info(catalog: Catalog, generation_id: GenerationId) -> GenerationInfo:
     """Return one generation. Raises NotFound."""
     with catalog.read() as connection:
@@ -267,7 +258,8 @@ def _collection_rows(tenant: TenantId) -> sa.Select[Any]:
 
 
 def _generation_columns() -> list[sa.ColumnElement[Any]]:
-    left_out = ("id", "created_at", "next_chunk_id", "writer_epoch")  # the publisher's own business
+    # The publisher's own business, and the collectors'.
+    left_out = ("id", "created_at", "next_chunk_id", "writer_epoch", "sweeps_begun", "sweeps_ended")
     named = [column for column in generations.c if column.name not in left_out]
     return [generations.c.id.label("generation_id"), *named]
 

@@ -108,6 +108,8 @@ def _insert_owners(connection: Connection, copy: Copy, generation: dict[str, Any
         "version": first.version,
         "writer_epoch": first.writer_epoch,
         "next_chunk_id": first.next_chunk_id,
+        "sweeps_begun": 0,
+        "sweeps_ended": 0,
         "live_chunks": first.live_chunks,
         "published_at": first.created_at,
     }

@@ -109,8 +109,18 @@ def get_document(
     return document_info(row)
 
 
-def known(catalog: Catalog, *, tenant: TenantId, collection_id: CollectionId, hashes: Mapping[str, bytes]) -> set[str]:
-    """Return the sources whose newest version is in progress or indexed with just these bytes.
+@dataclass(frozen=True)
+class KnownSources:
+    """Sources whose newest version has just these bytes: ``kept`` ones are in progress or indexed, ``dead`` failed."""
+
+    kept: set[str]
+    dead: set[str]
+
+
+def known(
+    catalog: Catalog, *, tenant: TenantId, collection_id: CollectionId, hashes: Mapping[str, bytes]
+) -> KnownSources:
+    """Return which of these sources are here already, or failed before.
 
     ``hashes`` maps sources to the blake2b-256 of the document's bytes. Metadata is not compared.
 
@@ -118,14 +128,18 @@ def known(catalog: Catalog, *, tenant: TenantId, collection_id: CollectionId, ha
         NotFound: the tenant has no such collection.
     """
     newest = sa.and_(OF_DOCUMENT, versions.c.number == documents.c.newest)
-    kept = sa.select(documents.c.source, versions.c.content_hash).join(versions, newest)
-    kept = kept.where(documents.c.collection_id == collection_id, versions.c.state.not_in(NOT_KEPT))
+    wanted = sa.select(documents.c.source, versions.c.content_hash, versions.c.state).join(versions, newest)
+    wanted = wanted.where(documents.c.collection_id == collection_id)
+    found = KnownSources(set(), set())
     with catalog.read() as connection:
         require_collection(connection, collection_id, tenant=tenant)
-        rows = [
-            row for some in slices(list(hashes)) for row in connection.execute(kept.where(documents.c.source.in_(some)))
-        ]
-    return {row.source for row in rows if row.content_hash == hashes[row.source]}
+        for some in slices(list(hashes)):
+            for row in connection.execute(wanted.where(documents.c.source.in_(some))):
+                if row.content_hash == hashes[row.source] and row.state == "failed":
+                    found.dead.add(row.source)
+                elif row.content_hash == hashes[row.source] and row.state not in NOT_KEPT:
+                    found.kept.add(row.source)
+    return found
 
 
 def newest_versions(tenant: TenantId) -> sa.Select[Any]:

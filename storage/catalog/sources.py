@@ -38,9 +38,9 @@ class KnownDocument:
     metadata_hash: bytes | None
 
     @property
-    def is_gone(self) -> bool:
-        """Whether it is in its collection no more, or about to leave it."""
-        return self.state in (*GONE, "deleting")
+    def is_here(self) -> bool:
+        """Whether it is in its collection, and not about to leave it. A first version that was cancelled never came."""
+        return self.number > 0 and self.state not in (*GONE, "deleting", "cancelled")
 
     def holds(self, content_hash: bytes, metadata_hash: bytes) -> bool:
         """Say whether just this is in progress or indexed already, so that it need not be taken again."""

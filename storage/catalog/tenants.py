@@ -112,14 +112,6 @@ def hold_tenant(connection: Connection, tenant: TenantId) -> None:
     connection.execute(sa.select(tenants.c.id).where(tenants.c.id == tenant).with_for_update(read=True))
 
 
-def hold_tenant_alone(connection: Connection, tenant: TenantId) -> None:
-    """Wait for all who hold the tenant, and keep them out until the commit.
-
-    Rows below the tenant may be added meanwhile: a foreign key takes a lock that goes with this one.
-    """
-    connection.execute(sa.select(tenants.c.id).where(tenants.c.id == tenant).with_for_update(key_share=True))
-
-
 def hold_collection_count(connection: Connection, tenant: TenantId) -> None:
     """Let nobody else make a collection of the tenant until the commit. Accepts and collectors do not notice.
 

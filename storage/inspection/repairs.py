@@ -14,10 +14,11 @@ from sqlalchemy.engine import Connection
 from .. import ledger
 from ..catalog.engine import Catalog
 from ..catalog.manifests import Origin, record_manifest
+from ..catalog.sweeps import guard_of_generation
 from ..catalog.tables import generations, manifests, reader_leases, tags
 from ..errors import Conflict, Fenced, StorageError, Unavailable
 from ..failpoints import hit
-from ..grace import check_not_collected
+from ..grace import Lookout, check_not_collected, check_there
 from ..ids import GenerationId, ManifestVersion, TenantId
 from ..objects.store import ObjectStore
 from ..publishing.commits import advance, read_standing
@@ -155,6 +156,7 @@ class Repairer:
     ) -> Iterator[Repair]:
         info = found.stated.info
         standing = read_standing(self._catalog, info.id, shard=info.shard, epoch=epoch)
+        since = Lookout.begin(self._catalog, guard_of_generation(info.id))
         salvaged = salvage(self._objects, examiner.checked, found)
         base = replace(standing.empty, segments=list(salvaged.segments))
         with self._catalog.read() as connection:
@@ -174,9 +176,11 @@ class Repairer:
         )
         self._renew(info.shard, epoch=epoch)
         hit("repair.files_written")
+        named = [name, *sorted(manifest.file_names)]
+        check_there(self._objects, named)
         with self._catalog.write("repair") as connection:
             advance(connection, standing, name=name, manifest=manifest, origin=Origin("repair"))
-            check_not_collected(self._objects, [name, *sorted(manifest.file_names)])
+            check_not_collected(connection, self._objects, named, since=since)
             restart(connection, restarts, now=self._clock())
         yield self._told(found, _words(manifest, salvaged, mended, restarts))
 

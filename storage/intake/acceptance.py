@@ -72,6 +72,8 @@ def record_job(connection: Connection, target: Target, job_id: JobId | None, *, 
     if job_id is not None:
         values: dict[str, Any] = {"unchanged": jobs.c.unchanged + unchanged, **(state if opened else {})}
         if target.webhook_url is not None:
+            if not opened:
+                _tell_of_done(connection, target, job_id)
             values["webhook_url"] = target.webhook_url
         connection.execute(sa.update(jobs).where(jobs.c.id == job_id).values(values))
         return job_id
@@ -82,6 +84,15 @@ def record_job(connection: Connection, target: Target, job_id: JobId | None, *, 
     ended = connection.execute(inserted).all()
     tell(connection, [] if opened else ended, now=target.now)
     return made
+
+
+def _tell_of_done(connection: Connection, target: Target, job_id: JobId) -> None:
+    """Tell who is named now of a job that is done already, and was told to others or nobody: it ends no more."""
+    mine = sa.select(jobs.c.id, jobs.c.tenant_id, sa.literal(target.webhook_url).label("webhook_url"))
+    mine = mine.where(
+        jobs.c.id == job_id, jobs.c.state == "done", jobs.c.webhook_url.is_distinct_from(target.webhook_url)
+    )
+    tell(connection, connection.execute(mine).all(), now=target.now)
 
 
 def supersede_queued(connection: Connection, target: Target, document_ids: Sequence[str]) -> int:

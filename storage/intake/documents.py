@@ -14,9 +14,11 @@ from sqlalchemy.engine import Connection
 from ..catalog.backlogs import Amount, count_came, read_backlog
 from ..catalog.engine import Catalog
 from ..catalog.sources import KnownDocument, hold_sources, read_sources
+from ..catalog.sweeps import guard_of_tenant
 from ..catalog.tables import NORMAL, versions
 from ..catalog.tenants import hold_tenant
 from ..errors import Unavailable
+from ..grace import Lookout
 from ..ids import CollectionId, DocumentId, GenerationId, JobId, TenantId, VersionId, new_id
 from ..objects.store import ObjectStore
 from .acceptance import Target, hold_collection, hold_job, raise_newest, record_job, supersede_queued
@@ -30,7 +32,7 @@ __all__ = ["Accepted", "AcceptedDocument", "SubmittedDocument", "accept"]
 class AcceptedDocument:
     """``version_id`` is None when the document was here already, unchanged; ``number`` is then the kept version's.
 
-    ``replaces``: the document was here before, and had not been deleted.
+    ``replaces``: the document was here before, and had neither been deleted nor cancelled before it came.
     """
 
     source: str
@@ -134,9 +136,12 @@ def accept(
             came = _amount([one for one in candidates if one.source not in unchanged | waiting])
             read_backlog(connection, tenant, most=terms.most_waiting).check(came)
     for left_out in (unchanged, set[str]()):
+        since = Lookout.begin(catalog, guard_of_tenant(tenant))
         pack = write_pack(objects, tenant, candidates, left_out=left_out)
         with suppress(_BytesLeftOut):
-            return _record(catalog, objects, target, candidates, pack=pack, job_id=job_id, key=key, terms=terms)
+            return _record(
+                catalog, objects, target, candidates, pack=pack, since=since, job_id=job_id, key=key, terms=terms
+            )
     raise Unavailable("the bytes of this submission were collected twice while it was being recorded. Try again.")
 
 
@@ -151,6 +156,7 @@ def _record(
     candidates: Sequence[Candidate],
     *,
     pack: Pack,
+    since: Lookout,
     job_id: JobId | None,
     key: SubmissionKey | None,
     terms: Terms,
@@ -170,7 +176,7 @@ def _record(
         if any(candidate.source not in pack.offsets for candidate in changed):
             raise _BytesLeftOut
         # The collector cannot come any more (it waits for the tenant's row): what is here now stays.
-        if changed and not objects.exists(pack.name or ""):
+        if changed and not since.nothing_left(connection) and not objects.exists(pack.name or ""):
             raise _BytesLeftOut
         unchanged = len(candidates) - len(changed)
         job = record_job(connection, target, job_id, opened=bool(changed), unchanged=unchanged)
@@ -250,7 +256,7 @@ def _accepted(
             document_id=known[one.source].id,
             version_id=made.get(one.source),
             number=known[one.source].highest + 1 if one.source in made else known[one.source].number,
-            replaces=known[one.source].number > 0 and not known[one.source].is_gone,
+            replaces=known[one.source].is_here,
         )
         for one in candidates
     )

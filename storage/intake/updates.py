@@ -112,6 +112,8 @@ def _base(connection: Connection, target: Target, document: Row[Any]) -> Row[Any
     alive = alive.where(versions.c.state.in_((*UNFINISHED, "indexed"))).order_by(versions.c.number.desc())
     base = connection.execute(alive.limit(1)).first()
     newest = connection.execute(sa.select(versions.c.state).where(*mine, versions.c.number == document.newest)).first()
+    if newest is not None and newest.state == "expired":
+        raise NotFound(f"document {document.id!r} has expired and is there no more: submit it again")
     if newest is None or newest.state in ("deleting", *GONE):
         raise NotFound(f"there is no document {document.id!r}")
     if base is None or base.action == "delete":

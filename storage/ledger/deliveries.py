@@ -113,14 +113,21 @@ def retry_delivery(
 def list_deliveries(
     catalog: Catalog, *, tenant: TenantId, limit: int = 100, after: str | None = None, state: str | None = None
 ) -> list[DeliveryInfo]:
-    """Return a tenant's deliveries, newest first; the next page begins ``after`` the last one."""
-    wanted = sa.select(deliveries).where(deliveries.c.tenant_id == tenant)
-    if after is not None:
-        wanted = wanted.where(deliveries.c.id < after)
+    """Return a tenant's deliveries, newest first; the next page begins ``after`` the last one.
+
+    Raises:
+        NotFound: the tenant has no delivery ``after``.
+    """
+    mine = deliveries.c.tenant_id == tenant
+    wanted = sa.select(deliveries).where(mine).order_by(deliveries.c.id.desc()).limit(limit)
     if state is not None:
         wanted = wanted.where(deliveries.c.state == state)
     with catalog.read() as connection:
-        return [_info(row) for row in connection.execute(wanted.order_by(deliveries.c.id.desc()).limit(limit))]
+        if after is not None:
+            if connection.scalar(sa.select(deliveries.c.id).where(mine, deliveries.c.id == after)) is None:
+                raise _not_found(after)
+            wanted = wanted.where(deliveries.c.id < after)
+        return [_info(row) for row in connection.execute(wanted)]
 
 
 def send_again(catalog: Catalog, *, tenant: TenantId, delivery_id: str, now: float) -> DeliveryInfo:
@@ -131,7 +138,7 @@ def send_again(catalog: Catalog, *, tenant: TenantId, delivery_id: str, now: flo
         begun = {"state": "waiting", "attempts": 0, "next_attempt_at": now, "finished_at": None, "error": None}
         row = connection.execute(again.values(begun).returning(deliveries)).first()
         if row is None and connection.scalar(sa.select(deliveries.c.id).where(*mine)) is None:
-            raise NotFound(f"there is no delivery {delivery_id!r}: what is over is forgotten after a week")
+            raise _not_found(delivery_id)
         if row is None:
             raise Conflict(f"delivery {delivery_id} is under way: it is tried again by itself")
     return _info(row)
@@ -155,6 +162,10 @@ def _record(catalog: Catalog, delivery: DeliveryInfo, *, error: str | None, **va
     with catalog.write("record_delivery") as connection:
         told = None if error is None else storable(error)
         connection.execute(sa.update(deliveries).where(*mine).values(error=told, **values))
+
+
+def _not_found(delivery_id: str) -> NotFound:
+    return NotFound(f"there is no delivery {delivery_id!r}: what is over is forgotten after a week")
 
 
 def _info(row: Row[Any]) -> DeliveryInfo:

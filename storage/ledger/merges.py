@@ -13,10 +13,11 @@ from sqlalchemy.engine import Connection
 from ..catalog.collections import hold_generation
 from ..catalog.completion import OPEN_BATCH
 from ..catalog.engine import Catalog
+from ..catalog.sweeps import guard_of_generation
 from ..catalog.tables import batches, generations
 from ..catalog.values import storable
 from ..errors import Conflict, NotFound
-from ..grace import check_not_collected
+from ..grace import Lookout, check_not_collected, check_there
 from ..ids import BatchId, GenerationId, new_id
 from ..objects.store import ObjectStore
 from ..segments.manifests import Swap
@@ -93,7 +94,9 @@ def finish_merge(
         Conflict: the claim was lost, the generation is gone, or a file was collected; nothing was changed.
     """
     batch_id = BatchId(f"{claim.group_id}-swap")
-    output = Swap.from_details(dict(details)).output
+    files = [file.name for file in Swap.from_details(dict(details)).output.all_files]
+    since = Lookout.begin(catalog, guard_of_generation(claim.generation.id))
+    check_there(objects, files)
     with catalog.write("finish_merge") as connection:
         if not hold_generation(connection, claim.generation.id):
             raise Conflict(f"generation {claim.generation.id} was deleted: drop the merge")
@@ -101,7 +104,7 @@ def finish_merge(
         values = _batch(batch_id, stage="swap", group_id=claim.group_id, details=details, now=now)
         values |= {"tenant_id": claim.tenant_id, "generation_id": claim.generation.id, "shard": claim.shard}
         connection.execute(sa.insert(batches).values(values))
-        check_not_collected(objects, [file.name for file in output.all_files])
+        check_not_collected(connection, objects, files, since=since)
     return batch_id
 
 

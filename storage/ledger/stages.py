@@ -13,10 +13,11 @@ from sqlalchemy.engine import Connection
 
 from ..catalog.completion import UNFINISHED, close_empty_batches, finish_jobs
 from ..catalog.engine import Catalog
+from ..catalog.sweeps import guard_of_tenant
 from ..catalog.tables import batches, versions
 from ..catalog.tenants import hold_tenant
 from ..catalog.values import slices, storable
-from ..grace import check_not_collected
+from ..grace import Lookout, check_not_collected, check_there
 from ..ids import BatchId, JobId, VersionId
 from ..objects.store import ObjectStore
 from .accounting import Spent, share_among_jobs
@@ -67,6 +68,8 @@ def finish_chunking(
     """
     group_of = _group_of(parts)
     failures = {failure.version_id: failure for failure in failed}
+    since = Lookout.begin(catalog, guard_of_tenant(claim.tenant_id))
+    check_there(objects, [part.input for part in parts])
     with catalog.write("finish_chunking") as connection:
         hold_tenant(connection, claim.tenant_id)  # before all others, as everywhere; collectors wait for it
         end(connection, claim, state="done", now=now)
@@ -80,7 +83,7 @@ def finish_chunking(
         moving = {version: group_of[version] for version in live if version in group_of and version not in failures}
         unpaid = put_off(connection, claim, [version for version in live if version in set(left)], now=now)
         wanted = [part for part in parts if _is_wanted(part, moving)]
-        check_not_collected(objects, [part.input for part in wanted])
+        check_not_collected(connection, objects, [part.input for part in wanted], since=since)
         _insert_parts(connection, claim, wanted, moving, now=now)
         _move_to_embedding(connection, parts, moving)
         finish_jobs(connection, now=now, job_ids={job for version, job in live.items() if version in failures})

@@ -14,7 +14,9 @@ from ..catalog.copies import Copy, find_beginning, insert_copy
 from ..catalog.engine import Catalog
 from ..catalog.manifests import ManifestInfo, is_kept
 from ..catalog.references import Reference, find_version
+from ..catalog.sweeps import guard_of_tenant
 from ..errors import AlreadyExists, Conflict, Damaged, LimitReached, NotFound, NotKept, Unavailable
+from ..grace import Lookout
 from ..ids import CollectionId, GenerationId, JobId, ManifestVersion, TenantId, checked_name, new_id
 from ..limits import MAX_COLLECTIONS_PER_TENANT
 from ..objects.store import ObjectStore
@@ -137,6 +139,7 @@ def _commit(
         writer_epoch=0,  # no writer made it
         created_at=now,
     )
+    since = Lookout.begin(catalog, guard_of_tenant(parent.tenant_id))
     manifest_name = write_manifest(objects, first)
     copy = Copy(
         kept=looked_at.kept,
@@ -148,7 +151,7 @@ def _commit(
         max_collections=max_collections,
     )
     try:
-        _insert(catalog, objects, copy)
+        _insert(catalog, objects, copy, since=since)
     except (_Moved, AlreadyExists, Damaged, LimitReached, NotFound, NotKept):
         # Nothing names it, and nothing will. Left to the collector, it would be a later collection of that name to
         # whoever makes a lost catalog again from the objects.
@@ -158,9 +161,9 @@ def _commit(
     return get_collection(catalog, tenant=parent.tenant_id, name=name)
 
 
-def _insert(catalog: Catalog, objects: ObjectStore, copy: Copy) -> None:
+def _insert(catalog: Catalog, objects: ObjectStore, copy: Copy, *, since: Lookout) -> None:
     with catalog.write("fork") as connection:
         if not insert_copy(connection, copy):
             raise _Moved
-        if not objects.exists(copy.name):
+        if not since.nothing_left(connection) and not objects.exists(copy.name):
             raise _Moved  # writing took so long that it was collected

@@ -16,9 +16,10 @@ from sqlalchemy import Connection
 
 from ..catalog.engine import Catalog
 from ..catalog.manifests import Origin
+from ..catalog.sweeps import guard_of_generation
 from ..errors import Damaged, Fenced, Missing
 from ..failpoints import hit
-from ..grace import check_not_collected
+from ..grace import Lookout, check_not_collected, check_there
 from ..ids import ChunkId, GenerationId
 from ..objects.store import ObjectStore
 from ..segments.manifests import Manifest, Swap, read_manifest
@@ -114,6 +115,7 @@ class Publisher:
             NotFound: there is no such generation in this shard.
         """
         standing = read_standing(self._catalog, generation_id, shard=shard, epoch=epoch)
+        since = Lookout.begin(self._catalog, guard_of_generation(generation_id))
         current = self._current(standing)
         if additions:
             _check_vectors(additions, vectors, dimensions=current.dimensions)
@@ -141,11 +143,13 @@ class Publisher:
                 )
                 published = replace(published, name=name, manifest=manifest, changed=True, trimmed=rewriting.trimmed)
         hit("publish.files_written")
+        named = _newly_named(published, current) if published.changed else []
+        if swap is not None or rollback is not None:  # which name files that were written before
+            check_there(self._objects, named)
         with self._catalog.write("publish") as connection:
             origin = _origin(generation_id, swap=swap, rollback=rollback)
             advance(connection, standing, name=published.name, manifest=published.manifest, origin=origin)
-            if published.changed:
-                check_not_collected(self._objects, _newly_named(published, current))
+            check_not_collected(connection, self._objects, named, since=since)
             if in_transaction is not None:
                 in_transaction(connection, published)
         return published

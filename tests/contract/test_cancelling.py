@@ -4,7 +4,7 @@ import pytest
 import sqlalchemy as sa
 
 from penstock.storage.catalog import cancelling
-from penstock.storage.catalog.jobs import cancelling_steps, get_job
+from penstock.storage.catalog.jobs import cancel_job, cancelling_steps, get_job
 from penstock.storage.catalog.tables import documents, versions
 
 from ..ledger_line import Line, document, new_line
@@ -51,6 +51,15 @@ def test_nothing_of_a_cancelled_job_is_begun_while_the_rest_of_it_is_being_cance
     assert line.form() == 1
     assert with_state(line, "chunking") == {"other"}
     assert [step.documents for step in steps] == [2, 2, 2, 0]
+
+
+def test_a_document_that_was_cancelled_before_it_ever_came_replaces_nothing_when_it_is_submitted_again(line):
+    job_id = line.submit("new", "old").job_id
+    cancel_job(line.catalog, tenant=line.tenant, job_id=job_id, now=line.now)
+    again = line.submit("new", "old")
+    assert (again.accepted, again.replaced) == (2, 0)
+    later = line.submit("old", text="changed")
+    assert (later.accepted, later.replaced) == (1, 1)
 
 
 def test_what_nobody_will_cancel_any_more_is_worked_on_and_blocks_nobody(line):

@@ -256,7 +256,8 @@ def test_known_tells_what_need_not_be_sent_again(line):
     hashes |= {"other": b"another hash", "never seen": b"x"}
 
     found = known(line.catalog, tenant=line.tenant, collection_id=line.collection.id, hashes=hashes)
-    assert found == {"kept"}
+    assert (found.kept, found.dead) == ({"kept"}, {"failed"})
+    assert not known(line.catalog, tenant=line.tenant, collection_id=line.collection.id, hashes={"failed": b"new"}).dead
 
 
 def test_an_old_pack_that_is_collected_during_a_submission_is_written_again(line, monkeypatch):
@@ -267,7 +268,7 @@ def test_an_old_pack_that_is_collected_during_a_submission_is_written_again(line
         pack = write_pack(objects, *args, **kwargs)
         if not collected:  # the collector took the former pack of these bytes for garbage, just now
             collected.append(pack.name)
-            objects.delete(pack.name)
+            assert collect_later(line).objects == 1
         return pack
 
     monkeypatch.setattr(intake, "write_pack", write_and_lose)
@@ -276,12 +277,35 @@ def test_an_old_pack_that_is_collected_during_a_submission_is_written_again(line
     assert packs(line) == collected
 
 
+def test_a_collector_that_died_with_its_deletes_done_is_noticed_too(line, monkeypatch):
+    """Its transaction was rolled back: nothing but the beginning of its sweep is left of it."""
+    write_pack, collected = intake.write_pack, []
+
+    def die(*_args: object) -> None:
+        raise RuntimeError("dies here")
+
+    def write_and_lose(objects, *args, **kwargs):
+        pack = write_pack(objects, *args, **kwargs)
+        if not collected:
+            collected.append(pack.name)
+            with monkeypatch.context() as patched:
+                patched.setattr("penstock.storage.catalog.engine.hit", lambda where: "collect_packs" in where and die())
+                with pytest.raises(RuntimeError):
+                    collect_later(line)
+            assert packs(line) == []
+        return pack
+
+    monkeypatch.setattr(intake, "write_pack", write_and_lose)
+    line.submit("a")
+    assert packs(line) == collected
+
+
 def test_a_pack_that_is_collected_again_and_again_is_an_outage_and_accepts_nothing(line, monkeypatch):
     write_pack = intake.write_pack
 
     def write_and_lose(objects, *args, **kwargs):
         pack = write_pack(objects, *args, **kwargs)
-        objects.delete(pack.name)
+        assert collect_later(line).objects == 1
         return pack
 
     monkeypatch.setattr(intake, "write_pack", write_and_lose)

@@ -154,9 +154,9 @@ def test_the_same_bytes_may_be_submitted_again_after_a_delete_and_are_new(line):
     serve(line, "a")
     hashes = {"a": next(row[0] for row in line.version_rows("content_hash"))}
     ask = {"tenant": TENANT, "collection_id": line.collection.id, "hashes": hashes}
-    assert known(line.catalog, **ask) == {"a"}
+    assert known(line.catalog, **ask).kept == {"a"}
     line.remove("a")
-    assert known(line.catalog, **ask) == set()
+    assert known(line.catalog, **ask).kept == set()
     again = line.submit("a")
     assert (again.accepted, again.replaced, again.unchanged) == (1, 0, 0)
     line.index()
@@ -552,7 +552,7 @@ def test_what_has_expired_leaves_once_and_says_expired(line):
     assert (listed(line), counted(line)) == ({"b": "indexed"}, {"indexed": 1})
     assert job_of(line, job_id) == {"expired": 1}
     assert line.remove("a").already_deleted == 1
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match="has expired"):
         line.update("a", values={"expires_at": 9e9})
     assert line.accept([document("a", "text", expires_at=2_000.0)]).replaced == 0
 

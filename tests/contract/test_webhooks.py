@@ -18,6 +18,7 @@ from penstock.storage.catalog.collections import delete_collection
 from penstock.storage.catalog.jobs import cancel_job, get_job
 from penstock.storage.catalog.tables import deliveries
 from penstock.storage.catalog.tenants import create_tenant
+from penstock.storage.catalog.webhook_defaults import WebhookDefaults, read_defaults, set_default
 from penstock.storage.catalog.webhook_secrets import FORMER_S, rotate_secret, signing_secrets
 from penstock.storage.errors import Conflict, NotFound
 from penstock.storage.figures import Figures
@@ -93,6 +94,53 @@ def test_a_job_that_goes_on_is_told_again_when_it_ends_again(line):
     submit(line, "b", job_id=job_id, url=None)
     line.run()
     assert [one.job_id for one in listed(line)] == [job_id, job_id]
+
+
+def test_who_is_named_by_a_submission_of_nothing_new_is_told_once_of_the_job_that_is_done(line):
+    job_id = submit(line, "a", url=None)
+    line.run()
+    for _ in range(2):
+        submit(line, "a", job_id=job_id)
+    assert [(one.job_id, one.url) for one in listed(line)] == [(job_id, URL)]
+
+
+def test_a_job_that_names_nobody_is_told_to_whom_its_collection_names_and_else_to_whom_its_tenant_does(line):
+    named = [f"https://example.com/{name}" for name in ("tenant", "collection", "job")]
+    silent = submit(line, "a", url=None)
+    set_default(line.catalog, TENANT, named[0])
+    line.run()  # whoever is named when it ends is told
+    set_default(line.catalog, TENANT, named[1], collection=line.collection.name)
+    asked = submit(line, "b", url=named[2])
+    line.run()
+    removed = line.remove("a").job_id  # any kind of job
+    line.run()
+    assert [(one.job_id, one.url) for one in reversed(listed(line))] == [
+        (silent, named[0]),
+        (asked, named[2]),
+        (removed, named[1]),
+    ]
+    assert read_defaults(line.catalog, TENANT) == WebhookDefaults(named[0], {line.collection.name: named[1]})
+
+    set_default(line.catalog, TENANT, None, collection=line.collection.name)
+    set_default(line.catalog, TENANT, None)
+    submit(line, "c", url=None)
+    line.run()
+    assert (len(listed(line)), read_defaults(line.catalog, TENANT)) == (3, WebhookDefaults(None))
+
+
+def test_a_default_is_its_tenants_alone_and_needs_a_secret_and_a_collection(line):
+    other = new_line(line.catalog, tenant=create_tenant(line.catalog, "other", now=1.0))
+    with pytest.raises(Conflict, match="webhooks/secret"):
+        set_default(line.catalog, other.tenant, URL)
+    rotate_secret(line.catalog, other.tenant, now=1.0)
+    set_default(line.catalog, TENANT, URL)
+    set_default(line.catalog, TENANT, URL, collection=line.collection.name)
+    other.submit("a")
+    other.run()
+    assert listed(line, other.tenant) == []
+    assert read_defaults(line.catalog, other.tenant) == WebhookDefaults(None)
+    with pytest.raises(NotFound, match="'nope'"):
+        set_default(line.catalog, TENANT, URL, collection="nope")
 
 
 def test_an_end_that_is_not_committed_is_not_told(line, monkeypatch):

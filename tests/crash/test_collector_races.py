@@ -25,7 +25,7 @@ from penstock.storage.catalog.references import Reference
 from penstock.storage.catalog.retention import Retention
 from penstock.storage.catalog.tables import batches, generations, manifests
 from penstock.storage.collecting import collect_generations
-from penstock.storage.errors import Conflict, Damaged, NotKept
+from penstock.storage.errors import Conflict, Damaged, NotKept, Unavailable
 from penstock.storage.ids import BatchId, GenerationId
 from penstock.storage.ledger.merges import drop_open_merges
 from penstock.storage.publishing.forks import fork_collection
@@ -51,7 +51,8 @@ from ..storage_samples import (
 HOUR = 3_600.0
 BLOCKED_S = 0.02  # who does not stop again within this time waits for a lock of the database
 STEPS = 3_000
-COUNTED = ("published", "merged", "rolled back", "forked", "collected", "read", "fenced", "refused", "leased")
+DYING = 0.1  # share of the collectors' transactions that fail after everything was deleted
+COUNTED = ("published", "merged", "rolled back", "forked", "collected", "died", "read", "fenced", "refused", "leased")
 
 
 class Over(BaseException):
@@ -191,6 +192,8 @@ class Play:
             self.turns.stop()
             yield connection
             self.turns.stop()
+            if what == "collect_generation" and self.chance.random() < DYING:
+                raise Unavailable("it dies with its deletes done")
         self.turns.stop()
 
     def publisher(self, owner: str) -> Callable[[], None]:
@@ -319,10 +322,12 @@ class Play:
         def collect() -> None:
             min_age_s = self.chance.choice((0.0, HOUR))
             retention = Retention(keep_versions=self.chance.choice((1, 2, 4)), keep_s=0.0)
-            collected = collect_generations(
-                self.catalog, self.objects, tenant=TENANT, now=clock(), retention=retention, min_age_s=min_age_s
-            )
-            self.counts["collected"] += collected.objects
+            options = {"retention": retention, "min_age_s": min_age_s}
+            try:
+                collected = collect_generations(self.catalog, self.objects, tenant=TENANT, now=clock(), **options)
+                self.counts["collected"] += collected.objects
+            except Unavailable:
+                self.counts["died"] += 1
 
         return collect
 

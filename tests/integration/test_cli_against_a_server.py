@@ -72,6 +72,42 @@ def penstock(environment, tmp_path, monkeypatch, capsys):
     return run
 
 
+def test_a_webhook_that_is_refused_leaves_nothing_behind_and_one_that_is_taken_is_told_of_what_is_done(
+    penstock, service, folder
+):
+    ingest = ("ingest", "notes", "-c", "hooked", "--tenant", "other", "--no-wait", "--webhook")
+    with service.penstock("other") as other:
+        assert "no public address" in penstock(*ingest, "https://127.0.0.1/hook", code=2).stderr
+        assert "penstock webhooks secret" in penstock(*ingest, "https://example.com/hook", code=1).stderr
+        assert (other.collections(), other.jobs().data) == ([], [])
+
+        other.new_webhook_secret()
+        penstock(*ingest, "https://example.com/hook")
+        assert other.webhooks().data == []
+        service.index()
+        assert len(other.webhooks().data) == 1
+        again = penstock(*ingest[:-2], "--webhook", "https://example.com/hook")
+        assert "nothing to do: 4 documents unchanged" in again.stdout
+        assert len(other.webhooks().data) == 2
+
+
+def test_whom_all_jobs_are_told_to_is_set_shown_and_taken_back(penstock, service):
+    with service.penstock() as client:
+        client.new_webhook_secret()
+        client.create_collection("told")
+    default, own = "https://example.com/all", "https://example.com/one"
+    penstock("webhooks", "default", default)
+    shown = penstock("webhooks", "default", own, "-c", "told").stdout
+    assert all(part in shown for part in ("told", own, "all others", default))
+    assert "names a host" in penstock("webhooks", "default", "https://a..b/", code=2).stderr
+    assert "'nothing'" in penstock("webhooks", "default", own, "-c", "nothing", code=1).stderr
+    told = json.loads(penstock("webhooks", "default", "--none", "--json").stdout)
+    assert told == {"url": None, "collections": {"told": own}}
+    assert "nobody" in penstock("webhooks", "default", "--none", "-c", "told").stdout
+    for words in (["-c", "told"], [own, "--none"]):
+        assert "--none" in penstock("webhooks", "default", *words, code=2).stderr
+
+
 def test_waiting_ends_and_the_same_command_goes_on_where_it_stopped(penstock, service, folder):
     late = penstock("ingest", "notes", "-c", "late", "--timeout", "0.5", code=5)
     assert "is still running after 0.5 s" in late.stderr

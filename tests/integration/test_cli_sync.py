@@ -160,6 +160,7 @@ def test_files_and_folders_that_cannot_be_read_never_cause_a_deletion(sync, sour
     assert told["deleted"] == 1
     assert sorted(told["spared"]) == ["notes/a.txt", "notes/deep/c.txt", "notes/deep/d.txt"]
     assert sources() == ALL - {"notes/b.txt"}
+    assert "3 spared, whose files cannot be read" in " ".join(sync(code=3).stdout.split())
 
 
 def test_a_folder_that_cannot_be_read_at_all_changes_nothing(sync, sources, folder, monkeypatch):

@@ -1,5 +1,6 @@
 """What the HTTP interface refuses, how it says so, and that nothing is half accepted."""
 
+import gzip
 import json
 import socket
 from pathlib import Path
@@ -203,6 +204,31 @@ def test_another_media_type_is_refused(service):
     assert refused(answer, 415)["code"] == "unsupported_media_type"
 
 
+@pytest.mark.parametrize(("encoding", "named"), [("gzip", "gzip"), ("identity, br", "br"), ("GZip", "GZip")])
+def test_a_body_that_is_encoded_is_refused_with_what_to_send_instead(service, encoding, named):
+    body = gzip.compress(b'{"query": "a"}')
+    answer = service.http.post(SEARCH, content=body, headers={"content-encoding": encoding})
+    error = refused(answer, 415)
+    assert (error["code"], error["param"]) == ("unsupported_content_encoding", "Content-Encoding")
+    assert f"'{named}': send it as it is" in error["message"]
+    assert answer.headers["accept-encoding"] == "identity"
+    plain = service.http.post(SEARCH, content=b'{"query": "a"}', headers={"content-encoding": "identity"})
+    assert plain.status_code == 200
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_a_request_with_two_lengths_is_refused_and_what_follows_it_is_not_read(service, order):
+    lengths = "\r\n".join(["Content-Length: 4", "Transfer-Encoding: chunked"][::order])
+    head = f"POST {SEARCH} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\n{lengths}\r\n\r\n"
+    hidden = "GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    with socket.create_connection((urlsplit(service.url).hostname, urlsplit(service.url).port)) as connection:
+        connection.settimeout(20)
+        connection.sendall(f"{head}0\r\n\r\n{hidden}".encode())
+        answer = b"".join(iter(lambda: connection.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert (answer.count(b"HTTP/1.1"), b"ambiguous_length" in answer) == (1, True)
+
+
 def test_json_as_curl_sends_it_is_taken(service):
     declared = {"content-type": "application/x-www-form-urlencoded"}
     assert service.http.post(SEARCH, content=b'{"query": "a"}', headers=declared).status_code == 200
@@ -313,6 +339,7 @@ def test_one_collection_too_many_is_refused_until_another_is_deleted(service, mo
         (f"{DOCUMENTS}/doc_none", "not_found"),
         ("/v1/tenants/default/jobs/job_none", "not_found"),
         ("/v1/tenants/default/jobs?after=job_none", "not_found"),
+        ("/v1/tenants/default/webhooks?after=msg_none", "not_found"),
         ("/v1/nothing", "no_such_path"),
         ("/v1/tenants/default/jobs/a%00b", "no_such_path"),
     ],
@@ -337,7 +364,7 @@ def test_submitting_to_an_unknown_job_names_the_field(service):
 
 def test_a_source_that_no_document_can_have_is_not_known(service):
     asked = {"documents": [{"source": "nul\x00", "content_hash": "00" * 32}]}
-    assert service.http.post(f"{DOCUMENTS}:known", json=asked).json() == {"known": []}
+    assert service.http.post(f"{DOCUMENTS}:known", json=asked).json() == {"known": [], "dead": []}
 
 
 @pytest.mark.parametrize(

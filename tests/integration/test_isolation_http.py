@@ -25,6 +25,7 @@ def theirs(service: Service):
         collection = other.create_collection("shared")
         other.create_collection("theirs")
         other.new_webhook_secret()
+        other.set_webhook_default("https://example.com/theirs", collection="theirs")
         documents = [NewDocument(source="secret.txt", text=SECRET, metadata={"n": 1})]
         job = other.submit("shared", documents, webhook_url="https://example.com/hook").job
         service.index()
@@ -104,6 +105,17 @@ def test_lists_show_only_ones_own(service, theirs):
     assert service.http.get(f"{base}/collections/shared/documents").json()["data"] == []
     assert service.http.get(f"{base}/jobs").json()["data"] == []
     assert service.http.get(f"{base}/webhooks").json()["data"] == []
+    assert service.http.get(f"{base}/webhooks/default").json() == {"url": None, "collections": {}}
+
+
+def test_nobody_is_told_of_another_tenants_collection(service, theirs):
+    url = "/v1/tenants/default/webhooks/default"
+    answers = [
+        service.http.put(url, json={"url": "https://example.com/mine", "collection": name})
+        for name in ("theirs", "nothing")
+    ]
+    assert [answer.status_code for answer in answers] == [404, 404]
+    assert answers[0].text.replace("theirs", "nothing") == answers[1].text
 
 
 def test_a_search_in_a_collection_of_the_same_name_finds_nothing_of_theirs(service, theirs):
@@ -115,7 +127,7 @@ def test_a_search_in_a_collection_of_the_same_name_finds_nothing_of_theirs(servi
 def test_what_one_tenant_submits_the_other_need_not_know(service, theirs):
     known = {"documents": [{"source": "secret.txt", "content_hash": "00" * 32}]}
     answer = service.http.post("/v1/tenants/default/collections/shared/documents:known", json=known)
-    assert answer.json() == {"known": []}
+    assert answer.json() == {"known": [], "dead": []}
 
 
 def test_a_job_of_another_tenant_takes_no_documents(service, theirs):
@@ -174,7 +186,8 @@ def test_every_route_below_a_tenant_is_covered_here(service):
     """A route that is added must be added to ROUTES, or to the tests of lists and submissions above."""
     covered = {re.sub(r"\{\w+\}|theirs|shared|\?.*", "", f"{method} {path}") for method, path, *_ in ROUTES}
     covered |= {"GET /collections", "POST /collections", "GET /jobs", "GET /webhooks"}  # by the lists
-    covered |= {"POST /webhooks/secret", "POST /pause", "POST /resume"}  # they look nothing up
+    covered |= {"POST /webhooks/secret", "POST /webhooks/check", "POST /pause", "POST /resume"}  # they look nothing up
+    covered |= {"GET /webhooks/default", "PUT /webhooks/default"}  # by the tests of lists and receivers
     covered |= {"GET /cache"}  # tests/integration/test_cache_http.py
     described = service.http.get("/openapi.json").json()["paths"]
     below = {

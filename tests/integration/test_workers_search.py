@@ -4,6 +4,8 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -17,8 +19,10 @@ from penstock.storage.ids import TenantId
 from penstock.storage.search.planner import TYPICAL
 from penstock.storage.search.snapshots import SWITCH_S
 from penstock.workers import search
+from penstock.workers.errors import TooManyWaits
 from penstock.workers.liveness import Liveness
 from penstock.workers.search import Searcher
+from penstock.workers.waiting import WaitingPlaces
 
 ACME = TenantId("acme")
 ADDRESS = {"tenant": "acme", "collection": "docs"}
@@ -138,6 +142,41 @@ def test_a_version_that_does_not_come_is_waited_for_and_then_answered(searcher):
     token = searcher.search(**ADDRESS, query="x")["token"].replace(":0", ":9")
 
     assert searcher.search(**ADDRESS, query="x", min_token=token, timeout_s=0.05)["error"]["code"] == "not_yet"
+
+
+def test_those_who_wait_leave_threads_to_others_and_the_next_one_is_told_to_come_again(searcher):
+    token = searcher.search(**ADDRESS, query="x")["token"]
+    waits = {**ADDRESS, "query": "x", "min_token": token.replace(":0", ":9")}
+    with ExitStack() as others:
+        for _ in range(searcher._places.most):
+            others.enter_context(searcher._places.taken())
+        for ask in (searcher.search, partial(searcher.delete, filter="year=1")):
+            asked = waits if ask == searcher.search else {**ADDRESS, "min_token": waits["min_token"]}
+            error = ask(**asked, timeout_s=30.0)["error"]
+            assert (error["code"], error["retry_after_s"]) == ("too_many_waits", 2.0)
+        assert searcher.search(**{**waits, "min_token": token})["hits"] == []  # it has not to wait
+    assert searcher.search(**waits, timeout_s=0.0)["error"]["code"] == "not_yet"
+
+
+@pytest.mark.parametrize(("threads", "most"), [(1, 1), (2, 1), (5, 2), (8, 4)])
+def test_half_of_the_threads_may_wait_and_each_place_is_given_back(threads, most):
+    places = WaitingPlaces(threads)
+    for _ in range(2):
+        with ExitStack() as taken:
+            for _ in range(most):
+                taken.enter_context(places.taken())
+            with pytest.raises(TooManyWaits, match=f"{most} requests wait"), places.taken():
+                pass
+
+
+def test_a_job_is_told_over_the_queue_to_its_own_tenant(searcher):
+    job_id = searcher.submit(**ADDRESS, documents=[{"source": "a", "text": "some text"}])["job_id"]
+    told = searcher.job(tenant="acme", job_id=job_id)
+
+    assert (told["job_id"], told["state"], told["documents"]) == (job_id, "running", {"queued": 1})
+    assert (told["collection"], told["unchanged"], told["token"]) == ("docs", 0, None)
+    assert searcher.job(tenant="other", job_id=job_id)["error"]["code"] == "not_found"
+    assert searcher.job(tenant="acme", job_id=7)["error"]["code"] == "invalid_request"
 
 
 @pytest.mark.parametrize(

@@ -31,6 +31,7 @@ from penstock.client.wire import (
     HitDocument,
     Job,
     JobList,
+    Known,
     Pause,
     RoleStatus,
     SearchQuery,
@@ -91,6 +92,7 @@ COMMANDS = [
     ["webhooks", "list"],
     ["webhooks", "secret"],
     ["webhooks", "retry"],
+    ["webhooks", "default"],
     ["tenants", "show"],
     ["tenants", "set"],
     ["pause"],
@@ -224,10 +226,12 @@ class Server:
         self.raises: Exception | None = None
         self.documents_sent: list[str] = []
         self.is_known: set[str] = set()
+        self.is_dead: set[str] = set()
         self.priorities: set[str] = set()
         self.exists = True
         self.replaced = 0
         self.source = ""
+        self.expired = ""
 
     def __call__(self, url, key, tenant):
         self.connected = (url, key, tenant)
@@ -289,7 +293,9 @@ class Server:
 
     def documents(self, collection, *, state=None, source=None, after=None, limit=100):
         if source is not None:
-            here = [document(source)] if source == self.source else []
+            here = [document(source)] if state is None and source == self.source else []
+            if state == "expired" and source == self.expired:
+                here = [document(source, state="expired", expires_at=86_400.0)]
             return DocumentList(data=here, has_more=False, last_id=None)
         self._note("documents", collection, state, after, limit)
         return DocumentList(data=[document("papers/good.md"), BAD], has_more=True, last_id=BAD.id)
@@ -360,8 +366,8 @@ class Server:
         self._note("resume")
         return Pause(paused_at=None, tenants=["slow"])
 
-    def known(self, collection, hashes):
-        return self.is_known & set(hashes)
+    def compare(self, collection, hashes):
+        return Known(known=sorted(self.is_known & set(hashes)), dead=sorted(self.is_dead & set(hashes)))
 
     def upload(self, collection, uploads, *, job_id=None, idempotency_key=None, priority="normal"):
         self._note("upload", collection, job_id)
@@ -627,6 +633,14 @@ def test_people_get_tables(penstock, command, parts):
     shown = " ".join(penstock(*command).stdout.split())
     for part in parts:
         assert part in shown
+
+
+def test_a_document_that_expired_is_shown_by_its_source_with_when_it_did(penstock, server):
+    server.expired = "papers/old.md"
+    shown = " ".join(penstock("documents", "show", "papers/old.md").stdout.split())
+    assert "state expired" in shown
+    assert f"expired {when(86_400.0)}" in shown
+    assert json.loads(penstock("documents", "show", "papers/old.md", "--json").stdout)["expires_at"] == 86_400.0
 
 
 def test_pausing_heeds_the_tenant_of_the_environment_and_says_what_was_paused(penstock, server, monkeypatch):

@@ -12,7 +12,7 @@ from penstock.api import cli
 from penstock.api.cli.advice import in_commands
 from penstock.api.cli.exits import wants_json
 from penstock.client import NotFound, ServerError, Unauthorized, Unreachable
-from penstock.client.wire import Collection, Job, Submitted
+from penstock.client.wire import Collection, Job, Known, Submitted
 
 JOB = Job(
     id="job_1",
@@ -72,9 +72,9 @@ class Server:
         self._may_fail("collection")
         return collection(0)
 
-    def known(self, name, hashes):
-        self._may_fail("known")
-        return set()
+    def compare(self, name, hashes):
+        self._may_fail("compare")
+        return Known(known=[])
 
     def upload(self, name, uploads, *, job_id=None, idempotency_key=None, priority="normal"):
         self._may_fail("upload")
@@ -187,7 +187,7 @@ def test_waiting_too_long_tells_people_how_to_go_on(penstock, server):
         assert part in said
 
 
-@pytest.mark.parametrize("before", ["collection", "known"])
+@pytest.mark.parametrize("before", ["collection", "compare"])
 def test_ctrl_c_before_anything_was_sent_says_so_in_one_line(penstock, server, before):
     server.raises[before] = KeyboardInterrupt()
 

@@ -12,7 +12,7 @@ from penstock.api.cli.outcomes import Outcome, as_plain
 from penstock.api.cli.uploading import REQUEST_BYTES, REQUEST_DOCUMENTS, Sending, content_hash, send
 from penstock.client import Busy, Chunking, Conflict, Invalid, ServerError, TooLarge, Unreachable
 from penstock.client import content_hash as client_hash
-from penstock.client.wire import Job, Submitted
+from penstock.client.wire import Job, Known, Submitted
 
 
 def job(**fields) -> Job:
@@ -42,12 +42,16 @@ class Server:
         self.job_ids: list[str | None] = []
         self.failures: list[BaseException] = []
         self.refuses = lambda upload: None
+        self.dead: set[str] = set()
+        self.told: list[str | None] = []
 
-    def known(self, collection, hashes):
+    def compare(self, collection, hashes):
         assert len(hashes) <= 1000
-        return {source for source, digest in hashes.items() if self.documents.get(source) == digest}
+        known = [source for source, digest in hashes.items() if self.documents.get(source) == digest]
+        return Known(known=known, dead=[source for source in hashes if source in self.dead])
 
-    def upload(self, collection, uploads, *, job_id=None, idempotency_key=None, priority="normal"):
+    def upload(self, collection, uploads, *, job_id=None, idempotency_key=None, priority="normal", webhook_url=None):
+        self.told.append(webhook_url)
         self.requests.append([upload.source for upload in uploads])
         if self.failures:
             raise self.failures.pop(0)
@@ -82,12 +86,12 @@ def no_waiting(monkeypatch):
     monkeypatch.setattr("penstock.api.cli.uploading.time.sleep", lambda _: None)
 
 
-def sent(server, folder, metadata=None):
-    return sent_files(server, walk([folder]).found, metadata)
+def sent(server, folder, metadata=None, **options):
+    return sent_files(server, walk([folder]).found, metadata, **options)
 
 
-def sent_files(server, files, metadata=None):
-    sending = Sending(files=len(files))
+def sent_files(server, files, metadata=None, **options):
+    sending = Sending(files=len(files), **options)
     send(server, "default", files, metadata=metadata or {}, sending=sending, on_progress=lambda: None)
     return sending
 
@@ -113,6 +117,31 @@ def test_with_metadata_the_server_decides_what_is_unchanged(server, folder):
     again = sent(server, folder, {"lang": "en"})
     assert (again.accepted, again.unchanged) == (0, 5)
     assert len(server.requests) == 2
+
+
+def test_a_receiver_is_told_at_once_where_nothing_is_new(server, folder):
+    """The server makes a job that is done of one file that it knows."""
+    sent(server, folder)
+    (folder / "4.txt").write_text("4")
+    sent(server, folder)
+    again = sent(server, folder, webhook_url="https://example.com/hook")
+    assert server.requests[2:] == [["papers/4.txt"]]  # the smallest
+    assert (again.accepted, again.unchanged, again.examined, again.job_id) == (0, 5, 5, "job_1")
+    assert server.told == [None, None, "https://example.com/hook"]
+
+
+def test_a_file_that_failed_before_stays_dead_until_it_is_asked_for(server, folder):
+    server.dead = {"papers/1.txt"}
+    first = sent(server, folder)
+    assert (first.accepted, first.dead, first.examined) == (4, ["papers/1.txt"], 5)
+    assert sent(server, folder, {"lang": "en"}).dead == ["papers/1.txt"]
+    assert not any("papers/1.txt" in request for request in server.requests)
+    assert Outcome(first).exit_code == 3
+    assert as_plain(Outcome(first))["dead"] == ["papers/1.txt"]
+
+    again = sent(server, folder, retry_dead=True)
+    assert (again.accepted, again.dead, again.unchanged) == (1, [], 4)
+    assert sent(server, folder, {"lang": "en"}, retry_dead=True).dead == []
 
 
 def test_requests_are_bounded_and_belong_to_one_job(server, tmp_path):
@@ -285,7 +314,7 @@ def test_json_of_an_outcome_has_a_stable_shape(server, folder):
     server.refuses = lambda upload: Invalid("bad", code="no") if upload.source.endswith("0.txt") else None
     outcome = Outcome(sent(server, folder), jobs=[job(state="done", documents={"indexed": 4})], waited=True, took_s=1.5)
     shape = json.loads(json.dumps(as_plain(outcome)))
-    known = {"accepted", "new", "replaced", "unchanged", "failed", "skipped", "job_id", "jobs", "took_s"}
+    known = {"accepted", "new", "replaced", "unchanged", "failed", "dead", "skipped", "job_id", "jobs", "took_s"}
     assert set(shape) == known
     assert shape["job_id"] == "job_1"
     assert shape["failed"] == [{"source": "papers/0.txt", "stage": "submit", "code": "no", "reason": "bad"}]

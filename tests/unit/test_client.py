@@ -161,6 +161,14 @@ def test_a_submission_is_asked_again_under_one_key_and_another_one_has_another()
     assert keys[6:] == ["mine"] * 3
 
 
+@pytest.mark.parametrize("key", ["größer", "two words", "", "k" * 256, "line\n"])
+def test_an_idempotency_key_that_no_header_takes_is_refused_before_anything_is_sent(key):
+    sent: list[httpx.Request] = []
+    with pytest.raises(client.Invalid, match="visible ASCII") as refused:
+        client_of(sent.append).submit("books", [client.NewDocument(source="a", text="a")], idempotency_key=key)
+    assert (refused.value.code, refused.value.param, sent) == ("invalid_idempotency_key", "idempotency_key", [])
+
+
 def test_a_submission_whose_first_attempt_is_still_worked_on_is_asked_for_again():
     body = {"error": {"code": "idempotency_key_in_use", "message": "still being worked on", "param": None}}
     other = {"error": {"code": "conflict", "message": "the job was cancelled", "param": None}}

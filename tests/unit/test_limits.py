@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from penstock.api.cli.application import app
 from penstock.api.http import bodies, queries
-from penstock.client import wire
+from penstock.client import events, transport, wire
 from penstock.pipeline import filters
 from penstock.pipeline.embedding import model_card
 from penstock.pipeline.errors import ProviderMisconfigured
@@ -63,7 +63,8 @@ OF_THE_CODE = {
     "one question which sources are known, sources": longest(wire.KnownQuery, "documents"),
     "name of a tag, characters": longest(wire.SearchQuery, "tag"),
     "an idempotency key, characters": limits.MAX_IDEMPOTENCY_KEY_CHARACTERS,
-    "one answer that is waited for (`wait`), seconds": most(queries.SubmitQuery, "wait"),
+    "one answer that is waited for (`wait` of all but streams), seconds": most(queries.SubmitQuery, "wait"),
+    "one stream of events that is to end by itself (`wait`), seconds": most(queries.EventsQuery, "wait"),
     "requests that wait in one process (`wait`, `min_token`)": SETTINGS.api.max_waits,
     "requests that wait in one process, of one tenant": SETTINGS.api.max_waits_per_tenant,
     "streams of events of one process": SETTINGS.api.max_streams,
@@ -108,6 +109,10 @@ def test_the_wire_refuses_what_storage_would_refuse():
     assert longest(wire.ChunkDeletion, "chunk_ids") == wire.MAX_REMOVED_AT_ONCE == limits.MAX_REMOVED_AT_ONCE
     assert longest(wire.Deletion, "ids") == longest(wire.Deletion, "sources") == limits.MAX_REMOVED_AT_ONCE
     assert longest(wire.SearchQuery, "query") == limits.MAX_QUERY_CHARACTERS
+    assert most(queries.EventsQuery, "wait") == events.LONGEST_STREAM_S
+    longest_key = "k" * limits.MAX_IDEMPOTENCY_KEY_CHARACTERS
+    assert transport.IDEMPOTENCY_KEY.fullmatch(longest_key)
+    assert not transport.IDEMPOTENCY_KEY.fullmatch(longest_key + "k")
     assert next(rule.le for rule in wire.SearchQuery.model_fields["ef"].metadata if hasattr(rule, "le")) == (
         limits.MAX_EF
     )

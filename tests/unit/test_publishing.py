@@ -8,6 +8,7 @@ import pytest
 from sqlalchemy import select, update
 
 from penstock.storage.catalog.manifests import list_manifests
+from penstock.storage.catalog.sweeps import begin_sweep, guard_of_generation
 from penstock.storage.catalog.tables import generations
 from penstock.storage.collecting import collect_generations
 from penstock.storage.errors import Conflict, Damaged, Fenced, NotFound, Unavailable
@@ -128,20 +129,22 @@ def test_what_in_transaction_raises_undoes_everything(store):
 
 
 @pytest.mark.parametrize("part", ["segments/", "deletes/", "manifests/"])
-def test_a_publisher_whose_files_were_collected_commits_nothing(store, part):
+def test_a_publisher_whose_files_were_collected_commits_nothing(store, part, monkeypatch):
     """It stalled for hours between writing and its transaction, or the clock of the collector was ahead by as much."""
     store.add({"a": ["one", "two"], "b": ["one"]})
     before, known = store.content(), {info.name for info in store.objects.list("")}
 
-    def collect(_number, method, *_args):
-        if method == "missing":
+    def collect(where):
+        if where == "publish.files_written":
+            begin_sweep(store.catalog, guard_of_generation(GENERATION))
             (doomed,) = [info.name for info in store.objects.list("") if info.name not in known and part in info.name]
             store.objects.delete(doomed)
 
-    stalled = replace(store, objects=InterceptedObjects(store.objects, collect))
+    monkeypatch.setattr("penstock.storage.publishing.publisher.hit", collect)
     with pytest.raises(Fenced, match="was collected before anything named it"):
-        stalled.add({"a": ["uno"]})
+        store.add({"a": ["uno"]})
     assert store.content() == before
+    monkeypatch.undo()
     store.add({"a": ["uno"]})
     assert texts_of(store.content()) == {"b": ["one"], "a": ["uno"]}
 

@@ -21,6 +21,10 @@ EXAMPLES: Examples = {
     wire.JobList: {"data": [JOB], "has_more": False, "last_id": JOB["id"]},
     wire.Delivery: DELIVERY,
     wire.DeliveryList: {"data": [DELIVERY], "has_more": False, "last_id": DELIVERY["id"]},
+    wire.WebhookReceiver: {"url": "https://example.com/hooks/penstock"},
+    wire.WebhookTaken: {"url": "https://example.com/hooks/penstock"},
+    wire.WebhookDefault: {"url": "https://example.com/hooks/penstock", "collection": "handbook"},
+    wire.WebhookDefaults: {"url": None, "collections": {"handbook": "https://example.com/hooks/penstock"}},
     wire.WebhookSecret: {
         "secret": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSwMfKQ9r8GKYo=",
         "created_at": 1767225600.0,

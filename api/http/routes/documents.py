@@ -10,7 +10,6 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from penstock.client import wire
-from penstock.pipeline.receivers import InvalidReceiver, check_receiver
 from penstock.settings.model import Limits
 from penstock.storage.catalog.backlogs import Amount, check_backlog
 from penstock.storage.catalog.documents import get_document, known, list_documents
@@ -34,6 +33,7 @@ from ..lookups import find_collection
 from ..places import TOO_MANY_WAITS
 from ..polling import polled
 from ..queries import DocumentsQuery, StrictRoute, SubmitQuery
+from ..receiving import check_webhook
 from ..uploads import Arrived, arrived
 
 router = APIRouter(tags=["documents"], route_class=StrictRoute)
@@ -81,7 +81,7 @@ async def submit(request: Request, tenant: str, collection: str, query: Annotate
 async def ask_known(request: Request, tenant: str, collection: str) -> Response:
     asked = await read_json(request, wire.KnownQuery, limit_bytes=KNOWN_BODY_BYTES)
     found = await components_of(request).call(_known, tenant, collection, asked)
-    return answers.answer({"known": found})
+    return answers.answer(found)
 
 
 @router.get(DOCUMENTS, response_model=wire.DocumentList, summary="List documents")
@@ -137,7 +137,7 @@ def _accept(
     if job_id is not None and not JOB_ID.fullmatch(job_id):
         raise Refused(f"there is no job {job_id!r}", status=404, code="not_found", param="job_id")
     if webhook_url is not None:
-        _check_webhook(webhook_url, private=components.settings.webhooks.private)
+        check_webhook(webhook_url, private=components.settings.webhooks.private)
     found = find_collection(components.catalog, tenant, name)
     try:
         accepted = accept(
@@ -159,18 +159,12 @@ def _accept(
     return taken, _told(components.catalog, taken, now=components.clock(), tallies=components.tallies)
 
 
-def _check_webhook(url: str, *, private: bool) -> None:
-    try:
-        check_receiver(url, private=private)
-    except InvalidReceiver as error:
-        raise Refused(f"webhook_url {error}", code="invalid_webhook_url", param="webhook_url") from error
-
-
-def _known(catalog: Catalog, tenant: str, name: str, asked: wire.KnownQuery) -> list[str]:
+def _known(catalog: Catalog, tenant: str, name: str, asked: wire.KnownQuery) -> dict[str, list[str]]:
     found = find_collection(catalog, tenant, name)
     askable = (document for document in asked.documents if "\x00" not in document.source)  # none is ever accepted
     hashes = {document.source: bytes.fromhex(document.content_hash) for document in askable}
-    return sorted(known(catalog, tenant=found.tenant_id, collection_id=found.id, hashes=hashes))
+    here = known(catalog, tenant=found.tenant_id, collection_id=found.id, hashes=hashes)
+    return {"known": sorted(here.kept), "dead": sorted(here.dead)}
 
 
 def _page(catalog: Catalog, tenant: str, name: str, query: DocumentsQuery) -> dict[str, Any]:

@@ -30,6 +30,7 @@ collections = Table(
     Column("created_at", Double, nullable=False),
     Column("keep_versions", Integer),  # retention of its own; NULL: that of the installation
     Column("keep_s", Double),
+    Column("webhook_url", Text),  # who is told of its jobs that name nobody; NULL: as the tenant has it
     UniqueConstraint("tenant_id", "name"),
 )
 
@@ -55,6 +56,8 @@ generations = Table(
     Column("live_chunks", BigInteger, nullable=False, default=0),
     Column("published_at", Double),
     Column("created_at", Double, nullable=False),
+    Column("sweeps_begun", BigInteger, nullable=False, default=0),  # by collectors of its files: ``sweeps.py``
+    Column("sweeps_ended", BigInteger, nullable=False, default=0),
     Index(None, "collection_id", "state"),
     Index(None, "shard"),
 )

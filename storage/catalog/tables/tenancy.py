@@ -37,6 +37,8 @@ tenants = Table(
     Column("max_backlog_bytes", BigInteger),
     Column("paused_at", Double),
     Column("record_queries", Boolean, nullable=False, default=True),  # whether some of its searches may be recorded
+    Column("sweeps_begun", BigInteger, nullable=False, default=0),  # by collectors of packs and more: ``sweeps.py``
+    Column("sweeps_ended", BigInteger, nullable=False, default=0),
     CheckConstraint("weight > 0", name="weight"),
 )
 

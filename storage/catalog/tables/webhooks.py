@@ -24,6 +24,7 @@ webhook_secrets = Table(  # what a tenant's webhooks are signed with: whoever si
     Column("secret", Text, nullable=False),
     Column("former", Text),  # still signs too, until then
     Column("former_until", Double),
+    Column("url", Text),  # who is told of the tenant's jobs that name nobody; see ``webhook_defaults.py``
     Column("created_at", Double, nullable=False),
 )
 

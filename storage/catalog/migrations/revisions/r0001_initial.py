@@ -83,6 +83,8 @@ def _create_tenants() -> None:
         sa.Column("max_backlog_bytes", sa.BigInteger),
         _time("paused_at", nullable=True),
         sa.Column("record_queries", sa.Boolean, nullable=False),
+        _count("sweeps_begun"),
+        _count("sweeps_ended"),
         sa.CheckConstraint("weight > 0", name="weight"),
     )
     op.create_table(
@@ -113,6 +115,7 @@ def _create_collections() -> None:
         _time("created_at"),
         sa.Column("keep_versions", sa.Integer),
         _time("keep_s", nullable=True),
+        sa.Column("webhook_url", sa.Text),
         sa.UniqueConstraint("tenant_id", "name"),
     )
 
@@ -137,6 +140,8 @@ def _create_generations() -> None:
         _count("live_chunks"),
         _time("published_at", nullable=True),
         _time("created_at"),
+        _count("sweeps_begun"),
+        _count("sweeps_ended"),
     )
     op.create_index("ix_generations_collection_id_state", "generations", ["collection_id", "state"])
     op.create_index("ix_generations_shard", "generations", ["shard"])
@@ -349,6 +354,7 @@ def _create_webhooks() -> None:
         sa.Column("secret", sa.Text, nullable=False),
         sa.Column("former", sa.Text),
         _time("former_until", nullable=True),
+        sa.Column("url", sa.Text),
         _time("created_at"),
     )
     op.create_table(
