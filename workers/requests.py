@@ -174,8 +174,7 @@ def refusal(error: Exception) -> dict[str, Any] | None:
     """Return the answer for an error that the caller can understand; None for a defect of this program."""
     for kind, code in CODES:
         if isinstance(error, kind):
-            busy = isinstance(error, BacklogFull | TooManyWaits)
-            later = {"retry_after_s": error.retry_after_s} if busy else {}
+            later = {"retry_after_s": error.retry_after_s} if isinstance(error, BacklogFull | TooManyWaits) else {}
             return {"error": {"code": code, "message": str(error), **later}}
     return None
 

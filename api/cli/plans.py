@@ -84,8 +84,7 @@ def plan_sync(
     here = _documents_below(client, collection, begin)
     if here is None:  # no collection yet
         return SyncPlan(add=walk.found)
-    options = {"sending": sending, "on_progress": on_progress}
-    new = find_new(client, collection, walk.found, everything=not compared, **options)
+    new = find_new(client, collection, walk.found, sending=sending, on_progress=on_progress, everything=not compared)
     found = {file.source for file in walk.found}
     gone = sorted(here.keys() - found)
     return SyncPlan(

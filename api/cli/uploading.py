@@ -82,7 +82,12 @@ def send(
     Raises:
         ClientError: the server does not take any more; what was accepted before stays accepted.
     """
-    terms = {"metadata": metadata, "sending": sending, "on_progress": on_progress, "priority": priority}
+    terms: dict[str, Any] = {
+        "metadata": metadata,
+        "sending": sending,
+        "on_progress": on_progress,
+        "priority": priority,
+    }
     known: list[Found] = []
     for group in _groups(files, ASKED_AT_ONCE):
         new = _new(client, collection, group, sending, everything=bool(metadata), known=known)
