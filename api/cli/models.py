@@ -80,9 +80,12 @@ def _cards(settings: "Settings") -> "list[ModelCard]":
 
 def _described(card: "ModelCard", settings: "Settings") -> dict[str, Any]:
     from penstock.pipeline.embedding import extra_of, missing
-    from penstock.settings.providers import options_of
+    from penstock.settings.providers import line_of, options_of
+    from penstock.storage.rates import Rates
 
     lacks = missing(card, options_of(settings))
+    line = line_of(settings, card)
+    limits = line.expected.at_most(line.set) if card.provider == "openai" else Rates()
     return {
         "name": card.name,
         "provider": card.provider,
@@ -93,6 +96,8 @@ def _described(card: "ModelCard", settings: "Settings") -> dict[str, Any]:
         "query_prefix": card.query_prefix,
         "passage_prefix": card.passage_prefix,
         "speed": card.speed,
+        "requests_per_minute": limits.requests,
+        "tokens_per_minute": limits.tokens,
         "extra": extra_of(card),
         "chosen": card.name == settings.embedding.model,
         "available": not lacks,
@@ -114,7 +119,15 @@ def _show(found: list[dict[str, Any]]) -> None:
             advice.setdefault((lack["kind"], lack["advice"]), []).append(one["name"])
     for (kind, told), names in advice.items():
         out.print(f"[dim]{kind} of {plain(', '.join(names))}:[/] {plain(told)}")
+    for one in found:
+        if one["chosen"] and (told := _limits(one)):
+            out.print(f"[dim]{plain(one['name'])} is asked at most {told} a minute, or what its endpoint says[/]")
     out.print("[dim]any other model of an endpoint that speaks OpenAI's protocol: openai/<name>[/]")
+
+
+def _limits(one: dict[str, Any]) -> str:
+    found = [(one[f"{noun}_per_minute"], noun) for noun in ("requests", "tokens")]
+    return " and ".join(f"{limit:,} {noun}" for limit, noun in found if limit is not None)
 
 
 def _row(one: dict[str, Any]) -> tuple[str, ...]:

@@ -69,7 +69,9 @@ def _page(now: "Status") -> "RenderableType":
         head += f"\n[yellow]work waits, and no {role} process is there: does `penstock worker {role}` run?[/]"
     for sentence in _held_up(now):
         head += f"\n{sentence}"
-    return Group(head, "", _stages(now), _dead(now), _roles(now), _cache(now), _jobs(now), _collections(now))
+    return Group(
+        head, "", _stages(now), _dead(now), _roles(now), _cache(now), _limits(now), _jobs(now), _collections(now)
+    )
 
 
 def _held_up(now: "Status") -> list[str]:
@@ -120,6 +122,23 @@ def _cache(now: "Status") -> "RenderableType":
     if now.cache is None:
         return "[yellow]cache: its server does not answer[/]\n"
     return f"{told(now.cache, limit_bytes=now.cache.limit_bytes)}\n"
+
+
+def _limits(now: "Status") -> "RenderableType":
+    """Say what remote models are asked at most; nothing where none is asked."""
+    if not now.limits:
+        return "[yellow]rate limits: their server does not answer[/]\n" if now.limits is None else ""
+    right = ("requests/min", "tokens/min", "now", "put off", "refused")
+    rows = table("remote model", "endpoint", *right, right=right)
+    for line in now.limits:
+        asked = f"{line.percent:.0f}%" if line.percent >= 100 else f"[yellow]{line.percent:.0f}%[/]"
+        if line.blocked_s > 0:
+            asked = f"[yellow]none for {duration(line.blocked_s)}[/]"
+        limits = [
+            "-" if limit is None else f"{limit:,.0f}" for limit in (line.requests_per_minute, line.tokens_per_minute)
+        ]
+        rows.add_row(plain(line.model), plain(line.endpoint), *limits, asked, f"{line.held:,}", f"{line.refused:,}")
+    return rows
 
 
 def _jobs(now: "Status") -> "RenderableType":

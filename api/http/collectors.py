@@ -18,6 +18,7 @@ from penstock.storage.errors import StorageError, Unavailable
 from penstock.storage.figures import FAMILIES, Family, Figures
 from penstock.storage.ids import TenantId
 from penstock.storage.ledger.overview import Overview, oldest_waiting, overview
+from penstock.storage.rates import read_rates
 from penstock.storage.search.snapshots import SnapshotCache
 
 log = logging.getLogger(__name__)
@@ -150,6 +151,28 @@ class CacheCollector(Collector):
         yield GaugeMetricFamily("penstock_cache_vectors", "Vectors that are kept", value=use.vectors)
         yield GaugeMetricFamily("penstock_cache_bytes", "Memory that they take", value=use.size_bytes)
         yield GaugeMetricFamily("penstock_cache_limit_bytes", "What they may take", value=self._limit_bytes)
+
+
+class RatesCollector(Collector):
+    """What remote models are asked at most, of all of them together: their names are no words of ours."""
+
+    def __init__(self, server: Redis) -> None:
+        self._server = server
+
+    def collect(self) -> Iterator[Metric]:
+        try:
+            lines = read_rates(self._server)
+        except Unavailable as error:
+            log.warning("metrics are without the rate limits: %s", error, extra={"action": "rates_not_measured"})
+            return
+        calls = CounterMetricFamily("penstock_provider_calls", "Calls of remote models", labels=["outcome"])
+        for outcome in ("granted", "delayed", "held", "refused"):
+            calls.add_metric([outcome], sum(getattr(line, outcome) for line in lines))
+        yield calls
+        slow = sum(line.percent < 100 for line in lines)
+        yield GaugeMetricFamily("penstock_provider_slowed", "Remote models asked less than their limits", value=slow)
+        blocked = max([line.blocked_s for line in lines], default=0.0)
+        yield GaugeMetricFamily("penstock_provider_blocked_seconds", "Until all of them may be asked", value=blocked)
 
 
 class SnapshotCollector(Collector):

@@ -31,7 +31,7 @@ from penstock.storage.objects.store import ObjectStore
 from penstock.storage.presence import Presence
 from penstock.storage.search.snapshots import SnapshotCache
 
-from .collectors import CacheCollector, FiguresCollector, LedgerCollector, SnapshotCollector
+from .collectors import CacheCollector, FiguresCollector, LedgerCollector, RatesCollector, SnapshotCollector
 from .comparisons import Comparisons
 from .embedders import QueryEmbedders
 from .feeds import JobFeeds
@@ -161,6 +161,7 @@ def _assembled(settings: Settings, catalog: Catalog, opened: ExitStack) -> Compo
                 LedgerCollector(catalog),
                 FiguresCollector(Figures(server)),
                 CacheCollector(server, limit_bytes=settings.embedding.cache_bytes),
+                RatesCollector(server),
                 SnapshotCollector(snapshots),
             ]
         ),

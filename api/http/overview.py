@@ -14,6 +14,7 @@ from penstock.storage.catalog.jobs import read_jobs
 from penstock.storage.catalog.tenants import list_tenants
 from penstock.storage.errors import Unavailable
 from penstock.storage.ledger.overview import Overview, StageOverview, overview, unwritten_shards
+from penstock.storage.rates import read_rates
 
 from . import answers
 from .components import Components
@@ -40,6 +41,7 @@ def status_of(components: Components, version: str) -> dict[str, Any]:
         "jobs": list(_jobs(components, seen, now=now)),
         "collections": [_collection(info) for info in collections],
         "cache": _cache(components),
+        "limits": _limits(components),
     }
 
 
@@ -78,6 +80,13 @@ def _cache(components: Components) -> dict[str, Any] | None:
     except Unavailable:
         return None
     return {**asdict(found), "limit_bytes": components.settings.embedding.cache_bytes}
+
+
+def _limits(components: Components) -> list[dict[str, Any]] | None:
+    try:
+        return [asdict(line) for line in read_rates(components.redis)]
+    except Unavailable:
+        return None
 
 
 def _jobs(components: Components, seen: Overview, *, now: float) -> Iterator[dict[str, Any]]:

@@ -23,6 +23,7 @@ from .failures import ErrorAnswer, ErrorBody
 from .indexes import IndexStats, MergeStats, ProbeStats, SegmentStats
 from .installation import CollectionStatus, Health, RoleStatus, StageStatus, Status, TenantJob
 from .jobs import HeldUp, Job, JobList, JobState
+from .limits import LimitStatus
 from .messages import Answer, Name, Request
 from .searches import Hit, HitDocument, SearchQuery, SearchResult, packed_vector
 from .snapshots import (
@@ -101,6 +102,7 @@ __all__ = [
     "JobState",
     "Known",
     "KnownQuery",
+    "LimitStatus",
     "MergeStats",
     "Metric",
     "Name",

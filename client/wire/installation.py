@@ -4,6 +4,7 @@ from pydantic import Field
 
 from .cache import CacheStatus
 from .jobs import Job
+from .limits import LimitStatus
 from .messages import Answer, Name
 
 
@@ -67,6 +68,9 @@ class Status(Answer):
     collections: list[CollectionStatus] = Field(description="at most 200")
     cache: CacheStatus | None = Field(
         default=None, description="vectors kept for all tenants; null when the cache's server does not answer"
+    )
+    limits: list[LimitStatus] | None = Field(
+        default=None, description="what remote models are asked at most; null when the cache's server does not answer"
     )
 
 

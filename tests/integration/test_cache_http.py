@@ -5,6 +5,7 @@ import redis
 
 from penstock import client
 from penstock.storage.ids import TenantId
+from penstock.storage.rates import Asked, Limiter, Line, Rates
 
 from ..cached_texts import TOKENS, USD_PER_TOKEN, get, open_cache, put, some, wanted
 from ..http_service import Service, running_service
@@ -59,9 +60,30 @@ def test_status_and_metrics_tell_the_sum_and_no_tenant(service: Service):
 def test_without_its_server_the_counts_are_said_to_be_unknown(tmp_path):
     gone = f"unix://{tmp_path}/nobody.sock"
     with running_service(tmp_path, cache_url=gone) as service, service.penstock() as penstock:
-        assert penstock.status().cache is None
+        assert (penstock.status().cache, penstock.status().limits) == (None, None)
         answer = service.http.get("/v1/tenants/default/cache")
         assert answer.status_code == 503
         assert "the cache's server does not answer" in answer.json()["error"]["message"]
         assert "nobody.sock" not in answer.text  # where it is, is nothing that a tenant needs to know
         assert "penstock_cache_lookups" not in service.http.get("/metrics").text
+
+
+def test_what_remote_models_are_asked_at_most_is_told_by_status_and_metrics(service: Service, valkey_url):
+    with redis.Redis.from_url(valkey_url) as server:
+        limiter = Limiter(server, Line("openai/m", "https://endpoint/v1", "digest", Rates(600)), process="p")
+        taken = limiter.take(Asked(1, 10, urgent=True, most_s=1.0))
+        limiter.refused(taken, wish_s=60.0)
+    with service.penstock() as penstock:
+        (told,) = penstock.status().limits
+
+    assert (told.model, told.requests_per_minute, told.tokens_per_minute) == ("openai/m", 600, None)
+    assert told.percent < 50
+    assert 0 < told.blocked_s <= 60
+    text = service.http.get("/metrics").text
+    for line in (
+        'penstock_provider_calls_total{outcome="granted"} 1.0',
+        'penstock_provider_calls_total{outcome="refused"} 1.0',
+        "penstock_provider_slowed 1.0",
+    ):
+        assert line in text
+    assert "openai/m" not in text

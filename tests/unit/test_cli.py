@@ -32,6 +32,7 @@ from penstock.client.wire import (
     Job,
     JobList,
     Known,
+    LimitStatus,
     Pause,
     RoleStatus,
     SearchQuery,
@@ -101,6 +102,18 @@ COMMANDS = [
     ["config", "check"],
 ]
 
+LIMITED = {
+    "model": "openai/small",
+    "endpoint": "https://api.openai.com/v1",
+    "requests_per_minute": 3_000,
+    "tokens_per_minute": None,
+    "percent": 50,
+    "blocked_s": 12.0,
+    "granted": 40,
+    "delayed": 3,
+    "held": 2,
+    "refused": 1,
+}
 CACHE_USE = {
     "hits": 90,
     "misses": 30,
@@ -267,6 +280,7 @@ class Server:
             jobs=[TenantJob(**(JOB.model_dump() | {"tenant": "acme", "state": "running"}))],
             collections=[CollectionStatus(**ACME)],
             cache=CacheStatus(**CACHE_USE, limit_bytes=384 << 20),
+            limits=[LimitStatus(**LIMITED)],
         )
 
     def cache_use(self, name):
@@ -611,6 +625,9 @@ def test_whoever_waits_for_a_job_is_told_by_the_exit_code_that_documents_failed(
                 "3/3",
                 "2 indexed",
                 "cache: 40 vectors, 2.0 MiB of 384.0 MiB; 90 of 120 texts found (75.0%), $0.0012 saved",
+                "openai/small",
+                "3,000",
+                "none for 12 s",
             ],
         ),
         (["cache"], ["default", "90 of 120 (75.0%)", "16,200 tokens, $0.0012", "40 vectors, 2.0 MiB"]),

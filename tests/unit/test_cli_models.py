@@ -44,6 +44,8 @@ def test_every_model_is_listed_with_its_card_and_what_it_lacks(listed):
     small = found["openai/text-embedding-3-small"]
     assert (small["dimensions"], small["shortest_dimensions"], small["input_limit_tokens"]) == (1536, 256, 8191)
     assert small["usd_per_million_tokens"] == 0.02
+    assert (small["requests_per_minute"], small["tokens_per_minute"]) == (3_000, 1_000_000)
+    assert found["minilm"]["requests_per_minute"] is None
     assert [lack["kind"] for lack in small["missing"]] == ["key"]
     bge = found["fastembed/bge-small-en-v1.5"]
     assert bge["query_prefix"].startswith("Represent")

@@ -15,6 +15,7 @@ from penstock.api.http.collectors import (
     CacheCollector,
     FiguresCollector,
     LedgerCollector,
+    RatesCollector,
     SnapshotCollector,
     _waiting,
 )
@@ -92,7 +93,8 @@ def test_the_docs_list_every_figure_and_no_other(tmp_path):
     try:
         roles = FiguresCollector(Figures(fakeredis.FakeRedis()))
         cache = CacheCollector(fakeredis.FakeRedis(), limit_bytes=1 << 20)
-        metrics = Metrics([LedgerCollector(catalog), roles, cache, SnapshotCollector(snapshots)])
+        rates = RatesCollector(fakeredis.FakeRedis())
+        metrics = Metrics([LedgerCollector(catalog), roles, cache, rates, SnapshotCollector(snapshots)])
         metrics.observe(route="/", method="GET", status=200, seconds=0.1)
         text = metrics.exposition().decode()
     finally:

@@ -66,6 +66,20 @@ EXAMPLES: Examples = {
             }
         ],
         "cache": CACHE_USE | {"limit_bytes": 402653184},
+        "limits": [
+            {
+                "model": "openai/text-embedding-3-small",
+                "endpoint": "https://api.openai.com/v1",
+                "requests_per_minute": 3000.0,
+                "tokens_per_minute": 1000000.0,
+                "percent": 50.0,
+                "blocked_s": 0.0,
+                "granted": 4120,
+                "delayed": 310,
+                "held": 44,
+                "refused": 1,
+            }
+        ],
     },
     wire.Health: {"ok": True, "reasons": [], "degraded": ["redis: Connection refused"]},
     wire.ErrorAnswer: {
