@@ -21,7 +21,10 @@ class Tenants(Session):
         return self._transport.get(self._of(name), Tenant)
 
     def change_tenant(self, name: str, **values: float | None) -> Tenant:
-        """Set ``weight``, ``max_backlog_documents`` or ``max_backlog_bytes``; None brings the default back."""
+        """Set ``weight``, ``max_backlog_documents``, ``max_backlog_bytes`` or ``record_queries``.
+
+        None brings the default back.
+        """
         with worded(TenantChange):
             asked = TenantChange.model_validate(values)
         body = asked.model_dump(include=asked.model_fields_set)

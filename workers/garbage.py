@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from penstock.storage import ledger, paths
 from penstock.storage.catalog.completion import OPEN_BATCH
 from penstock.storage.catalog.engine import Catalog
+from penstock.storage.catalog.recorded_queries import forget_recorded_before
 from penstock.storage.catalog.retention import Retention
 from penstock.storage.catalog.tables import batches
 from penstock.storage.catalog.tenants import list_tenants
@@ -55,6 +56,9 @@ def collect_all(
         log.info("Forgot %d batches and %d document versions of long ago.", pruned.batches, pruned.versions)
     if forgotten := forget_keys(catalog, now=now, keep_s=components.settings.limits.idempotency_keep_s):
         log.info("Forgot %d idempotency keys of long ago.", forgotten)
+    shadow = components.settings.shadow
+    if forgotten := forget_recorded_before(catalog, now - shadow.keep_s if shadow.record else now):
+        log.info("Forgot %d recorded queries.", forgotten)
     for tenant in tenants:
         staged = list_staged(objects, tenant=tenant, now=now)
         over = set(finished(catalog, sorted({paths.batch_of(info.name) for info in staged})))

@@ -60,6 +60,7 @@ class Searcher:
     def open(self) -> None:
         self._components = components = Components.open(self._settings, role="search", embed_threads=1)
         self._snapshots = wiring.new_snapshots(self._settings, components.catalog, components.objects)
+        self._recorder = wiring.new_recorder(self._settings, components.catalog)
         self._stop = threading.Event()
         self._listener = threading.Thread(
             target=components.notices.listen, args=[{"published": self._refresh}, self._stop], daemon=True
@@ -73,6 +74,7 @@ class Searcher:
     def close(self) -> None:
         self._stop.set()
         self._listener.join()
+        self._recorder.close()
         self._snapshots.close()
         self._components.close()
 
@@ -134,6 +136,8 @@ class Searcher:
                 now=now if wanted is None or wanted.as_of is None else wanted.as_of,
                 explain=asked.explain,
             )
+        if wanted is None:  # what was asked of a past version says little of the next
+            self._recorder.note(collection.tenant_id, collection.id, text=asked.query, filter=asked.filter)
         return found.described(began=began)
 
     def _job(self, asked: JobRequest) -> dict[str, Any]:

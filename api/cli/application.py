@@ -17,10 +17,13 @@ from . import (
     index,
     ingest,
     jobs,
+    judgements,
     models,
     pausing,
     processes,
+    queries,
     search,
+    shadow,
     snapshots,
     status,
     sync,
@@ -66,6 +69,7 @@ processes.register(app)
 app.command("ingest")(ingest.ingest)
 app.command("sync")(sync.sync)
 app.command("search")(search.search)
+app.command("shadow")(shadow.shadow)
 app.command("status")(status.status)
 app.command("cache")(cache.cache)
 app.command("pause")(pausing.pause)
@@ -74,5 +78,18 @@ app.command("doctor")(doctor.doctor)
 documents.app.command("delete")(changes.delete)
 documents.app.command("update")(changes.update)
 app.add_typer(changes.chunks)
-for group in (collections, documents, dead_letters, index, jobs, models, snapshots, tenants, webhooks, config):
+for group in (
+    collections,
+    documents,
+    dead_letters,
+    index,
+    jobs,
+    queries,
+    judgements,
+    models,
+    snapshots,
+    tenants,
+    webhooks,
+    config,
+):
     app.add_typer(group.app)

@@ -72,11 +72,19 @@ def change(
             "--max-backlog-bytes", help="Most bytes that may wait; 'default': limits.max_backlog_bytes of the server."
         ),
     ] = None,
+    record_queries: Annotated[
+        bool | None,
+        typer.Option(
+            "--record-queries/--no-record-queries",
+            help="Whether some of its searches may be recorded; with no, those that were are forgotten.",
+            show_default=False,
+        ),
+    ] = None,
     url: Url = None,
     key: Key = None,
     as_json: Json = False,
 ) -> None:
-    """Change a tenant's share and limits. What is left out stays."""
+    """Change a tenant's share and limits, and whether its searches are recorded. What is left out stays."""
     values: dict[str, float | None] = {}
     if weight is not None:
         values["weight"] = _number("--weight", weight, kind=float)
@@ -84,8 +92,13 @@ def change(
         values["max_backlog_documents"] = _number("--max-backlog", max_backlog, kind=int)
     if max_backlog_bytes is not None:
         values["max_backlog_bytes"] = _number("--max-backlog-bytes", max_backlog_bytes, kind=int)
+    if record_queries is not None:
+        values["record_queries"] = record_queries
     if not values:
-        raise UsageError("nothing to change: give --weight, --max-backlog or --max-backlog-bytes")
+        raise UsageError(
+            "nothing to change: give --weight, --max-backlog, --max-backlog-bytes, --record-queries or "
+            "--no-record-queries"
+        )
     with connect(url, key, "default") as client:
         changed = client.change_tenant(name, **values)
     print_json(changed) if as_json else _show(changed)
@@ -108,6 +121,7 @@ def _show(tenant: "Tenant") -> None:
     rows.add_row("waiting", _waiting(tenant))
     rows.add_row("may wait", _limit(tenant))
     rows.add_row("paused", _paused(tenant) or "no")
+    rows.add_row("queries", "recorded, if the server does" if tenant.record_queries else "never recorded")
     console().print(rows)
 
 

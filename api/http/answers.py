@@ -34,6 +34,7 @@ def tenant(info: TenantInfo) -> dict[str, Any]:
         "max_backlog_documents": info.max_backlog_documents,
         "max_backlog_bytes": info.max_backlog_bytes,
         "paused_at": info.paused_at,
+        "record_queries": info.record_queries,
         "waiting_documents": info.waiting.documents,
         "waiting_bytes": info.waiting.size_bytes,
     }

@@ -23,6 +23,7 @@ from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.jobs import JobInfo, read_jobs
 from penstock.storage.catalog.migrations import check_schema
 from penstock.storage.catalog.progress import Tallies
+from penstock.storage.catalog.recorder import QueryRecorder
 from penstock.storage.figures import Figures
 from penstock.storage.ids import GenerationId, JobId
 from penstock.storage.ledger.overview import models_in_use
@@ -69,6 +70,7 @@ class Components:
     catalog: Catalog
     objects: ObjectStore
     snapshots: SnapshotCache
+    recorder: QueryRecorder
     embedders: QueryEmbedders
     notices: Notices
     presence: Presence
@@ -91,6 +93,7 @@ class Components:
     reads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(CATALOG_THREADS))
     changes: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(CHANGES))
     probes: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1))
+    shadows: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1))
 
     async def call(self, function: Callable[Concatenate[Catalog, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Return ``function(catalog, ...)``, run in a thread: SQL would hold up every other request."""
@@ -127,6 +130,8 @@ def _assembled(settings: Settings, catalog: Catalog, opened: ExitStack) -> Compo
     objects = wiring.open_objects(settings)
     snapshots = wiring.new_snapshots(settings, catalog, objects)
     opened.callback(snapshots.close)
+    recorder = wiring.new_recorder(settings, catalog)
+    opened.callback(recorder.close)
     embedders = QueryEmbedders(settings)
     opened.callback(embedders.close)
     notices = wiring.open_notices(settings)
@@ -148,6 +153,7 @@ def _assembled(settings: Settings, catalog: Catalog, opened: ExitStack) -> Compo
         catalog=catalog,
         objects=objects,
         snapshots=snapshots,
+        recorder=recorder,
         embedders=embedders,
         notices=notices,
         presence=presence,

@@ -29,6 +29,8 @@ UNSEEN: tuple[type[BaseModel], ...] = (  # by the framework: routes read their b
     wire.DocumentUpdate,
     wire.ChunkDeletion,
     wire.DeadSelection,
+    wire.NewJudgements,
+    wire.ShadowQuery,
     wire.SearchQuery,
     wire.WebhookReceiver,
     wire.WebhookDefault,

@@ -99,6 +99,17 @@ class IndexQuery(Parameters):
     )
 
 
+class QueriesQuery(Parameters):
+    limit: int = Field(default=100, ge=1, le=1000)
+
+
+class JudgementsQuery(Parameters):
+    after: str | None = Field(
+        default=None, pattern=r"^([0-9a-f]{2}){1,32}$", description="`last_id` of the page before"
+    )
+    limit: int = Field(default=100, ge=1, le=1000)
+
+
 class SnapshotsQuery(Parameters):
     before: int | None = Field(default=None, ge=1, le=10**18, description="`last_version` of the page before")
     limit: int = Field(default=100, ge=1, le=1000)

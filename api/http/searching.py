@@ -70,6 +70,8 @@ def _search(components: Components, info: CollectionInfo, asked: SearchQuery) ->
         now=now if wanted is None or wanted.as_of is None else wanted.as_of,
         explain=asked.explain,
     )
+    if wanted is None:  # what was asked of a past version says little of the next
+        components.recorder.note(info.tenant_id, info.id, text=asked.query, filter=asked.filter)
     return to_json(found.described(began=began))
 
 

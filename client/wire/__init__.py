@@ -25,7 +25,20 @@ from .installation import CollectionStatus, Health, RoleStatus, StageStatus, Sta
 from .jobs import HeldUp, Job, JobList, JobState
 from .limits import LimitStatus
 from .messages import Answer, Name, Request
+from .questions import (
+    MAX_GRADE,
+    MAX_JUDGEMENTS,
+    Forgotten,
+    Judgement,
+    JudgementList,
+    JudgementsLoaded,
+    NewJudgement,
+    NewJudgements,
+    RecordedQuery,
+    RecordedQueryList,
+)
 from .searches import Hit, HitDocument, SearchQuery, SearchResult, packed_vector
+from .shadow import ShadowLatency, ShadowQuery, ShadowReport, ShadowSide, ShadowThresholds
 from .snapshots import (
     DocumentChange,
     Rollback,
@@ -63,6 +76,8 @@ from .webhooks import (
 
 __all__ = [
     "LONGEST_SOURCE",
+    "MAX_GRADE",
+    "MAX_JUDGEMENTS",
     "MAX_REMOVED_AT_ONCE",
     "Answer",
     "CacheStatus",
@@ -90,6 +105,7 @@ __all__ = [
     "Dropped",
     "ErrorAnswer",
     "ErrorBody",
+    "Forgotten",
     "Fork",
     "FormerDeath",
     "Health",
@@ -100,6 +116,9 @@ __all__ = [
     "Job",
     "JobList",
     "JobState",
+    "Judgement",
+    "JudgementList",
+    "JudgementsLoaded",
     "Known",
     "KnownQuery",
     "LimitStatus",
@@ -108,11 +127,15 @@ __all__ = [
     "Name",
     "NewCollection",
     "NewDocument",
+    "NewJudgement",
+    "NewJudgements",
     "NewTenant",
     "Pause",
     "Priority",
     "ProbeStats",
     "Quantization",
+    "RecordedQuery",
+    "RecordedQueryList",
     "RefusalCode",
     "RefusedDocument",
     "Request",
@@ -122,6 +145,11 @@ __all__ = [
     "SearchQuery",
     "SearchResult",
     "SegmentStats",
+    "ShadowLatency",
+    "ShadowQuery",
+    "ShadowReport",
+    "ShadowSide",
+    "ShadowThresholds",
     "Snapshot",
     "SnapshotDetails",
     "SnapshotDiff",

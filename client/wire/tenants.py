@@ -22,6 +22,11 @@ class TenantChange(Request):
     )
     max_backlog_documents: int | None = Field(default=None, ge=1, le=10**15)
     max_backlog_bytes: int | None = Field(default=None, ge=1, le=10**18)
+    record_queries: bool | None = Field(
+        default=None,
+        description="whether some of its searches may be recorded, where the server does; false forgets those that "
+        "were; default: true",
+    )
 
 
 class Tenant(Answer):
@@ -33,6 +38,7 @@ class Tenant(Answer):
     )
     max_backlog_bytes: int | None = Field(default=None, description="null: limits.max_backlog_bytes of the server")
     paused_at: float | None = Field(default=None, description="since then nothing is begun for it; null: it goes on")
+    record_queries: bool = Field(default=True, description="whether some of its searches may be recorded")
     waiting_documents: int = Field(default=0, description="accepted documents not yet in a batch")
     waiting_bytes: int = 0
 

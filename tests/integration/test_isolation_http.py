@@ -53,6 +53,12 @@ ROUTES = [
     ("POST", "/collections/theirs/documents:known", "theirs", "nothing"),
     ("POST", "/collections/theirs/search", "theirs", "nothing"),
     ("GET", "/collections/theirs/index", "theirs", "nothing"),
+    ("GET", "/collections/theirs/queries", "theirs", "nothing"),
+    ("DELETE", "/collections/theirs/queries", "theirs", "nothing"),
+    ("GET", "/collections/theirs/judgements", "theirs", "nothing"),
+    ("POST", "/collections/theirs/judgements", "theirs", "nothing"),
+    ("DELETE", "/collections/theirs/judgements", "theirs", "nothing"),
+    ("POST", "/collections/theirs/shadow", "theirs", "nothing"),
     ("GET", "/collections/theirs/snapshots", "theirs", "nothing"),
     ("GET", "/collections/theirs/snapshots/{version}", "theirs", "nothing"),
     ("GET", "/collections/theirs/snapshots/{version}/diff", "theirs", "nothing"),
@@ -82,6 +88,8 @@ BODIES = {
     "documents:retry": {"all": True},
     "documents:drop": {"all": True},
     "chunks:delete": {"chunk_ids": [1]},
+    "judgements": {"judgements": []},
+    "shadow": {},
     "{document}": {"title": "taken over"},
 }
 

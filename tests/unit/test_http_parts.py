@@ -3,13 +3,16 @@
 import asyncio
 import inspect
 import json
+import threading
 from types import SimpleNamespace
 
+import anyio
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from penstock.api.errors import TRANSLATIONS, Refused, refusal
+from penstock.api.http.attendance import while_waited_for
 from penstock.api.http.bodies import parse_json
 from penstock.api.http.embedders import QueryEmbedders
 from penstock.api.http.gate import REMEMBERED_S, KeyGate
@@ -220,3 +223,24 @@ def test_a_failure_of_other_dimensions_does_not_hide_behind_the_model_s_name(tmp
     embedders.warm("hash-256", 256)
     assert list(embedders.failures) == ["hash-256 of 320 dimensions"]
     embedders.close()
+
+
+def test_a_check_that_nobody_waits_for_any_more_is_told_so_and_what_it_raises_comes_out_as_it_is():
+    """Otherwise a check of minutes goes on for a client that hung up."""
+
+    class HungUp:
+        async def is_disconnected(self) -> bool:
+            return True
+
+    left = threading.Event()
+
+    def work() -> None:
+        assert left.wait(30)
+        raise Refused("nobody waits")
+
+    async def ask() -> None:
+        limiter = anyio.CapacityLimiter(1)
+        await while_waited_for(HungUp(), work, left=left, limiter=limiter)  # type: ignore[arg-type]
+
+    with pytest.raises(Refused, match="nobody waits"):
+        anyio.run(ask)

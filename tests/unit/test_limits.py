@@ -65,6 +65,9 @@ OF_THE_CODE = {
     "an idempotency key, characters": limits.MAX_IDEMPOTENCY_KEY_CHARACTERS,
     "one answer that is waited for (`wait` of all but streams), seconds": most(queries.SubmitQuery, "wait"),
     "one stream of events that is to end by itself (`wait`), seconds": most(queries.EventsQuery, "wait"),
+    "judgements of a collection": limits.MAX_JUDGEMENTS,
+    "question of a judgement, characters": limits.MAX_JUDGED_QUERY_CHARACTERS,
+    "recorded searches of a collection": SETTINGS.shadow.keep,
     "requests that wait in one process (`wait`, `min_token`)": SETTINGS.api.max_waits,
     "requests that wait in one process, of one tenant": SETTINGS.api.max_waits_per_tenant,
     "streams of events of one process": SETTINGS.api.max_streams,
@@ -113,6 +116,8 @@ def test_the_wire_refuses_what_storage_would_refuse():
     longest_key = "k" * limits.MAX_IDEMPOTENCY_KEY_CHARACTERS
     assert transport.IDEMPOTENCY_KEY.fullmatch(longest_key)
     assert not transport.IDEMPOTENCY_KEY.fullmatch(longest_key + "k")
+    assert longest(wire.NewJudgement, "query") == limits.MAX_JUDGED_QUERY_CHARACTERS
+    assert longest(wire.NewJudgements, "judgements") == wire.MAX_JUDGEMENTS == limits.MAX_JUDGEMENTS
     assert next(rule.le for rule in wire.SearchQuery.model_fields["ef"].metadata if hasattr(rule, "le")) == (
         limits.MAX_EF
     )

@@ -1,6 +1,6 @@
 """One example of every request and answer, shown in the OpenAPI description. A test reads each as its type."""
 
-from . import collections, documents, installation, jobs, searches, snapshots
+from . import collections, documents, installation, jobs, questions, searches, snapshots
 
 EXAMPLES = {
     **installation.EXAMPLES,
@@ -9,4 +9,5 @@ EXAMPLES = {
     **documents.EXAMPLES,
     **jobs.EXAMPLES,
     **searches.EXAMPLES,
+    **questions.EXAMPLES,
 }

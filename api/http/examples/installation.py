@@ -11,6 +11,7 @@ TENANT = {
     "max_backlog_documents": 500000,
     "max_backlog_bytes": None,
     "paused_at": None,
+    "record_queries": True,
     "waiting_documents": 1200,
     "waiting_bytes": 4815162,
 }

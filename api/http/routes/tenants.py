@@ -54,7 +54,8 @@ async def show(request: Request, tenant: str) -> Response:
     "/v1/tenants/{tenant}",
     response_model=wire.Tenant,
     summary="Change a tenant's share and limits",
-    description="Its weight among the tenants that have work, and how much of it may wait.",
+    description="Its weight among the tenants that have work, how much of it may wait, and whether searches of it may "
+    "be recorded.",
     openapi_extra=json_body(wire.TenantChange),
 )
 async def change(request: Request, tenant: str) -> Response:
