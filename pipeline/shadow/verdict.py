@@ -104,4 +104,4 @@ def _notes(comparison: Comparison, wanted: Wanted, options: ShadowOptions, *, sa
         if side.unanswered:
             yield f"only the {name} generation could not answer {side.unanswered} questions: {side.because}"
     if comparison.judged < options.thresholds.min_queries and comparison.judged:
-        yield f"nDCG rests on few judged questions ({comparison.judged}): judge {options.thresholds.min_queries} or more"
+        yield f"nDCG rests on few questions ({comparison.judged}): judge {options.thresholds.min_queries} or more"
