@@ -22,7 +22,8 @@ class ExitCode(IntEnum):
 
 
 EPILOG = (
-    "Exit codes: 0 done, 1 error, 2 wrong usage, 3 some documents failed or `penstock doctor` found something, "
+    "Exit codes: 0 done, 1 error, 2 wrong usage, 3 some documents failed, or `penstock doctor` or "
+    "`penstock shadow` found something, "
     "4 server unreachable, 5 waited too long, 130 interrupted. PENSTOCK_DEBUG=1 shows where an error came from."
 )
 
