@@ -5,6 +5,7 @@ from .dead_letters import DeadLetters
 from .documents import Documents
 from .jobs import Jobs
 from .questions import Questions
+from .schedules import Schedules
 from .searches import Searches
 from .shadow import Shadow
 from .snapshots import Snapshots
@@ -12,7 +13,19 @@ from .tenants import Tenants
 from .webhooks import Webhooks
 
 
-class Penstock(Collections, DeadLetters, Documents, Jobs, Questions, Searches, Shadow, Snapshots, Tenants, Webhooks):
+class Penstock(
+    Collections,
+    DeadLetters,
+    Documents,
+    Jobs,
+    Questions,
+    Schedules,
+    Searches,
+    Shadow,
+    Snapshots,
+    Tenants,
+    Webhooks,
+):
     """One tenant of one Penstock server.
 
     Every method raises the errors of ``penstock.client.errors``. Safe to use from several threads.

@@ -17,7 +17,7 @@ from penstock.storage.ids import checked_name
 from .documents import Chunking, Embedding, Limits, Snapshots
 from .groups import Group
 from .objects import Objects
-from .processes import Api, Embedded, Flower, Log, Search, Webhooks, Workers
+from .processes import Api, Embedded, Flower, Log, Schedules, Search, Webhooks, Workers
 from .shadow import Shadow
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "Limits",
     "Log",
     "Objects",
+    "Schedules",
     "Search",
     "Settings",
     "Shadow",
@@ -112,6 +113,7 @@ class Settings(BaseSettings):
     snapshots: Snapshots = Snapshots()
     workers: Workers = Workers()
     webhooks: Webhooks = Webhooks()
+    schedules: Schedules = Schedules()
     embedded: Embedded = Embedded()
     log: Log = Log()
 

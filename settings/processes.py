@@ -7,7 +7,7 @@ from pydantic import Field, SecretStr
 from penstock.storage.limits import MAX_EF, MAX_K
 from penstock.storage.machine import cores
 
-from .groups import Count, Group, Port, Seconds
+from .groups import Count, Folders, Group, Port, Seconds
 
 
 class Api(Group):
@@ -93,6 +93,19 @@ class Workers(Group):
         "default: five times max_chunks_per_publish",
     )
     chunk_memory_bytes: Count = Field(2 << 30, description="Memory of one parsing process before it is replaced")
+
+
+class Schedules(Group):
+    """What schedules may do on the machines that run maintenance."""
+
+    sync_roots: Folders = Field(
+        (),
+        description="Folders below which schedules may name those that they keep collections equal to; default: none",
+    )
+    backup_roots: Folders = Field((), description="Folders below which schedules may write backups; default: none")
+    runs: Count = Field(
+        1, description="Runs of schedules at once, in the whole installation; the other merge_processes go on merging"
+    )
 
 
 class Webhooks(Group):

@@ -218,7 +218,7 @@ def _shown(value: Any) -> Any:
         return _masked(value.get_secret_value())
     if isinstance(value, Path):
         return str(value)
-    return list(value) if isinstance(value, tuple) else value
+    return [_shown(one) for one in value] if isinstance(value, tuple) else value
 
 
 def _masked(secret: str) -> str:

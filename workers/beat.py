@@ -1,4 +1,7 @@
-"""The beat role: Celery Beat's ticks in the main thread, dispatcher and webhooks in others. It keeps no state."""
+"""The beat role: Celery Beat's ticks and schedules in the main thread, dispatcher and webhooks in others.
+
+It keeps no state.
+"""
 
 import logging
 import signal
@@ -6,6 +9,7 @@ import threading
 import time
 from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -22,6 +26,7 @@ from .components import new_owner
 from .dispatcher import Dispatcher, Message
 from .heartbeat import Heartbeat
 from .liveness import Liveness
+from .timekeeping import Timekeeper
 from .webhooks import WebhookSender
 
 log = logging.getLogger(__name__)
@@ -52,11 +57,34 @@ class CelerySender:
             return int(bound.queue_declare().message_count)
 
 
-class Ticks(Scheduler):  # type: ignore[misc]  # Celery publishes no types
-    """Celery's scheduler, in memory; it sends a tick only when none waits.
+class RunsQueue:
+    """The queue of runs of schedules: `Summons` of ``timekeeping.py``."""
 
-    Nobody may be reading them, and Redis keeps what expired until somebody does.
+    def __init__(self, app: Celery) -> None:
+        self._app = app
+        self._sender = CelerySender(app)
+
+    def waiting(self) -> int:
+        return self._sender.waiting(routes.RUNS_QUEUE)
+
+    def send(self, count: int) -> None:
+        for _ in range(count):
+            self._app.send_task(routes.RUN, queue=routes.RUNS_QUEUE, retry=False)
+
+
+class Ticks(Scheduler):  # type: ignore[misc]  # Celery publishes no types
+    """Celery's scheduler: its own entries in memory, and the schedules of the catalog.
+
+    It sends a tick only when none waits: nobody may be reading them, and Redis keeps what expired until somebody does.
     """
+
+    def __init__(self, *args: Any, timekeeper: Timekeeper | None = None, **options: Any) -> None:
+        self._timekeeper = timekeeper
+        super().__init__(*args, **options)
+
+    def tick(self, *args: Any, **options: Any) -> float:
+        left_s = float(self.max_interval) if self._timekeeper is None else self._timekeeper.tick()
+        return min(float(super().tick(*args, **options)), left_s)
 
     def setup_schedule(self) -> None:
         """Begin soon: what was left undone must not wait longer each time that a machine is started again."""
@@ -103,7 +131,7 @@ def run(settings: Settings) -> int:
         thread.start()
     heartbeat.start()
     try:
-        _tick(app)
+        _tick(app, Timekeeper(catalog, RunsQueue(app), most=settings.schedules.runs))
     finally:
         stop.set()
         dispatcher.wake()
@@ -114,9 +142,9 @@ def run(settings: Settings) -> int:
     return 0
 
 
-def _tick(app: Celery) -> None:
-    """Run Celery Beat with its schedule in memory: a tick too many or too few after a restart changes nothing."""
-    service: Any = Service(app, scheduler_cls=Ticks)
+def _tick(app: Celery, timekeeper: Timekeeper) -> None:
+    """Run Celery Beat: a tick too many or too few after a restart changes nothing."""
+    service: Any = Service(app, scheduler_cls=partial(Ticks, timekeeper=timekeeper))
 
     def leave(_number: int, _frame: FrameType | None) -> None:
         raise SystemExit(0)

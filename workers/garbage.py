@@ -25,6 +25,7 @@ from penstock.storage.collecting import (
 from penstock.storage.ids import BatchId
 from penstock.storage.intake.idempotency import forget_keys
 from penstock.storage.named_files import NamedFiles
+from penstock.storage.schedules import forget_runs
 from penstock.storage.search.reader_leases import LeaseWatch
 
 from .components import Components
@@ -59,6 +60,8 @@ def collect_all(
     shadow = components.settings.shadow
     if forgotten := forget_recorded_before(catalog, now - shadow.keep_s if shadow.record else now):
         log.info("Forgot %d recorded queries.", forgotten)
+    if forgotten := forget_runs(catalog, now=now):
+        log.info("Forgot %d runs of schedules of long ago.", forgotten)
     for tenant in tenants:
         staged = list_staged(objects, tenant=tenant, now=now)
         over = set(finished(catalog, sorted({paths.batch_of(info.name) for info in staged})))

@@ -1,4 +1,5 @@
-"""The maintenance role: builds merged segments, at each tick plans those that were missed, and collects garbage.
+"""The maintenance role: builds merged segments, at each tick plans those that were missed, collects garbage, and does
+what schedules are for.
 
 It never publishes: the shard's writer does.
 """
@@ -26,6 +27,7 @@ from .components import Components
 from .garbage import collect_all
 from .liveness import Liveness
 from .planning import plan_missed
+from .runs import ScheduleRuns
 
 log = logging.getLogger(__name__)
 NICENESS = 10  # merging must not slow searches and ingestion down
@@ -50,13 +52,15 @@ class Maintenance:
         self._pruning = ledger.PruningProgress()
         self._readers = LeaseWatch()
         self._named = NamedFiles(self._components.objects)
+        self._runs = ScheduleRuns(self._components, liveness=self._liveness)
 
     def close(self) -> None:
+        self._runs.close()
         self._claims.close()
         self._components.close()
 
     def tasks(self) -> Mapping[str, Callable[..., Any]]:
-        return {routes.MERGE: self.merge, routes.COLLECT: self.collect}
+        return {routes.MERGE: self.merge, routes.COLLECT: self.collect, routes.RUN: self.run}
 
     def merge(self, batch_id: str) -> None:
         """Build the segment of one merge batch, for the writer to swap in."""
@@ -76,6 +80,10 @@ class Maintenance:
             took_s = time.perf_counter() - began
             merged, rows = len(swap.inputs), swap.output.row_count
             log.info("Merged %d segments into one of %d chunks in %.1f s.", merged, rows, took_s, extra=ids(claim))
+
+    def run(self) -> None:
+        """Work on the run of a schedule whose turn it is, if there is one."""
+        self._runs.work()
 
     def collect(self) -> None:
         """Plan merges that were missed, and delete what nobody needs any more, of every tenant.

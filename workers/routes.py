@@ -10,6 +10,7 @@ EMBED = "penstock.embed"
 INDEX = "penstock.index"
 MERGE = "penstock.merge"
 COLLECT = "penstock.collect"
+RUN = "penstock.run"
 SEARCH = "penstock.search"
 SUBMIT = "penstock.submit"
 DELETE = "penstock.delete"
@@ -17,6 +18,7 @@ JOB = "penstock.job"
 
 MAINTENANCE_QUEUE = "maintenance"
 COLLECT_QUEUE = "collect"  # of its own: only so can beat tell whether a tick waits, whatever merges do
+RUNS_QUEUE = "runs"  # likewise, of schedules
 SEARCH_QUEUE = "search"
 
 # kombu publishes types, but not for these.
@@ -42,7 +44,7 @@ def all_queues(shards: int, *, quorum: bool = False) -> list[Queue]:
 
     The queue of questions stays of the server's own kind: applications declare it too, and know nothing of this.
     """
-    names = ["chunk", "embed", *map(index_queue, range(shards)), MAINTENANCE_QUEUE, COLLECT_QUEUE]
+    names = ["chunk", "embed", *map(index_queue, range(shards)), MAINTENANCE_QUEUE, COLLECT_QUEUE, RUNS_QUEUE]
     kept = [queue(name, arguments=_QUORUM | _PATIENT if quorum else None) for name in names]
     return [*kept, queue(SEARCH_QUEUE)]
 
@@ -51,7 +53,7 @@ def role_queues(role: str, *, shards: Iterable[int]) -> list[str]:
     """Return the queues a role consumes; ``shards`` are those this index process writes."""
     if role == "index":
         return [index_queue(shard) for shard in shards]
-    return [MAINTENANCE_QUEUE, COLLECT_QUEUE] if role == "maintenance" else [role]
+    return [MAINTENANCE_QUEUE, COLLECT_QUEUE, RUNS_QUEUE] if role == "maintenance" else [role]
 
 
 TASK_QUEUES = {  # penstock.index is missing: its queue depends on the shard
@@ -59,6 +61,7 @@ TASK_QUEUES = {  # penstock.index is missing: its queue depends on the shard
     EMBED: "embed",
     MERGE: MAINTENANCE_QUEUE,
     COLLECT: COLLECT_QUEUE,
+    RUN: RUNS_QUEUE,
     SEARCH: SEARCH_QUEUE,
     SUBMIT: SEARCH_QUEUE,
     DELETE: SEARCH_QUEUE,

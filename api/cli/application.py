@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from . import (
+    backups,
     cache,
     changes,
     collections,
@@ -22,6 +23,7 @@ from . import (
     pausing,
     processes,
     queries,
+    schedules,
     search,
     shadow,
     snapshots,
@@ -75,6 +77,8 @@ app.command("cache")(cache.cache)
 app.command("pause")(pausing.pause)
 app.command("resume")(pausing.resume)
 app.command("doctor")(doctor.doctor)
+app.command("backup")(backups.backup)
+app.command("restore")(backups.restore)
 documents.app.command("delete")(changes.delete)
 documents.app.command("update")(changes.update)
 app.add_typer(changes.chunks)
@@ -87,6 +91,7 @@ for group in (
     queries,
     judgements,
     models,
+    schedules,
     snapshots,
     tenants,
     webhooks,

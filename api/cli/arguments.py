@@ -85,6 +85,18 @@ def parse_moment(option: str, given: str) -> float:
         ) from error
 
 
+PERIOD = re.compile(r"(\d{1,9}(?:\.\d{1,3})?)([smhdw])")
+SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
+
+
+def parse_period(option: str, given: str) -> float:
+    """Return seconds of ``90s``, ``30m``, ``6h``, ``7d`` or ``2w``. Raises UsageError."""
+    found = PERIOD.fullmatch(given.strip())
+    if found is None:
+        raise UsageError(f"{option} {given}: write a number and its unit, s, m, h, d or w: 90s, 30m, 6h, 7d")
+    return float(found[1]) * SECONDS[found[2]]
+
+
 def parse_chunking(given: str | None) -> "Chunking | None":
     """Return ``strategy[:size_tokens[:overlap_tokens]]`` as the client's `Chunking`.
 

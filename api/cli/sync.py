@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from penstock.client import Penstock
+    from penstock.storage.folders import SyncPlan
 
     from .folders import Walk
     from .outcomes import Outcome
-    from .plans import SyncPlan
 
 SHOWN = 20  # names of each kind; --json has all
 DELETED_AT_ONCE = 10_000
@@ -170,8 +170,9 @@ def _delete(
     client: "Penstock", collection: str, plan: "SyncPlan", path: Path, prefix: str | None, notes: "Console"
 ) -> _Deletions:
     """Look again what is not in the folder, and delete those of it that are in the collection as they were planned."""
+    from penstock.storage.folders import still_gone
+
     from .folders import walk
-    from .plans import still_gone
 
     done = _Deletions()
     if not plan.delete:

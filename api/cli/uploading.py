@@ -6,7 +6,6 @@ Sending a file again is harmless: the server answers that it is unchanged. So ev
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +13,7 @@ from uuid import uuid4
 
 from penstock.client import Busy, ClientError, Invalid, ServerError, TooLarge, Unreachable, Upload
 from penstock.client.wire import Submitted
+from penstock.storage.folders import content_hash
 
 from .folders import Found, Skipped
 
@@ -161,15 +161,6 @@ def _new(
     sending.dead += sorted(dead)
     sending.examined += len(same) + len(dead)
     return [file for file in group if file.source in hashes and file.source not in same | dead]
-
-
-def content_hash(path: Path) -> str:
-    """Return the same as `penstock.client.content_hash` of the file's bytes, without holding them."""
-    digest = blake2b(digest_size=32)
-    with path.open("rb") as file:
-        while data := file.read(1 << 20):
-            digest.update(data)
-    return digest.hexdigest()
 
 
 def _groups(files: Sequence[Found], length: int) -> Iterator[list[Found]]:

@@ -14,6 +14,7 @@ from penstock.storage.catalog.manifests import ManifestInfo
 from penstock.storage.catalog.tenants import TenantInfo
 from penstock.storage.ledger import Pauses, RollbackInfo
 from penstock.storage.ledger.deliveries import DeliveryInfo
+from penstock.storage.schedules import ScheduleInfo
 from penstock.storage.segments.differences import Change
 from penstock.storage.segments.manifests import SegmentEntry
 from penstock.storage.tokens import token_of
@@ -131,6 +132,22 @@ def delivery(info: DeliveryInfo) -> dict[str, Any]:
         "error": info.error,
         "created_at": info.created_at,
         "finished_at": info.finished_at,
+    }
+
+
+def schedule(info: ScheduleInfo) -> dict[str, Any]:
+    return {
+        "id": info.id,
+        "tenant": info.tenant_id,
+        "collection": info.collection,
+        "action": info.action,
+        "options": dict(info.options),
+        **asdict(info.cadence),
+        "next_run_at": info.next_run_at if info.paused_at is None else None,
+        "paused_at": info.paused_at,
+        "last_success_at": info.last_success_at,
+        "created_at": info.created_at,
+        "last_run": None if info.last_run is None else asdict(info.last_run),
     }
 
 

@@ -23,6 +23,7 @@ from .routes import (
     operations,
     questions,
     removals,
+    schedules,
     search,
     shadow,
     snapshots,
@@ -43,6 +44,7 @@ ROUTERS = (
     shadow.router,
     tenants.router,
     webhooks.router,
+    schedules.router,
     operations.router,
 )
 

@@ -1,7 +1,7 @@
 """What /metrics reads when it is asked: the ledger, what the roles added up, and the snapshots.
 
-Labels are our own words; one figure has tenants, those whose work waits longest, so there are never many. No label
-holds another name, or a text.
+Labels are our own words; one figure has tenants, those whose work waits longest, and one the schedules that ended well
+longest ago, so there are never many. No label holds another name, or a text.
 """
 
 import logging
@@ -19,11 +19,13 @@ from penstock.storage.figures import FAMILIES, Family, Figures
 from penstock.storage.ids import TenantId
 from penstock.storage.ledger.overview import Overview, oldest_waiting, overview
 from penstock.storage.rates import read_rates
+from penstock.storage.schedules import oldest_successes
 from penstock.storage.search.snapshots import SnapshotCache
 
 log = logging.getLogger(__name__)
 
 MOST_TENANTS = 20
+MOST_SCHEDULES = 50
 OTHERS = "_others"  # no tenant can be named so
 
 
@@ -86,6 +88,29 @@ def _waiting(oldest: Mapping[tuple[TenantId, str], float], *, now: float) -> Met
     for place, age in sorted(ages.items()):
         told.add_metric(place, age)
     return told
+
+
+class ScheduleCollector(Collector):
+    """How long ago schedules ended well: those longest ago, of which there are never many."""
+
+    def __init__(self, catalog: Catalog, *, clock: Callable[[], float] = time.time) -> None:
+        self._catalog = catalog
+        self._clock = clock
+
+    def collect(self) -> Iterator[Metric]:
+        try:
+            found = oldest_successes(self._catalog, limit=MOST_SCHEDULES)
+        except StorageError as error:
+            log.warning("metrics are without schedules: %s", error, extra={"action": "schedules_not_measured"})
+            return
+        told = GaugeMetricFamily(
+            "penstock_schedule_last_success_seconds",
+            f"Since the last run that ended well, or the making of the schedule; {MOST_SCHEDULES} longest ago",
+            labels=["schedule", "tenant", "action"],
+        )
+        for schedule_id, tenant, action, at in found:
+            told.add_metric([schedule_id, tenant or "", action], _age(at, now=self._clock()))
+        yield told
 
 
 class FiguresCollector(Collector):

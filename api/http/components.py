@@ -32,7 +32,14 @@ from penstock.storage.objects.store import ObjectStore
 from penstock.storage.presence import Presence
 from penstock.storage.search.snapshots import SnapshotCache
 
-from .collectors import CacheCollector, FiguresCollector, LedgerCollector, RatesCollector, SnapshotCollector
+from .collectors import (
+    CacheCollector,
+    FiguresCollector,
+    LedgerCollector,
+    RatesCollector,
+    ScheduleCollector,
+    SnapshotCollector,
+)
 from .comparisons import Comparisons
 from .embedders import QueryEmbedders
 from .feeds import JobFeeds
@@ -165,6 +172,7 @@ def _assembled(settings: Settings, catalog: Catalog, opened: ExitStack) -> Compo
         metrics=Metrics(
             [
                 LedgerCollector(catalog),
+                ScheduleCollector(catalog),
                 FiguresCollector(Figures(server)),
                 CacheCollector(server, limit_bytes=settings.embedding.cache_bytes),
                 RatesCollector(server),

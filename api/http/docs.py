@@ -31,6 +31,7 @@ UNSEEN: tuple[type[BaseModel], ...] = (  # by the framework: routes read their b
     wire.DeadSelection,
     wire.NewJudgements,
     wire.ShadowQuery,
+    wire.NewSchedule,
     wire.SearchQuery,
     wire.WebhookReceiver,
     wire.WebhookDefault,
@@ -47,6 +48,11 @@ TAGS = [
     {"name": "documents", "description": "Submit, change and delete documents, and see what became of them."},
     {"name": "jobs", "description": "Follow or cancel submissions."},
     {"name": "webhooks", "description": "What receivers were told when jobs ended, and what that is signed with."},
+    {
+        "name": "schedules",
+        "description": "What runs again and again: of a collection below its tenant, of everything under "
+        "`/v1/schedules`.",
+    },
     {"name": "collections", "description": "Named sets of documents with one embedding model."},
     {
         "name": "snapshots",

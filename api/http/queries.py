@@ -93,6 +93,15 @@ class WebhooksQuery(Parameters):
     limit: int = Field(default=100, ge=1, le=1000)
 
 
+class SchedulesQuery(Parameters):
+    collection: Word | None = Field(default=None, description="only those of this collection")
+
+
+class RunsQuery(Parameters):
+    after: Place | None = None
+    limit: int = Field(default=100, ge=1, le=1000)
+
+
 class IndexQuery(Parameters):
     probe: int = Field(
         default=0, ge=0, le=200, description="search for so many rows, for at most a few seconds, and tell the recall"

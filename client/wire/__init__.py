@@ -37,6 +37,16 @@ from .questions import (
     RecordedQuery,
     RecordedQueryList,
 )
+from .schedules import (
+    NewSchedule,
+    RunState,
+    Schedule,
+    ScheduleAction,
+    ScheduleList,
+    ScheduleOptions,
+    ScheduleRun,
+    ScheduleRunList,
+)
 from .searches import Hit, HitDocument, SearchQuery, SearchResult, packed_vector
 from .shadow import ShadowLatency, ShadowQuery, ShadowReport, ShadowSide, ShadowThresholds
 from .snapshots import (
@@ -129,6 +139,7 @@ __all__ = [
     "NewDocument",
     "NewJudgement",
     "NewJudgements",
+    "NewSchedule",
     "NewTenant",
     "Pause",
     "Priority",
@@ -142,6 +153,13 @@ __all__ = [
     "Retried",
     "RoleStatus",
     "Rollback",
+    "RunState",
+    "Schedule",
+    "ScheduleAction",
+    "ScheduleList",
+    "ScheduleOptions",
+    "ScheduleRun",
+    "ScheduleRunList",
     "SearchQuery",
     "SearchResult",
     "SegmentStats",

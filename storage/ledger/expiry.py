@@ -40,10 +40,12 @@ class ExpiredDocument:
     source: str
 
 
-def open_expiries(catalog: Catalog, *, now: float, every_s: float = EVERY_S) -> int:
+def open_expiries(
+    catalog: Catalog, *, now: float, every_s: float = EVERY_S, of: Sequence[GenerationId] | None = None
+) -> int:
     """Make a batch for each generation that serves something expired, at most one every ``every_s``; returns how many.
 
-    A few hundred generations are looked at in one call; the next call finds the others.
+    A few hundred generations are looked at in one call; the next call finds the others. ``of``: these alone.
     """
     batch_id = generations.c.id.concat(_SUFFIX)
     paused = sa.or_(
@@ -54,6 +56,8 @@ def open_expiries(catalog: Catalog, *, now: float, every_s: float = EVERY_S) -> 
     wanted = sa.select(generations.c.id, generations.c.tenant_id, generations.c.shard)
     wanted = wanted.where(sa.exists().where(versions.c.generation_id == generations.c.id, *_expired(now)))
     wanted = wanted.where(~sa.exists().where(batches.c.id == batch_id, paused)).order_by(generations.c.id)
+    if of is not None:
+        wanted = wanted.where(generations.c.id.in_(of))
     with catalog.read() as connection:  # the common case, without the write lock
         rows = connection.execute(wanted.limit(_GENERATIONS)).all()
     if not rows:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ..catalog.engine import Catalog
-from ..catalog.tables import schedule_runs, schedules
+from ..catalog.tables import collections, schedule_runs, schedules
 from ..catalog.values import storable
 from ..errors import Conflict
 from ..ids import CollectionId, RunId, ScheduleId, TenantId
@@ -22,7 +22,8 @@ from .due import may_begin
 class Run:
     """The right to work on one run until the lease ends, and what is to be done. ``progress``: of its attempts so far.
 
-    Without a tenant it is the installation's, and about everything.
+    Without a tenant and a collection (its name) it is the installation's, and about everything. ``began_at``: at its
+    first attempt.
     """
 
     id: RunId
@@ -31,9 +32,10 @@ class Run:
     schedule_id: ScheduleId
     tenant: TenantId | None
     collection_id: CollectionId | None
+    collection: str | None
     action: str
     options: Mapping[str, Any]
-    due_at: float
+    began_at: float
     progress: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -134,8 +136,10 @@ def _next(connection: Connection, *, now: float) -> str | None:
 
 
 def _claimed(connection: Connection, run_id: str) -> Run:
-    wanted = sa.select(schedule_runs, schedules.c.action, schedules.c.options, schedules.c.collection_id)
+    of_schedule = [schedules.c[name] for name in ("action", "options", "collection_id")]
+    wanted = sa.select(schedule_runs, *of_schedule, collections.c.name.label("collection"))
     wanted = wanted.join(schedules, schedules.c.id == schedule_runs.c.schedule_id)
+    wanted = wanted.join(collections, collections.c.id == schedules.c.collection_id, isouter=True)
     row = connection.execute(wanted.where(schedule_runs.c.id == run_id)).one()
     return Run(
         id=RunId(row.id),
@@ -144,8 +148,9 @@ def _claimed(connection: Connection, run_id: str) -> Run:
         schedule_id=ScheduleId(row.schedule_id),
         tenant=row.tenant_id,
         collection_id=row.collection_id,
+        collection=row.collection,
         action=row.action,
         options=row.options,
-        due_at=row.due_at,
+        began_at=row.started_at,
         progress=row.progress,
     )

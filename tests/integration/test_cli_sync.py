@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from penstock.api.cli import sync as sync_command
 from penstock.api.cli.application import app
 from penstock.api.cli.exits import UsageError
-from penstock.api.cli.plans import FEW
 from penstock.client import NewDocument, Unreachable
 from penstock.client.documents import Documents
+from penstock.storage.folders import FEW
 
 from ..http_service import KEY, running_service
 

@@ -34,6 +34,7 @@ def theirs(service: Service):
             "job": job.id,
             "document": document.id,
             "webhook": other.webhooks().data[0].id,
+            "schedule": other.add_schedule("shared", "expire", every_s=3_600.0).id,
             "token": other.collection("shared").token,
             "collection": collection.id,
             "version": "1",
@@ -77,6 +78,14 @@ ROUTES = [
     ("GET", "/jobs?after={job}", "{job}", "job_nothing"),
     ("GET", "/jobs/{job}/events", "{job}", "job_nothing"),
     ("POST", "/webhooks/{webhook}/retry", "{webhook}", "msg_nothing"),
+    ("POST", "/collections/theirs/schedules", "theirs", "nothing"),
+    ("GET", "/schedules?collection=theirs", "theirs", "nothing"),
+    ("GET", "/schedules/{schedule}", "{schedule}", "sched_nothing"),
+    ("DELETE", "/schedules/{schedule}", "{schedule}", "sched_nothing"),
+    ("POST", "/schedules/{schedule}/pause", "{schedule}", "sched_nothing"),
+    ("POST", "/schedules/{schedule}/resume", "{schedule}", "sched_nothing"),
+    ("POST", "/schedules/{schedule}/run", "{schedule}", "sched_nothing"),
+    ("GET", "/schedules/{schedule}/runs", "{schedule}", "sched_nothing"),
 ]
 BODIES = {
     "documents": {"documents": [{"source": "a", "text": "b"}]},
@@ -91,6 +100,7 @@ BODIES = {
     "judgements": {"judgements": []},
     "shadow": {},
     "{document}": {"title": "taken over"},
+    "schedules": {"action": "expire", "every_s": 3_600.0},
 }
 
 
@@ -113,6 +123,8 @@ def test_lists_show_only_ones_own(service, theirs):
     assert service.http.get(f"{base}/collections/shared/documents").json()["data"] == []
     assert service.http.get(f"{base}/jobs").json()["data"] == []
     assert service.http.get(f"{base}/webhooks").json()["data"] == []
+    assert service.http.get(f"{base}/schedules").json()["data"] == []
+    assert service.http.get("/v1/schedules").json()["data"] == []
     assert service.http.get(f"{base}/webhooks/default").json() == {"url": None, "collections": {}}
 
 

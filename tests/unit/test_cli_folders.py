@@ -69,7 +69,7 @@ def test_a_source_that_no_server_takes_is_skipped_alone(tmp_path):
 
     result = walk([tmp_path / "papers"], prefix="p" * 2042)
     assert [len(file.source) for file in result.found] == [2048]
-    assert [skipped.reason for skipped in result.skipped] == ["its source has 2,063 characters, more than 2,048"]
+    assert [skipped.reason for skipped in result.skipped] == ["its source has 2,063 bytes, more than 2,048"]
 
 
 def test_the_source_does_not_depend_on_how_the_folder_was_written(tmp_path, monkeypatch):

@@ -42,6 +42,7 @@ OF_THE_CODE = {
     "metadata of one document, bytes of JSON": metadata.MAX_BYTES,
     "metadata of one document, levels of nesting": metadata.MAX_DEPTH,
     "collections of one tenant": SETTINGS.limits.max_collections_per_tenant,
+    "schedules of one tenant, and of the installation itself": limits.MAX_SCHEDULES_PER_TENANT,
     "name of a tenant or a collection, characters": next(n for n in range(1, 1000) if not ids.NAME.fullmatch("a" * n))
     - 1,
     "versions kept by retention (`keep_versions`), most that can be set": limits.MAX_KEPT_VERSIONS,

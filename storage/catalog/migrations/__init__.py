@@ -55,6 +55,11 @@ def check_schema(catalog: Catalog) -> None:
         raise Unavailable(f"the catalog {found}: run `penstock up` or `penstock migrate` first")
 
 
+def revision_of(connection: Connection) -> str:
+    """Return the revision of the catalog's schema; empty where it has none."""
+    return _current(connection) or ""
+
+
 def _current(connection: Connection) -> str | None:
     if not sa.inspect(connection).has_table(_VERSION.name):
         return None

@@ -1,0 +1,290 @@
+"""`penstock schedules`: what runs again and again, when it does next, and what became of its runs."""
+
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from . import timetables
+from .arguments import parse_period
+from .connection import connect
+from .exits import ExitCode, UsageError
+from .options import Json, Key, Limit, Tenant, Url, Yes
+from .output import console, duration, plain, print_json, table, when
+
+if TYPE_CHECKING:
+    from penstock.client import Penstock
+    from penstock.client.wire import ScheduleAction, ScheduleRun
+
+app = typer.Typer(
+    name="schedules", help="Run something again and again: sync, expire, merge, backup.", no_args_is_help=True
+)
+
+POLL_S = 1.0
+OVER = ("ok", "failed", "skipped", "lost")
+Id = Annotated[str, typer.Argument(help="Id, as `penstock schedules list` shows it.", show_default=False)]
+Everything = Annotated[bool, typer.Option("--all", help="The installation's own schedules, which are of everything.")]
+
+
+@app.command("add")
+def add(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[COLLECTION] ACTION [FOLDER]",
+            help="The collection (none with --all), then `sync FOLDER`, `expire`, `merge` or `backup FOLDER`.",
+            show_default=False,
+        ),
+    ],
+    cron: Annotated[
+        str | None,
+        typer.Option("--cron", help="Minute, hour, day of the month, month, day of the week: '0 3 * * *'."),
+    ] = None,
+    every: Annotated[
+        str | None, typer.Option("--every", help="In place of --cron: from one time to the next: 90s, 30m, 6h, 7d.")
+    ] = None,
+    timezone: Annotated[str, typer.Option("--timezone", help="Whose clocks --cron means, such as Europe/Berlin.")] = (
+        "UTC"
+    ),
+    jitter: Annotated[
+        str | None, typer.Option("--jitter", help="Each time comes up to so much later, by chance: 10m.")
+    ] = None,
+    prefix: Annotated[
+        str | None, typer.Option("--prefix", help="sync: what sources begin with; default: the folder's own name.")
+    ] = None,
+    delete_much: Annotated[
+        bool, typer.Option("--delete-much", help="sync: delete what is gone from the folder, however much it is.")
+    ] = False,
+    keep: Annotated[int | None, typer.Option("--keep", min=1, help="backup: how many stay; default: all.")] = None,
+    everything: Everything = False,
+    url: Url = None,
+    key: Key = None,
+    tenant: Tenant = "default",
+    as_json: Json = False,
+) -> None:
+    """Make a schedule of a collection, or with --all one of everything.
+
+    Folders are those of the machine that runs maintenance, and must lie below one that `schedules.sync_roots` or
+    `schedules.backup_roots` allows.
+    """
+    from penstock.client.wire import ScheduleOptions
+
+    collection, action, folder = _read(words, everything=everything)
+    place = {"sync": "folder", "backup": "destination"}.get(action)
+    if folder is not None and place is None:
+        raise UsageError(f"{action} takes no folder: leave {folder!r} out")
+    options: dict[str, Any] = {"prefix": prefix, "delete_much": delete_much, "keep": keep}
+    options |= {place: folder} if place is not None else {}
+    with connect(url, key, tenant) as client:
+        made = client.add_schedule(
+            collection,
+            action,
+            cron=cron,
+            every_s=None if every is None else parse_period("--every", every),
+            timezone=timezone,
+            jitter_s=0.0 if jitter is None else parse_period("--jitter", jitter),
+            options=ScheduleOptions.model_validate(options),
+        )
+    if as_json:
+        print_json(made)
+        return
+    console().print(
+        f"{made.id}: {timetables.does(made)}, {timetables.cadence(made)}; next {timetables.next_time(made)}"
+    )
+
+
+@app.command("list")
+def list_(
+    collection: Annotated[str | None, typer.Option("--collection", "-c", help="Of this collection only.")] = None,
+    everything: Everything = False,
+    url: Url = None,
+    key: Key = None,
+    tenant: Tenant = "default",
+    as_json: Json = False,
+) -> None:
+    """List the schedules of a tenant, when each runs next, and what became of its last run."""
+    if everything and collection is not None:
+        raise UsageError("--all is of everything, --collection of one collection: give one of them")
+    with connect(url, key, tenant) as client:
+        found = client.schedules(collection, everything=everything)
+    if as_json:
+        print_json(found)
+        return
+    rows = table("schedule", "collection", "does", "when", "next", "last run")
+    rows.columns[0].no_wrap = True  # an id is copied from here
+    for one in found:
+        last = "-" if one.last_run is None else f"{timetables.outcome(one.last_run)} {timetables.ago(one.last_run)}"
+        rows.add_row(
+            one.id,
+            one.collection or "(all)",
+            timetables.does(one),
+            timetables.cadence(one),
+            timetables.next_time(one),
+            last,
+        )
+    nobody = "there are no schedules of everything" if everything else f"tenant {tenant!r} has no schedules"
+    console().print(rows if found else f"{nobody}; `penstock schedules add --help` says how to make one")
+
+
+@app.command("show")
+def show(
+    schedule: Id,
+    everything: Everything = False,
+    url: Url = None,
+    key: Key = None,
+    tenant: Tenant = "default",
+    as_json: Json = False,
+) -> None:
+    """Show a schedule."""
+    with connect(url, key, tenant) as client:
+        found = client.schedule(schedule, everything=everything)
+    if as_json:
+        print_json(found)
+        return
+    out = console()
+    out.print(f"{found.id}: {timetables.does(found)}, {timetables.cadence(found)}")
+    out.print(f"next          {timetables.next_time(found)}")
+    out.print(f"last success  {'-' if found.last_success_at is None else when(found.last_success_at)}")
+    if found.last_run is not None:
+        out.print(f"last run      {timetables.outcome(found.last_run)} {timetables.ago(found.last_run)}")
+        for line in timetables.details(found.last_run):
+            out.print(f"              {line}")
+
+
+@app.command("history")
+def history(
+    schedule: Id,
+    limit: Limit = 20,
+    after: Annotated[str | None, typer.Option("--after", help="Id of the last one of the page before.")] = None,
+    everything: Everything = False,
+    url: Url = None,
+    key: Key = None,
+    tenant: Tenant = "default",
+    as_json: Json = False,
+) -> None:
+    """List the runs of a schedule, newest first, with what became of each."""
+    with connect(url, key, tenant) as client:
+        page = client.schedule_runs(schedule, everything=everything, after=after, limit=limit)
+    if as_json:
+        print_json(page)
+        return
+    rows = table("run", "for", "began", "took", "outcome", "")
+    rows.columns[0].no_wrap = True
+    for run in page.data:
+        took_s = None if run.started_at is None or run.finished_at is None else run.finished_at - run.started_at
+        due = f"{when(run.due_at)} (asked for)" if run.asked else when(run.due_at)
+        rows.add_row(
+            run.id,
+            due,
+            when(run.started_at),
+            duration(took_s),
+            timetables.outcome(run),
+            "\n".join(timetables.details(run)),
+        )
+    out = console()
+    out.print(rows if page.data else f"{schedule} never ran")
+    if page.has_more:
+        out.print(f"[dim]more: --after {page.last_id}[/]")
+
+
+@app.command("pause")
+def pause(
+    schedule: Id,
+    everything: Everything = False,
+    url: Url = None,
+    key: Key = None,
+    tenant: Tenant = "default",
+    as_json: Json = False,
+) -> None:
+    """Begin no more runs of it. One that is going goes on."""
+    with connect(url, key, tenant) as client:
+        found = client.pause_schedule(schedule, everything=everything)
+    if as_json:
+        print_json(found)
+        return
+    again = f"{found.id} --all" if everything else found.id
+    console().print(f"{found.id} is paused since {when(found.paused_at)}; `penstock schedules resume {again}` ends it")
+
+
+@app.command("resume")
+def resume(
+    schedule: Id,
+    everything: Everything = False,
+    url: Url = None,
+    key: Key = None,
+    tenant: Tenant = "default",
+    as_json: Json = False,
+) -> None:
+    """Go on at its next time. What was due during the pause is not made up for."""
+    with connect(url, key, tenant) as client:
+        found = client.resume_schedule(schedule, everything=everything)
+    print_json(found) if as_json else console().print(f"{found.id} goes on; next {timetables.next_time(found)}")
+
+
+@app.command("run")
+def run(
+    schedule: Id,
+    wait: Annotated[bool, typer.Option("--wait", help="Wait for its outcome; exit 1 when that is not ok.")] = False,
+    everything: Everything = False,
+    url: Url = None,
+    key: Key = None,
+    tenant: Tenant = "default",
+    as_json: Json = False,
+) -> None:
+    """Run it now, beside its times, also while it is paused."""
+    with connect(url, key, tenant) as client:
+        begun = client.run_schedule(schedule, everything=everything)
+        ended = _waited(client, begun, everything=everything) if wait else begun
+    if as_json:
+        print_json(ended)
+    else:
+        told = ", ".join(timetables.details(ended))
+        console().print(f"{ended.id}: {timetables.outcome(ended)}{f' ({told})' if told else ''}")
+    if wait and ended.state != "ok":
+        raise typer.Exit(ExitCode.ERROR)
+
+
+@app.command("delete")
+def delete(
+    schedule: Id,
+    yes: Yes = False,
+    everything: Everything = False,
+    url: Url = None,
+    key: Key = None,
+    tenant: Tenant = "default",
+    as_json: Json = False,
+) -> None:
+    """Forget a schedule and its history."""
+    with connect(url, key, tenant) as client:
+        if not yes and not as_json:
+            found = client.schedule(schedule, everything=everything)
+            typer.confirm(f"Forget {found.id} ({timetables.does(found)}) and its history?", abort=True)
+        client.delete_schedule(schedule, everything=everything)
+    print_json({"id": schedule, "deleted": True}) if as_json else console().print(f"{plain(schedule)} is forgotten")
+
+
+def _read(words: list[str], *, everything: bool) -> "tuple[str | None, ScheduleAction, str | None]":
+    """Return the collection, the action and the folder of a command line. Raises UsageError."""
+    from typing import get_args
+
+    from penstock.client.wire import ScheduleAction
+
+    collection, rest = (None, words) if everything else (words[0], words[1:])
+    known: tuple[ScheduleAction, ...] = get_args(ScheduleAction)
+    action = next((one for one in known if rest and one == rest[0]), None)
+    if action is None or len(rest) > 2:
+        shape = "--all ACTION [FOLDER]" if everything else "COLLECTION ACTION [FOLDER]"
+        raise UsageError(f"write {shape}, the action being one of {', '.join(known)}; given: {' '.join(words)}")
+    return collection, action, rest[1] if len(rest) == 2 else None
+
+
+def _waited(client: "Penstock", begun: "ScheduleRun", *, everything: bool) -> "ScheduleRun":
+    """Return the run when it is over."""
+    while True:
+        page = client.schedule_runs(begun.schedule_id, everything=everything, limit=100)
+        found = next((one for one in page.data if one.id == begun.id), None)
+        if found is None:
+            raise UsageError(f"{begun.id} is not there any more: its schedule was deleted")
+        if found.state in OVER:
+            return found
+        time.sleep(POLL_S)
