@@ -6,6 +6,7 @@ ClientError
 ├── NotFound       the tenant, collection, document or job does not exist
 ├── Invalid        the request is wrong: ``param`` names the field to change
 ├── Conflict       the state does not allow it: look again
+├── OverBudget     the tenant has no money left this month: raise its budget
 ├── TooLarge       the request is above a limit of the server: send less at once
 ├── Busy           try again after ``retry_after_s``
 └── ServerError    the server failed: its log says why
@@ -48,6 +49,10 @@ class Invalid(ClientError):
 
 class Conflict(ClientError):
     """Raised when the state does not allow the operation."""
+
+
+class OverBudget(ClientError):
+    """Raised when it would cost more than the tenant's budget of this month has left. Nothing was spent."""
 
 
 class TooLarge(ClientError):

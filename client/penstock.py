@@ -10,6 +10,7 @@ from .searches import Searches
 from .shadow import Shadow
 from .snapshots import Snapshots
 from .tenants import Tenants
+from .usage import UsageReports
 from .webhooks import Webhooks
 
 
@@ -24,6 +25,7 @@ class Penstock(
     Shadow,
     Snapshots,
     Tenants,
+    UsageReports,
     Webhooks,
 ):
     """One tenant of one Penstock server.

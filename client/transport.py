@@ -10,7 +10,18 @@ from uuid import uuid4
 import httpx
 from pydantic import ValidationError
 
-from .errors import Busy, ClientError, Conflict, Invalid, NotFound, ServerError, TooLarge, Unauthorized, Unreachable
+from .errors import (
+    Busy,
+    ClientError,
+    Conflict,
+    Invalid,
+    NotFound,
+    OverBudget,
+    ServerError,
+    TooLarge,
+    Unauthorized,
+    Unreachable,
+)
 from .wire import Answer, ErrorAnswer, ErrorBody, Request
 from .wire.problems import first_problem
 
@@ -26,6 +37,7 @@ KEEPALIVE_S = 3.0
 BY_STATUS: dict[int, type[ClientError]] = {
     400: Invalid,
     401: Unauthorized,
+    402: OverBudget,
     403: Unauthorized,
     404: NotFound,
     405: Invalid,

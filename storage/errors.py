@@ -14,12 +14,15 @@ StorageError
 │   └── LimitReached  there are as many as may be: delete some, or raise the setting that the message names
 ├── BacklogFull       more of this tenant waits than may: try again after ``retry_after_s``
 ├── TooMuchAtOnce     it would not even fit where nothing waits: send less at once
+├── OverBudget        a call would cost more than a budget has left: wait until it is raised, or the next month
 ├── Damaged           a file or row is not what its checksum or format says: never served
 │   └── Missing       a file that something names is not there: perhaps what names it is over by now
 ├── Unsupported       written by a newer program: upgrade this one
 └── Unavailable       a server or a lock did not answer: try again
     └── NotYet        the version asked for cannot be served yet: wait, or ask for less
 """
+
+from typing import Literal
 
 
 class StorageError(Exception):
@@ -94,6 +97,27 @@ class BacklogFull(StorageError):
 
 class TooMuchAtOnce(StorageError):
     """Raised when something is larger than all that may wait of a tenant: it would be refused at any time."""
+
+
+class OverBudget(StorageError):
+    """Raised when a call of a provider would cost more than a budget has left. It was not made.
+
+    ``budget``: which one. ``renewed_at``: when there is money again; None: when somebody raises the budget.
+    ``may_come_back``: there is money, but it is set aside for other calls, which may turn out not to need it.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        budget: Literal["job_budget", "month_budget"],
+        may_come_back: bool = False,
+        renewed_at: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.budget: Literal["job_budget", "month_budget"] = budget
+        self.may_come_back = may_come_back
+        self.renewed_at = renewed_at
 
 
 class Damaged(StorageError):

@@ -12,17 +12,23 @@ from typing import Any
 
 import numpy as np
 
+from penstock.pipeline.chunking import count_tokens
+
 DIMENSIONS = 256
 POISON = "refuse me"
 
 
 class Endpoint:
-    """``fault``: what it does instead of answering, called with the handler and the parsed request."""
+    """``fault``: what it does instead of answering, called with the handler and the parsed request.
+
+    ``billed_tokens``: what its answers say they cost.
+    """
 
     def __init__(self) -> None:
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.dimensions = DIMENSIONS
+        self.billed_tokens = 0
         self.fault: Callable[[Handler, dict[str, Any]], None] | None = None
         self.as_base64 = True
         self.told: dict[str, str] = {}  # headers of each answer
@@ -54,11 +60,13 @@ class Endpoint:
 
 class Handler(BaseHTTPRequestHandler):
     endpoint: Endpoint
+    tokens: int
     protocol_version = "HTTP/1.1"
 
     def do_POST(self) -> None:
         request = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         self.endpoint.requests.append(request)
+        self.tokens = sum(count_tokens(text) for text in request["input"])
         self.endpoint.headers.append({name.lower(): value for name, value in self.headers.items()})
         if self.endpoint.fault is not None:
             self.endpoint.fault(self, request)
@@ -68,7 +76,8 @@ class Handler(BaseHTTPRequestHandler):
             self.answer_items(self.endpoint.items(request["input"]))
 
     def answer_items(self, items: list[dict[str, Any]]) -> None:
-        usage = {"prompt_tokens": 1, "total_tokens": 1}
+        usage = {"prompt_tokens": self.tokens, "total_tokens": self.tokens}
+        self.endpoint.billed_tokens += self.tokens
         self.answer(
             200,
             json.dumps({"object": "list", "data": items, "model": "m", "usage": usage}).encode(),

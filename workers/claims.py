@@ -5,12 +5,11 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 from penstock.pipeline.errors import ProviderHeld, ProviderMisconfigured, ProviderUnavailable
 from penstock.settings.logs import failed_at, log_failure
 from penstock.storage import ledger
-from penstock.storage.errors import Conflict, Damaged, Unavailable
+from penstock.storage.errors import Conflict, Damaged, OverBudget, Unavailable
 from penstock.storage.figures import Figure
 from penstock.storage.ids import BatchId
 
@@ -98,6 +97,9 @@ class Claims:
             log.warning("The model cannot work as configured: see %s.", error.setting, extra=ids(claim))
             delay_s = MISCONFIGURED_DELAY_S
             self.retry(claim, error=str(error), delay_s=delay_s, counted=False, postponed="paused")
+        except OverBudget as error:
+            attempt.outcome = "postponed"
+            self._wait_for_money(claim, error)
         except OSError as error:
             attempt.outcome = "postponed"
             log.warning("This machine cannot do it now: %s.", error.strerror or failed_at(error), extra=ids(claim))
@@ -116,7 +118,7 @@ class Claims:
         error: str,
         delay_s: float | None = None,
         counted: bool = True,
-        postponed: Literal["paused", "retrying"] | None = None,
+        postponed: ledger.Postponed | None = None,
     ) -> None:
         """Hand the batch back, by default after a delay that grows with its attempts. Losing the claim is no error."""
         first_s = self._components.settings.workers.retry_delay_s
@@ -168,6 +170,17 @@ class Claims:
         log.info("The provider is asked again in %.1f s.", delay_s, extra=ids(claim))
         self.retry(claim, error=str(error), delay_s=delay_s, counted=False, postponed="retrying")
         ledger.give_turn_back(self._components.catalog, claim)
+
+    def _wait_for_money(self, claim: ledger.Claim, error: OverBudget) -> None:
+        """Wait without counting: until the budget is raised, or the month ends that it is for."""
+        log.warning("A budget has no room: %s", error, extra=ids(claim))
+        if error.may_come_back:
+            delay_s = OUTAGE_DELAYS * self._components.settings.workers.retry_delay_s
+            self.retry(claim, error=str(error), delay_s=delay_s, counted=False, postponed="retrying")
+            return
+        until = error.renewed_at
+        delay_s = ledger.UNTIL_RAISED_S if until is None else max(0.0, until - self._components.clock())
+        self.retry(claim, error=str(error), delay_s=delay_s, counted=False, postponed=error.budget)
 
     def _claim(self, batch_id: BatchId, *, in_company: bool) -> ledger.Claim | None:
         components = self._components

@@ -17,6 +17,7 @@ from penstock.storage import ledger
 from penstock.storage.catalog import backlogs
 from penstock.storage.catalog.cancelling import finish_cancelled
 from penstock.storage.catalog.engine import Catalog
+from penstock.storage.costs import charge_lapsed
 from penstock.storage.errors import StorageError
 from penstock.storage.ledger.due import Due, look
 from penstock.storage.ledger.overview import unwritten_shards
@@ -241,6 +242,7 @@ class Dispatcher:
             return
         self._reconciled_at = now
         found = ledger.reconcile(self._catalog, now=now, max_attempts=self._workers.max_attempts, delay_s=self._delay_s)
+        charge_lapsed(self._catalog, now=now)
         ledger.open_expiries(self._catalog, now=now)
         finish_cancelled(self._catalog, now=now)
         self._tell_unwritten(now)

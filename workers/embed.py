@@ -15,11 +15,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from penstock.pipeline.embedding import Embedder
+from penstock.pipeline.embedding.billing import Billable
 from penstock.pipeline.embedding.cached import embed_with_cache
 from penstock.pipeline.errors import InputRejected
 from penstock.settings import wiring
 from penstock.settings.model import Settings
 from penstock.storage import ledger
+from penstock.storage.costs import Bill, ForBatch, Payee
 from penstock.storage.errors import StorageError
 from penstock.storage.failpoints import hit
 from penstock.storage.figures import Figure
@@ -38,6 +41,9 @@ log = logging.getLogger(__name__)
 # A thread lets go of the interpreter at each statement of SQL and each answer of the cache, and would then wait 5 ms
 # for one that computes: a small batch beside a large one mostly for that.
 SWITCH_S = 0.0005
+
+
+_Known = tuple[NDArray[np.bool_], NDArray[np.float32]]  # which chunks the index has, and their vectors
 
 
 class Embedding:
@@ -80,7 +86,15 @@ class Embedding:
         for version in claim.versions:
             hit(f"embed.document.{version.source}")
         rows = staging.read_chunks(components.objects, claim.input or "")
-        vectors, made = self._vectors(claim, rows)
+        embedder = components.embedders.of(claim.generation.model, claim.generation.dimensions)
+        kept = self._kept(claim, rows)
+        with self._bill(claim, embedder, _by_job(claim, rows, ~kept[0])) as bill:
+            vectors, made = self._vectors(claim, rows, kept, embedder, bill)
+            self._finish(claim, vectors, made, bill)
+        return made
+
+    def _finish(self, claim: ledger.Claim, vectors: NDArray[np.float32], made: "_Made", bill: Bill) -> None:
+        components = self._components
         hit("embed.embedded")
         output = staging.write_vectors(
             components.objects, vectors, tenant=claim.tenant_id, batch_id=claim.batch_id, attempt=claim.attempt
@@ -91,8 +105,7 @@ class Embedding:
             claim,
             output=output,
             cache_hits=made.hits,
-            tokens=made.tokens,
-            cost_usd=made.cost_usd,
+            bill=bill,
             reused=made.reused,
             now=now,
         )
@@ -102,12 +115,20 @@ class Embedding:
         components.figures.add(
             Figure("penstock_embedded_chunks", (source,), times=count) for source, count in by_source.items()
         )
-        return made
 
-    def _vectors(self, claim: ledger.Claim, rows: Rows) -> "tuple[NDArray[np.float32], _Made]":
+    def _bill(self, claim: ledger.Claim, embedder: Embedder, weights: Mapping[JobId, int]) -> Bill:
+        """Return the bill of this attempt, which the jobs share by the chunks that are not here yet."""
+        generation, price = claim.generation, embedder.card.price_per_million_tokens
+        payee = Payee(claim.tenant_id, generation.collection_id, generation.model, price, weights)
+        held = ForBatch(claim.batch_id, claim.attempt)
+        return Bill(self._components.catalog, payee, held, clock=self._components.clock)
+
+    def _vectors(
+        self, claim: ledger.Claim, rows: Rows, known: _Known, embedder: Embedder, bill: Bill
+    ) -> "tuple[NDArray[np.float32], _Made]":
         """Return f32[len(rows), d], with zeros for chunks that nobody wants any more, and where they came from."""
-        embedder = self._components.embedders.of(claim.generation.model, claim.generation.dimensions)
-        kept, vectors = self._kept(claim, rows)
+        kept, vectors = known
+        asked_of = embedder.billed_to(bill) if isinstance(embedder, Billable) else embedder
         wanted: set[str] = {version.id for version in claim.versions}
         while True:
             alive = staging.wanted_rows(rows, wanted)
@@ -115,7 +136,7 @@ class Embedding:
             texts = [rows.text(index) for index in chosen]
             try:
                 found, hits, asked = embed_with_cache(
-                    embedder, self._cache, claim.tenant_id, texts, tokens=rows.tokens[chosen].astype(np.int64)
+                    asked_of, self._cache, claim.tenant_id, texts, tokens=rows.tokens[chosen].astype(np.int64)
                 )
             except InputRejected as error:
                 if error.index is None and len(wanted) > 1:
@@ -124,12 +145,12 @@ class Embedding:
                 continue
             vectors[chosen] = found
             tokens = int(rows.tokens[[chosen[index] for index in asked]].sum())
-            price = embedder.card.price_per_million_tokens
-            cost_usd = None if price is None else tokens * price / 1e6
-            reused = _by_job(claim, rows, alive & kept)
-            return vectors, _Made(int(alive.sum()), hits, reused=reused, tokens=tokens, cost_usd=cost_usd)
+            if asked and asked_of is embedder:  # it runs here, and tells nobody of its calls
+                bill.paid(tokens)
+            bill.saved(hits, int(rows.tokens[chosen].sum()) - tokens)
+            return vectors, _Made(int(alive.sum()), hits, reused=_by_job(claim, rows, alive & kept))
 
-    def _kept(self, claim: ledger.Claim, rows: Rows) -> tuple[NDArray[np.bool_], NDArray[np.float32]]:
+    def _kept(self, claim: ledger.Claim, rows: Rows) -> _Known:
         """Return which chunks the version that is served has too, and their vectors: those need not be embedded.
 
         Whatever stands in the way of reading them costs an embedding, never a document.
@@ -158,16 +179,11 @@ class Embedding:
 
 @dataclass(frozen=True)
 class _Made:
-    """What embedding a batch took: ``hits`` of its chunks came from the cache, ``reused`` (by job) from the index.
-
-    ``tokens`` are those of the others.
-    """
+    """What embedding brought: ``hits`` of its chunks came from the cache, ``reused`` (by job) from the index."""
 
     chunks: int
     hits: int
     reused: Counter[JobId]
-    tokens: int
-    cost_usd: float | None
 
 
 def _by_job(claim: ledger.Claim, rows: Rows, mask: NDArray[np.bool_]) -> Counter[JobId]:
@@ -176,6 +192,6 @@ def _by_job(claim: ledger.Claim, rows: Rows, mask: NDArray[np.bool_]) -> Counter
     counts = np.bincount(rows.document[mask], minlength=len(rows.documents)).tolist()
     found: Counter[JobId] = Counter()
     for record, count in zip(rows.documents, counts, strict=True):
-        if count:
+        if count and record.version_id in jobs:
             found[jobs[record.version_id]] += count
     return found

@@ -23,6 +23,7 @@ from penstock.storage.errors import (
     NotFound,
     NotKept,
     NotYet,
+    OverBudget,
     TooMuchAtOnce,
     Unavailable,
 )
@@ -46,6 +47,7 @@ CODES: tuple[tuple[type[Exception], str], ...] = (
     (Conflict, "conflict"),
     (TooMuchAtOnce, "backlog_limit"),
     (BacklogFull, "backlog_full"),
+    (OverBudget, "over_budget"),
     (NotYet, "not_yet"),
     (TooManyWaits, "too_many_waits"),
     (Unavailable, "unavailable"),

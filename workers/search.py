@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
+from penstock.pipeline.embedding.billing import billed_for_searches
 from penstock.pipeline.errors import EmbeddingError
 from penstock.pipeline.filters import parse_filter
 from penstock.pipeline.references import chosen_reference
@@ -24,6 +25,7 @@ from penstock.storage.catalog.collections import CollectionInfo, get_collection
 from penstock.storage.catalog.jobs import get_job
 from penstock.storage.catalog.references import generation_at
 from penstock.storage.catalog.tables import PRIORITIES
+from penstock.storage.costs import SearchCosts
 from penstock.storage.ids import GenerationId, JobId, TenantId
 from penstock.storage.intake.documents import Terms, accept
 from penstock.storage.limits import MAX_EF
@@ -61,6 +63,8 @@ class Searcher:
         self._components = components = Components.open(self._settings, role="search", embed_threads=1)
         self._snapshots = wiring.new_snapshots(self._settings, components.catalog, components.objects)
         self._recorder = wiring.new_recorder(self._settings, components.catalog)
+        self._costs = SearchCosts(components.catalog, clock=components.clock)
+        self._costs.start()
         self._stop = threading.Event()
         self._listener = threading.Thread(
             target=components.notices.listen, args=[{"published": self._refresh}, self._stop], daemon=True
@@ -76,6 +80,7 @@ class Searcher:
         self._listener.join()
         self._recorder.close()
         self._snapshots.close()
+        self._costs.close()
         self._components.close()
 
     def tasks(self) -> Mapping[str, Callable[..., Any]]:
@@ -121,7 +126,7 @@ class Searcher:
         least = _wanted_version(asked.min_token, collection)
         with self._place(collection, least):
             found = retrieve(
-                components.embedders.of,
+                billed_for_searches(components.embedders.of, self._costs, collection),
                 self._snapshots,
                 collection,
                 text=asked.query,

@@ -30,6 +30,7 @@ from . import (
     status,
     sync,
     tenants,
+    usage,
     webhooks,
 )
 from .exits import EPILOG
@@ -74,6 +75,7 @@ app.command("search")(search.search)
 app.command("shadow")(shadow.shadow)
 app.command("status")(status.status)
 app.command("cache")(cache.cache)
+app.command("usage")(usage.usage)
 app.command("pause")(pausing.pause)
 app.command("resume")(pausing.resume)
 app.command("doctor")(doctor.doctor)

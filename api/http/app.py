@@ -28,6 +28,7 @@ from .routes import (
     shadow,
     snapshots,
     tenants,
+    usage,
     webhooks,
 )
 
@@ -43,6 +44,7 @@ ROUTERS = (
     questions.router,
     shadow.router,
     tenants.router,
+    usage.router,
     webhooks.router,
     schedules.router,
     operations.router,

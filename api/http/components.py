@@ -24,6 +24,7 @@ from penstock.storage.catalog.jobs import JobInfo, read_jobs
 from penstock.storage.catalog.migrations import check_schema
 from penstock.storage.catalog.progress import Tallies
 from penstock.storage.catalog.recorder import QueryRecorder
+from penstock.storage.costs import SearchCosts
 from penstock.storage.figures import Figures
 from penstock.storage.ids import GenerationId, JobId
 from penstock.storage.ledger.overview import models_in_use
@@ -79,6 +80,7 @@ class Components:
     snapshots: SnapshotCache
     recorder: QueryRecorder
     embedders: QueryEmbedders
+    search_costs: SearchCosts
     notices: Notices
     presence: Presence
     redis: redis.Redis
@@ -141,6 +143,7 @@ def _assembled(settings: Settings, catalog: Catalog, opened: ExitStack) -> Compo
     opened.callback(recorder.close)
     embedders = QueryEmbedders(settings)
     opened.callback(embedders.close)
+    search_costs = opened.enter_context(SearchCosts(catalog))
     notices = wiring.open_notices(settings)
     opened.callback(notices.close)
     searches = ThreadPoolExecutor(settings.api.search_threads, thread_name_prefix="search")
@@ -162,6 +165,7 @@ def _assembled(settings: Settings, catalog: Catalog, opened: ExitStack) -> Compo
         snapshots=snapshots,
         recorder=recorder,
         embedders=embedders,
+        search_costs=search_costs,
         notices=notices,
         presence=presence,
         redis=server,

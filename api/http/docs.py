@@ -60,6 +60,7 @@ TAGS = [
         "date or time at which it was current.",
     },
     {"name": "tenants", "description": "Units of isolation."},
+    {"name": "usage", "description": "What calls of providers cost."},
     {"name": "operations", "description": "For those who run the server."},
 ]
 

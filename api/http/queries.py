@@ -136,6 +136,17 @@ class RollbackQuery(Parameters):
     )
 
 
+class UsageQuery(Parameters):
+    by: str = Field(
+        default="day", max_length=64, description="day, tenant, collection, job or model; several with commas between"
+    )
+    since: str | None = Field(
+        default=None, max_length=40, description="a date, a time in ISO 8601, or seconds since 1970; in UTC"
+    )
+    until: str | None = Field(default=None, max_length=40, description="likewise; a date is included")
+    limit: int = Field(default=1000, ge=1, le=10_000, description="most rows")
+
+
 class TagQuery(Parameters):
     move: bool = Field(default=False, description="take the name from another version")
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pydantic_core import to_json
 
 from penstock.client.wire import SearchQuery
+from penstock.pipeline.embedding.billing import billed_for_searches
 from penstock.pipeline.filters import parse_filter
 from penstock.pipeline.references import chosen_reference
 from penstock.pipeline.retrieval import MAX_EF, retrieve
@@ -39,7 +40,7 @@ def search(components: Components, tenant: str, name: str, asked: SearchQuery) -
 
     Raises:
         Refused: the collection does not exist, or the vector is not base64.
-        InvalidQuery, InvalidFilter, EmbeddingError, StorageError: as they come.
+        InvalidQuery, InvalidFilter, EmbeddingError, StorageError: as they come; OverBudget is one of them.
     """
     try:
         return _search(components, components.lookups.collection(tenant, name), asked)
@@ -57,7 +58,7 @@ def _search(components: Components, info: CollectionInfo, asked: SearchQuery) ->
         version=asked.version, tag=asked.tag, as_of=asked.as_of, now=now, min_token=asked.min_token
     )
     found = retrieve(
-        components.embedders.of,
+        billed_for_searches(components.embedders.of, components.search_costs, info),
         components.snapshots,
         info,
         text=asked.query,

@@ -73,6 +73,7 @@ from .submissions import (
     content_hash,
 )
 from .tenants import NewTenant, Pause, Tenant, TenantChange, TenantList
+from .usage import Usage, UsageGroup, UsageRow, UsageSum
 from .webhooks import (
     Delivery,
     DeliveryList,
@@ -185,6 +186,10 @@ __all__ = [
     "TenantList",
     "Updated",
     "UploadForm",
+    "Usage",
+    "UsageGroup",
+    "UsageRow",
+    "UsageSum",
     "WebhookDefault",
     "WebhookDefaults",
     "WebhookReceiver",

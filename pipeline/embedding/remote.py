@@ -9,14 +9,18 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
+from penstock.storage.errors import StorageError
+
 from ..chunking import count_tokens
 from ..errors import EmbeddingError, InputRejected, ProviderMisconfigured, ProviderUnavailable, RateLimited
+from .billing import Payer, Unbilled
 from .embedder import OPENAI_URL, EmbeddingOptions, ModelCard, Vectors
 from .files import imported
 from .headers import retry_after_s, told
@@ -33,6 +37,7 @@ MAX_TEXTS = 256  # of one request to another endpoint, which says nowhere how mu
 KEPT_VECTORS = 4_096  # that were answered in calls which failed: 48 MiB of the largest
 QUERY_TIMEOUT_S = 10.0  # of a search, and of a try whether a provider answers again
 _PROBE, _PROBE_TOKENS = "penstock", 2
+_MOST_TOKENS = 10**9  # that one answer can have been asked for: more is no count
 _ANSWER_BYTES, _NUMBER_BYTES = 1 << 20, 40  # most of an answer, and of each number in it where they are written out
 
 
@@ -60,6 +65,13 @@ class Remote:
         self._client = self._connect(options)
         # Models that are not known to shorten their vectors on request may not know the parameter.
         self._extra: dict[str, Any] = {"dimensions": card.dimensions} if shortened else {}
+        self._payer: Payer = Unbilled()
+
+    def billed_to(self, payer: Payer) -> Self:
+        """Return the same embedder with another payer: `Billable`."""
+        bound = copy(self)
+        bound._payer = payer  # noqa: SLF001 it is one of this class
+        return bound
 
     def embed_passages(self, texts: Sequence[str]) -> Vectors:
         return self._embed_all([self.card.passage_prefix + text for text in texts], urgent=False)
@@ -106,7 +118,7 @@ class Remote:
             if left:
                 self._embed_left(work, left, urgent=urgent)
             return unit_rows(work.vectors)
-        except EmbeddingError:
+        except (EmbeddingError, StorageError):
             self._paid.keep({texts[place]: work.vectors[place].copy() for place in work.answered})
             raise
 
@@ -116,6 +128,7 @@ class Remote:
             if call.trying and not urgent:  # not with a batch: nobody knows how long it would take to fail
                 self._request(call, [_PROBE], tokens=_PROBE_TOKENS)
             call.take(requests=len(requests), tokens=work.tokens(left))
+            self._payer.reserve(work.tokens(left))
             for places in requests:
                 self._embed(call, work, places)
 
@@ -165,24 +178,36 @@ class Remote:
         raise InputRejected(str(error), index=index) from error
 
     def _request(self, call: Call, texts: Sequence[str], *, tokens: int) -> Vectors:
-        """Return float32[n, d] as the endpoint gave it. Raises every kind of EmbeddingError."""
+        """Return float32[n, d] as the endpoint gave it. Raises every kind of EmbeddingError.
+
+        The payer hears of it when it is paid for, or may be: not of what is refused, nor of what never arrived.
+        """
         call.request(tokens)
         hurried = call.urgent or call.trying
         try:
             timeout_s = min(QUERY_TIMEOUT_S, self._timeout_s) if hurried else self._timeout_s
-            return self._vectors(json.loads(self._answer(call, texts, timeout_s=timeout_s))["data"], len(texts))
-        except EmbeddingError:
-            raise
-        except self._openai.APITimeoutError as error:
-            raise self._too_slow() from error
+            answer = json.loads(self._answer(call, texts, timeout_s=timeout_s))
+            vectors = self._vectors(answer["data"], len(texts))
         except self._openai.APIStatusError as error:
             raise self._translated(error) from error
-        except self._openai.APIConnectionError as error:
-            raise ProviderUnavailable(
-                f"{self._url} cannot be reached ({error.__cause__ or error}): see embedding.openai_base_url"
-            ) from error
-        except Exception as error:  # a body that breaks off or is something else fails anywhere in the client
-            raise ProviderUnavailable(f"{self._url} answered what cannot be read: {error!r}") from error
+        except Exception as error:
+            if not _never_arrived(error):
+                self._payer.paid(tokens, answered=False)
+            raise self._unanswered(error) from error
+        self._payer.paid(_told_tokens(answer) or tokens)
+        return vectors
+
+    def _unanswered(self, error: Exception) -> EmbeddingError:
+        match error:
+            case EmbeddingError():
+                return error
+            case self._openai.APITimeoutError():
+                return self._too_slow()
+            case self._openai.APIConnectionError():
+                why = f"{self._url} cannot be reached ({error.__cause__ or error})"
+                return ProviderUnavailable(f"{why}: see embedding.openai_base_url")
+            case _:  # a body that breaks off or is something else fails anywhere in the client
+                return ProviderUnavailable(f"{self._url} answered what cannot be read: {error!r}")
 
     def _answer(self, call: Call, texts: Sequence[str], *, timeout_s: float) -> bytes:
         """Return the body of one answer: as a whole within the time for one, and no larger than it can have to be.
@@ -271,6 +296,19 @@ class _Work:
 def _fingerprint(url: str, passage_prefix: str) -> str:
     told = f"{url} {passage_prefix}" if passage_prefix else url
     return hashlib.blake2b(told.encode(), digest_size=8).hexdigest()
+
+
+def _never_arrived(error: Exception) -> bool:
+    """Say whether nobody can have been asked, let alone paid: there was no connection."""
+    # By name: which library of HTTP the client brings, and so whose class it is, differs between its releases.
+    return type(error.__cause__).__name__ in {"ConnectError", "ConnectTimeout"}
+
+
+def _told_tokens(answer: dict[str, Any]) -> int | None:
+    """Return the tokens that the endpoint says it counted; None when it says nothing of use."""
+    usage = answer.get("usage")
+    told = usage.get("prompt_tokens") if isinstance(usage, dict) else None
+    return told if isinstance(told, int) and 0 < told <= _MOST_TOKENS else None
 
 
 def _decoded(embedding: str | list[float]) -> Vectors:

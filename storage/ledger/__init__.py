@@ -17,7 +17,7 @@ from .merges import being_merged, check_not_merged, claim_swap, drop_merge, fini
 from .passing import short_waits
 from .pauses import Pauses, goes_on, pause, read_pauses, resume
 from .pruning import Pruned, PruningProgress, prune
-from .quarantine import retry_later
+from .quarantine import UNTIL_RAISED_S, Postponed, retry_later
 from .reconciliation import Reconciled, reconcile
 from .rollbacks import (
     RollbackInfo,
@@ -32,6 +32,7 @@ from .stages import EmbedPart, fail_versions, finish_chunking, finish_embedding
 
 __all__ = [
     "NEVER",
+    "UNTIL_RAISED_S",
     "Caps",
     "Claim",
     "EmbedPart",
@@ -41,6 +42,7 @@ __all__ = [
     "IndexGroup",
     "MustBeAlone",
     "Pauses",
+    "Postponed",
     "Pruned",
     "PruningProgress",
     "ReadyBatch",

@@ -1,4 +1,4 @@
-"""What embedding a batch took, on the accounts of the jobs whose documents are in it. Part of its last transaction."""
+"""What embedding a batch brought, for the jobs whose documents are in it. Part of its last transaction."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -17,24 +17,20 @@ _add = sa.update(jobs).where(jobs.c.id == sa.bindparam("job"))
 _add = _add.values(
     cache_hits=jobs.c.cache_hits + sa.bindparam("more_hits"),
     chunks_reused=jobs.c.chunks_reused + sa.bindparam("more_reused"),
-    embedded_tokens=jobs.c.embedded_tokens + sa.bindparam("more_tokens"),
-    cost_usd=jobs.c.cost_usd + sa.bindparam("more_usd", type_=sa.Double),
     pace=sa.bindparam("moved"),
 )
 
 
 @dataclass(frozen=True)
-class Spent:
-    """``cache_hits`` of ``chunks`` were in the cache. ``tokens``: of the others, for ``cost_usd``; None: not known."""
+class Embedded:
+    """``cache_hits`` of ``chunks`` were in the cache."""
 
     chunks: int
     cache_hits: int
-    tokens: int
-    cost_usd: float | None
 
 
 def share_among_jobs(
-    connection: Connection, claim: Claim, spent: Spent, *, reused: Mapping[JobId, int], now: float
+    connection: Connection, claim: Claim, embedded: Embedded, *, reused: Mapping[JobId, int], now: float
 ) -> None:
     """Add to each job its share by chunks, and move its pace on; the shares add up to all.
 
@@ -45,13 +41,11 @@ def share_among_jobs(
     held = sa.select(jobs.c.id, jobs.c.pace).where(jobs.c.id.in_(chunks)).order_by(jobs.c.id)
     paces = {row.id: Pace.from_details(row.pace) for row in connection.execute(held.with_for_update(key_share=True))}
     rows = []
-    for job_id, share in _shares(chunks, spent):
+    for job_id, share in _shares(chunks, embedded):
         pace = paces.get(job_id)
         moved = pace.after(share.chunks, now=now) if pace else Pace.begun(now)
-        cost_usd = share.cost_usd if share.tokens else 0.0
-        spent_here = {"more_hits": share.cache_hits, "more_tokens": share.tokens, "more_usd": cost_usd}
-        spent_here["more_reused"] = reused.get(job_id, 0)
-        rows.append({"job": job_id, "moved": moved.to_details(), **spent_here})
+        more = {"more_hits": share.cache_hits, "more_reused": reused.get(job_id, 0)}
+        rows.append({"job": job_id, "moved": moved.to_details(), **more})
     if rows:
         connection.execute(_add, rows)
 
@@ -65,7 +59,7 @@ def _chunks_by_job(connection: Connection, claim: Claim) -> dict[JobId, int]:
     return chunks
 
 
-def _shares(chunks: Mapping[JobId, int], spent: Spent) -> Iterator[tuple[JobId, Spent]]:
+def _shares(chunks: Mapping[JobId, int], embedded: Embedded) -> Iterator[tuple[JobId, Embedded]]:
     total = sum(chunks.values()) or 1
     past = 0
     for job_id in sorted(chunks):
@@ -74,5 +68,4 @@ def _shares(chunks: Mapping[JobId, int], spent: Spent) -> Iterator[tuple[JobId, 
         def part(whole: int, *, before: int = before, past: int = past) -> int:
             return whole * past // total - whole * before // total
 
-        cost_usd = None if spent.cost_usd is None else spent.cost_usd * chunks[job_id] / total
-        yield job_id, Spent(part(spent.chunks), part(spent.cache_hits), part(spent.tokens), cost_usd)
+        yield job_id, Embedded(part(embedded.chunks), part(embedded.cache_hits))

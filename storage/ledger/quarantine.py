@@ -20,6 +20,9 @@ from .claims import Held, is_held, lost
 from .contents import FailedDocument, Tried, hold_versions, holds_documents, mark_failed, tried, wanted_by
 from .joins import join_groups
 
+Postponed = Literal["job_budget", "month_budget", "paused", "retrying"]
+UNTIL_RAISED_S = 100 * 365 * 86_400.0  # when nothing but a raised budget helps: that one makes it ready
+
 DOING = {
     "chunk": "parsing this document",
     "embed": "embedding this document",
@@ -40,14 +43,14 @@ def retry_later(
     delay_s: float,
     code: str = "gave_up",
     counted: bool = True,
-    postponed: Literal["paused", "retrying"] | None = None,
+    postponed: Postponed | None = None,
 ) -> None:
     """Hand a claimed batch back, to be tried again after ``delay_s``.
 
     After the claim's ``max_attempts`` it is taken apart instead, or its only document fails with ``code`` and
     ``error``. ``counted=False`` gives the attempt back: for an outage or a shutdown, which is no document's fault.
     ``postponed``: what the jobs of its documents are told until the batch ends, or is handed back for another reason:
-    that they are ``paused`` until a person has acted, or wait for a while.
+    that they wait for a budget or a month, are ``paused`` until a person has acted, or wait for a while.
 
     Raises:
         Conflict: the claim was lost; nothing was changed.

@@ -17,10 +17,11 @@ from ..catalog.sweeps import guard_of_tenant
 from ..catalog.tables import batches, versions
 from ..catalog.tenants import hold_tenant
 from ..catalog.values import slices, storable
+from ..costs import Bill, settle_bill
 from ..grace import Lookout, check_not_collected, check_there
 from ..ids import BatchId, JobId, VersionId
 from ..objects.store import ObjectStore
-from .accounting import Spent, share_among_jobs
+from .accounting import Embedded, share_among_jobs
 from .claims import Claim, end
 from .contents import NEVER, FailedDocument, Tried, hold_versions, mark_failed
 from .forming import put_off
@@ -98,27 +99,31 @@ def finish_embedding(
     output: str,
     cache_hits: int,
     now: float,
-    tokens: int = 0,
-    cost_usd: float | None = 0.0,
+    bill: Bill | None = None,
     reused: Mapping[JobId, int] | None = None,
 ) -> bool:
     """End an embed batch with its staging object of vectors. Returns whether it was the last of its group.
 
     The group's documents are then in the state indexing and its index batch is ready. ``cache_hits`` of its chunks were
-    not embedded anew; ``tokens``, for ``cost_usd``, were. Its jobs share all that in proportion to their chunks.
-    ``reused``: by job, the chunks whose vectors the index had already.
+    not embedded anew, which its jobs share in proportion to their chunks. ``bill``: of this attempt; it is settled with
+    it, and stays open where this raises. ``reused``: by job, the chunks whose vectors the index had already.
 
     Raises:
         Conflict: the claim was lost; nothing was changed.
     """
     parts = sa.select(batches.c.id).where(batches.c.group_id == claim.group_id, batches.c.stage == "embed")
     with catalog.write("finish_embedding") as connection:
-        spent = Spent(chunks=claim.chunk_count, cache_hits=cache_hits, tokens=tokens, cost_usd=cost_usd)
-        share_among_jobs(connection, claim, spent, reused=reused or {}, now=now)
+        embedded = Embedded(chunks=claim.chunk_count, cache_hits=cache_hits)
+        share_among_jobs(connection, claim, embedded, reused=reused or {}, now=now)
+        if bill is not None:
+            settle_bill(connection, bill)
         # Two last parts that end at once must see each other, or neither would find the group complete.
         connection.execute(parts.order_by(batches.c.id).with_for_update()).all()
         end(connection, claim, state="done", now=now, output=output, error=None)
-        return bool(join_groups(connection, [claim.group_id], now=now))
+        complete = bool(join_groups(connection, [claim.group_id], now=now))
+    if bill is not None:
+        bill.close(settled=True)
+    return complete
 
 
 def fail_versions(

@@ -19,6 +19,7 @@ from penstock.storage.catalog.jobs import cancel_job, get_job, list_jobs
 from penstock.storage.catalog.progress import Tallies
 from penstock.storage.catalog.tables import batches, generations, installation
 from penstock.storage.catalog.tenants import admin_key_matches, create_tenant, ensure_installation, list_tenants
+from penstock.storage.costs import Bill, ForBatch, Payee
 from penstock.storage.errors import AlreadyExists, Conflict, InvalidName, NotFound
 from penstock.storage.ids import DocumentId, GenerationId, JobId, TenantId
 from penstock.storage.ledger.overview import overview
@@ -340,8 +341,13 @@ def test_a_job_that_is_done_cannot_be_cancelled(line):
         cancel_job(line.catalog, tenant=TENANT, job_id=JobId("job_0"), now=line.now)
 
 
-def embedded(line: Line, claim: ledger.Claim, **spent: object) -> None:
-    ledger.finish_embedding(line.catalog, claim, output="vectors", now=line.now, **{"cache_hits": 0, **spent})
+def embedded(line: Line, claim: ledger.Claim, *, tokens: int, price: float | None) -> None:
+    jobs = {version.job_id: 1 for version in claim.versions}
+    payee = Payee(line.tenant, line.collection.id, "openai/m", price, jobs)
+    bill = Bill(line.catalog, payee, ForBatch(claim.batch_id, claim.attempt), clock=lambda: line.now)
+    bill.reserve(tokens)
+    bill.paid(tokens)
+    ledger.finish_embedding(line.catalog, claim, output="vectors", now=line.now, cache_hits=0, bill=bill)
 
 
 def test_a_job_tells_its_pace_and_the_time_left_once_two_batches_are_embedded(line):
@@ -356,10 +362,10 @@ def test_a_job_tells_its_pace_and_the_time_left_once_two_batches_are_embedded(li
     assert (job.chunks_per_s(line.now), job.left_s(line.now)) == (None, None)
 
     first, second, _third = line.send("embed")
-    embedded(line, line.claim(first), tokens=100, cost_usd=0.5)
+    embedded(line, line.claim(first), tokens=100, price=5_000.0)
     line.now += 4.0
     assert get_job(line.catalog, tenant=TENANT, job_id=accepted.job_id).left_s(line.now) is None
-    embedded(line, line.claim(second), tokens=50, cost_usd=0.25)
+    embedded(line, line.claim(second), tokens=50, price=5_000.0)
 
     job = get_job(line.catalog, tenant=TENANT, job_id=accepted.job_id)
     assert job.chunks_per_s(line.now) == pytest.approx(2 / 4.0, rel=0.1)
@@ -374,8 +380,8 @@ def test_the_cost_of_a_job_is_unknown_once_a_price_was(line):
     for batch_id in line.send("chunk"):
         line.finish_chunking(line.claim(batch_id))
     first, second = line.send("embed")
-    embedded(line, line.claim(first), tokens=10, cost_usd=None)
-    embedded(line, line.claim(second), tokens=10, cost_usd=0.5)
+    embedded(line, line.claim(first), tokens=10, price=None)
+    embedded(line, line.claim(second), tokens=10, price=5_000.0)
     job = get_job(line.catalog, tenant=TENANT, job_id=accepted.job_id)
     assert (job.embedded_tokens, job.cost_usd) == (20, None)
 

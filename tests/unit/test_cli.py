@@ -59,6 +59,7 @@ COMMANDS = [
     ["search"],
     ["status"],
     ["cache"],
+    ["usage"],
     ["doctor"],
     ["collections", "list"],
     ["collections", "create"],

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from penstock.pipeline.embedding import DeclaredModel, Embedder, EmbeddingOptions, open_embedder
+from penstock.pipeline.embedding.billing import billed
 from penstock.pipeline.embedding.paid import PaidVectors
 from penstock.pipeline.errors import InputRejected, ProviderMisconfigured, ProviderUnavailable
+from penstock.storage.errors import OverBudget
 
 from ..embedding_endpoint import DIMENSIONS, POISON, Endpoint
 
@@ -382,3 +384,83 @@ def test_the_environment_of_other_programs_changes_nothing(endpoint, remote, mon
 
 def test_options_do_not_show_the_key():
     assert "sk-secret" not in repr(EmbeddingOptions(openai_api_key="sk-secret"))
+
+
+class Account:
+    """Somebody who pays for everything, and takes note. ``limit``: the tokens that there is money for."""
+
+    def __init__(self, limit: int = 10**9) -> None:
+        self.limit = limit
+        self.reserved: list[int] = []
+        self.calls: list[tuple[int, bool]] = []
+
+    def reserve(self, tokens: int) -> None:
+        if tokens > self.limit:
+            raise OverBudget("nothing is left", budget="job_budget")
+        self.reserved.append(tokens)
+
+    def paid(self, tokens: int, *, answered: bool = True) -> None:
+        self.calls.append((tokens, answered))
+
+
+def test_every_call_is_paid_for_as_the_endpoint_counts_and_reserved_before(endpoint, remote):
+    account, texts = Account(), [f"text number {number} of some words" for number in range(40)]
+    billed(remote(batch_tokens=50, passage_prefix="search: "), account).embed_passages(texts)
+
+    assert len(account.calls) == len(endpoint.requests) > 1
+    assert sum(tokens for tokens, _ in account.calls) == endpoint.billed_tokens
+    assert account.reserved == [endpoint.billed_tokens]
+
+
+def test_what_is_refused_is_not_paid_for_and_what_was_answered_beside_it_is(endpoint, remote):
+    account = Account()
+    with pytest.raises(InputRejected):
+        billed(remote(), account).embed_passages(["one", "two", POISON, "four"])
+    assert sum(tokens for tokens, _ in account.calls) == endpoint.billed_tokens
+    endpoint.fault = answering(429)
+    account.calls.clear()
+    with pytest.raises(ProviderUnavailable):
+        billed(remote(), account).embed_passages(["one"])
+    assert account.calls == []
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        lambda handler, request: handler.hang_up(),
+        lambda handler, request: handler.answer(200, b'{"data": [', claimed_bytes=1_000),
+        answering_items(lambda items: items[:-1]),
+    ],
+    ids=["hangs up", "cut off", "wrong count"],
+)
+def test_a_call_that_brought_nothing_may_have_been_paid_for(endpoint, remote, fault):
+    account, endpoint.fault = Account(), fault
+    with pytest.raises(ProviderUnavailable):
+        billed(remote(), account).embed_passages(["one", "two"])
+    assert account.calls == [(2, False)]
+
+
+def test_what_never_arrived_is_not_paid_for(remote):
+    account = Account()
+    with pytest.raises(ProviderUnavailable):
+        billed(remote(openai_base_url="http://127.0.0.1:9/v1"), account).embed_passages(["one"])
+    assert account.calls == []
+
+
+def test_without_money_nothing_is_asked_and_what_was_paid_for_before_is_kept(endpoint, remote):
+    embedder = remote()
+    with pytest.raises(InputRejected):
+        embedder.embed_passages(["one", "two", POISON])
+    endpoint.requests.clear()
+    with pytest.raises(OverBudget):
+        billed(embedder, Account(0)).embed_passages(["one", "two", "three"])
+    assert endpoint.requests == []
+    account = Account()
+    billed(embedder, account).embed_passages(["one", "two", "three"])
+    assert account.reserved == [1], "the two others were paid for before"
+
+
+def test_a_model_that_runs_here_is_counted(remote):
+    account, hashed = Account(), open_embedder("hash-256", EmbeddingOptions())
+    billed(hashed, account).embed_query("four words of text")
+    assert account.calls == [(hashed.count_tokens(["four words of text"])[0], True)]

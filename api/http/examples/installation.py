@@ -26,7 +26,24 @@ CACHE_USE = {
     "evicted": 0,
     "since": 1767220000.0,
 }
+USAGE_SUM = {
+    "calls": 118,
+    "failed_calls": 1,
+    "tokens": 2124000,
+    "cost_usd": 0.04248,
+    "priced_usd": 0.04248,
+    "unpriced_tokens": 0,
+    "cache_hits": 90200,
+    "saved_tokens": 16236000,
+    "saved_usd": 0.32472,
+}
 EXAMPLES: Examples = {
+    wire.Usage: {
+        "by": ["day", "model"],
+        "data": [USAGE_SUM | {"day": "2026-01-01", "model": "openai/text-embedding-3-small"}],
+        "total": USAGE_SUM,
+        "has_more": False,
+    },
     wire.NewTenant: {"name": "acme"},
     wire.TenantChange: {"weight": 2.0, "max_backlog_documents": 500000},
     wire.Tenant: TENANT,

@@ -1,4 +1,5 @@
-"""Every SQL table: the catalog (tenants, collections, generations) and the ledger (jobs, documents, versions, batches).
+"""Every SQL table: the catalog (tenants, collections, generations), the ledger (jobs, documents, versions, batches)
+and costs.
 
 Times are seconds since 1970 as float, passed in by the caller. Every row below a tenant carries its tenant.
 States are checked by the database, so that no program can write a word that another does not know; which may follow
@@ -14,6 +15,11 @@ from .batches import (
 )
 from .conventions import (
     metadata,
+)
+from .costs import (
+    costs,
+    purses,
+    reservations,
 )
 from .documents import (
     GONE,
@@ -102,6 +108,7 @@ __all__ = [
     "backlogs",
     "batches",
     "collections",
+    "costs",
     "deliveries",
     "documents",
     "generations",
@@ -111,8 +118,10 @@ __all__ = [
     "judgements",
     "manifests",
     "metadata",
+    "purses",
     "reader_leases",
     "recorded_queries",
+    "reservations",
     "schedule_runs",
     "schedules",
     "shards",

@@ -20,7 +20,8 @@ from .documents import NORMAL
 
 BATCH_STAGES = ("chunk", "embed", "index", "expire", "rollback", "merge", "swap")
 BATCH_STATES = ("ready", "sent", "running", "done", "dead")
-POSTPONED = ("paused", "retrying")  # until a person has acted; or for a while
+# Until a budget is raised, or the month ends; until a person has acted; or for a while. In this order they are told.
+POSTPONED = ("job_budget", "month_budget", "paused", "retrying")
 # As one truth value: told the stage and the state, SQLite would prefer the index by which batches are dispatched.
 _STAGED = "(stage = 'index' AND state IN ('ready', 'sent', 'running') AND size_bytes > 0) IS TRUE"
 _OPEN_ROLLBACK = "stage = 'rollback' AND state IN ('ready', 'sent', 'running')"
@@ -50,7 +51,7 @@ batches = Table(
     Column("output", Text),  # staging object written
     Column("details", JSON(none_as_null=True)),  # embed: its versions; merge: segments in; swap: the built segment
     Column("error", Text),
-    Column("postponed", String(8), one_of("postponed", POSTPONED)),  # it waits by no fault of its own, for ``error``
+    Column("postponed", String(16), one_of("postponed", POSTPONED)),  # it waits by no fault of its own, for ``error``
     Column("created_at", Double, nullable=False),
     Column("finished_at", Double),
     UniqueConstraint("group_id", "stage", "part"),

@@ -51,6 +51,7 @@ jobs = Table(
     Column("unchanged", BigInteger, nullable=False, default=0),  # submitted documents that were already here
     Column("embedded_tokens", BigInteger, nullable=False, default=0),  # of the texts that the model was given
     Column("cost_usd", Double, default=0.0),  # of those; NULL: their price is not known
+    Column("budget_usd", Double),  # it may cost no more; NULL: whatever it costs
     Column("pace", JSON(none_as_null=True)),  # how fast it moves: ``pace.py``; NULL: nothing was embedded yet
     Column("webhook_url", Text),  # who is told when it ends
     Column("pruned", JSON(none_as_null=True)),  # what its versions told whose rows are gone: ``history.py``

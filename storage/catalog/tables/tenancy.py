@@ -35,6 +35,7 @@ tenants = Table(
     Column("weight", Double, nullable=False, default=1.0),  # its share of the workers beside those of the others
     Column("max_backlog_documents", BigInteger),  # a limit of its own; NULL: that of the installation
     Column("max_backlog_bytes", BigInteger),
+    Column("monthly_budget_usd", Double),  # it may cost no more in a month; NULL: whatever it costs
     Column("paused_at", Double),
     Column("record_queries", Boolean, nullable=False, default=True),  # whether some of its searches may be recorded
     Column("sweeps_begun", BigInteger, nullable=False, default=0),  # by collectors of packs and more: ``sweeps.py``

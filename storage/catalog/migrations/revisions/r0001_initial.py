@@ -28,6 +28,7 @@ def upgrade() -> None:
     _create_documents()
     _create_versions()
     _create_batches()
+    _create_costs()
     _create_webhooks()
     _create_schedules()
     _create_questions()
@@ -81,6 +82,7 @@ def _create_tenants() -> None:
         sa.Column("weight", sa.Double, nullable=False),
         sa.Column("max_backlog_documents", sa.BigInteger),
         sa.Column("max_backlog_bytes", sa.BigInteger),
+        sa.Column("monthly_budget_usd", sa.Double),
         _time("paused_at", nullable=True),
         sa.Column("record_queries", sa.Boolean, nullable=False),
         _count("sweeps_begun"),
@@ -202,6 +204,7 @@ def _create_jobs() -> None:
         _count("unchanged"),
         _count("embedded_tokens"),
         sa.Column("cost_usd", sa.Double),
+        sa.Column("budget_usd", sa.Double),
         sa.Column("pace", sa.JSON(none_as_null=True)),
         sa.Column("webhook_url", sa.Text),
         sa.Column("pruned", sa.JSON(none_as_null=True)),
@@ -332,7 +335,7 @@ def _create_batches() -> None:
         sa.Column("output", sa.Text),
         sa.Column("details", sa.JSON(none_as_null=True)),
         sa.Column("error", sa.Text),
-        _optional_state("postponed", 8, "paused retrying"),
+        _optional_state("postponed", 16, "job_budget month_budget paused retrying"),
         _time("created_at"),
         _time("finished_at", nullable=True),
         sa.UniqueConstraint("group_id", "stage", "part"),
@@ -345,6 +348,49 @@ def _create_batches() -> None:
     _create_partial_index("ix_batches_staged", "batches", ["shard", "tenant_id", "priority", "chunk_count"], staged)
     open_rollback = "stage = 'rollback' AND state IN ('ready', 'sent', 'running')"
     _create_partial_index("uq_batches_one_rollback", "batches", ["generation_id"], open_rollback, unique=True)
+
+
+def _create_costs() -> None:
+    op.create_table(
+        "costs",
+        _key("tenant_id", "tenants"),
+        sa.Column("hour", sa.BigInteger, nullable=False),
+        *(sa.Column(name, sa.String(64), nullable=False) for name in ("collection_id", "job_id")),
+        sa.Column("model", sa.String(128), nullable=False),
+        sa.Column("collection", sa.String(64), nullable=False),
+        *(_count(name) for name in ("calls", "failed_calls", "tokens")),
+        sa.Column("cost_usd", sa.Double, nullable=False),
+        *(_count(name) for name in ("unpriced_tokens", "cache_hits", "saved_tokens")),
+        sa.Column("saved_usd", sa.Double, nullable=False),
+        _count("unpriced_saved_tokens"),
+        sa.PrimaryKeyConstraint("tenant_id", "hour", "collection_id", "job_id", "model"),
+    )
+    op.create_index("ix_costs_hour", "costs", ["hour"])
+    op.create_table(
+        "reservations",
+        sa.Column("id", sa.String(64), primary_key=True),
+        _key("tenant_id", "tenants"),
+        sa.Column("collection_id", sa.String(64), nullable=False),
+        sa.Column("model", sa.String(128), nullable=False),
+        sa.Column("month", sa.String(7), nullable=False),
+        sa.Column("jobs", sa.JSON, nullable=False),
+        _count("tokens"),
+        sa.Column("cost_usd", sa.Double),
+        sa.Column("batch_id", sa.String(64)),
+        sa.Column("attempt", sa.Integer),
+        _time("expires_at", nullable=True),
+        _time("made_at"),
+    )
+    op.create_index("ix_reservations_batch_id", "reservations", ["batch_id"])
+    op.create_index("ix_reservations_expires_at", "reservations", ["expires_at"])
+    op.create_table(
+        "purses",
+        _key("tenant_id", "tenants"),
+        sa.Column("name", sa.String(80), nullable=False),
+        sa.Column("spent_usd", sa.Double, nullable=False),
+        sa.Column("reserved_usd", sa.Double, nullable=False),
+        sa.PrimaryKeyConstraint("tenant_id", "name"),
+    )
 
 
 def _create_webhooks() -> None:

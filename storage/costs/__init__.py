@@ -1,0 +1,30 @@
+"""What calls of providers cost, and what budgets allow: rows of the catalog, never of Redis, for this is money.
+
+A call is reserved before it is made and settled after it; what died in between is charged in full. Costs are sums by
+hour, tenant, collection, job and model, and outlive the jobs and collections that they were for.
+"""
+
+from .amounts import Amounts
+from .bills import Bill, settle, settle_bill
+from .lapses import charge_lapsed
+from .payees import Payee
+from .reports import GROUPS, CostRow, Group, read_costs
+from .reservations import ForBatch, Until, reserve
+from .searches import SearchCosts
+
+__all__ = [
+    "GROUPS",
+    "Amounts",
+    "Bill",
+    "CostRow",
+    "ForBatch",
+    "Group",
+    "Payee",
+    "SearchCosts",
+    "Until",
+    "charge_lapsed",
+    "read_costs",
+    "reserve",
+    "settle",
+    "settle_bill",
+]
