@@ -3,8 +3,6 @@
 What the endpoint answers is believed only as far as it can be checked: one finite vector of the right length per text.
 """
 
-import base64
-import binascii
 import hashlib
 import json
 import time
@@ -21,6 +19,7 @@ from penstock.storage.errors import StorageError
 from ..chunking import count_tokens
 from ..errors import EmbeddingError, InputRejected, ProviderMisconfigured, ProviderUnavailable, RateLimited
 from .billing import Payer, Unbilled
+from .bodies import decoded, message_of, never_arrived, told_tokens
 from .embedder import OPENAI_URL, EmbeddingOptions, ModelCard, Vectors
 from .files import imported
 from .headers import retry_after_s, told
@@ -37,7 +36,6 @@ MAX_TEXTS = 256  # of one request to another endpoint, which says nowhere how mu
 KEPT_VECTORS = 4_096  # that were answered in calls which failed: 48 MiB of the largest
 QUERY_TIMEOUT_S = 10.0  # of a search, and of a try whether a provider answers again
 _PROBE, _PROBE_TOKENS = "penstock", 2
-_MOST_TOKENS = 10**9  # that one answer can have been asked for: more is no count
 _ANSWER_BYTES, _NUMBER_BYTES = 1 << 20, 40  # most of an answer, and of each number in it where they are written out
 
 
@@ -191,10 +189,10 @@ class Remote:
         except self._openai.APIStatusError as error:
             raise self._translated(error) from error
         except Exception as error:
-            if not _never_arrived(error):
+            if not never_arrived(error):
                 self._payer.paid(tokens, answered=False)
             raise self._unanswered(error) from error
-        self._payer.paid(_told_tokens(answer) or tokens)
+        self._payer.paid(told_tokens(answer) or tokens)
         return vectors
 
     def _unanswered(self, error: Exception) -> EmbeddingError:
@@ -240,7 +238,7 @@ class Remote:
         if sorted(item["index"] for item in items) != list(range(count)):
             raise ProviderUnavailable(f"{self._url} answered {len(items)} vectors for {count} texts.")
         ordered = sorted(items, key=lambda item: int(item["index"]))
-        rows = [_decoded(item["embedding"]) for item in ordered]
+        rows = [decoded(item["embedding"]) for item in ordered]
         for row in rows:
             if len(row) != self.card.dimensions:
                 raise ProviderMisconfigured(
@@ -255,7 +253,7 @@ class Remote:
 
     def _translated(self, error: "APIStatusError") -> EmbeddingError:
         # Some endpoints repeat the key they refuse, and what is said here is logged and shown.
-        said, status = _message(error), error.status_code
+        said, status = message_of(error), error.status_code
         said = said.replace(self._key, "***") if self._key else said
         if error.code == "insufficient_quota":
             return ProviderMisconfigured(
@@ -296,32 +294,3 @@ class _Work:
 def _fingerprint(url: str, passage_prefix: str) -> str:
     told = f"{url} {passage_prefix}" if passage_prefix else url
     return hashlib.blake2b(told.encode(), digest_size=8).hexdigest()
-
-
-def _never_arrived(error: Exception) -> bool:
-    """Say whether nobody can have been asked, let alone paid: there was no connection."""
-    # By name: which library of HTTP the client brings, and so whose class it is, differs between its releases.
-    return type(error.__cause__).__name__ in {"ConnectError", "ConnectTimeout"}
-
-
-def _told_tokens(answer: dict[str, Any]) -> int | None:
-    """Return the tokens that the endpoint says it counted; None when it says nothing of use."""
-    usage = answer.get("usage")
-    told = usage.get("prompt_tokens") if isinstance(usage, dict) else None
-    return told if isinstance(told, int) and 0 < told <= _MOST_TOKENS else None
-
-
-def _decoded(embedding: str | list[float]) -> Vectors:
-    """Return one vector. An endpoint that does not know base64 answers with numbers."""
-    if not isinstance(embedding, str):
-        return np.array(embedding, np.float32)
-    try:
-        return np.frombuffer(base64.b64decode(embedding, validate=True), "<f4")
-    except (binascii.Error, ValueError) as error:
-        raise ProviderUnavailable("The endpoint answered a vector that is not base64.") from error
-
-
-def _message(error: "APIStatusError") -> str:
-    body = error.body
-    said = body.get("message") if isinstance(body, dict) else None
-    return " ".join(str(said or error.response.text or error.message).split())[:300]
