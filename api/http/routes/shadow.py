@@ -7,6 +7,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from penstock.client import wire
+from penstock.pipeline.embedding.billing import billed_for_searches
 from penstock.pipeline.shadow import ShadowReport, shadow_check
 from penstock.settings.checking import shadow_options
 from penstock.storage.catalog.generations import other_generation
@@ -64,7 +65,7 @@ def _check(
         return shadow_check(
             components.catalog,
             components.snapshots,
-            components.embedders.of,
+            billed_for_searches(components.embedders.of, components.search_costs, info),
             tenant=info.tenant_id,
             collection_id=info.id,
             old=old,
