@@ -20,6 +20,7 @@ MAINTENANCE_QUEUE = "maintenance"
 COLLECT_QUEUE = "collect"  # of its own: only so can beat tell whether a tick waits, whatever merges do
 RUNS_QUEUE = "runs"  # likewise, of schedules
 SEARCH_QUEUE = "search"
+EXPRESS_QUEUE = "express"  # of short batches, of two stages
 
 # kombu publishes types, but not for these.
 DIRECT = Exchange("", type="direct")  # type: ignore[no-untyped-call]  # the default exchange: no binding that a FLUSHALL could delete
@@ -44,7 +45,8 @@ def all_queues(shards: int, *, quorum: bool = False) -> list[Queue]:
 
     The queue of questions stays of the server's own kind: applications declare it too, and know nothing of this.
     """
-    names = ["chunk", "embed", *map(index_queue, range(shards)), MAINTENANCE_QUEUE, COLLECT_QUEUE, RUNS_QUEUE]
+    of_maintenance = [MAINTENANCE_QUEUE, COLLECT_QUEUE, RUNS_QUEUE]
+    names = ["chunk", "embed", EXPRESS_QUEUE, *map(index_queue, range(shards)), *of_maintenance]
     kept = [queue(name, arguments=_QUORUM | _PATIENT if quorum else None) for name in names]
     return [*kept, queue(SEARCH_QUEUE)]
 

@@ -38,7 +38,7 @@ class Claim(Held):
 
     ``versions``: the documents still wanted, by id; never empty for the stages chunk and embed, always empty for merge
     and swap. ``suspect``: see `MustBeAlone`. ``tried``: with this attempt. ``input`` names a staging object.
-    ``ready_at``: since when it was due.
+    ``express``: it is short, and was sent to the worker that does nothing else. ``ready_at``: since when it was due.
     """
 
     tenant_id: TenantId
@@ -50,6 +50,7 @@ class Claim(Held):
     priority: int
     chunk_count: int
     size_bytes: int
+    express: bool
     input: str | None
     details: Mapping[str, Any]
     suspect: bool
@@ -197,6 +198,7 @@ def _claim(
         priority=row.priority,
         chunk_count=row.chunk_count,
         size_bytes=row.size_bytes,
+        express=row.express,
         input=row.input,
         details=details,
         suspect=_suspected(row, tried_before=row.attempts - 1),
