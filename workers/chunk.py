@@ -16,7 +16,7 @@ from penstock.settings import wiring
 from penstock.settings.model import Settings
 from penstock.storage import ledger
 from penstock.storage.catalog.collections import GenerationInfo
-from penstock.storage.errors import Damaged
+from penstock.storage.errors import Damaged, Unavailable
 from penstock.storage.figures import Figure
 from penstock.storage.ids import BatchId, VersionId, new_id
 
@@ -95,7 +95,13 @@ class Chunker:
 
     def _turn(self, claim: ledger.Claim) -> Turn:
         components = self._components
-        return Turn(lambda: ledger.short_waits(components.catalog, claim, now=components.clock()))
+
+        def short_waits() -> bool:
+            with suppress(Unavailable):  # whoever waits then waits no longer than for the end of a turn
+                return ledger.short_waits(components.catalog, claim, now=components.clock())
+            return False
+
+        return Turn(short_waits)
 
     def _chunk_one(
         self,

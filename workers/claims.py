@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 OUTAGE_DELAYS = 10  # of the usual first ones, between attempts on a machine that is in trouble
 LISTED = 5  # ids of jobs or batches on one log line
 HAND_BACK_S = 5.0  # before the end of the grace
+STORAGE = ""  # among the outages, beside those of models
 MISCONFIGURED_DELAY_S = 60.0  # a person has to act; the batch must not hammer a provider until then
 
 
@@ -79,13 +80,15 @@ class Claims:
         """End here what the block raises, as `working` does."""
         try:
             yield
+            self.outages.over(STORAGE)
             attempt.outcome = "handed_back" if _number(claim) in self._returned else "done"
             self._returned.discard(_number(claim))
         except Conflict:
             attempt.outcome = "lost"
             log.info("The batch was lost: another worker has it, or its documents are gone.", extra=ids(claim))
         except Unavailable as error:
-            log.warning("The batch stays claimed until its lease ends: %s", error, extra=ids(claim))
+            attempt.outcome = "postponed"
+            self._wait_for_storage(claim, error)
         except ProviderHeld as error:
             attempt.outcome = "held"
             self._wait_for_turn(claim, error)
@@ -153,6 +156,13 @@ class Claims:
 
     def close(self) -> None:
         self.keeper.close()
+
+    def _wait_for_storage(self, claim: ledger.Claim, error: Unavailable) -> None:
+        """Try again later without counting. Where it is the catalog that is away, the end of the lease hands back."""
+        first_s = self._components.settings.workers.retry_delay_s
+        delay_s = self.outages.delay_s(STORAGE, first_s=first_s, wish_s=None)
+        log.warning("What the batch needs does not answer: %s", error, extra=ids(claim))
+        self.retry(claim, error=str(error), delay_s=delay_s, counted=False, postponed="retrying")
 
     def _wait_for_provider(self, claim: ledger.Claim, error: ProviderUnavailable) -> None:
         """Try again later without counting: an outage is no document's fault, however long it lasts."""

@@ -4,12 +4,14 @@ One is missed when its writer died between publishing and planning, or when it w
 """
 
 import logging
+from collections.abc import Collection
 from contextlib import suppress
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
 from penstock.storage import ledger
-from penstock.storage.catalog.tables import batches, generations
+from penstock.storage.catalog.tables import generations
 from penstock.storage.errors import Damaged, NotFound, Unsupported
 from penstock.storage.ids import GenerationId
 from penstock.storage.publishing.planning import plan_merge
@@ -20,13 +22,14 @@ from .components import Components
 log = logging.getLogger(__name__)
 
 LOOKED_AT = 200  # manifests read in one tick
-GIVEN_UP_S = 6 * 3_600.0  # what failed at every attempt would fail again, after hours of work perhaps
+_GROWS = generations.c.state.in_(("active", "building"))
 
 
 def plan(components: Components, manifest: Manifest) -> bool:
     """Open the merge that this version needs.
 
-    False: it needs none besides those that are open, one was given up lately, or the generation is retired or gone.
+    False: it needs none besides those that are open, one was given up not long ago (see ``ledger/setbacks.py``), or the
+    generation is retired or gone.
     """
     if not plan_merge(manifest):  # of most versions: then nothing is asked
         return False
@@ -45,11 +48,14 @@ def plan(components: Components, manifest: Manifest) -> bool:
 def plan_missed(components: Components, *, after: str) -> tuple[int, str]:
     """Plan for the generations that follow ``after``; returns how many merges were opened, and where to go on."""
     served = sa.select(generations.c.id, generations.c.manifest).where(generations.c.manifest.is_not(None))
-    wanted = served.where(generations.c.id > after, *_open_to_merges(components)).order_by(generations.c.id)
+    wanted = served.where(generations.c.id > after, _GROWS).order_by(generations.c.id)
     with components.catalog.read() as connection:
         rows = connection.execute(wanted.limit(LOOKED_AT)).all()
+        resting = _resting(components, connection, [row.id for row in rows])
     opened = 0
     for row in rows:
+        if row.id in resting:
+            continue
         try:
             opened += plan(components, read_manifest(components.objects, row.manifest))
         except (Damaged, Unsupported) as error:
@@ -58,18 +64,14 @@ def plan_missed(components: Components, *, after: str) -> tuple[int, str]:
 
 
 def _may_merge(components: Components, generation_id: GenerationId) -> bool:
-    wanted = sa.select(generations.c.id).where(generations.c.id == generation_id, *_open_to_merges(components))
+    wanted = sa.select(generations.c.id).where(generations.c.id == generation_id, _GROWS)
     with components.catalog.read() as connection:
-        return connection.scalar(wanted) is not None
+        is_there = connection.scalar(wanted) is not None
+        return is_there and not _resting(components, connection, [generation_id])
 
 
-def _open_to_merges(components: Components) -> tuple[sa.ColumnElement[bool], ...]:
-    """Return the conditions for the generations that may have a merge now."""
-    given_up = sa.exists().where(
-        batches.c.generation_id == generations.c.id,
-        batches.c.stage.in_(("merge", "swap")),
-        batches.c.state == "dead",
-        batches.c.attempts >= components.settings.workers.max_attempts,
-        batches.c.finished_at > components.clock() - GIVEN_UP_S,
-    )
-    return generations.c.state.in_(("active", "building")), ~given_up
+def _resting(components: Components, connection: Connection, generation_ids: Collection[str]) -> set[str]:
+    """Return those whose last merge was given up, and that may not have another one yet."""
+    most, now = components.settings.workers.max_attempts, components.clock()
+    setbacks = ledger.read_setbacks(connection, generation_ids, max_attempts=most)
+    return {generation_id for generation_id, setback in setbacks.items() if now < setback.again_at}

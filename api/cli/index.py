@@ -57,6 +57,10 @@ def _show(found: "IndexStats") -> None:
     for merge in found.merges:
         what = "being merged into one" if merge.stage == "merge" else "merged, and wait for the writer"
         out.print(f"{count(merge.segments, 'segment')} {what} ({merge.state}, attempt {merge.attempts})")
+    if (setback := found.setback) is not None:
+        given_up = f"{count(setback.count, 'merge')} given up, the last one {when(setback.given_up_at)}"
+        why = plain(setback.error) or "no reason was told"
+        out.print(f"[yellow]{given_up}, tried again from {when(setback.again_at)}: {why}[/]")
     if found.probe is not None:
         out.print(_probed(found.probe))
 

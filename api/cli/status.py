@@ -67,6 +67,10 @@ def _page(now: "Status") -> "RenderableType":
         head += f"\n[yellow]nobody publishes for {named}, though work waits: is `penstock worker index` running?[/]"
     for role in now.absent_roles:
         head += f"\n[yellow]work waits, and no {role} process is there: does `penstock worker {role}` run?[/]"
+    for one in now.setbacks:
+        whose = f"{count(one.count, 'merge')} of {plain(one.tenant)}/{plain(one.collection)}"
+        why = plain(one.error) or "no reason was told"
+        head += f"\n[yellow]given up: {whose}, tried again from {when(one.again_at)}: {why}[/]"
     for sentence in _held_up(now):
         head += f"\n{sentence}"
     return Group(

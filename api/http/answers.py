@@ -12,7 +12,7 @@ from penstock.storage.catalog.documents import DocumentInfo
 from penstock.storage.catalog.jobs import JobInfo
 from penstock.storage.catalog.manifests import ManifestInfo
 from penstock.storage.catalog.tenants import TenantInfo
-from penstock.storage.ledger import Pauses, RollbackInfo
+from penstock.storage.ledger import Pauses, RollbackInfo, Setback
 from penstock.storage.ledger.deliveries import DeliveryInfo
 from penstock.storage.schedules import ScheduleInfo
 from penstock.storage.segments.differences import Change
@@ -118,6 +118,10 @@ def job(info: JobInfo, *, now: float) -> dict[str, Any]:
         "held_up": None if info.held_up is None else asdict(info.held_up),
         "token": token_of(*info.token) if info.token else None,
     }
+
+
+def setback(info: Setback) -> dict[str, Any]:
+    return {"count": info.count, "given_up_at": info.given_up_at, "again_at": info.again_at, "error": info.error}
 
 
 def delivery(info: DeliveryInfo) -> dict[str, Any]:

@@ -12,11 +12,15 @@ from functools import partial
 from typing import Any, TypeVar
 
 from penstock.storage.catalog.collections import CollectionInfo
+from penstock.storage.catalog.engine import Catalog
+from penstock.storage.ids import GenerationId
 from penstock.storage.inspection.probing import NEAREST, Probe, ProbeResult, Sampled
 from penstock.storage.inspection.statistics import read_statistics
 from penstock.storage.ledger.overview import open_merges
+from penstock.storage.ledger.setbacks import Setback, read_setbacks
 from penstock.storage.search.snapshots import Snapshot
 
+from . import answers
 from .components import Components
 
 PROBE_S = 5.0  # then it ends, with what was asked by then
@@ -27,6 +31,7 @@ async def index_stats(components: Components, info: CollectionInfo, *, probe: in
     """Return what `wire.IndexStats` tells, of the version that searches see now. Raises what a search raises."""
     generation = info.generation
     merges = await components.call(open_merges, generation.id)
+    setback = await components.call(_setback, generation.id, max_attempts=components.settings.workers.max_attempts)
     async with _snapshot(components, info) as snapshot:
         figures = await _in_search_thread(components, lambda: read_statistics(snapshot).described())
         probed = await _probed(components, snapshot, rows=probe) if probe else None
@@ -41,8 +46,14 @@ async def index_stats(components: Components, info: CollectionInfo, *, probe: in
             "published_at": published_at,
             **figures,
             "merges": [vars(merge) for merge in merges],
+            "setback": None if setback is None else answers.setback(setback),
             "probe": probed.described() if probed else None,
         }
+
+
+def _setback(catalog: Catalog, generation_id: GenerationId, *, max_attempts: int) -> Setback | None:
+    with catalog.read() as connection:
+        return read_setbacks(connection, [generation_id], max_attempts=max_attempts).get(generation_id)
 
 
 async def _probed(components: Components, snapshot: Snapshot, *, rows: int) -> ProbeResult:

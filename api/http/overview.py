@@ -14,6 +14,7 @@ from penstock.storage.catalog.jobs import read_jobs
 from penstock.storage.catalog.tenants import list_tenants
 from penstock.storage.errors import Unavailable
 from penstock.storage.ledger.overview import Overview, StageOverview, overview, unwritten_shards
+from penstock.storage.ledger.setbacks import list_setbacks
 from penstock.storage.rates import read_rates
 
 from . import answers
@@ -38,6 +39,7 @@ def status_of(components: Components, version: str) -> dict[str, Any]:
         "stages": {name: _stage(stage, now=now) for name, stage in seen.stages.items()},
         "roles": _roles(components),
         "absent_roles": _absent_roles(components, now=now),
+        "setbacks": list(_setbacks(components)),
         "jobs": list(_jobs(components, seen, now=now)),
         "collections": [_collection(info) for info in collections],
         "cache": _cache(components),
@@ -87,6 +89,11 @@ def _limits(components: Components) -> list[dict[str, Any]] | None:
         return [asdict(line) for line in read_rates(components.redis)]
     except Unavailable:
         return None
+
+
+def _setbacks(components: Components) -> Iterator[dict[str, Any]]:
+    for one in list_setbacks(components.catalog, max_attempts=components.settings.workers.max_attempts):
+        yield {"tenant": one.tenant_id, "collection": one.collection, **answers.setback(one.setback)}
 
 
 def _jobs(components: Components, seen: Overview, *, now: float) -> Iterator[dict[str, Any]]:

@@ -20,8 +20,8 @@ from .collections import (
 from .dead_letters import DeadSelection, Dropped, RefusalCode, RefusedDocument, Retried
 from .documents import Document, DocumentList, DocumentName, DocumentState, FormerDeath
 from .failures import ErrorAnswer, ErrorBody
-from .indexes import IndexStats, MergeStats, ProbeStats, SegmentStats
-from .installation import CollectionStatus, Health, RoleStatus, StageStatus, Status, TenantJob
+from .indexes import IndexStats, MergeSetback, MergeStats, ProbeStats, SegmentStats
+from .installation import CollectionSetback, CollectionStatus, Health, RoleStatus, StageStatus, Status, TenantJob
 from .jobs import HeldUp, Job, JobList, JobState
 from .limits import LimitStatus
 from .messages import Answer, Name, Request
@@ -99,6 +99,7 @@ __all__ = [
     "Collection",
     "CollectionChange",
     "CollectionList",
+    "CollectionSetback",
     "CollectionStatus",
     "DeadSelection",
     "Deleted",
@@ -133,6 +134,7 @@ __all__ = [
     "Known",
     "KnownQuery",
     "LimitStatus",
+    "MergeSetback",
     "MergeStats",
     "Metric",
     "Name",

@@ -32,6 +32,15 @@ class MergeStats(Answer):
     error: str | None
 
 
+class MergeSetback(Answer):
+    """Merges that were given up since the last one that went well. Searches are right meanwhile, and slower perhaps."""
+
+    count: int
+    given_up_at: float = Field(description="the last of them")
+    again_at: float = Field(description="from then on the next one is tried")
+    error: str | None
+
+
 class ProbeStats(Answer):
     """Searches for a sample of the rows that are served, compared with an exact scan. Null without an answer."""
 
@@ -62,5 +71,6 @@ class IndexStats(Answer):
     graph_insertions: int
     graph_insertions_per_vector: float | None = Field(description="for each row of a graph")
     merges: list[MergeStats]
+    setback: MergeSetback | None = Field(default=None, description="null when no merge was given up lately")
     segments: list[SegmentStats]
     probe: ProbeStats | None = Field(description="null when none was asked for")

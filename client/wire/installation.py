@@ -3,6 +3,7 @@
 from pydantic import Field
 
 from .cache import CacheStatus
+from .indexes import MergeSetback
 from .jobs import Job
 from .limits import LimitStatus
 from .messages import Answer, Name
@@ -43,6 +44,11 @@ class CollectionStatus(Answer):
     documents: dict[str, int]
 
 
+class CollectionSetback(MergeSetback):
+    tenant: Name
+    collection: Name
+
+
 class TenantJob(Job):
     tenant: Name
 
@@ -59,6 +65,9 @@ class Status(Answer):
     )
     absent_roles: list[str] = Field(
         default_factory=list, description="roles of which no process is there, though work has waited for a minute"
+    )
+    setbacks: list[CollectionSetback] = Field(
+        default_factory=list, description="collections whose merges were given up lately, at most 20"
     )
     queued_documents: int = Field(description="accepted documents not yet in a batch")
     oldest_queued_s: float | None = Field(description="how long the oldest of them has waited")

@@ -28,6 +28,7 @@ from .rollbacks import (
     open_rollback,
     refuse_rollback,
 )
+from .setbacks import Setback, read_setbacks
 from .stages import EmbedPart, fail_versions, finish_chunking, finish_embedding
 
 __all__ = [
@@ -48,6 +49,7 @@ __all__ = [
     "ReadyBatch",
     "Reconciled",
     "RollbackInfo",
+    "Setback",
     "Tried",
     "VersionRow",
     "being_merged",
@@ -78,6 +80,7 @@ __all__ = [
     "prune",
     "read_expired",
     "read_pauses",
+    "read_setbacks",
     "reconcile",
     "refuse_rollback",
     "release_dead_bytes",

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import Damaged
+from .ragged import joined_ranges
 from .records import Documents
-from .sections import Array
+from .sections import Array, Sections
 
 SECTIONS = {"document_keys": "<u8", "document_order": "<u4"}
 
@@ -38,24 +39,22 @@ def merge_keys(several: Sequence[tuple[Array, Array]], *, ordinals: Sequence[NDA
 
 
 def find_rows(
-    arrays: Mapping[str, Array],
-    *,
-    documents: Documents,
-    owners: NDArray[np.uint32],
-    document_ids: Iterable[str],
-    in_order: bool,
+    sections: Sections, *, documents: Documents, owners: NDArray[np.uint32], document_ids: Iterable[str]
 ) -> NDArray[np.uint32]:
     """Return the ascending rows u32 of these documents; costs a few lookups each, however large the segment is.
 
+    Whose rows they are is compared with its checksums, where it decides which: rows of another document must not leave
+    with these, nor one of theirs stay.
+
     Args:
-        arrays: the sections of ``build_keys``.
-        owners: u32[n], the document of each row, ascending where ``in_order``.
+        sections: of the segment, with those of ``build_keys``.
+        owners: u32[n], its section ``document``: the document of each row.
 
     Raises:
-        Damaged: the sections do not fit the segment.
+        Damaged: the sections do not fit the segment, or are not what was written.
     """
     count = len(documents)
-    keys, order = read_keys(arrays, count=count)
+    keys, order = read_keys(sections.arrays, count=count)
     wanted = list(dict.fromkeys(map(Documents.encoded_id, document_ids)))
     sought = np.fromiter(map(_key, wanted), "<u8", len(wanted))
     first, end = np.searchsorted(keys, sought, "left"), np.searchsorted(keys, sought, "right")
@@ -64,11 +63,34 @@ def find_rows(
     if any(ordinal >= count for ordinal, _ in candidates):
         raise Damaged("the list of document ids names one that is not there; restore or rebuild the segment")
     ordinals = np.array(sorted(one for one, encoded in candidates if documents.raw_id(one) == encoded), "<u4")
-    if not in_order:
+    if not len(ordinals):
+        return np.empty(0, "<u4")
+    if not sections.meta.get("documents_in_order"):
+        sections.verify("document")
         return np.flatnonzero(np.isin(owners, ordinals)).astype("<u4")
-    spans = zip(np.searchsorted(owners, ordinals, "left"), np.searchsorted(owners, ordinals, "right"), strict=True)
-    rows = [np.arange(a, b, dtype="<u4") for a, b in spans]
-    return np.concatenate(rows) if rows else np.empty(0, "<u4")
+    return _rows_between(sections, owners, ordinals)
+
+
+def _rows_between(sections: Sections, owners: NDArray[np.uint32], ordinals: NDArray[np.uint32]) -> NDArray[np.uint32]:
+    """Return the rows of the documents at these places, where the owners ascend.
+
+    A search may be led astray by what rotted. But a run of rows is right if the owner changes at both of its ends, in
+    blocks that are what was written: what was written ascends.
+    """
+    starts, ends = (np.searchsorted(owners, ordinals, side).astype(np.int64) for side in ("left", "right"))
+    decisive = np.unique(np.concatenate([starts - 1, starts, ends - 1, ends]))
+    sections.verify_items("document", decisive[(decisive >= 0) & (decisive < len(owners))])
+    before, within, after = starts > 0, starts < ends, ends < len(owners)
+    turns = (
+        (starts <= ends).all(),
+        (owners[starts[before] - 1] < ordinals[before]).all(),
+        (owners[starts[within]] == ordinals[within]).all(),
+        (owners[ends[within] - 1] == ordinals[within]).all(),
+        (owners[ends[after]] > ordinals[after]).all(),
+    )
+    if not all(turns):
+        raise Damaged(f"{sections.source}: whose the chunks are is not what was written; restore or rebuild it")
+    return joined_ranges(starts, ends).astype("<u4")
 
 
 def read_keys(arrays: Mapping[str, Array], *, count: int) -> tuple[Array, Array]:

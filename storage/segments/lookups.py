@@ -235,11 +235,6 @@ def _documents(sections: Sections) -> Documents:
 def _live_rows_of(
     objects: ObjectStore, entry: SegmentEntry, sections: Sections, document_ids: Iterable[str]
 ) -> NDArray[np.uint32]:
-    rows = find_rows(
-        sections.arrays,
-        documents=_documents(sections),
-        owners=column(sections, "document", "<u4", count=entry.row_count),
-        document_ids=document_ids,
-        in_order=bool(sections.meta.get("documents_in_order")),
-    )
+    owners = column(sections, "document", "<u4", count=entry.row_count)
+    rows = find_rows(sections, documents=_documents(sections), owners=owners, document_ids=document_ids)
     return np.setdiff1d(rows, read_deletes(objects, entry), assume_unique=True) if len(rows) else rows

@@ -26,14 +26,14 @@ from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.migrations import migrate
 from penstock.storage.catalog.tables import batches, generations, manifests, shards, versions
 from penstock.storage.catalog.tenants import create_tenant
-from penstock.storage.errors import Damaged
+from penstock.storage.errors import Damaged, Unavailable
 from penstock.storage.grace import MIN_AGE_S
 from penstock.storage.ids import GenerationId, TenantId
 from penstock.storage.intake.documents import SubmittedDocument, accept
 from penstock.storage.ledger.pruning import KEEP_S
 from penstock.storage.search.snapshots import open_snapshot
 from penstock.storage.segments.manifests import Manifest, Swap, read_manifest
-from penstock.workers import documents, planning, routes
+from penstock.workers import documents, planning, routes, turn
 from penstock.workers.chunk import Chunker
 from penstock.workers.dispatcher import Dispatcher, Message
 from penstock.workers.embed import Embedding
@@ -119,9 +119,15 @@ class Line:
     def run(self, *, only: Sequence[str] = (), patience_s: float = 20.0) -> None:
         """Work until nothing is under way, or until all that is left is for tasks other than ``only``."""
         deadline = time.monotonic() + patience_s
-        while self.work(only=only) or (not only and self.open_batches()):
+        while self.work(only=only) or self._is_left_for(only):
             assert time.monotonic() < deadline, self.rows()
             time.sleep(0.01)
+
+    def _is_left_for(self, only: Sequence[str]) -> bool:
+        """Say whether work waits, for one of these tasks if any are named: a batch may wait for its next turn."""
+        stages = {task.rpartition(".")[2] for task in only}
+        queued = [one for one in self.documents().values() if one.state == "queued"]
+        return bool(queued and "chunk" in stages) or any(not only or one.stage in stages for one in self.open_batches())
 
     def work(self, *, only: Sequence[str] = ()) -> int:
         self.dispatcher.turn()
@@ -318,6 +324,42 @@ def test_a_document_that_takes_too_much_memory_fails_alone(line, monkeypatch):
 
     assert line.states() == {"bomb": "failed", "one": "indexed"}
     assert "workers.chunk_memory_bytes" in line.documents()["bomb"].error
+
+
+@pytest.mark.parametrize("role", [0, 1], ids=["chunk", "embed"])
+def test_an_object_store_that_does_not_answer_delays_work_which_is_handed_back_at_once(line, monkeypatch, role):
+    objects = line.roles[role]._components.objects
+    real, failures = objects.put, [Unavailable("the bucket does not answer")] * 5
+
+    def put(*args):
+        if failures:
+            raise failures.pop()
+        real(*args)
+
+    monkeypatch.setattr(objects, "put", put)
+    line.submit(one=WORDS, two=WORDS)
+    line.run()  # leases last longer than this waits
+
+    assert line.states() == {"one": "indexed", "two": "indexed"}
+    assert not failures
+    assert line.rows(batches.c.state == "dead") == []
+
+
+def test_whether_something_short_waits_need_not_be_known_to_finish_a_batch(line, monkeypatch):
+    asked = []
+
+    def away(*_args, **_values):
+        asked.append(1)
+        raise Unavailable("the catalog is locked")
+
+    monkeypatch.setattr(turn, "LOOK_S", -1.0)
+    monkeypatch.setattr(turn, "LONGEST_S", 1e9)
+    monkeypatch.setattr(ledger, "short_waits", away)
+    line.submit(one=WORDS, two=WORDS)
+    line.run(only=[routes.CHUNK])
+
+    assert asked
+    assert line.states() == {"one": "embedding", "two": "embedding"}
 
 
 @pytest.mark.parametrize("role", [0, 1, 2], ids=["chunk", "embed", "index"])
@@ -528,7 +570,7 @@ def test_merges_that_were_missed_are_made_at_a_tick_though_nobody_publishes_agai
     assert len(unmerged.rows()) == merged
 
 
-def test_a_merge_that_was_given_up_is_tried_again_hours_later(unmerged, monkeypatch):
+def test_a_merge_that_was_given_up_is_tried_again_a_minute_later_and_then_ever_later(unmerged, monkeypatch):
     monkeypatch.setattr(Maintenance, "_build", lambda *_args: 1 / 0)
     unmerged.tick()
     unmerged.run()
@@ -541,10 +583,23 @@ def test_a_merge_that_was_given_up_is_tried_again_hours_later(unmerged, monkeypa
     unmerged.run()
     assert unmerged.states()["d10"] == "indexed"
     assert unmerged.rows(batches.c.stage == "merge") == [dead]
-    with unmerged.catalog.write() as connection:
-        connection.execute(sa.update(batches).values(finished_at=batches.c.finished_at - planning.GIVEN_UP_S))
-    unmerged.tick()
+
+    def pass_by(seconds: float) -> None:
+        with unmerged.catalog.write() as connection:
+            times = {name: batches.c[name] - seconds for name in ("finished_at", "first_attempt_at", "created_at")}
+            connection.execute(sa.update(batches).values(times))
+        unmerged.tick()
+
+    pass_by(61.0)
     assert [batch.stage for batch in unmerged.open_batches()] == ["merge"]
+    unmerged.run()
+    pass_by(61.0)
+    assert unmerged.open_batches() == []
+    pass_by(61.0)
+    assert [batch.stage for batch in unmerged.open_batches()] == ["merge"]
+    monkeypatch.undo()
+    unmerged.run()
+    assert len(set(unmerged.found())) == 11
 
 
 def test_a_retired_generation_is_not_merged(unmerged):

@@ -282,6 +282,16 @@ class Server:
             queued_documents=12,
             oldest_queued_s=61.0,
             unwritten_shards=[3, 5],
+            setbacks=[
+                {
+                    "tenant": "acme",
+                    "collection": "docs",
+                    "count": 2,
+                    "given_up_at": 9.0,
+                    "again_at": 129.0,
+                    "error": "[E]",
+                }
+            ],
             stages={"chunk": stage, "embed": stage},
             roles=[RoleStatus(**EMBED, doing="batch b_1")],
             jobs=[TenantJob(**(JOB.model_dump() | {"tenant": "acme", "state": "running"}))],
@@ -625,6 +635,7 @@ def test_whoever_waits_for_a_job_is_told_by_the_exit_code_that_documents_failed(
                 "dead: given up within the last week; their documents were begun again one by one, or are failed",
                 "12 documents waiting to be cut, the oldest for 1 min 01 s",
                 "nobody publishes for shards 3, 5, though work waits",
+                f"given up: 2 merges of acme/docs, tried again from {when(129.0)}: [E]",
                 "embed",
                 "batch b_1",
                 "1 min 15 s",

@@ -10,7 +10,7 @@ from penstock.storage.publishing.merging import build_merge
 from penstock.storage.publishing.publisher import Swap
 from penstock.storage.segments import blocks, lookups
 from penstock.storage.segments.graph_files import HEADER_BYTES, graph_shape
-from penstock.storage.segments.lookups import copy_rows, read_rows
+from penstock.storage.segments.lookups import copy_rows, read_document_rows, read_rows
 from penstock.storage.segments.rows import Rows
 from penstock.storage.segments.sections import Sections, open_sections
 from penstock.storage.segments.segment import open_segment
@@ -85,6 +85,35 @@ def test_what_is_said_of_them_is_bounded(store, entry, section):
     overwrite(store, entry.files[0].name, places[section], b"\xff" * 80)
     with pytest.raises(Damaged):
         read_rows(store.objects, entry, np.array([4, 5], "<u4"))
+
+
+@pytest.mark.parametrize("in_order", [True, False])
+def test_whose_rows_they_are_is_not_believed_where_it_rotted(tmp_path, monkeypatch, in_order):
+    """Else a delete would take the rows of other documents, or leave some of its own."""
+    for module in (blocks, lookups):
+        monkeypatch.setattr(module, "BLOCK_BYTES", 256)
+    store = new_store(tmp_path)
+    made = many_rows(ROWS)
+    order = np.arange(ROWS) if in_order else np.arange(ROWS).reshape(-1, 4).T.ravel()
+    store.publish(additions=made.take(order), vectors=unit_vectors(ROWS))
+    (entry,) = current_manifest(store.catalog, store.objects).segments
+    name = entry.files[0].name
+    sections = open_sections(store.objects.local_path(name), kind="segment")
+    assert bool(sections.meta["documents_in_order"]) is in_order
+    place, owners = sections.places["document"], sections.arrays["document"]
+    for document in ("d9", "d40", "d74"):
+        right = read_document_rows(store.objects, entry, document_ids=[document]).tolist()
+        owner = int(owners[right[0]])
+        assert right == np.flatnonzero(owners == owner).tolist()
+        for row in (right[0], right[-1], *(one for one in (right[0] - 1, right[-1] + 1) if 0 <= one < ROWS)):
+            held = store.objects.local_path(name).read_bytes()
+            for wrong in (owner, 0, 74, 7_000):
+                if wrong == owners[row]:
+                    continue
+                overwrite(store, name, place + 4 * row, np.array([wrong], "<u4").tobytes())
+                with pytest.raises(Damaged, match="restore or rebuild"):
+                    read_document_rows(store.objects, entry, document_ids=[document])
+                overwrite(store, name, 0, held)
 
 
 COPIED = [*Rows.empty().to_arrays(), "vectors"]

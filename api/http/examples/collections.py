@@ -35,6 +35,12 @@ EXAMPLES: Examples = {
                 "error": None,
             }
         ],
+        "setback": {
+            "count": 2,
+            "given_up_at": 1767225500.0,
+            "again_at": 1767225620.0,
+            "error": "OSError in penstock.storage.publishing.graphs.save:88",
+        },
         "segments": [
             {
                 "id": "seg_0192f1c0a5b5e3f4a5b6c7d8e9",
