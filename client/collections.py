@@ -27,13 +27,24 @@ class Collections(Session):
         name: str,
         *,
         model: str | None = None,
+        dimensions: int | None = None,
         chunking: Chunking | None = None,
         metric: Metric | None = None,
         quantization: Quantization | None = None,
     ) -> Collection:
-        """Make a collection, or return the one of that name when it is configured so; else ``Conflict``."""
+        """Make a collection, or return the one of that name when it is configured so; else ``Conflict``.
+
+        ``dimensions``: fewer than the model makes, of a Matryoshka model.
+        """
         with worded(NewCollection):
-            new = NewCollection(name=name, model=model, chunking=chunking, metric=metric, quantization=quantization)
+            new = NewCollection(
+                name=name,
+                model=model,
+                dimensions=dimensions,
+                chunking=chunking,
+                metric=metric,
+                quantization=quantization,
+            )
         return self._transport.post(self._path("collections"), Collection, body=new.model_dump(exclude_none=True))
 
     def delete_collection(self, name: str) -> None:

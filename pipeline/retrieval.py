@@ -5,18 +5,19 @@ held while the query is embedded, for a remote provider may take seconds.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from penstock.storage.limits import MAX_EF, MAX_K, MAX_QUERY_CHARACTERS
 from penstock.storage.tokens import token_of
 
-from .errors import InvalidQuery
+from .errors import EmbeddingError, InvalidQuery
 from .highlighting import highlight
+from .routing import Routed, route_vector
 
 if TYPE_CHECKING:  # whoever only marks words needs no compiler and no SQL
     from penstock.storage.catalog.collections import CollectionInfo, GenerationInfo
@@ -24,12 +25,11 @@ if TYPE_CHECKING:  # whoever only marks words needs no compiler and no SQL
     from penstock.storage.search.snapshots import Hit, SegmentPlan, SnapshotCache
     from penstock.storage.segments.fields import Filter
 
-    from .embedding.embedder import Embedder
+    from .embedding.embedder import DeclaredModel, Embedder
 
 __all__ = ["MAX_EF", "MAX_K", "Retrieval", "Timings", "highlight", "retrieve"]
 
 LEAST_EF = 64
-LARGEST_COMPONENT = 1e15  # the square of a larger one may not be a float32
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,19 @@ class Timings:
 
 @dataclass(frozen=True)
 class Retrieval:
-    """What a search found, and in which version. ``plan`` is there if it was asked for: one entry per segment."""
+    """What a search found, and in which version. ``plan`` is there if it was asked for: one entry per segment.
+
+    ``cut_from``: the dimensions of a vector that was cut to those of the generation; ``routed_to``: the generation that
+    answered in the place of the active one, because it has the dimensions of the vector.
+    """
 
     hits: "list[Hit]"
     generation: "GenerationInfo"
     version: "ManifestVersion"
     timings: Timings
     plan: "list[SegmentPlan] | None" = None
+    cut_from: int | None = None
+    routed_to: "GenerationId | None" = None
 
     @property
     def generation_id(self) -> "GenerationId":
@@ -69,6 +75,9 @@ class Retrieval:
         return {
             "model": self.generation.model,
             "metric": self.generation.metric,
+            "dimensions": self.generation.dimensions,
+            "cut_from": self.cut_from,
+            "routed_to": self.routed_to,
             "embedding_ms": _ms(self.timings.embedding_s),
             "waiting_ms": _ms(self.timings.waiting_s),
             "searching_ms": _ms(self.timings.searching_s),
@@ -92,17 +101,23 @@ def retrieve(  # noqa: PLR0913  (the parts of a search are what they are)
     timeout_s: float = 5.0,
     now: float,
     explain: bool = False,
+    others: "Callable[[], Sequence[GenerationInfo]]" = tuple,
+    declared: "DeclaredModel | None" = None,
 ) -> Retrieval:
     """Search the active generation of ``collection`` by the meaning of ``text``, or by a vector.
 
+    A vector of other dimensions is answered by another generation that has those, if one is kept: see `routing`.
+
     Args:
         embedder_for: gives the embedder of a model name and dimensions; not called for a vector.
-        vector: f32[dimensions of the generation], finite.
+        vector: f32[dimensions of a generation that serves], finite.
         k: 1 to ``max_k``, the setting of this server; fewer hits mean that there are no more.
         ef: how wide graphs are walked, up to `MAX_EF`; by default 64, or twice ``k`` where that is more.
         min_version: a version of the generation that the search must cover; ``timeout_s`` is how long to wait for it.
         at: the generation as it was at the version to search; by default the newest version that serves.
         now: seconds since 1970; what expired by then is not found.
+        others: gives the other generations of the collection, for a vector that does not fit and the newest version.
+        declared: what the settings say of remote models that nobody here knows.
 
     Raises:
         InvalidQuery: naming the part to change.
@@ -110,9 +125,16 @@ def retrieve(  # noqa: PLR0913  (the parts of a search are what they are)
     """
     _check_size(k=k, max_k=max_k, ef=ef)
     began = time.perf_counter()
-    query = _query(embedder_for, collection.generation, text=text, vector=vector)
-    embedded = time.perf_counter()
-    generation = collection.generation
+    current = at is None and not min_version  # else a version of one generation is meant
+    routed = _route(
+        embedder_for,
+        at or collection.generation,
+        text=text,
+        vector=vector,
+        others=others if current else tuple,
+        declared=declared,
+    )
+    embedded, generation = time.perf_counter(), routed.generation
     taking = (
         snapshots.get(collection.tenant_id, generation.id, min_version=min_version, timeout_s=timeout_s)
         if at is None
@@ -120,10 +142,11 @@ def retrieve(  # noqa: PLR0913  (the parts of a search are what they are)
     )
     with taking as snapshot:
         taken = time.perf_counter()
-        hits, plan = snapshot.explained(query, k=k, filter=filter, ef=ef or max(LEAST_EF, 2 * k), now=now)
+        hits, plan = snapshot.explained(routed.query, k=k, filter=filter, ef=ef or max(LEAST_EF, 2 * k), now=now)
         version = snapshot.version
     timings = Timings(embedded - began, taken - embedded, time.perf_counter() - taken)
-    return Retrieval(hits, generation, version, timings, plan if explain else None)
+    routed_to = None if generation.id == (at or collection.generation).id else generation.id
+    return Retrieval(hits, generation, version, timings, plan if explain else None, routed.cut_from, routed_to)
 
 
 def _check_size(*, k: int, max_k: int, ef: int | None) -> None:
@@ -133,44 +156,39 @@ def _check_size(*, k: int, max_k: int, ef: int | None) -> None:
         raise InvalidQuery(f"ef is {ef}: it can be 1 to {MAX_EF:,}", param="ef")
 
 
-def _query(
+def _route(
     embedder_for: "Callable[[str, int], Embedder]",
     generation: "GenerationInfo",
     *,
     text: str | None,
     vector: ArrayLike | None,
-) -> NDArray[np.float32]:
+    others: "Callable[[], Sequence[GenerationInfo]]",
+    declared: "DeclaredModel | None",
+) -> Routed:
     if (text is None) == (vector is None):
         raise InvalidQuery("a search needs either a text or a vector, and not both", param="query")
     if text is None:
-        return _checked(vector, generation)
+        return route_vector(
+            vector, generation, others=others, full_dimensions_of=partial(_full_dimensions, declared=declared)
+        )
     if not text.strip():
         raise InvalidQuery("the query is empty: ask something, or search by a vector", param="query")
     if len(text) > MAX_QUERY_CHARACTERS:
         raise InvalidQuery(
             f"the query has {len(text):,} characters: ask with at most {MAX_QUERY_CHARACTERS:,}", param="query"
         )
-    return embedder_for(generation.model, generation.dimensions).embed_query(text)
+    return Routed(embedder_for(generation.model, generation.dimensions).embed_query(text), generation)
 
 
-def _checked(vector: ArrayLike | None, generation: "GenerationInfo") -> NDArray[np.float32]:
+def _full_dimensions(generation: "GenerationInfo", *, declared: "DeclaredModel | None") -> int | None:
+    """Return how many dimensions the model of ``generation`` makes, if its vectors are cut to fewer; else None."""
+    from .embedding import DeclaredModel, model_card  # noqa: PLC0415  (only where a vector does not fit)
+
     try:
-        with np.errstate(over="ignore"):  # becomes infinite, which is refused
-            query = np.asarray(vector, np.float32)
-    except (TypeError, ValueError) as error:
-        raise InvalidQuery(f"the vector is not a list of numbers: {error}", param="vector") from error
-    if query.shape != (generation.dimensions,):
-        length = "x".join(map(str, query.shape)) or "no"
-        raise InvalidQuery(
-            f"the vector has {length} dimension{'' if length == '1' else 's'}, the collection has "
-            f"{generation.dimensions} (model {generation.model!r})",
-            param="vector",
-        )
-    if not (np.abs(query) <= LARGEST_COMPONENT).all():
-        raise InvalidQuery(f"the vector has a component that is not within ±{LARGEST_COMPONENT:g}", param="vector")
-    if generation.metric == "cosine" and not query.any():
-        raise InvalidQuery("the vector is zero, which has no direction", param="vector")
-    return query
+        card = model_card(generation.model, dimensions=generation.dimensions, declared=declared or DeclaredModel())
+    except EmbeddingError:  # a model that is not known any more is searched by vectors all the same
+        return None
+    return card.full_dimensions
 
 
 def _ms(seconds: float) -> float:

@@ -36,6 +36,11 @@ class Embedding(Group):
     openai_dimensions: Annotated[int, Field(ge=MIN_DIMENSIONS, le=MAX_DIMENSIONS)] | None = Field(
         None, description="Dimensions of openai/<model>; needed for models Penstock does not know"
     )
+    openai_shortest_dimensions: Annotated[int, Field(ge=MIN_DIMENSIONS, le=MAX_DIMENSIONS)] | None = Field(
+        None,
+        description="Dimensions to which the vectors of an openai/<model> that Penstock does not know may be cut at "
+        "least, if it is a Matryoshka model; default: they may not be",
+    )
     openai_input_limit_tokens: Count | None = Field(
         None, description="Longest text that an openai/<model> reads which Penstock does not know; default: not checked"
     )

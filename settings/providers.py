@@ -34,6 +34,7 @@ def options_of(settings: Settings, *, threads: int | None = None) -> EmbeddingOp
         openai_max_tokens=chosen.openai_max_tokens,
         declared=DeclaredModel(
             dimensions=chosen.openai_dimensions,
+            shortest_dimensions=chosen.openai_shortest_dimensions,
             input_limit_tokens=chosen.openai_input_limit_tokens,
             price_per_million_tokens=chosen.openai_usd_per_million_tokens,
             query_prefix=chosen.openai_query_prefix,

@@ -208,17 +208,19 @@ def open_presence(settings: Settings) -> "Presence":
     return Presence(open_redis(settings))
 
 
-def card_of(settings: Settings, model: str | None = None) -> "ModelCard":
+def card_of(settings: Settings, model: str | None = None, *, dimensions: int | None = None) -> "ModelCard":
     """Return the card that ``model`` has for new collections (default: ``embedding.model``).
 
+    ``dimensions``: to which its vectors are cut; default: the model's own, or as the settings have it.
+
     Raises:
-        ProviderMisconfigured: there is no such model, or its dimensions are not known.
+        ProviderMisconfigured: there is no such model, its dimensions are not known, or cannot be so many.
     """
     from penstock.pipeline.embedding import model_card
 
     from .providers import options_of
 
-    return model_card(model or settings.embedding.model, declared=options_of(settings).declared)
+    return model_card(model or settings.embedding.model, dimensions=dimensions, declared=options_of(settings).declared)
 
 
 def open_embedder(

@@ -30,6 +30,7 @@ class Endpoint:
         self.dimensions = DIMENSIONS
         self.billed_tokens = 0
         self.fault: Callable[[Handler, dict[str, Any]], None] | None = None
+        self.shortens = False  # whether it makes as many dimensions as it is asked for
         self.as_base64 = True
         self.told: dict[str, str] = {}  # headers of each answer
         self.released = threading.Event()
@@ -49,10 +50,10 @@ class Endpoint:
         """Return float32[d], not of length one: the embedder has to see to that."""
         return np.random.default_rng(zlib.crc32(text.encode())).normal(size=self.dimensions).astype("<f4")
 
-    def items(self, texts: list[str]) -> list[dict[str, Any]]:
+    def items(self, texts: list[str], *, dimensions: int | None = None) -> list[dict[str, Any]]:
         found = []
         for index, text in enumerate(texts):
-            vector = self.vector_of(text)
+            vector = self.vector_of(text)[: dimensions if self.shortens else None]
             value = base64.b64encode(vector.tobytes()).decode() if self.as_base64 else vector.tolist()
             found.append({"object": "embedding", "index": index, "embedding": value})
         return found
@@ -73,7 +74,7 @@ class Handler(BaseHTTPRequestHandler):
         elif POISON in request["input"]:
             self.refuse(400, "this input is not allowed", code="invalid_input")
         else:
-            self.answer_items(self.endpoint.items(request["input"]))
+            self.answer_items(self.endpoint.items(request["input"], dimensions=request.get("dimensions")))
 
     def answer_items(self, items: list[dict[str, Any]]) -> None:
         usage = {"prompt_tokens": self.tokens, "total_tokens": self.tokens}

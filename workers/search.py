@@ -20,8 +20,10 @@ from penstock.pipeline.retrieval import retrieve
 from penstock.settings import wiring
 from penstock.settings.logs import log_failure
 from penstock.settings.model import Settings
+from penstock.settings.providers import options_of
 from penstock.storage.catalog.backlogs import Amount
 from penstock.storage.catalog.collections import CollectionInfo, get_collection
+from penstock.storage.catalog.generations import generations_of
 from penstock.storage.catalog.jobs import get_job
 from penstock.storage.catalog.references import generation_at
 from penstock.storage.catalog.tables import PRIORITIES
@@ -57,6 +59,7 @@ class Searcher:
     def __init__(self, settings: Settings, *, liveness: Liveness) -> None:
         self._settings = settings
         self._liveness = liveness
+        self._declared = options_of(settings).declared
         self._places = WaitingPlaces(settings.workers.search_threads)
 
     def open(self) -> None:
@@ -140,6 +143,8 @@ class Searcher:
                 timeout_s=asked.timeout_s,
                 now=now if wanted is None or wanted.as_of is None else wanted.as_of,
                 explain=asked.explain,
+                others=lambda: generations_of(components.catalog, collection.id, tenant=collection.tenant_id),
+                declared=self._declared,
             )
         if wanted is None:  # what was asked of a past version says little of the next
             self._recorder.note(collection.tenant_id, collection.id, text=asked.query, filter=asked.filter)

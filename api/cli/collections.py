@@ -35,6 +35,12 @@ def list_(url: Url = None, key: Key = None, tenant: Tenant = "default", as_json:
 def create(
     name: Name,
     model: Annotated[str | None, typer.Option("--model", help="Embedding model; default: embedding.model.")] = None,
+    dimensions: Annotated[
+        int | None,
+        typer.Option(
+            "--dimensions", min=1, help="Cut vectors to so many dimensions: of Matryoshka models, see penstock models."
+        ),
+    ] = None,
     chunking: Annotated[
         str | None,
         typer.Option("--chunking", help="auto, recursive or tokens; recursive:200:20 sets size and overlap."),
@@ -49,12 +55,14 @@ def create(
     tenant: Tenant = "default",
     as_json: Json = False,
 ) -> None:
-    """Make a collection. Its model, chunking, metric and quantization are fixed from then on."""
+    """Make a collection. Its model, dimensions, chunking, metric and quantization are fixed from then on."""
     from .arguments import parse_chunking, parse_metric, parse_quantization
 
     cut, measure, codes = parse_chunking(chunking), parse_metric(metric), parse_quantization(quantization)
     with connect(url, key, tenant) as client:
-        made = client.create_collection(name, model=model, chunking=cut, metric=measure, quantization=codes)
+        made = client.create_collection(
+            name, model=model, dimensions=dimensions, chunking=cut, metric=measure, quantization=codes
+        )
     print_json(made) if as_json else _show(made)
 
 

@@ -1,5 +1,6 @@
 """What a search found, as a person reads it: the hits with the passage that matched, and how it went."""
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from .output import console, count, plain, table, when
@@ -52,6 +53,8 @@ def show_plan(plan: dict[str, Any]) -> None:
     out, segments = console(), plan["segments"]
     took = f"{plan['embedding_ms']:.1f} ms for the vector, {plan['waiting_ms']:.1f} ms until the version was there"
     out.print(f"{plain(plan['model'])}, {plan['metric']}: {took}, {plan['searching_ms']:.1f} ms to search")
+    for told in _told_of_the_vector(plan):
+        out.print(told)
     rows = table("segment", "kind", "rows", "accepted", "by", "visits", right=("rows", "accepted", "visits"))
     for one in segments:
         numbers = [f"{one[name]:,}" for name in ("rows", "accepted", "visits")]
@@ -61,3 +64,11 @@ def show_plan(plan: dict[str, Any]) -> None:
     visits = sum(one["visits"] for one in segments)
     rows.add_row(f"[bold]{count(len(segments), 'segment')}[/]", "", f"{whole[0]:,}", f"{whole[1]:,}", "", f"{visits:,}")
     out.print(rows)
+
+
+def _told_of_the_vector(plan: dict[str, Any]) -> Iterator[str]:
+    """Yield what was done with a vector that has other dimensions than the collection."""
+    if plan.get("cut_from"):
+        yield f"the vector was cut from {plan['cut_from']} to {plan['dimensions']} dimensions, and scaled to length one"
+    if plan.get("routed_to"):
+        yield f"generation {plan['routed_to']} answered, which served before: it has the dimensions of the vector"

@@ -5,7 +5,7 @@ from typing import Any
 
 from penstock.client.wire import NewCollection
 from penstock.pipeline.chunking import ChunkingConfig, check_size, resolve
-from penstock.pipeline.embedding import ModelCard
+from penstock.pipeline.embedding import DIMENSIONS_SETTING, ModelCard
 from penstock.pipeline.errors import EmbeddingError
 from penstock.settings import wiring
 from penstock.settings.model import Settings
@@ -33,10 +33,10 @@ def configuration(new: NewCollection, settings: Settings) -> Configuration:
     """Return what ``new`` asks for.
 
     Raises:
-        Refused: the model is not known; the known ones are listed.
+        Refused: the model is not known, or its vectors cannot have so many dimensions; those that can are listed.
         InvalidChunking: the sizes contradict each other, or exceed what the model reads.
     """
-    card = _card(new.model or settings.embedding.model, settings)
+    card = _card(new.model or settings.embedding.model, settings, dimensions=new.dimensions)
     asked = ChunkingConfig.model_validate((new.chunking or settings.chunking).model_dump())
     check_size(asked, input_limit=card.input_limit_tokens, model=card.name)
     chunking = resolve(asked, limit=card.input_limit_tokens)
@@ -45,8 +45,10 @@ def configuration(new: NewCollection, settings: Settings) -> Configuration:
     )
 
 
-def _card(model: str, settings: Settings) -> ModelCard:
+def _card(model: str, settings: Settings, *, dimensions: int | None = None) -> ModelCard:
     try:
-        return wiring.card_of(settings, model)
+        return wiring.card_of(settings, model, dimensions=dimensions)
     except EmbeddingError as error:
+        if dimensions is not None and getattr(error, "setting", None) == DIMENSIONS_SETTING:
+            raise Refused(str(error), code="invalid_dimensions", param="dimensions") from error
         raise Refused(str(error), code="unknown_model", param="model") from error

@@ -11,6 +11,7 @@ from penstock.pipeline.embedding import Embedders
 from penstock.pipeline.errors import EmbeddingError
 from penstock.settings import wiring
 from penstock.settings.model import Settings
+from penstock.settings.providers import options_of
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ class QueryEmbedders(Embedders):
         self._mended_at = -MENDED_EVERY_S
         self._failed: dict[str, tuple[str, int | None]] = {}
         self.failures: dict[str, str] = {}
+        self.declared = options_of(settings).declared
 
     def warm_all(self, in_use: Iterable[tuple[str, int]]) -> None:
         """Warm the model of new collections and those in use, each once."""

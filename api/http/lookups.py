@@ -7,11 +7,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from penstock.storage.catalog.collections import CollectionInfo, get_collection
+from penstock.storage.catalog.collections import CollectionInfo, GenerationInfo, get_collection
 from penstock.storage.catalog.engine import Catalog
+from penstock.storage.catalog.generations import generations_of
 from penstock.storage.catalog.tenants import require_tenant
 from penstock.storage.errors import InvalidName, NotFound
-from penstock.storage.ids import TenantId, checked_name
+from penstock.storage.ids import CollectionId, TenantId, checked_name
 
 from ..errors import Refused
 
@@ -66,6 +67,7 @@ class Lookups:
         self._remembered_s = remembered_s
         self._clock = clock
         self._found: dict[tuple[str, str], _Remembered] = {}
+        self._generations: dict[CollectionId, tuple[list[GenerationInfo], float]] = {}
 
     def collection(self, tenant: str, name: str) -> CollectionInfo:
         """Return the collection as it was at most ``remembered_s`` ago. Raises Refused like `find_collection`."""
@@ -82,6 +84,18 @@ class Lookups:
         """Return what `collection` would without asking the catalog; None when it would ask."""
         found = self._found.get((tenant, name))
         return found.info if found is not None and self._clock() < found.until else None
+
+    def generations(self, info: CollectionInfo) -> list[GenerationInfo]:
+        """Return the generations of a collection as they were at most ``remembered_s`` ago."""
+        now = self._clock()
+        found, until = self._generations.get(info.id, ([], 0.0))
+        if now < until:
+            return found
+        found = generations_of(self._catalog, info.id, tenant=info.tenant_id)
+        if len(self._generations) >= REMEMBERED:
+            self._generations.clear()
+        self._generations[info.id] = (found, now + self._remembered_s)
+        return found
 
     def forget(self, tenant: str, name: str) -> None:
         """Look anew next time: the collection was made or deleted here."""

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 
@@ -31,8 +32,15 @@ def threads_for(components: Components, tenant: str, name: str, asked: SearchQue
         return components.patient
     if asked.version is not None or asked.tag is not None or asked.as_of is not None:
         return components.patient  # the catalog has to be asked which version that is
+    if asked.vector is not None and not _fits(asked.vector, info.generation.dimensions):
+        return components.patient  # likewise, which other generations there are
     remote = info.generation.model.startswith(REMOTE)
     return components.patient if remote and asked.query is not None else components.searches
+
+
+def _fits(given: list[float] | str, dimensions: int) -> bool:
+    """Say whether a vector has so many dimensions, by its length alone."""
+    return len(given) == (dimensions if isinstance(given, list) else 4 * math.ceil(4 * dimensions / 3))
 
 
 def search(components: Components, tenant: str, name: str, asked: SearchQuery) -> bytes:
@@ -70,6 +78,8 @@ def _search(components: Components, info: CollectionInfo, asked: SearchQuery) ->
         at=None if wanted is None else generation_at(components.catalog, info.generation, wanted),
         now=now if wanted is None or wanted.as_of is None else wanted.as_of,
         explain=asked.explain,
+        others=(lambda: components.lookups.generations(info)) if asked.min_token is None else tuple,
+        declared=components.embedders.declared,
     )
     if wanted is None:  # what was asked of a past version says little of the next
         components.recorder.note(info.tenant_id, info.id, text=asked.query, filter=asked.filter)

@@ -24,6 +24,9 @@ class NewCollection(Request):
 
     name: Name
     model: str | None = Field(default=None, min_length=1, max_length=128)
+    dimensions: int | None = Field(
+        default=None, ge=1, le=100_000, description="fewer than the model makes: of Matryoshka models, whose may be cut"
+    )
     chunking: Chunking | None = None
     metric: Metric | None = None
     quantization: Quantization | None = None

@@ -4,8 +4,10 @@ from .availability import Missing, extra_of, missing
 from .embedder import DeclaredModel, Embedder, EmbeddingOptions, ModelCard, endpoint_of
 from .embedders import Embedders
 from .registry import known_models, model_card, open_embedder
+from .sizes import SETTING as DIMENSIONS_SETTING
 
 __all__ = [
+    "DIMENSIONS_SETTING",
     "DeclaredModel",
     "Embedder",
     "Embedders",

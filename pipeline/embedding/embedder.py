@@ -21,7 +21,8 @@ class ModelCard:
     ``price_per_million_tokens``: in US dollars, as its provider publishes it; 0 for what runs here, ``None``: unknown.
     ``query_prefix`` and ``passage_prefix``: what the embedder writes before a text, as the model was trained.
     ``shortest_dimensions``: a Matryoshka model (arXiv 2205.13147), whose vectors may be cut to so many dimensions or
-    more, and scaled to length one again; ``None``: it may not be cut.
+    more, and scaled to length one again; ``None``: it may not be cut. ``full_dimensions``: what it makes, where
+    ``dimensions`` are fewer; ``None``: as many.
     ``speed``: ``slow`` when an ingest waits for the model more than for anything else.
     ``requests_per_minute``, ``tokens_per_minute``: what its provider takes of everybody; ``None``: not known.
     """
@@ -39,6 +40,7 @@ class ModelCard:
     speed: Literal["fast", "slow"] = "slow"
     requests_per_minute: float | None = None
     tokens_per_minute: float | None = None
+    full_dimensions: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +48,7 @@ class DeclaredModel:
     """What the settings say of a remote model that nobody here knows. Of a known one only ``dimensions`` counts."""
 
     dimensions: int | None = None
+    shortest_dimensions: int | None = None
     input_limit_tokens: int | None = None
     price_per_million_tokens: float | None = None
     query_prefix: str = ""

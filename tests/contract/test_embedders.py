@@ -10,16 +10,25 @@ import numpy as np
 import pytest
 
 from penstock.pipeline.embedding import DeclaredModel, Embedder, EmbeddingOptions, model_card, open_embedder
-from penstock.pipeline.embedding.cards import HUB_MODELS
+from penstock.pipeline.embedding.cards import CARDS, HUB_MODELS
 from penstock.pipeline.errors import InputRejected, ProviderMisconfigured
 
 from ..embedding_endpoint import DIMENSIONS, Endpoint
-from ..hub_models import install_stand_ins, make_models
+from ..hub_models import HAS_TORCH, install_stand_ins, make_models
 
 PREFIXED = DeclaredModel(
     dimensions=DIMENSIONS, input_limit_tokens=600, query_prefix="query: ", passage_prefix="passage: "
 )
 MODELS = ["minilm", "static", "hash", "hash-256", "openai/local", "openai/prefixed", *HUB_MODELS]
+CUT = {"openai/text-embedding-3-small": 512, "openai/declared": 512, "sentence-transformers/bge-m3": 256}
+MATRYOSHKA = DeclaredModel(dimensions=1_024, shortest_dimensions=256)
+
+
+def declared_of(model: str, dimensions: int | None) -> DeclaredModel:
+    if dimensions is not None:
+        return MATRYOSHKA
+    return PREFIXED if model == "openai/prefixed" else DeclaredModel(dimensions=DIMENSIONS)
+
 
 TEXTS = [
     "The penstock carries water from the dam to the turbine.",
@@ -38,19 +47,34 @@ def endpoint() -> Iterator[Endpoint]:
     server.close()
 
 
-@pytest.fixture(scope="module", params=MODELS)
+@pytest.fixture(scope="module")
+def wide_endpoint() -> Iterator[Endpoint]:
+    """It makes 1,024 dimensions, or as many as it is asked for: as Matryoshka models do."""
+    server = Endpoint()
+    server.dimensions, server.shortens = 1_024, True
+    yield server
+    server.close()
+
+
+@pytest.fixture(scope="module", params=[*((model, None) for model in MODELS), *CUT.items()], ids=str)
 def embedder(
-    request: pytest.FixtureRequest, endpoint: Endpoint, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    endpoint: Endpoint,
+    wide_endpoint: Endpoint,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Embedder]:
-    model, models_dir = request.param, tmp_path_factory.mktemp("models")
-    declared = PREFIXED if model == "openai/prefixed" else DeclaredModel(dimensions=DIMENSIONS)
-    options = EmbeddingOptions(threads=2, openai_base_url=endpoint.url, declared=declared, models_dir=models_dir)
+    (model, dimensions), models_dir = request.param, tmp_path_factory.mktemp("models")
+    declared = declared_of(model, dimensions)
+    url = endpoint.url if dimensions is None else wide_endpoint.url
+    options = EmbeddingOptions(threads=2, openai_base_url=url, declared=declared, models_dir=models_dir)
     with pytest.MonkeyPatch.context() as patch:
         if model in HUB_MODELS:
             install_stand_ins(patch)
             make_models(models_dir, model)
+            if dimensions is not None:  # no model of the hub that is known is one of these yet
+                patch.setitem(CARDS, model, replace(CARDS[model], shortest_dimensions=256))
         try:
-            opened = open_embedder(model, options)
+            opened = open_embedder(model, options, dimensions=dimensions)
         except ProviderMisconfigured as error:
             if os.environ.get("CI") == "true" and model != "static":  # it has no wheels for every platform
                 raise
@@ -137,7 +161,21 @@ def test_several_threads_may_embed_at_once(embedder):
 
 
 def test_its_card_is_known_without_opening_it(embedder):
-    declared = PREFIXED if embedder.card.name == "openai/prefixed" else DeclaredModel(dimensions=DIMENSIONS)
-    known = model_card(embedder.card.name, declared=declared)
+    card = embedder.card
+    cut = None if card.full_dimensions is None else card.dimensions
+    known = model_card(card.name, dimensions=cut, declared=declared_of(card.name, cut))
     assert replace(known, fingerprint=embedder.card.fingerprint) == embedder.card
     assert embedder.card.metric == "cosine"
+
+
+def test_vectors_that_are_cut_are_the_first_dimensions_of_whole_ones(embedder, wide_endpoint):
+    if embedder.card.full_dimensions is None or (embedder.card.name in HUB_MODELS and HAS_TORCH):
+        pytest.skip("its vectors are not cut, or nobody here knows the whole ones")
+    if embedder.card.provider == "openai":
+        whole = np.array([wide_endpoint.vector_of(text) for text in TEXTS])
+    else:
+        whole = open_embedder(f"hash-{embedder.card.full_dimensions}", EmbeddingOptions()).embed_passages(TEXTS)
+    first = whole[:, : embedder.card.dimensions]
+    expected = first / np.linalg.norm(first, axis=1, keepdims=True)
+    np.testing.assert_allclose(embedder.embed_passages(TEXTS), expected, atol=1e-5)
+    np.testing.assert_allclose(embedder.embed_query(TEXTS[0]), expected[0], atol=1e-5)

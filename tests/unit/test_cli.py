@@ -314,7 +314,7 @@ class Server:
             raise NotFound(f"there is no collection {name!r}")
         return COLLECTION
 
-    def create_collection(self, name, *, model=None, chunking=None, metric=None, quantization=None):
+    def create_collection(self, name, *, model=None, dimensions=None, chunking=None, metric=None, quantization=None):
         self._note("create_collection", name, model, chunking, metric)
         self.exists = True
         return COLLECTION

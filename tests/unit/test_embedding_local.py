@@ -177,7 +177,7 @@ def test_the_dimensions_of_an_unknown_remote_model_must_be_set():
         model_card("openai/bge-m3")
 
     assert refused.value.setting == "embedding.openai_dimensions"
-    assert model_card("openai/bge-m3", openai_dimensions=1024).dimensions == 1024
+    assert model_card("openai/bge-m3", dimensions=1024).dimensions == 1024
     assert model_card("openai/text-embedding-3-large").dimensions == 3072
 
 

@@ -129,10 +129,10 @@ def test_dimensions_outside_of_the_limits_are_refused_wherever_they_are_written(
     with pytest.raises(ProviderMisconfigured, match="256 to 4096"):
         model_card(f"hash-{dimensions}")
     with pytest.raises(ProviderMisconfigured, match="256 to 4096") as refused:
-        model_card("openai/bge-m3", openai_dimensions=dimensions)
+        model_card("openai/bge-m3", dimensions=dimensions)
     assert refused.value.setting == "embedding.openai_dimensions"
     with pytest.raises(ProviderMisconfigured, match="256 to 4096"):
-        model_card("openai/text-embedding-3-large", openai_dimensions=dimensions)
+        model_card("openai/text-embedding-3-large", dimensions=dimensions)
     with pytest.raises(ValidationError, match=r"256|4096"):
         Embedding(openai_dimensions=dimensions)
 
@@ -140,7 +140,7 @@ def test_dimensions_outside_of_the_limits_are_refused_wherever_they_are_written(
 @pytest.mark.parametrize("dimensions", [256, 4_096])
 def test_dimensions_at_the_limits_are_taken(dimensions):
     assert model_card(f"hash-{dimensions}").dimensions == dimensions
-    assert model_card("openai/bge-m3", openai_dimensions=dimensions).dimensions == dimensions
+    assert model_card("openai/bge-m3", dimensions=dimensions).dimensions == dimensions
     assert Embedding(openai_dimensions=dimensions).openai_dimensions == dimensions
 
 

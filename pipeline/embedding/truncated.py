@@ -1,0 +1,36 @@
+"""Vectors of a Matryoshka model cut to their first dimensions, and scaled to length one again (arXiv 2205.13147)."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from .embedder import Embedder, ModelCard, Vectors
+from .vectors import unit_rows
+
+
+class Truncated:
+    """`Embedder` of a model that makes more dimensions than are wanted. ``card``: says how many that are."""
+
+    def __init__(self, whole: Embedder, card: ModelCard) -> None:
+        self._whole = whole
+        self.card = replace(card, fingerprint=whole.card.fingerprint)
+
+    def embed_passages(self, texts: Sequence[str]) -> Vectors:
+        return self._cut(self._whole.embed_passages(texts))
+
+    def embed_query(self, text: str) -> Vectors:
+        vector: Vectors = self._cut(self._whole.embed_query(text)[None])[0]
+        return vector
+
+    def count_tokens(self, texts: Sequence[str]) -> list[int]:
+        return self._whole.count_tokens(texts)
+
+    def check(self) -> None:
+        self._whole.check()
+
+    def close(self) -> None:
+        self._whole.close()
+
+    def _cut(self, vectors: Vectors) -> Vectors:
+        return unit_rows(np.ascontiguousarray(vectors[:, : self.card.dimensions]))
