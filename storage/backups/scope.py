@@ -8,11 +8,23 @@ from dataclasses import dataclass
 
 import sqlalchemy as sa
 
-from ..catalog.tables import collections, generations, metadata, reader_leases, schedules, shards, tenants
+from ..catalog.tables import (
+    collections,
+    generations,
+    metadata,
+    reader_leases,
+    recorded_queries,
+    schedules,
+    shards,
+    tenants,
+)
 from ..ids import CollectionId, TenantId
 
 EVERYTHING = "everything"
-LEFT_OUT = (reader_leases,)  # of processes that read here, now
+LEFT_OUT = (
+    reader_leases,  # of processes that read here, now
+    recorded_queries,  # what people searched for is forgotten after a while, wherever it is
+)
 
 
 @dataclass(frozen=True)

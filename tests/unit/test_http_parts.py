@@ -19,7 +19,7 @@ from penstock.api.http.gate import REMEMBERED_S, KeyGate
 from penstock.api.http.lookups import Lookups
 from penstock.api.http.repeats import repeated_field
 from penstock.api.http.searching import threads_for
-from penstock.client.wire import NewCollection, SearchQuery, Submission
+from penstock.client.wire import NewCollection, SearchQuery, Submission, packed_vector
 from penstock.pipeline import errors as pipeline_errors
 from penstock.settings.model import Settings
 from penstock.storage import errors as storage_errors
@@ -110,12 +110,15 @@ def test_lookups_forget_what_was_deleted_and_notice_it_by_themselves_in_time(cat
     [
         ("minilm", {"query": "a"}, False),
         ("openai/text-embedding-3-small", {"query": "a"}, True),
-        ("openai/text-embedding-3-small", {"vector": [1.0]}, False),
+        ("openai/text-embedding-3-small", {"vector": [1.0, 2.0]}, False),
+        ("openai/text-embedding-3-small", {"vector": packed_vector([1.0, 2.0])}, False),
+        ("minilm", {"vector": [1.0]}, True),  # who knows which generation has those dimensions?
+        ("minilm", {"vector": packed_vector([1.0, 2.0, 3.0])}, True),
         (None, {"query": "a"}, True),
     ],
 )
 def test_searches_that_wait_for_others_do_not_hold_up_those_that_compute(model, asked, patient):
-    info = SimpleNamespace(generation=SimpleNamespace(model=model)) if model else None
+    info = SimpleNamespace(generation=SimpleNamespace(model=model, dimensions=2)) if model else None
     components = SimpleNamespace(
         lookups=SimpleNamespace(remembered=lambda *_: info), searches="searches", patient="patient"
     )
