@@ -158,7 +158,7 @@ def test_a_defect_is_not_explained_to_callers():
     [
         (NewCollection, '{"nmae": "x"}', "nmae", "did you mean 'name'"),
         (NewCollection, '{"name": "x", "chunking": {"overlap": 1}}', "chunking.overlap", "'overlap_tokens'"),
-        (NewCollection, '{"name": "x", "zzz": 1}', "zzz", "there are name, model, chunking, metric"),
+        (NewCollection, '{"name": "x", "zzz": 1}', "zzz", "there are name, model, dimensions, chunking, metric"),
         (Submission, '{"documents": [{"source": "a"}, {"surce": "b"}]}', "documents[1].surce", "'source'"),
         (Submission, '{"documents": [{"source": 5, "text": 6}]}', "documents[0].source", "1 more problem"),
         (SearchQuery, '{"query": "x", "as_of": []}', "as_of", "field 'as_of': input should be"),
