@@ -42,6 +42,7 @@ class Documents(Session):
         webhook_url: str | None = None,
         wait_s: float = 0,
         priority: Priority = "normal",
+        budget_usd: float | None = None,
     ) -> Submitted:
         """Submit documents with their content in the request. All are accepted or none.
 
@@ -50,7 +51,8 @@ class Documents(Session):
         With ``wait_s`` (at most 30) the answer comes when searches find them; ``wait`` waits longer, for the job. A
         search with the answer's ``token`` as ``min_token`` finds them. ``idempotency_key``: the same submission under
         the same key is done once, however often it is sent; without one each call has a key of its own, for retries.
-        ``priority``: before which other documents of this tenant they come.
+        ``priority``: before which other documents of this tenant they come. ``budget_usd``: what their job may cost in
+        all; it waits for more where that is not enough.
 
         Raises:
             Busy: too much of the tenant waits: submit it again after ``retry_after_s``.
@@ -58,7 +60,11 @@ class Documents(Session):
         """
         with worded(Submission):
             submission = Submission(
-                documents=list(documents), job_id=job_id, webhook_url=webhook_url, priority=priority
+                documents=list(documents),
+                job_id=job_id,
+                webhook_url=webhook_url,
+                priority=priority,
+                budget_usd=budget_usd,
             )
         body = submission.model_dump(exclude_defaults=True)
         return self._submit(collection, lambda _: {"json": body}, key=idempotency_key, wait_s=wait_s)
@@ -73,10 +79,13 @@ class Documents(Session):
         webhook_url: str | None = None,
         wait_s: float = 0,
         priority: Priority = "normal",
+        budget_usd: float | None = None,
     ) -> Submitted:
         """Submit files, read while they are sent. All are accepted or none. The rest is as in `submit`."""
         with worded(UploadForm):
-            described = UploadForm(documents=[file.fields() for file in files], priority=priority)
+            described = UploadForm(
+                documents=[file.fields() for file in files], priority=priority, budget_usd=budget_usd
+            )
         form = {"documents": described.model_dump_json(include={"documents"})}
         if job_id is not None:
             form["job_id"] = job_id
@@ -84,6 +93,8 @@ class Documents(Session):
             form["webhook_url"] = webhook_url
         if priority != "normal":
             form["priority"] = priority
+        if budget_usd is not None:
+            form["budget_usd"] = str(budget_usd)
 
         def content(opened: ExitStack) -> dict[str, Any]:
             return {"data": form, "files": [("files", form_part(file, opened=opened)) for file in files]}

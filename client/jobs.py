@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from .errors import Busy
 from .events import NoEvents, followed
 from .session import Session
-from .transport import LONGEST_POLL_S
-from .wire import Job, JobList
+from .transport import LONGEST_POLL_S, worded
+from .wire import Job, JobChange, JobList
 
 POLL_S = 1.0
 LONGEST_CANCEL_S = 600.0  # the answer to it comes when the last of perhaps a million documents is cancelled
@@ -46,6 +46,15 @@ class Jobs(Session):
             if job.state != "running" or left_s <= 0:
                 return
             last = job
+
+    def set_budget(self, job_id: str, budget_usd: float | None) -> Job:
+        """Let a job cost so much in all, what it has cost included; None: whatever it costs.
+
+        A job that waits for money goes on at once when there is some.
+        """
+        with worded(JobChange):
+            asked = JobChange(budget_usd=budget_usd)
+        return self._transport.change("PATCH", self._path("jobs", job_id), Job, body=asked.model_dump())
 
     def cancel(self, job_id: str) -> Job:
         """Cancel what is not indexed yet."""

@@ -21,7 +21,8 @@ class Tenants(Session):
         return self._transport.get(self._of(name), Tenant)
 
     def change_tenant(self, name: str, **values: float | None) -> Tenant:
-        """Set ``weight``, ``max_backlog_documents``, ``max_backlog_bytes`` or ``record_queries``.
+        """Set ``weight``, ``max_backlog_documents``, ``max_backlog_bytes``, ``monthly_budget_usd`` or
+        ``record_queries``.
 
         None brings the default back.
         """

@@ -102,7 +102,8 @@ class TooMuchAtOnce(StorageError):
 class OverBudget(StorageError):
     """Raised when a call of a provider would cost more than a budget has left. It was not made.
 
-    ``budget``: which one. ``renewed_at``: when there is money again; None: when somebody raises the budget.
+    ``budget``: which one; ``job_id``: whose. ``renewed_at``: when there is money again; None: when the
+    budget is raised.
     ``may_come_back``: there is money, but it is set aside for other calls, which may turn out not to need it.
     """
 
@@ -111,11 +112,13 @@ class OverBudget(StorageError):
         message: str,
         *,
         budget: Literal["job_budget", "month_budget"],
+        job_id: str | None = None,
         may_come_back: bool = False,
         renewed_at: float | None = None,
     ) -> None:
         super().__init__(message)
         self.budget: Literal["job_budget", "month_budget"] = budget
+        self.job_id = job_id
         self.may_come_back = may_come_back
         self.renewed_at = renewed_at
 

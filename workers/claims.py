@@ -188,9 +188,23 @@ class Claims:
             delay_s = OUTAGE_DELAYS * self._components.settings.workers.retry_delay_s
             self.retry(claim, error=str(error), delay_s=delay_s, counted=False, postponed="retrying")
             return
+        if error.job_id is not None and self._set_apart(claim, error.job_id):
+            return
         until = error.renewed_at
         delay_s = ledger.UNTIL_RAISED_S if until is None else max(0.0, until - self._components.clock())
         self.retry(claim, error=str(error), delay_s=delay_s, counted=False, postponed=error.budget)
+
+    def _set_apart(self, claim: ledger.Claim, job_id: str) -> bool:
+        """Let the other jobs of a batch go on, which was made before this one had a budget."""
+        components = self._components
+        try:
+            apart = ledger.set_apart(components.catalog, claim, job_id=job_id, now=components.clock())
+        except (Conflict, Unavailable) as lost:
+            log.info("The batch could not be handed back: %s", lost, extra={"batch": claim.batch_id})
+            return True
+        if apart:
+            components.notices.work_ready()
+        return apart
 
     def _claim(self, batch_id: BatchId, *, in_company: bool) -> ledger.Claim | None:
         components = self._components

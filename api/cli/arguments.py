@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from penstock.client import Chunking
     from penstock.client.wire import DocumentState, Metric, Quantization
 
+MOST_USD = 1e9
 Word = TypeVar("Word", bound=str)
 
 
@@ -43,6 +44,17 @@ def parse_metadata(given: list[str]) -> dict[str, Any]:
             raise UsageError(f"--metadata {word}: write key=value, or a JSON object")
         fields[key.strip()] = _value(value)
     return fields
+
+
+def parse_budget(option: str, given: str) -> float:
+    """Return an amount of US dollars. Raises UsageError."""
+    try:
+        usd = float(given.removeprefix("$"))
+    except ValueError:
+        usd = math.nan
+    if not 0 <= usd <= MOST_USD:
+        raise UsageError(f"{option} {given}: write US dollars as a number from 0, such as 2.50")
+    return usd
 
 
 def parse_object(option: str, given: str) -> dict[str, Any]:

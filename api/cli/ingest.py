@@ -72,6 +72,12 @@ RetryDead = Annotated[
         "--retry-dead", help="Also send files that failed before with this very content; else they stay dead."
     ),
 ]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        "--budget", help="US dollars that embedding all this may cost; then it waits for more.", show_default=False
+    ),
+]
 Prefix = Annotated[
     str | None,
     typer.Option(
@@ -90,6 +96,7 @@ def ingest(
     metadata: Metadata = None,
     webhook: Webhook = None,
     retry_dead: RetryDead = False,
+    budget: Budget = None,
     priority: Priority = PriorityName.NORMAL,
     wait: Wait = True,
     timeout: Timeout = None,
@@ -109,7 +116,7 @@ def ingest(
     """
     from penstock.client import ClientError
 
-    from .arguments import parse_chunking, parse_metadata
+    from .arguments import parse_budget, parse_chunking, parse_metadata
     from .folders import walk
     from .outcomes import Outcome, as_plain, show_outcome
     from .stopping import unfinished
@@ -122,6 +129,7 @@ def ingest(
         fields, cut = parse_metadata(metadata or []), parse_chunking(chunking)
         found = walk(paths, prefix=prefix)
         outcome.sending.webhook_url, outcome.sending.retry_dead = webhook, retry_dead
+        outcome.sending.budget_usd = None if budget is None else parse_budget("--budget", budget)
         outcome.sending.files, outcome.sending.skipped = len(found.found), found.skipped
         with connect(url, key, tenant) as client:
             if webhook is not None:

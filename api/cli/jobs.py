@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .arguments import parse_budget
+from .cache import money
 from .connection import connect
 from .exits import ExitCode
 from .options import Json, Key, Tenant, Timeout, Url
@@ -14,8 +16,11 @@ if TYPE_CHECKING:
     from penstock.client import Penstock
     from penstock.client.wire import Job
 
-app = typer.Typer(name="jobs", help="List, show, follow and cancel jobs.", no_args_is_help=True)
+app = typer.Typer(
+    name="jobs", help="List, show, follow and cancel jobs, and change what they may cost.", no_args_is_help=True
+)
 
+NO_BUDGET = "none"
 Id = Annotated[str, typer.Argument(help="Id of the job, as `penstock jobs list` shows it.", show_default=False)]
 
 
@@ -111,6 +116,24 @@ def _print_moves(client: "Penstock", job_id: str, *, timeout_s: float | None) ->
     return job
 
 
+@app.command("budget")
+def budget(
+    job_id: Id,
+    amount: Annotated[
+        str, typer.Option("--set", help="US dollars that the job may cost in all; 'none': whatever it costs.")
+    ],
+    url: Url = None,
+    key: Key = None,
+    tenant: Tenant = "default",
+    as_json: Json = False,
+) -> None:
+    """Change what a job may cost. One that waits for money goes on at once when there is some."""
+    budget_usd = None if amount == NO_BUDGET else parse_budget("--set", amount)
+    with connect(url, key, tenant) as client:
+        job = client.set_budget(job_id, budget_usd)
+    print_json(job) if as_json else _show(job)
+
+
 @app.command("cancel")
 def cancel(job_id: Id, url: Url = None, key: Key = None, tenant: Tenant = "default", as_json: Json = False) -> None:
     """Cancel what is not indexed yet. What is indexed stays."""
@@ -147,15 +170,18 @@ def _pace(job: "Job") -> str:
 def _held_up(job: "Job") -> list[tuple[str, str]]:
     if job.held_up is None:
         return []
+    if job.held_up.next_attempt_at is None:
+        return [("paused", plain(job.held_up.reason))]
     left_s = job.held_up.next_attempt_at - time.time()
     again = f"tried again in {duration(left_s)}" if left_s > 0 else "being tried again"
     return [("paused" if job.held_up.paused else "retried", f"{plain(job.held_up.reason)} ({again})")]
 
 
 def _cost(job: "Job") -> str:
+    budget = "" if job.budget_usd is None else f" of {money(job.budget_usd)} that it may cost"
     if job.cost_usd is None:
-        return ", their price is not known"
-    return f", ${job.cost_usd:,.4f}" if job.cost_usd else ""
+        return f", their price is not known{budget}"
+    return f", {money(job.cost_usd)}{budget}" if job.cost_usd or budget else ""
 
 
 def _show(job: "Job") -> None:

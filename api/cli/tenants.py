@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .cache import money
 from .connection import connect
 from .exits import UsageError
 from .options import Json, Key, Url
@@ -47,7 +48,7 @@ def create(
 
 @app.command("show")
 def show(name: Name, url: Url = None, key: Key = None, as_json: Json = False) -> None:
-    """Show one tenant: its share, its limits, and what waits of it."""
+    """Show one tenant: its share, its limits, what waits of it, and what it cost this month."""
     with connect(url, key, "default") as client:
         found = client.get_tenant(name)
     print_json(found) if as_json else _show(found)
@@ -72,6 +73,12 @@ def change(
             "--max-backlog-bytes", help="Most bytes that may wait; 'default': limits.max_backlog_bytes of the server."
         ),
     ] = None,
+    monthly_budget: Annotated[
+        str | None,
+        typer.Option(
+            "--monthly-budget", help="US dollars that embedding may cost it in a month (UTC); 'default': no budget."
+        ),
+    ] = None,
     record_queries: Annotated[
         bool | None,
         typer.Option(
@@ -92,12 +99,14 @@ def change(
         values["max_backlog_documents"] = _number("--max-backlog", max_backlog, kind=int)
     if max_backlog_bytes is not None:
         values["max_backlog_bytes"] = _number("--max-backlog-bytes", max_backlog_bytes, kind=int)
+    if monthly_budget is not None:
+        values["monthly_budget_usd"] = _number("--monthly-budget", monthly_budget, kind=float)
     if record_queries is not None:
         values["record_queries"] = record_queries
     if not values:
         raise UsageError(
-            "nothing to change: give --weight, --max-backlog, --max-backlog-bytes, --record-queries or "
-            "--no-record-queries"
+            "nothing to change: give --weight, --max-backlog, --max-backlog-bytes, --monthly-budget, --record-queries "
+            "or --no-record-queries"
         )
     with connect(url, key, "default") as client:
         changed = client.change_tenant(name, **values)
@@ -120,6 +129,7 @@ def _show(tenant: "Tenant") -> None:
     rows.add_row("weight", f"{tenant.weight:g}")
     rows.add_row("waiting", _waiting(tenant))
     rows.add_row("may wait", _limit(tenant))
+    rows.add_row("this month", _spent(tenant))
     rows.add_row("paused", _paused(tenant) or "no")
     rows.add_row("queries", "recorded, if the server does" if tenant.record_queries else "never recorded")
     console().print(rows)
@@ -134,6 +144,12 @@ def _limit(tenant: "Tenant") -> str:
     own = [] if documents is None else [count(documents, "document")]
     own += [] if size_bytes is None else [size(size_bytes)]
     return ", ".join(own) or "the server's limits"
+
+
+def _spent(tenant: "Tenant") -> str:
+    aside = f", {money(tenant.month_reserved_usd)} set aside" if tenant.month_reserved_usd else ""
+    budget = "" if tenant.monthly_budget_usd is None else f" of {money(tenant.monthly_budget_usd)}"
+    return f"{money(tenant.month_spent_usd)}{budget} spent{aside}"
 
 
 def _paused(tenant: "Tenant") -> str:

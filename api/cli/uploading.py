@@ -57,6 +57,7 @@ class Sending:
     waiting: str | None = None
     job_id: str | None = None
     webhook_url: str | None = None
+    budget_usd: float | None = None
     retry_dead: bool = False
     dead: list[str] = field(default_factory=list)
     refused: list[Refusal] = field(default_factory=list)
@@ -248,6 +249,8 @@ class _Submitting:
             sending.under_way = len(uploads)
             try:
                 told: dict[str, Any] = {} if sending.webhook_url is None else {"webhook_url": sending.webhook_url}
+                if sending.job_id is None and sending.budget_usd is not None:  # later it may have been raised
+                    told["budget_usd"] = sending.budget_usd
                 told |= {"idempotency_key": key, "priority": self.priority}
                 return self.client.upload(self.collection, uploads, job_id=sending.job_id, **told)
             except (Unreachable, ServerError) as error:

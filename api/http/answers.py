@@ -12,6 +12,7 @@ from penstock.storage.catalog.documents import DocumentInfo
 from penstock.storage.catalog.jobs import JobInfo
 from penstock.storage.catalog.manifests import ManifestInfo
 from penstock.storage.catalog.tenants import TenantInfo
+from penstock.storage.costs import Purse
 from penstock.storage.ledger import Pauses, RollbackInfo, Setback
 from penstock.storage.ledger.deliveries import DeliveryInfo
 from penstock.storage.schedules import ScheduleInfo
@@ -27,13 +28,16 @@ def answer(content: dict[str, Any], *, status: int = 200, headers: dict[str, str
     return Response(to_json(content), status_code=status, headers=headers, media_type=JSON)
 
 
-def tenant(info: TenantInfo) -> dict[str, Any]:
+def tenant(info: TenantInfo, purse: Purse) -> dict[str, Any]:
     return {
         "name": info.id,
         "created_at": info.created_at,
         "weight": info.weight,
         "max_backlog_documents": info.max_backlog_documents,
         "max_backlog_bytes": info.max_backlog_bytes,
+        "monthly_budget_usd": info.monthly_budget_usd,
+        "month_spent_usd": purse.spent_usd,
+        "month_reserved_usd": purse.reserved_usd,
         "paused_at": info.paused_at,
         "record_queries": info.record_queries,
         "waiting_documents": info.waiting.documents,
@@ -113,6 +117,7 @@ def job(info: JobInfo, *, now: float) -> dict[str, Any]:
         "cache_hits": info.cache_hits,
         "embedded_tokens": info.embedded_tokens,
         "cost_usd": info.cost_usd,
+        "budget_usd": info.budget_usd,
         "chunks_reused": info.chunks_reused,
         "unchanged": info.unchanged,
         "held_up": None if info.held_up is None else asdict(info.held_up),

@@ -14,7 +14,7 @@ from .bodies import bounded
 
 SPOOLED_BYTES = 1 << 20  # more of a file goes to disk
 FORM_FIELD_BYTES = 32 << 20  # `documents` of a form: fields and metadata of all files
-FORM_FIELDS = ("files", "documents", "job_id", "webhook_url", "priority")
+FORM_FIELDS = ("files", "documents", "job_id", "webhook_url", "priority", "budget_usd")
 
 
 class _WholeMultiPartParser(MultiPartParser):

@@ -17,7 +17,7 @@ from starlette.datastructures import UploadFile
 from starlette.requests import Request
 
 from penstock.client import wire
-from penstock.client.wire import DocumentFields, NewDocument, Submission, UploadForm
+from penstock.client.wire import DocumentFields, JobChange, NewDocument, Submission, UploadForm
 from penstock.pipeline.moments import given_time
 from penstock.settings.model import Limits
 from penstock.storage.errors import InvalidMetadata
@@ -40,6 +40,7 @@ class Submitted:
     job_id: str | None
     webhook_url: str | None
     priority: wire.Priority
+    budget_usd: float | None
 
 
 class Arrived(Protocol):
@@ -65,6 +66,7 @@ async def arrived(request: Request, limits: Limits) -> AsyncIterator[Arrived]:
                 job_id=text_of(form, "job_id"),
                 webhook_url=text_of(form, "webhook_url"),
                 priority=text_of(form, "priority"),
+                budget_usd=text_of(form, "budget_usd"),
             )
     else:
         check_is_json(request)
@@ -92,7 +94,8 @@ class _ArrivedJson:
         submission = parse_json(self.body.read(), Submission)
         _check_count(len(submission.documents), limits)
         documents = list(_decoded(submission.documents, limits))
-        return Submitted(documents, submission.job_id, submission.webhook_url, submission.priority)
+        asked = (submission.job_id, submission.webhook_url, submission.priority, submission.budget_usd)
+        return Submitted(documents, *asked)
 
 
 def _decoded(documents: list[NewDocument], limits: Limits) -> Iterator[SubmittedDocument]:
@@ -136,11 +139,13 @@ class _ArrivedForm:
     job_id: str | None
     webhook_url: str | None
     priority: str | None
+    budget_usd: str | None
 
     def read(self, limits: Limits) -> Submitted:
         _check_count(len(self.files), limits)
         documents = list(self._read(self._fields(), limits))
-        return Submitted(documents, self.job_id, self.webhook_url, _priority(self.priority))
+        asked = (self.job_id, self.webhook_url, _priority(self.priority), _budget(self.budget_usd))
+        return Submitted(documents, *asked)
 
     def _fields(self) -> Sequence[DocumentFields]:
         if self.documents is None:
@@ -172,6 +177,15 @@ def _priority(said: str | None) -> wire.Priority:
         if (said or "normal") == known:
             return cast("wire.Priority", known)
     raise Refused(f"there is no priority {said!r}: use {', '.join(get_args(wire.Priority))}", param="priority")
+
+
+def _budget(said: str | None) -> float | None:
+    if said is None:
+        return None
+    try:
+        return JobChange.model_validate({"budget_usd": float(said)}).budget_usd
+    except ValueError as error:
+        raise Refused(f"budget_usd={said}: write US dollars as a number from 0", param="budget_usd") from error
 
 
 def _unsaid(file: UploadFile, position: int) -> DocumentFields:

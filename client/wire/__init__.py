@@ -22,7 +22,7 @@ from .documents import Document, DocumentList, DocumentName, DocumentState, Form
 from .failures import ErrorAnswer, ErrorBody
 from .indexes import IndexStats, MergeSetback, MergeStats, ProbeStats, SegmentStats
 from .installation import CollectionSetback, CollectionStatus, Health, RoleStatus, StageStatus, Status, TenantJob
-from .jobs import HeldUp, Job, JobList, JobState
+from .jobs import HeldUp, Job, JobChange, JobList, JobState
 from .limits import LimitStatus
 from .messages import Answer, Name, Request
 from .questions import (
@@ -126,6 +126,7 @@ __all__ = [
     "HitDocument",
     "IndexStats",
     "Job",
+    "JobChange",
     "JobList",
     "JobState",
     "Judgement",

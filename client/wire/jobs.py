@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from .messages import Answer, Name
+from .messages import Answer, Budget, Name, Request
 
 JobState = Literal["running", "done", "cancelled"]
 UNFINISHED = frozenset({"queued", "chunking", "embedding", "indexing", "deleting", "trimming"})  # states of documents
@@ -17,7 +17,9 @@ class HeldUp(Answer):
         description="true: until a person has acted, as with a key that is refused; false: it is only tried again later"
     )
     reason: str = Field(description="what is wrong, with the setting to change where there is one")
-    next_attempt_at: float = Field(description="when it is tried again; in the past while it is being tried")
+    next_attempt_at: float | None = Field(
+        description="when it is tried again; in the past while it is being tried; null: when the job's budget is raised"
+    )
 
 
 class Job(Answer):
@@ -44,6 +46,7 @@ class Job(Answer):
     cost_usd: float | None = Field(
         default=None, description="their price in US dollars so far; null when the model's price is not known"
     )
+    budget_usd: float | None = Field(default=None, description="more it may not cost; null: whatever it costs")
     chunks_reused: int = Field(
         default=0, description="chunks that the version of their document before had too: not embedded again"
     )
@@ -66,6 +69,12 @@ class Job(Answer):
     @property
     def failed(self) -> int:
         return self.documents.get("failed", 0)
+
+
+class JobChange(Request):
+    budget_usd: Budget | None = Field(
+        description="what the job may cost in all, in US dollars; null: whatever it costs"
+    )
 
 
 class JobList(Answer):

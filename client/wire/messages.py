@@ -1,6 +1,8 @@
 """What every message has in common: requests refuse what they do not know, answers do not."""
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
 
 
 class Request(BaseModel):
@@ -15,4 +17,5 @@ class Answer(BaseModel):
     model_config = ConfigDict(extra="ignore", frozen=True)
 
 
+Budget = Annotated[float, Field(ge=0, le=1e9)]  # in US dollars
 Name = str  # of a tenant or a collection: 1 to 64 of a-z, 0-9, '-' and '_'

@@ -6,11 +6,12 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from .jobs import Job
-from .messages import Answer, Request
+from .messages import Answer, Budget, Request
 
 LONGEST_SOURCE = 2048
 Priority = Literal["high", "normal", "low"]
 PRIORITY = "before which other documents of this tenant these come; those of other tenants do not notice"
+BUDGET = "what the whole job may cost in US dollars; null: as before, and of a new job whatever it costs"
 Moment = Annotated[
     float | str, Field(description="seconds since 1970, or ISO 8601: UTC unless an offset says otherwise")
 ]
@@ -52,6 +53,7 @@ class Submission(Request):
     job_id: str | None = None
     webhook_url: str | None = Field(default=None, description="https URL that is told, signed, when the job ends")
     priority: Priority = Field(default="normal", description=PRIORITY)
+    budget_usd: Budget | None = Field(default=None, description=BUDGET)
 
 
 class UploadForm(Request):
@@ -61,6 +63,7 @@ class UploadForm(Request):
     job_id: str | None = None
     webhook_url: str | None = None
     priority: Priority = Field(default="normal", description=PRIORITY)
+    budget_usd: Budget | None = Field(default=None, description=BUDGET)
 
 
 class SourceHash(Request):

@@ -33,7 +33,8 @@ class JobInfo:
     Chunks are those of documents that are on their way or indexed; ``chunks_total`` grows while documents are chunked.
     ``chunks_expected`` guesses its end; None while no document is cut. ``chunks_reused``: those whose vectors the
     version of the document before had. ``unchanged``: submitted documents that were already here. ``embedded_tokens``:
-    of the texts that the model was given, for ``cost_usd``; None: nobody knows their price. ``token``: a search that
+    of the texts that the model was given, for ``cost_usd``; None: nobody knows their price. ``budget_usd``: more it may
+    not cost; None: whatever it costs. ``token``: a search that
     waits for this generation's version sees every document the job has indexed so far; None before the first.
     ``held_up``: why some of it waits although nobody is at fault here; None when nothing does.
     """
@@ -54,6 +55,7 @@ class JobInfo:
     unchanged: int
     embedded_tokens: int
     cost_usd: float | None
+    budget_usd: float | None
     pace: Pace | None
     token: Token | None
     held_up: HeldUp | None = None
@@ -185,6 +187,7 @@ def _job(row: Row[Any], progress: Progress) -> JobInfo:
         unchanged=row.unchanged,
         embedded_tokens=row.embedded_tokens,
         cost_usd=row.cost_usd,
+        budget_usd=row.budget_usd,
         pace=Pace.from_details(row.pace),
         token=told.token,
         held_up=progress.held_up if row.state == "running" and not over else None,

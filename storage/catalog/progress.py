@@ -24,12 +24,13 @@ from .values import slices
 class HeldUp:
     """Why something of a job waits by no fault of its documents: ``paused`` until a person has acted, or retried.
 
-    ``next_attempt_at``: when it is tried again at the earliest; in the past while it is being tried.
+    ``next_attempt_at``: when it is tried again at the earliest; in the past while it is being tried; None: not before
+    the job's budget is raised.
     """
 
     paused: bool
     reason: str
-    next_attempt_at: float
+    next_attempt_at: float | None
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ def _held_up(found: Sequence[tuple[str, float]]) -> HeldUp | None:
         return None
     told, next_attempt_at = min(found)
     word, _, reason = told.partition(":")
-    return HeldUp(word == "paused", reason, next_attempt_at)
+    return HeldUp(word != "retrying", reason, None if word == "job_budget" else next_attempt_at)
 
 
 def _expected(chunks: int, documents: Mapping[str, int], sizes: Mapping[str, int]) -> int | None:

@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection, Row
 from ..errors import AlreadyExists, NotFound
 from ..ids import TenantId, checked_name
 from .backlogs import Amount, waiting_of
+from .budgets import wake_for_money
 from .engine import Catalog
 from .statements import insert_if_absent
 from .tables import backlogs, collections, installation, recorded_queries, tenants
@@ -31,6 +32,7 @@ class TenantInfo:
     weight: float
     max_backlog_documents: int | None
     max_backlog_bytes: int | None
+    monthly_budget_usd: float | None
     paused_at: float | None
     waiting: Amount
     record_queries: bool = True
@@ -61,13 +63,19 @@ def get_tenant(catalog: Catalog, tenant: str) -> TenantInfo:
 
 
 def change_tenant(catalog: Catalog, tenant: TenantId, **values: float | None) -> None:
-    """Set ``weight``, ``max_backlog_documents``, ``max_backlog_bytes`` or ``record_queries``.
+    """Set ``weight``, ``max_backlog_documents``, ``max_backlog_bytes``, ``monthly_budget_usd`` or ``record_queries``.
 
     None: a weight of 1, no limit of its own, queries recorded. Those that were are forgotten when none may be any more.
 
     Raises NotFound.
     """
-    assert values.keys() <= {"weight", "max_backlog_documents", "max_backlog_bytes", "record_queries"}
+    assert values.keys() <= {
+        "weight",
+        "max_backlog_documents",
+        "max_backlog_bytes",
+        "monthly_budget_usd",
+        "record_queries",
+    }
     for name, usual in (("weight", 1.0), ("record_queries", True)):
         if name in values and values[name] is None:
             values[name] = usual
@@ -75,6 +83,8 @@ def change_tenant(catalog: Catalog, tenant: TenantId, **values: float | None) ->
         changed = sa.update(tenants).where(tenants.c.id == tenant).values({"id": tenant, **values})
         if connection.execute(changed).rowcount != 1:
             raise _not_found(tenant)
+        if "monthly_budget_usd" in values:
+            wake_for_money(connection, tenant)
         if values.get("record_queries") is False:  # whoever records waits for the tenant's row, and finds it so
             connection.execute(sa.delete(recorded_queries).where(recorded_queries.c.tenant_id == tenant))
 
@@ -91,6 +101,7 @@ def _info(row: Row[Any]) -> TenantInfo:
         weight=row.weight,
         max_backlog_documents=row.max_backlog_documents,
         max_backlog_bytes=row.max_backlog_bytes,
+        monthly_budget_usd=row.monthly_budget_usd,
         paused_at=row.paused_at,
         waiting=waiting_of(row),
         record_queries=row.record_queries,

@@ -8,6 +8,7 @@ from .amounts import Amounts
 from .bills import Bill, settle, settle_bill
 from .lapses import charge_lapsed
 from .payees import Payee
+from .purses import Purse, read_month
 from .reports import GROUPS, CostRow, Group, read_costs
 from .reservations import ForBatch, Until, reserve
 from .searches import SearchCosts
@@ -20,10 +21,12 @@ __all__ = [
     "ForBatch",
     "Group",
     "Payee",
+    "Purse",
     "SearchCosts",
     "Until",
     "charge_lapsed",
     "read_costs",
+    "read_month",
     "reserve",
     "settle",
     "settle_bill",

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from ..catalog.engine import Catalog
 from ..catalog.statements import insert_absent
 from ..catalog.tables import purses
 from ..ids import TenantId
@@ -87,6 +88,13 @@ def read_purses(connection: Connection, tenant: TenantId, names: list[str]) -> d
     wanted = sa.select(purses).where(purses.c.tenant_id == tenant, purses.c.name.in_(names))
     found = {row.name: Purse(row.spent_usd, row.reserved_usd) for row in connection.execute(wanted)}
     return {name: found.get(name, Purse()) for name in names}
+
+
+def read_month(catalog: Catalog, at: float) -> dict[str, Purse]:
+    """Return what is in the purse of each tenant that used it in the month of ``at``."""
+    wanted = sa.select(purses).where(purses.c.name == of_month(month_of(at)))
+    with catalog.read() as connection:
+        return {row.tenant_id: Purse(row.spent_usd, row.reserved_usd) for row in connection.execute(wanted)}
 
 
 def _row(tenant: TenantId, name: str) -> dict[str, object]:

@@ -105,7 +105,7 @@ def _refused(payee: Payee, name: str, why: str, *, now: float | None, may_come_b
     job_id = name.removeprefix("job:")
     if job_id != name:
         advice = f"; raise it with `penstock jobs budget {job_id} --set USD`" if now else ""
-        return OverBudget(f"The budget {why}{advice}", budget="job_budget", may_come_back=may_come_back)
+        return OverBudget(f"The budget {why}{advice}", budget="job_budget", job_id=job_id, may_come_back=may_come_back)
     advice = f"; raise it with `penstock tenants set {payee.tenant_id} --monthly-budget USD`" if now else ""
     return OverBudget(
         f"The tenant's budget of this month {why}{advice}",

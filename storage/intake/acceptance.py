@@ -12,6 +12,7 @@ from sqlalchemy.engine import Connection, Row
 
 from ..catalog.backlogs import Amount, count_left
 from ..catalog.batches import ready_batch
+from ..catalog.budgets import wake_for_money
 from ..catalog.completion import finish_jobs
 from ..catalog.outbox import ENDED, tell
 from ..catalog.sources import lock_sources
@@ -24,13 +25,14 @@ from ..ids import BatchId, CollectionId, GenerationId, JobId, TenantId, VersionI
 
 @dataclass(frozen=True)
 class Target:
-    """Where something is accepted, and when. ``webhook_url``: who is told when its job ends."""
+    """Where something is accepted, and when. ``webhook_url``: who is told when its job ends; ``budget_usd``: of it."""
 
     tenant: TenantId
     collection_id: CollectionId
     generation_id: GenerationId
     now: float
     webhook_url: str | None = None
+    budget_usd: float | None = None
 
 
 def hold_collection(connection: Connection, target: Target) -> int:
@@ -75,12 +77,17 @@ def record_job(connection: Connection, target: Target, job_id: JobId | None, *, 
             if not opened:
                 _tell_of_done(connection, target, job_id)
             values["webhook_url"] = target.webhook_url
+        if target.budget_usd is not None:
+            values["budget_usd"] = target.budget_usd
+            wake_for_money(connection, target.tenant)
         connection.execute(sa.update(jobs).where(jobs.c.id == job_id).values(values))
         return job_id
     made = JobId(new_id("job"))
     owner = {"tenant_id": target.tenant, "collection_id": target.collection_id}
     row = {"id": made, **owner, **state, "unchanged": unchanged, "created_at": target.now}
-    inserted = sa.insert(jobs).values(webhook_url=target.webhook_url, **row).returning(*ENDED)
+    inserted = (
+        sa.insert(jobs).values(webhook_url=target.webhook_url, budget_usd=target.budget_usd, **row).returning(*ENDED)
+    )
     ended = connection.execute(inserted).all()
     tell(connection, [] if opened else ended, now=target.now)
     return made

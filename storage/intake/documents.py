@@ -76,12 +76,14 @@ class Terms:
     """On which terms something is accepted. ``priority``: a place in `PRIORITIES`, among what waits of the tenant.
 
     ``most_waiting``: what may wait of a tenant that has no limits of its own; None: it may be too much.
-    ``webhook_url``: who is told whenever the job ends; checked by the caller.
+    ``webhook_url``: who is told whenever the job ends; checked by the caller. ``budget_usd``: what the whole job may
+    cost; None: as it was, and of a new job whatever it costs.
     """
 
     priority: int = NORMAL
     most_waiting: Amount | None = None
     webhook_url: str | None = None
+    budget_usd: float | None = None
 
 
 def accept(
@@ -114,7 +116,7 @@ def accept(
         Unavailable: the catalog did not answer; nothing was accepted.
     """
     candidates = checked(documents)
-    target = Target(tenant, collection_id, generation_id, now, terms.webhook_url)
+    target = Target(tenant, collection_id, generation_id, now, terms.webhook_url, terms.budget_usd)
     key = None
     if idempotency_key is not None:
         key = submission_key(

@@ -17,7 +17,7 @@ from .merges import being_merged, check_not_merged, claim_swap, drop_merge, fini
 from .passing import short_waits
 from .pauses import Pauses, goes_on, pause, read_pauses, resume
 from .pruning import Pruned, PruningProgress, prune
-from .quarantine import UNTIL_RAISED_S, Postponed, retry_later
+from .quarantine import UNTIL_RAISED_S, Postponed, retry_later, set_apart
 from .reconciliation import Reconciled, reconcile
 from .rollbacks import (
     RollbackInfo,
@@ -87,6 +87,7 @@ __all__ = [
     "renew",
     "resume",
     "retry_later",
+    "set_apart",
     "short_waits",
     "take_ready",
 ]

@@ -61,7 +61,9 @@ class Load:
         """Return the load of the stages chunk and embed."""
         waits = sa.and_(batches.c.state == "ready", batches.c.next_attempt_at > now)
         flies = batches.c.state.in_(("sent", "running"))
-        what = sa.case((waits, "waits"), (flies, "flies"), else_="due").label("what")
+        # A job that waits for its own budget must not keep the tenant's other jobs from being cut.
+        poor = sa.and_(waits, batches.c.postponed.is_not_distinct_from("job_budget"))
+        what = sa.case((poor, "poor"), (waits, "waits"), (flies, "flies"), else_="due").label("what")
         key = (batches.c.stage, batches.c.tenant_id, generations.c.model, batches.c.priority, what)
         sums = [sa.func.sum(batches.c[name]).label(name) for name in ("document_count", "chunk_count")]
         wanted = sa.select(*key, sa.func.count().label("batches"), *sums).join(
@@ -73,13 +75,17 @@ class Load:
         in_flight: Counter[tuple[str, str]] = Counter()
         postponed: dict[tuple[str, str, str, int], float] = {}
         for row in rows:
+            if row.what == "poor":
+                continue
             if row.what == "waits":
                 postponed[row.stage, row.tenant_id, row.model, row.priority] = _full(row)
             else:
                 opened[row.stage, row.tenant_id, row.priority] += row.batches
             if row.what == "flies":
                 in_flight[row.stage, row.tenant_id] += row.batches
-        return cls(opened, in_flight, postponed, frozenset(row.tenant_id for row in rows if row.what != "waits"))
+        return cls(
+            opened, in_flight, postponed, frozenset(row.tenant_id for row in rows if row.what in ("due", "flies"))
+        )
 
 
 def _full(row: Row[Any]) -> float:

@@ -11,7 +11,7 @@ from ..catalog.backlogs import Amount, count_left
 from ..catalog.batches import ready_batch
 from ..catalog.cancelling import being_cancelled
 from ..catalog.engine import Catalog
-from ..catalog.tables import IS_QUEUED, batches, versions
+from ..catalog.tables import IS_QUEUED, batches, jobs, versions
 from ..catalog.values import slices
 from ..ids import TenantId, VersionId
 from .caps import Caps
@@ -147,7 +147,19 @@ def _oldest_queued(connection: Connection, backlog: Backlog, *, max_documents: i
         if taken and size_bytes > max_bytes:
             break
         taken.append(row)
-    return taken
+    return _of_one_purse(connection, taken)
+
+
+def _of_one_purse(connection: Connection, found: list[Row[Any]]) -> list[Row[Any]]:
+    """Return the documents of the oldest one's job where that has a budget, else those of jobs that have none.
+
+    A batch waits as a whole when a budget has no room, and others must not wait with it.
+    """
+    mine = sa.select(jobs.c.id).where(jobs.c.id.in_({row.job_id for row in found}), jobs.c.budget_usd.is_not(None))
+    frugal = set(connection.scalars(mine)) if found else set()
+    if found and found[0].job_id in frugal:
+        return [row for row in found if row.job_id == found[0].job_id]
+    return [row for row in found if row.job_id not in frugal]
 
 
 def _form(connection: Connection, backlog: Backlog, found: list[Row[Any]], *, now: float) -> None:

@@ -14,9 +14,9 @@ from ..catalog.batches import ready_batch
 from ..catalog.completion import close_empty_batches, finish_jobs
 from ..catalog.engine import Catalog
 from ..catalog.tables import batches, versions
-from ..catalog.values import storable
+from ..catalog.values import slices, storable
 from ..ids import BatchId, VersionId, new_id
-from .claims import Held, is_held, lost
+from .claims import Claim, Held, is_held, lost
 from .contents import FailedDocument, Tried, hold_versions, holds_documents, mark_failed, tried, wanted_by
 from .joins import join_groups
 
@@ -66,6 +66,44 @@ def retry_later(
         again = sa.update(batches).where(batches.c.id == row.id).values(state="ready", owner=None, lease_until=None)
         again = again.values(next_attempt_at=now + delay_s, attempts=row.attempts - (not counted))
         connection.execute(again.values(error=storable(error), postponed=postponed))
+
+
+def set_apart(catalog: Catalog, claim: Claim, *, job_id: str, now: float) -> bool:
+    """Take the documents of a job out of a claimed embed batch, which others share with it: they begin again alone.
+
+    The others wait no longer. Returns False when there are none, and nothing was changed.
+
+    Raises:
+        Conflict: the claim was lost; nothing was changed.
+    """
+    with catalog.write("set_apart") as connection:
+        row = connection.execute(sa.select(batches).where(*is_held(claim)).with_for_update()).first()
+        if row is None:
+            raise lost(claim)
+        live = hold_versions(connection, *wanted_by(row))
+        mine = [version for version, owner in live.items() if owner == job_id]
+        if len(mine) in (0, len(live)):
+            return False
+        sizes = {version.id: version.size_bytes for version in claim.versions}
+        batch = ready_batch(
+            "chunk",
+            tenant=claim.tenant_id,
+            generation_id=claim.generation.id,
+            shard=claim.shard,
+            now=now,
+            priority=claim.priority,
+            document_count=len(mine),
+            size_bytes=sum(sizes.get(version, 0) for version in mine),
+        )
+        connection.execute(sa.insert(batches).values(batch))
+        for some in slices(mine):
+            moved = sa.update(versions).where(versions.c.id.in_(some))
+            connection.execute(moved.values(state="chunking", batch_id=batch["id"]))
+        again = sa.update(batches).where(batches.c.id == row.id).values(state="ready", owner=None, lease_until=None)
+        connection.execute(again.values(next_attempt_at=now, attempts=row.attempts - 1, error=None, postponed=None))
+        close_empty_batches(connection, [row.group_id], now=now)
+        join_groups(connection, [row.group_id], now=now)
+    return True
 
 
 def lost_reason(batch: Row[Any]) -> str:

@@ -150,7 +150,7 @@ def _accept(
             now=components.clock(),
             job_id=None if job_id is None else JobId(job_id),
             idempotency_key=key,
-            terms=Terms(PRIORITIES.index(asked.priority), _most_waiting(limits), webhook_url),
+            terms=Terms(PRIORITIES.index(asked.priority), _most_waiting(limits), webhook_url, asked.budget_usd),
         )
     except NotFound as error:
         raise refusal(error, param="job_id") or error from error

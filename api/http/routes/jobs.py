@@ -10,6 +10,7 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from penstock.client import wire
+from penstock.storage.catalog.budgets import set_job_budget
 from penstock.storage.catalog.cancelling import BREATH_S
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.jobs import JobInfo, cancelling_steps, get_job, list_jobs
@@ -17,7 +18,9 @@ from penstock.storage.catalog.progress import Tallies
 from penstock.storage.ids import JobId
 
 from .. import answers
+from ..bodies import read_json
 from ..components import components_of
+from ..docs import json_body
 from ..events import Asked, events_response
 from ..front import UNTIMED
 from ..lookups import find_tenant
@@ -70,6 +73,21 @@ async def events(request: Request, tenant: str, job_id: str, query: Annotated[Ev
     return events_response(components.feeds, info, asked, clock=components.clock)
 
 
+@router.patch(
+    JOBS + "/{job_id}",
+    response_model=wire.Job,
+    summary="Change what a job may cost",
+    description="What it has cost is part of it. A job that waits for money goes on at once when there is some.",
+    openapi_extra=json_body(wire.JobChange),
+)
+async def change(request: Request, tenant: str, job_id: str) -> Response:
+    components, asked = components_of(request), await read_json(request, wire.JobChange)
+    await components.call(_set_budget, tenant, job_id, asked.budget_usd)
+    components.notices.work_ready()
+    now = components.clock()
+    return answers.answer(await components.call(_job, tenant, job_id, tallies=components.tallies, now=now))
+
+
 @router.post(
     JOBS + "/{job_id}/cancel",
     response_model=wire.Job,
@@ -91,6 +109,10 @@ def _page(catalog: Catalog, tenant: str, query: JobsQuery, *, tallies: Tallies, 
     tenant_id = find_tenant(catalog, tenant)
     found = list_jobs(catalog, tenant=tenant_id, limit=query.limit + 1, after=after, tallies=tallies)
     return answers.page([answers.job(info, now=now) for info in found], limit=query.limit)
+
+
+def _set_budget(catalog: Catalog, tenant: str, job_id: str, budget_usd: float | None) -> None:
+    set_job_budget(catalog, tenant=find_tenant(catalog, tenant), job_id=JobId(job_id), budget_usd=budget_usd)
 
 
 def _job(catalog: Catalog, tenant: str, job_id: str, *, tallies: Tallies, now: float) -> dict[str, Any]:

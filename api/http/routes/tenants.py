@@ -12,6 +12,7 @@ from penstock.storage import ledger
 from penstock.storage.cache import read_use
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.tenants import change_tenant, create_tenant, get_tenant, list_tenants
+from penstock.storage.costs import Purse, read_month
 from penstock.storage.errors import AlreadyExists, InvalidName
 
 from ...errors import refusal
@@ -27,8 +28,8 @@ router = APIRouter(tags=["tenants"], route_class=StrictRoute)
 
 @router.get("/v1/tenants", response_model=wire.TenantList, summary="List tenants")
 async def list_all(request: Request) -> Response:
-    found = await components_of(request).call(list_tenants)
-    return answers.answer({"data": [answers.tenant(info) for info in found]})
+    components = components_of(request)
+    return answers.answer(await components.call(_all, now=components.clock()))
 
 
 @router.post(
@@ -42,12 +43,15 @@ async def list_all(request: Request) -> Response:
 async def create(request: Request) -> Response:
     components, new = components_of(request), await read_json(request, wire.NewTenant)
     made = await components.call(_create, new.name, now=components.clock())
-    return answers.answer(await components.call(_described, new.name), status=201 if made else 200)
+    return answers.answer(
+        await components.call(_described, new.name, now=components.clock()), status=201 if made else 200
+    )
 
 
 @router.get("/v1/tenants/{tenant}", response_model=wire.Tenant, summary="Show a tenant")
 async def show(request: Request, tenant: str) -> Response:
-    return answers.answer(await components_of(request).call(_described, tenant))
+    components = components_of(request)
+    return answers.answer(await components.call(_described, tenant, now=components.clock()))
 
 
 @router.patch(
@@ -61,7 +65,8 @@ async def show(request: Request, tenant: str) -> Response:
 async def change(request: Request, tenant: str) -> Response:
     components, asked = components_of(request), await read_json(request, wire.TenantChange)
     await components.call(_change, tenant, asked.model_dump(include=asked.model_fields_set))
-    return answers.answer(await components.call(_described, tenant))
+    components.notices.work_ready()  # some of it may have waited for a budget
+    return answers.answer(await components.call(_described, tenant, now=components.clock()))
 
 
 @router.get(
@@ -122,8 +127,14 @@ def _create(catalog: Catalog, name: str, *, now: float) -> bool:
     return True
 
 
-def _described(catalog: Catalog, name: str) -> dict[str, Any]:
-    return answers.tenant(get_tenant(catalog, find_tenant(catalog, name)))
+def _all(catalog: Catalog, *, now: float) -> dict[str, Any]:
+    purses = read_month(catalog, now)
+    return {"data": [answers.tenant(info, purses.get(info.id, Purse())) for info in list_tenants(catalog)]}
+
+
+def _described(catalog: Catalog, name: str, *, now: float) -> dict[str, Any]:
+    info = get_tenant(catalog, find_tenant(catalog, name))
+    return answers.tenant(info, read_month(catalog, now).get(info.id, Purse()))
 
 
 def _cache(catalog: Catalog, server: redis.Redis, name: str) -> dict[str, Any]:
@@ -149,6 +160,6 @@ def _set_paused(catalog: Catalog, name: str | None, *, paused: bool, now: float)
     else:
         ledger.resume(catalog, tenant=tenant)
     if name is not None:
-        return _described(catalog, name)
+        return _described(catalog, name, now=now)
     with catalog.read() as connection:
         return answers.pause(ledger.read_pauses(connection))
