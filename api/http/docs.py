@@ -18,6 +18,7 @@ from .gate import OPEN_PATHS
 REFERENCE = "#/components/schemas/{model}"
 UNSEEN: tuple[type[BaseModel], ...] = (  # by the framework: routes read their bodies themselves
     wire.NewTenant,
+    wire.JobChange,
     wire.TenantChange,
     wire.NewCollection,
     wire.CollectionChange,

@@ -61,6 +61,34 @@ def test_what_is_asked_wrongly_is_told(service):
         penstock.usage()
 
 
+def test_budgets_are_set_by_whoever_has_the_key_and_searches_over_one_are_refused(service):
+    with service.penstock() as penstock:
+        job = penstock.submit("docs", [client.NewDocument(source="a", text="one")], budget_usd=1.5).job
+        assert job.budget_usd == 1.5
+        upload = client.Upload(content=b"two", source="b")
+        assert penstock.upload("docs", [upload], job_id=job.id, budget_usd=2.0).job.budget_usd == 2.0
+        assert penstock.set_budget(job.id, None).budget_usd is None
+        with service.penstock("other") as other, pytest.raises(client.NotFound):
+            other.set_budget(job.id, 9.0)
+        for wrong in (-1, float("nan")):
+            with pytest.raises(client.Invalid):
+                penstock.set_budget(job.id, wrong)
+
+        assert penstock.change_tenant("default", monthly_budget_usd=0.003).monthly_budget_usd == 0.003
+        service.components.search_costs.flush()
+        penstock.search("docs", "three short words")
+        with pytest.raises(client.OverBudget, match="monthly-budget") as refused:
+            penstock.search("docs", "three more words")
+        assert refused.value.code == "over_budget"
+        assert penstock.search("docs", vector=[1.0] * DIMENSIONS).hits == []
+        service.components.search_costs.flush()
+        tenant = penstock.get_tenant("default")
+        assert (tenant.month_spent_usd, tenant.month_reserved_usd) == (pytest.approx(0.003), 0.0)
+        penstock.change_tenant("default", monthly_budget_usd=None)
+        service.components.search_costs.flush()
+        penstock.search("docs", "three more words")
+
+
 def test_usage_is_a_table_with_a_chart_csv_or_json(service, monkeypatch):
     search(service, "how does water flow")
     costs, info = service.components.search_costs, service.components.lookups.collection("default", "docs")

@@ -81,6 +81,7 @@ COMMANDS = [
     ["jobs", "show"],
     ["jobs", "follow"],
     ["jobs", "cancel"],
+    ["jobs", "budget"],
     ["queries", "list"],
     ["queries", "clear"],
     ["judgements", "load"],

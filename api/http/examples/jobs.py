@@ -17,6 +17,7 @@ DELIVERY = {
     "finished_at": None,
 }
 EXAMPLES: Examples = {
+    wire.JobChange: {"budget_usd": 2.5},
     wire.Job: JOB,
     wire.JobList: {"data": [JOB], "has_more": False, "last_id": JOB["id"]},
     wire.Delivery: DELIVERY,
