@@ -79,6 +79,6 @@ class Timekeeper:
             log.info("Opened %d runs of schedules, skipped %d.", opened.opened, opened.skipped)
         if taken := schedules.take_back_runs(self._catalog, now=now):
             log.info("Took %d runs of schedules back from workers that are gone.", taken)
-        due = schedules.count_due(self._catalog, now=now)
-        if due and (wanted := min(due, self._most) - self._summons.waiting()) > 0:
+        due = schedules.count_due(self._catalog, now=now, most=self._most)
+        if due and (wanted := due - self._summons.waiting()) > 0:
             self._summons.send(wanted)

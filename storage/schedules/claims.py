@@ -15,7 +15,7 @@ from ..catalog.tables import collections, schedule_runs, schedules
 from ..catalog.values import storable
 from ..errors import Conflict
 from ..ids import CollectionId, RunId, ScheduleId, TenantId
-from .due import may_begin
+from .due import count_due, count_going, may_begin
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,10 @@ def claim_run(catalog: Catalog, *, owner: str, lease_s: float, now: float, most:
     The next is of the tenant whose runs began longest ago, so that one with many schedules does not keep others
     waiting.
     """
-    with catalog.read() as connection:
-        if connection.scalar(sa.select(schedule_runs.c.id).where(*may_begin(now)).limit(1)) is None:
-            return None
+    if not count_due(catalog, now=now, most=most):  # without the write lock
+        return None
     with catalog.write("claim_run") as connection:
-        going = (schedule_runs.c.state == "running", schedule_runs.c.lease_until >= now)
-        if connection.scalars(sa.select(sa.func.count()).select_from(schedule_runs).where(*going)).one() >= most:
+        if count_going(connection, now=now) >= most:
             return None
         chosen = _next(connection, now=now)
         if chosen is None:

@@ -82,11 +82,18 @@ def take_back_runs(catalog: Catalog, *, now: float, max_attempts: int = MAX_ATTE
         return taken + connection.execute(sa.update(schedule_runs).where(*lapsed).values(**free, **lost)).rowcount
 
 
-def count_due(catalog: Catalog, *, now: float) -> int:
-    """Return how many runs wait for a worker by now; those of paused tenants do not."""
+def count_due(catalog: Catalog, *, now: float, most: int) -> int:
+    """Return how many runs a worker may take now, where ``most`` may be going; those of paused tenants may not."""
     wanted = sa.select(sa.func.count()).select_from(schedule_runs).where(*may_begin(now))
     with catalog.read() as connection:
-        return connection.scalars(wanted).one()
+        due = connection.scalars(wanted).one()
+        return max(0, min(due, most - count_going(connection, now=now))) if due else 0
+
+
+def count_going(connection: Connection, *, now: float) -> int:
+    """Return how many runs workers hold."""
+    going = (schedule_runs.c.state == "running", schedule_runs.c.lease_until >= now)
+    return connection.scalars(sa.select(sa.func.count()).select_from(schedule_runs).where(*going)).one()
 
 
 def may_begin(now: float) -> tuple[sa.ColumnElement[bool], ...]:

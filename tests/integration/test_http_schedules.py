@@ -134,6 +134,17 @@ def test_what_is_of_one_collection_is_no_schedule_of_everything(service):
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "action")
 
 
+def test_metrics_tell_how_long_ago_each_ended_well_and_nothing_of_those_that_are_paused(service, penstock):
+    made, paused = (penstock.add_schedule("notes", "expire", cron=DAILY) for _ in range(2))
+    penstock.pause_schedule(paused.id)
+    penstock.run_schedule(made.id)
+    end(service, made.id, state="ok")
+    lines = service.http.get("/metrics").text.splitlines()
+    (told,) = [line for line in lines if line.startswith("penstock_schedule_last_success_seconds{")]
+    assert f'schedule="{made.id}",tenant="default"' in told.replace('action="expire",', "")
+    assert 0 <= float(told.rpartition(" ")[2]) < 60
+
+
 @pytest.mark.parametrize("key", ["wrong", None])
 def test_whoever_has_no_key_learns_nothing_of_schedules(service, penstock, key):
     made = penstock.add_schedule("notes", "expire", cron=DAILY)
