@@ -33,6 +33,10 @@ def backup(
     keep: Annotated[
         int | None, typer.Option("--keep", min=1, help="Remove the oldest of the same kind beyond so many.")
     ] = None,
+    checked: Annotated[
+        bool,
+        typer.Option("--verify", help="Only read the backups that are there, and compare them with their checksums."),
+    ] = False,
     listed: Annotated[bool, typer.Option("--list", help="Only list the backups that are there.")] = False,
     tenant: Tenant = "default",
     config: Config = None,
@@ -51,6 +55,9 @@ def backup(
 
     if listed:
         _show_list(folder, as_json=as_json)
+        return
+    if checked:
+        _verify(folder, as_json=as_json)
         return
     settings = load(config, {"data_dir": data_dir})
     with opened_catalog(settings) as catalog, _shown("looking", as_json=as_json) as show:
@@ -155,6 +162,28 @@ def _show_list(folder: Path, *, as_json: bool) -> None:
         counts = (f"{one.object_count:,}", size(one.size_bytes), f"{len(one.missing):,}")
         rows.add_row(one.id, when(one.created_at), one.scope, *counts)
     console().print(rows if found else f"there are no backups in {plain(str(folder))}")
+
+
+def _verify(folder: Path, *, as_json: bool) -> None:
+    from penstock.storage.backups import verify
+
+    done = [0, 0]
+    with _shown("reading", as_json=as_json) as show:
+
+        def on_object(size_bytes: int) -> None:
+            done[0], done[1] = done[0] + 1, done[1] + size_bytes
+            show(f"read {count(done[0], 'object')}, {size(done[1])}")
+
+        bad = verify(folder.absolute(), on_object=on_object)
+    if as_json:
+        print_json({"objects": done[0], "size_bytes": done[1], "bad": bad})
+    elif bad:
+        told = f"{count(len(bad), 'object')} missing or damaged, such as {plain(bad[0])}"
+        console().print(f"[red]{told}[/]; the next backup copies what is still needed again")
+    else:
+        console().print(f"[green]everything is there and right[/]: {count(done[0], 'object')}, {size(done[1])}")
+    if bad:
+        raise typer.Exit(ExitCode.FINDINGS)
 
 
 def _told(made: "Backup") -> dict[str, object]:

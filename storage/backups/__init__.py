@@ -4,5 +4,6 @@ from .making import Progress, make_backup
 from .places import Backup, Place
 from .restoring import restore
 from .scope import Scope
+from .verifying import verify
 
-__all__ = ["Backup", "Place", "Progress", "Scope", "make_backup", "restore"]
+__all__ = ["Backup", "Place", "Progress", "Scope", "make_backup", "restore", "verify"]

@@ -102,12 +102,12 @@ def make_backup(
 
     Raises:
         Conflict: another backup is being made there. OSError: the folder cannot be written.
-        NotFound, Damaged, Unavailable: the store or the catalog cannot be read.
+        NotFound, Damaged, Unavailable: the store or the catalog cannot be read; or, with ``keep``, an older backup
+            cannot, so that nobody knows what it needs: this one is made then, and nothing is removed.
     """
     place = Place(folder)
     with place.held():
-        former = {name: copy for backup in place.list() for name, copy in place.copies(backup).items()}
-        making = _Making(catalog, objects, place, scope, progress or Progress(), former)
+        making = _Making(catalog, objects, place, scope, progress or Progress(), place.former())
         making.copy(making.look(None)[0])
         made = _recorded(making, now=now)
         if keep is not None:

@@ -11,8 +11,10 @@ A backup is made in ``backups/.<id>`` and has its name when it is whole and dura
 import fcntl
 import gzip
 import json
+import logging
 import os
 import shutil
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -24,6 +26,8 @@ from ..objects.local import LocalObjects
 from .copies import Copy
 from .rows import checksum
 from .scope import EVERYTHING
+
+log = logging.getLogger(__name__)
 
 FORMAT = 1
 ABOUT = "backup.json"
@@ -96,6 +100,16 @@ class Place:
         found = sorted((self.folder / "backups").glob("[!.]*/" + ABOUT), reverse=True)
         return [_read(path) for path in found]
 
+    def former(self) -> dict[str, Copy]:
+        """Return the objects that backups have here, by name. One that cannot be read is no help, and no hindrance."""
+        found: dict[str, Copy] = {}
+        for path in (self.folder / "backups").glob("[!.]*/" + ABOUT):
+            try:
+                found |= self.copies(_read(path))
+            except (Damaged, Unsupported) as error:
+                log.warning("A backup that is there already is no help: %s", error)
+        return found
+
     def find(self, backup_id: str | None) -> Backup:
         """Return one backup, by default the newest of everything, else the newest. Raises NotFound."""
         found = self.list()
@@ -117,12 +131,16 @@ class Place:
         return self.folder / "backups" / backup.id
 
     def copies(self, backup: Backup) -> dict[str, Copy]:
-        """Return the objects of a backup, by name."""
+        """Return the objects of a backup, by name. Raises Damaged."""
         found: dict[str, Copy] = {}
-        with gzip.open(self.path(backup) / OBJECTS, "rt", encoding="utf-8") as file:
-            for line in file:
-                name, size_bytes, blake2b = json.loads(line)
-                found[name] = Copy(size_bytes, blake2b)
+        path = self.path(backup) / OBJECTS
+        try:
+            with gzip.open(path, "rt", encoding="utf-8") as file:
+                for line in file:
+                    name, size_bytes, blake2b = json.loads(line)
+                    found[name] = Copy(size_bytes, blake2b)
+        except (OSError, EOFError, ValueError, zlib.error) as error:
+            raise Damaged(f"{path} is missing or not what was written: use another backup") from error
         return found
 
     def remove(self, backup: Backup) -> None:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from typer.testing import CliRunner
 
 from penstock.api.cli.application import app
-from penstock.storage.backups import Place, Progress, Scope, make_backup, making, restore
+from penstock.storage.backups import Place, Progress, Scope, make_backup, making, restore, verify
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.migrations import migrate
 from penstock.storage.catalog.tables import collections, metadata, reader_leases, shards, versions
@@ -58,8 +58,16 @@ class Target:
 
 
 @pytest.fixture
-def target(empty_url, tmp_path):
+def either(empty_url, tmp_path):
+    """On SQLite, and on PostgreSQL."""
     made = Target(empty_url, tmp_path / "restored")
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def target(tmp_path):
+    made = Target(f"sqlite:///{tmp_path}/restored.sqlite3", tmp_path / "restored")
     yield made
     made.close()
 
@@ -88,22 +96,22 @@ def findings(catalog: Catalog, objects: LocalObjects) -> list[Any]:
     return [one for one in found.findings if one.severity != "note"]
 
 
-def test_what_is_restored_into_a_new_installation_is_what_was_there_and_the_doctor_finds_nothing(here, place, target):
+def test_what_is_restored_into_a_new_installation_is_what_was_there_and_the_doctor_finds_nothing(here, place, either):
     made = back_up(here, place)
     assert made.missing == []
-    assert restore(target.catalog, target.objects, place.folder) == made
-    assert rows(target.catalog) == rows(here.catalog)
-    assert findings(target.catalog, target.objects) == []
-    with target.catalog.read() as connection:
+    assert restore(either.catalog, either.objects, place.folder) == made
+    assert rows(either.catalog) == rows(here.catalog)
+    assert findings(either.catalog, either.objects) == []
+    with either.catalog.read() as connection:
         (lease,) = connection.execute(sa.select(shards))
     assert (lease.owner, lease.epoch > 0) == (None, True)  # nobody holds it, and no older writer is let in again
 
 
-def test_a_backup_of_what_was_restored_is_the_same_again(here, place, target, tmp_path):
+def test_a_backup_of_what_was_restored_is_the_same_again(here, place, either, tmp_path):
     back_up(here, place)
-    restore(target.catalog, target.objects, place.folder)
+    restore(either.catalog, either.objects, place.folder)
     again = Place(tmp_path / "again")
-    make_backup(target.catalog, target.objects, again.folder, scope=EVERYTHING, now=NOW)
+    make_backup(either.catalog, either.objects, again.folder, scope=EVERYTHING, now=NOW)
     second = Target(f"sqlite:///{tmp_path}/second.sqlite3", tmp_path / "second")
     restore(second.catalog, second.objects, again.folder)
     assert rows(second.catalog) == rows(here.catalog)
@@ -119,17 +127,17 @@ def test_what_was_copied_once_is_not_copied_again(here, place):
     assert place.copies(made) == place.copies(again)
 
 
-def test_a_collection_alone_is_restored_without_a_word_of_others(here, place, target):
+def test_a_collection_alone_is_restored_without_a_word_of_others(here, place, either):
     with here.catalog.read() as connection:
         wanted = sa.select(collections.c.id).where(collections.c.name == "notes")
         notes = connection.scalars(wanted).one()
     made = back_up(here, place, scope=Scope(TenantId("other"), notes))
-    restore(target.catalog, target.objects, place.folder)
-    kept = rows(target.catalog)
+    restore(either.catalog, either.objects, place.folder)
+    kept = rows(either.catalog)
     assert [row[2] for row in kept["collections"]] == ["notes"]
     assert {row[1] for row in kept["versions"]} == {"other"}
     assert all(name.startswith("tenants/other/") for name in place.copies(made))
-    assert findings(target.catalog, target.objects) == []
+    assert findings(either.catalog, either.objects) == []
 
 
 def test_beyond_so_many_the_oldest_go_with_the_objects_that_only_they_need(here, place, target):
@@ -234,6 +242,31 @@ def test_the_commands_back_up_and_restore_and_say_what_they_did(here, place, tmp
     assert new.doctor(code=0)["clean"]
     assert rows(new.catalog) == rows(here.catalog)
     new.close()
+
+
+def test_a_copy_that_rotted_is_found_and_the_next_backup_mends_the_older_ones(here, place, target):
+    made = back_up(here, place)
+    assert verify(place.folder) == []
+    names = sorted(place.copies(made))
+    path = place.folder / "objects" / names[0]
+    path.write_bytes(b"x" * path.stat().st_size)
+    place.objects.delete(names[1])
+    assert verify(place.folder) == names[:2]
+    back_up(here, place, at=NOW + 1)
+    assert verify(place.folder) == []
+    restore(target.catalog, target.objects, place.folder, backup_id=made.id)
+    assert rows(target.catalog) == rows(here.catalog)
+
+
+@pytest.mark.parametrize("name", ["backup.json", "objects.jsonl.gz"])
+def test_an_older_backup_that_cannot_be_read_keeps_nobody_from_making_another(here, place, name):
+    first = back_up(here, place)
+    (place.path(first) / name).write_bytes(b"rotten")
+    with pytest.raises(Damaged):  # nothing is removed: nobody knows what the first one needs
+        back_up(here, place, at=NOW + 1, keep=2)
+    made = back_up(here, place, at=NOW + 2)
+    assert made.missing == []
+    assert len(list((place.folder / "backups").iterdir())) == 3
 
 
 def test_only_one_backup_is_made_in_a_folder_at_a_time(here, place):
