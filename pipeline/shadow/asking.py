@@ -14,7 +14,7 @@ from ..embedding.embedder import Embedder
 from ..errors import InputRejected, InvalidQuery
 from ..retrieval import Timings, retrieve
 from .agreement import percentile
-from .report import Latency
+from .report import K, Latency
 
 OPENING_S = 60.0
 DEPTH = 50  # passages looked at where documents are compared, of which one has several
@@ -70,11 +70,12 @@ class Asked:
         return Found(found.hits, found.timings)
 
     def warm(self) -> None:
-        """Load the model and open the snapshot, so that no question is charged with that. Raises as `search`."""
+        """Load the model, and open and search the snapshot: no question is charged with that. Raises as `search`."""
         generation = self.generation
-        self.embedder_for(generation.model, generation.dimensions).embed_query("warm")
+        query = self.embedder_for(generation.model, generation.dimensions).embed_query("warm")
         with self.snapshots.get(generation.tenant_id, generation.id, timeout_s=OPENING_S) as snapshot:
             self.version, self.chunks = snapshot.version, snapshot.chunk_count
+            snapshot.search(query, k=K, ef=self.ef, now=self.at)  # compiles what was not, in a new process
 
     def missed(self, why: str) -> None:
         """Count a question that only the other generation could answer."""

@@ -1,6 +1,7 @@
 """Recorded searches, judgements and the shadow check over HTTP, with the client and on the command line."""
 
 import json
+import threading
 from contextlib import closing
 
 import pytest
@@ -10,7 +11,10 @@ from typer.testing import CliRunner
 from penstock import client
 from penstock.api.cli.application import app
 from penstock.api.cli.exits import report
+from penstock.api.errors import Refused
+from penstock.api.http.routes.shadow import check_shadow
 from penstock.client import NewDocument
+from penstock.client.wire import ShadowQuery
 from penstock.storage.catalog.tables import generations
 from penstock.storage.publishing.publisher import Publisher
 from penstock.storage.segments.segment import open_segment
@@ -202,6 +206,27 @@ def test_the_shadow_check_compares_the_generation_that_is_searched_with_the_othe
     assert "12 recorded searches" in told
     assert json.loads(run("shadow", name, "--json", "--min-overlap", "off"))["thresholds"]["min_overlap"] is None
     assert "write a number" in run("shadow", name, "--min-overlap", "half", code=2)
+
+
+def test_what_is_null_is_a_threshold_that_is_not_looked_at_and_otherwise_the_servers(service, library):
+    penstock, name = library
+    second_generation(service, name)
+    nothing = dict.fromkeys(("queries", "min_queries", "timeout_s", "min_overlap", "max_ndcg_drop", "old", "new"))
+    found = penstock.shadow_check(name, **nothing)
+    assert (found.thresholds.min_overlap, found.thresholds.max_ndcg_drop, found.thresholds.min_queries) == (
+        None,
+        None,
+        20,
+    )
+
+
+def test_a_check_ends_between_two_questions_when_nobody_waits_for_it(service, library):
+    _, name = library
+    second_generation(service, name)
+    left = threading.Event()
+    left.set()
+    with pytest.raises(Refused, match="nobody waits"):
+        check_shadow(service.components, "default", name, ShadowQuery(), left=left)
 
 
 def test_generations_of_others_are_not_compared(service, library):

@@ -40,21 +40,22 @@ async def check(request: Request, tenant: str, collection: str) -> Response:
     components, asked = components_of(request), await read_json(request, wire.ShadowQuery)
     request.scope[UNTIMED] = True
     left = threading.Event()
-    work = partial(_check, components, tenant, collection, asked, left=left)
+    work = partial(check_shadow, components, tenant, collection, asked, left=left)
     report = await while_waited_for(request, work, left=left, limiter=components.shadows)
     return answers.answer(report.described())
 
 
-def _check(
+def check_shadow(
     components: Components, tenant: str, name: str, asked: wire.ShadowQuery, *, left: threading.Event
 ) -> ShadowReport:
+    """Compare two generations of a collection. Raises Refused, also once ``left`` is set: nobody waits any more."""
     info = find_collection(components.catalog, tenant, name)
     old = info.generation.id if asked.old is None else GenerationId(asked.old)
     instead = asked.model_dump(exclude={"old", "new"}, include=asked.model_fields_set)
 
     def proceed(_done: int, _all: int) -> None:
         if left.is_set():
-            raise Refused("nobody waits for the report any more", status=499, code="cancelled")
+            raise Refused("nobody waits for the report any more", status=408, code="cancelled")
 
     try:
         new = (
