@@ -3,6 +3,7 @@
 from .collections import Collections
 from .dead_letters import DeadLetters
 from .documents import Documents
+from .estimates import Estimates
 from .jobs import Jobs
 from .questions import Questions
 from .schedules import Schedules
@@ -18,6 +19,7 @@ class Penstock(
     Collections,
     DeadLetters,
     Documents,
+    Estimates,
     Jobs,
     Questions,
     Schedules,

@@ -141,6 +141,31 @@ class Transport:
                 time.sleep(delay_s)
         raise AssertionError  # the last attempt returns or raises
 
+    def send_files(
+        self,
+        path: str,
+        kind: type[AnswerT],
+        *,
+        params: Mapping[str, Any],
+        wait_s: float,
+        content: Callable[[ExitStack], Any],
+    ) -> AnswerT:
+        """POST what changes nothing: asked again like a GET. ``wait_s``: how much longer than usual it may take.
+
+        ``content`` gives the content of one attempt; what that opens is closed after it.
+        """
+        given = {key: value for key, value in params.items() if value is not None}
+        for delay_s in (*RETRY_DELAYS_S, None):
+            try:
+                with ExitStack() as opened:
+                    options = {"params": given, "timeout": self._patient(wait_s)}
+                    return _read(self._send("POST", path, **content(opened), **options), kind)
+            except Unreachable:
+                if delay_s is None:
+                    raise
+                time.sleep(delay_s)
+        raise AssertionError  # the last attempt returns or raises
+
     def put(self, path: str, kind: type[AnswerT], *, params: Mapping[str, Any] | None = None) -> AnswerT:
         """Do what is harmless twice: asked again like a GET."""
         given = {key: value for key, value in (params or {}).items() if value is not None}

@@ -109,13 +109,18 @@ def role_line(
     kind: type[RoleLine] = RoleLine,
     embedding: Mapping[str, Any] = HASH,
     workers: Mapping[str, Any] = MappingProxyType({}),
+    cache_url: str | None = None,
 ) -> Iterator[Any]:
     """Run the roles over an empty installation with the collection ``docs``, whose chunks do not overlap.
 
     ``embedding`` and ``workers``: settings; the vectors of the model have 256 dimensions.
     """
     settings = Settings(
-        data_dir=folder, broker_url="redis://127.0.0.1:1/0", embedding=dict(embedding), workers=dict(workers)
+        data_dir=folder,
+        broker_url="redis://127.0.0.1:1/0",
+        embedding=dict(embedding),
+        workers=dict(workers),
+        cache_url=cache_url,
     )
     roles: list[Any] = [role(settings, liveness=Liveness()) for role in (Chunker, Embedding, Writer)]
     with pytest.MonkeyPatch.context() as patch:

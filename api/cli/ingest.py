@@ -72,6 +72,12 @@ RetryDead = Annotated[
         "--retry-dead", help="Also send files that failed before with this very content; else they stay dead."
     ),
 ]
+Estimate = Annotated[
+    bool,
+    typer.Option(
+        "--estimate", help="Only say what it would take: documents, chunks, tokens, cost, time. Nothing is stored."
+    ),
+]
 Budget = Annotated[
     str | None,
     typer.Option(
@@ -97,6 +103,7 @@ def ingest(
     webhook: Webhook = None,
     retry_dead: RetryDead = False,
     budget: Budget = None,
+    estimate: Estimate = False,
     priority: Priority = PriorityName.NORMAL,
     wait: Wait = True,
     timeout: Timeout = None,
@@ -117,6 +124,7 @@ def ingest(
     from penstock.client import ClientError
 
     from .arguments import parse_budget, parse_chunking, parse_metadata
+    from .estimating import show_estimate
     from .folders import walk
     from .outcomes import Outcome, as_plain, show_outcome
     from .stopping import unfinished
@@ -132,6 +140,11 @@ def ingest(
         outcome.sending.budget_usd = None if budget is None else parse_budget("--budget", budget)
         outcome.sending.files, outcome.sending.skipped = len(found.found), found.skipped
         with connect(url, key, tenant) as client:
+            if estimate:
+                show_estimate(
+                    client, collection, found.found, fields, outcome.sending, notes, made=(model, cut), as_json=as_json
+                )
+                return
             if webhook is not None:
                 client.check_webhook(webhook)  # before anything is made
             ensure_collection(client, collection, model=model, chunking=cut)

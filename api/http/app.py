@@ -18,6 +18,7 @@ from .routes import (
     collections,
     dead_letters,
     documents,
+    estimates,
     index,
     jobs,
     operations,
@@ -35,6 +36,7 @@ from .routes import (
 ROUTERS = (
     search.router,
     documents.router,
+    estimates.router,
     removals.router,
     dead_letters.router,
     jobs.router,

@@ -19,6 +19,7 @@ from starlette.requests import Request
 
 from penstock.settings import wiring
 from penstock.settings.model import Settings
+from penstock.storage.cache import CacheServer, EmbeddingCache
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.jobs import JobInfo, read_jobs
 from penstock.storage.catalog.migrations import check_schema
@@ -42,6 +43,7 @@ from .collectors import (
     SnapshotCollector,
 )
 from .comparisons import Comparisons
+from .cutting import Cutter
 from .embedders import QueryEmbedders
 from .feeds import JobFeeds
 from .gate import KeyGate
@@ -63,6 +65,7 @@ CHANGES = 32  # deletes and retries at once: each may take minutes
 REMEMBERED_S = 1.0  # where a collection is, for searches
 PING_S = 0.5
 CANCELS = 2  # transactions at once of whoever cancels: they take turns writing, and others want to be answered
+ESTIMATES = 2  # at once: each holds its documents in memory, and they take turns being cut
 SUBMISSIONS = 2  # at once: each holds its documents in memory, and they take turns writing anyway
 
 
@@ -81,6 +84,8 @@ class Components:
     recorder: QueryRecorder
     embedders: QueryEmbedders
     search_costs: SearchCosts
+    cache: EmbeddingCache
+    cutter: Cutter
     notices: Notices
     presence: Presence
     redis: redis.Redis
@@ -101,6 +106,7 @@ class Components:
     cancels: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(CANCELS))
     reads: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(CATALOG_THREADS))
     changes: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(CHANGES))
+    estimates: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(ESTIMATES))
     probes: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1))
     shadows: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1))
 
@@ -144,6 +150,8 @@ def _assembled(settings: Settings, catalog: Catalog, opened: ExitStack) -> Compo
     embedders = QueryEmbedders(settings)
     opened.callback(embedders.close)
     search_costs = opened.enter_context(SearchCosts(catalog))
+    cutter = Cutter(settings)
+    opened.callback(cutter.close)
     notices = wiring.open_notices(settings)
     opened.callback(notices.close)
     searches = ThreadPoolExecutor(settings.api.search_threads, thread_name_prefix="search")
@@ -166,6 +174,11 @@ def _assembled(settings: Settings, catalog: Catalog, opened: ExitStack) -> Compo
         recorder=recorder,
         embedders=embedders,
         search_costs=search_costs,
+        cache=EmbeddingCache(
+            CacheServer(server, ttl_s=settings.embedding.cache_ttl_s, limit_bytes=settings.embedding.cache_bytes),
+            shared=settings.embedding.share_cache,
+        ),
+        cutter=cutter,
         notices=notices,
         presence=presence,
         redis=server,

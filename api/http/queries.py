@@ -6,7 +6,7 @@ None of them is a list, so none may stand there twice.
 import re
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any, Literal, get_type_hints
 
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
@@ -134,6 +134,14 @@ class RollbackQuery(Parameters):
     wait: float = Field(
         default=0.0, ge=0, le=30, description="answer when it does not wait any more, at most so many seconds later"
     )
+
+
+class EstimateQuery(Parameters):
+    texts: bool = Field(default=False, description="name the texts that would be embedded, to add up several answers")
+    model: str | None = Field(default=None, max_length=128, description="of a collection that is not there yet")
+    strategy: Literal["auto", "recursive", "tokens"] | None = Field(default=None, description="likewise: its chunking")
+    size_tokens: int | None = Field(default=None, ge=4, le=100_000)
+    overlap_tokens: int | None = Field(default=None, ge=0, le=100_000)
 
 
 class UsageQuery(Parameters):

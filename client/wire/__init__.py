@@ -19,6 +19,7 @@ from .collections import (
 )
 from .dead_letters import DeadSelection, Dropped, RefusalCode, RefusedDocument, Retried
 from .documents import Document, DocumentList, DocumentName, DocumentState, FormerDeath
+from .estimates import Estimate, Unreadable
 from .failures import ErrorAnswer, ErrorBody
 from .indexes import IndexStats, MergeSetback, MergeStats, ProbeStats, SegmentStats
 from .installation import CollectionSetback, CollectionStatus, Health, RoleStatus, StageStatus, Status, TenantJob
@@ -117,6 +118,7 @@ __all__ = [
     "Dropped",
     "ErrorAnswer",
     "ErrorBody",
+    "Estimate",
     "Forgotten",
     "Fork",
     "FormerDeath",
@@ -187,6 +189,7 @@ __all__ = [
     "TenantChange",
     "TenantJob",
     "TenantList",
+    "Unreadable",
     "Updated",
     "UploadForm",
     "Usage",

@@ -11,7 +11,7 @@ from penstock.storage.cache import Wanted, text_digest
 from penstock.storage.ids import TenantId
 
 from ..errors import InputRejected
-from .embedder import Embedder, Vectors
+from .embedder import Embedder, ModelCard, Vectors
 
 
 class Lookup(Protocol):
@@ -107,9 +107,17 @@ def _wanted(
     np.add.at(counts[0], of_text, 1)
     if tokens is not None:
         np.add.at(counts[1], of_text, tokens)
-    model = f"{card.name}@{card.fingerprint}" if card.fingerprint else card.name
     usd_per_token = (card.price_per_million_tokens or 0.0) / 1e6
-    return Wanted(tenant, model, card.dimensions, list(rows), counts[0], counts[1], usd_per_token), places, of_text
+    return (
+        Wanted(tenant, name_in_cache(card), card.dimensions, list(rows), counts[0], counts[1], usd_per_token),
+        places,
+        of_text,
+    )
+
+
+def name_in_cache(card: ModelCard) -> str:
+    """Return the name that the cache knows a model by: vectors of other weights or another endpoint are others."""
+    return f"{card.name}@{card.fingerprint}" if card.fingerprint else card.name
 
 
 def _embed(embedder: Embedder, texts: Sequence[str], places: list[int]) -> Vectors:

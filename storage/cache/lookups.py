@@ -104,6 +104,12 @@ class EmbeddingCache:
         """Return what tells a caller how long to wait for others; ``paid``: the model's provider takes money."""
         return Patience(self._patience_s[paid], clock=self._clock, sleep=self._sleep)
 
+    def has(self, wanted: Wanted) -> NDArray[np.bool_]:
+        """Return as bool[n] what is here. Nothing is counted, held, or used by that; one may be damaged."""
+        names = wanted.names(shared=self._shared)
+        pages = [names[first : first + AT_ONCE] for first in range(0, len(names), AT_ONCE)]
+        return np.array([there for page in pages for there in self._server.present(page)], np.bool_)
+
     def look_up(self, wanted: Wanted, *, wait: bool = True) -> Lookup:
         """Return what is here. What is neither ``found`` nor ``mine`` is embedded by another: look again.
 

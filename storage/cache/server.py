@@ -70,6 +70,18 @@ class CacheServer:
         values = self._tried(lambda: self._client.mget([PREFIX + name for name in names])) if names else []
         return [None] * len(names) if values is None else cast("list[bytes | None]", values)
 
+    def present(self, names: Sequence[str]) -> list[bool]:
+        """Return whether there is something under each name, which is not used by that; False without an answer."""
+
+        def ask() -> list[int]:
+            with self._client.pipeline(transaction=False) as pipeline:
+                for name in names:
+                    pipeline.exists(PREFIX + name)
+                return cast("list[int]", pipeline.execute())
+
+        answers = self._tried(ask) if names else []
+        return [False] * len(names) if answers is None else [bool(one) for one in answers]
+
     def look(
         self,
         *,

@@ -12,6 +12,7 @@ from .purses import Purse, read_month
 from .reports import GROUPS, CostRow, Group, read_costs
 from .reservations import ForBatch, Until, reserve
 from .searches import SearchCosts
+from .speeds import read_speed
 
 __all__ = [
     "GROUPS",
@@ -27,6 +28,7 @@ __all__ = [
     "charge_lapsed",
     "read_costs",
     "read_month",
+    "read_speed",
     "reserve",
     "settle",
     "settle_bill",

@@ -42,6 +42,18 @@ def read_kept_vectors(
     return mask, vectors
 
 
+def kept_identities(
+    objects: ObjectStore, manifest: Manifest, *, document_ids: Collection[str]
+) -> set[tuple[str, bytes]]:
+    """Return document and identity of the chunks whose vectors `read_kept_vectors` would find. Raises Damaged."""
+    found: set[tuple[str, bytes]] = set()
+    for entry in manifest.segments if document_ids else ():
+        if _is_at_hand(objects, entry):
+            here = read_identities(objects, entry, document_ids=document_ids)
+            found.update(zip(here.document_ids, here.identity, strict=True))
+    return found
+
+
 def _sought(rows: Rows, document_ids: Collection[str]) -> _Sought:
     found: _Sought = defaultdict(list)
     owners = [record.document_id for record in rows.documents]

@@ -11,6 +11,23 @@ REFUSED = {
     "reason": "its submitted bytes are not stored any more: submit it again",
 }
 EXAMPLES: Examples = {
+    wire.Estimate: {
+        "model": "openai/text-embedding-3-small",
+        "documents": 3,
+        "unchanged": 1,
+        "failed": 1,
+        "unreadable": [{"source": "papers/scan.pdf", "code": "no_text", "reason": "It holds no text to search."}],
+        "chunks": 40,
+        "chunks_reused": 12,
+        "cache_hits": 6,
+        "repeated": 2,
+        "embedded": 20,
+        "tokens": 3600,
+        "price_per_million_tokens": 0.02,
+        "cost_usd": 7.2e-05,
+        "duration_s": 1.5,
+        "texts": None,
+    },
     wire.Submission: {
         "documents": [
             {"source": "notes/1", "text": "A penstock leads water to a turbine.", "metadata": {"lang": "en"}},
