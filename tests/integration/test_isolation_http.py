@@ -74,6 +74,7 @@ ROUTES = [
     ("POST", "/collections/theirs/documents:delete", "theirs", "nothing"),
     ("POST", "/collections/theirs/chunks:delete", "theirs", "nothing"),
     ("GET", "/jobs/{job}", "{job}", "job_nothing"),
+    ("PATCH", "/jobs/{job}", "{job}", "job_nothing"),
     ("POST", "/jobs/{job}/cancel", "{job}", "job_nothing"),
     ("GET", "/jobs?after={job}", "{job}", "job_nothing"),
     ("GET", "/jobs/{job}/events", "{job}", "job_nothing"),
@@ -100,6 +101,7 @@ BODIES = {
     "judgements": {"judgements": []},
     "shadow": {},
     "{document}": {"title": "taken over"},
+    "{job}": {"budget_usd": 1.0},
     "schedules": {"action": "expire", "every_s": 3_600.0},
 }
 
@@ -115,6 +117,16 @@ def test_what_is_another_tenants_is_as_absent_as_what_never_was(service, theirs,
         headers = {key: value for key, value in answer.headers.items() if key not in {"date", "content-length"}}
         answers.append((answer.text.replace(name, "X"), headers))
     assert answers[0] == answers[1]
+
+
+def test_an_estimate_for_what_is_another_tenants_is_one_for_a_collection_to_be_made(service, theirs):
+    """What they have already, the text included, is neither unchanged, nor kept, nor cached for anybody else."""
+    submission = {"documents": [{"source": "secret.txt", "text": SECRET}]}
+    url = "/v1/tenants/default/collections/{}/documents:estimate"
+    answers = [service.http.post(url.format(name), json=submission) for name in ("theirs", "nothing")]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert answers[0].json() == answers[1].json()
+    assert (answers[0].json()["unchanged"], answers[0].json()["embedded"]) == (0, 1)
 
 
 def test_lists_show_only_ones_own(service, theirs):
@@ -208,6 +220,8 @@ def test_every_route_below_a_tenant_is_covered_here(service):
     covered |= {"GET /collections", "POST /collections", "GET /jobs", "GET /webhooks"}  # by the lists
     covered |= {"POST /webhooks/secret", "POST /webhooks/check", "POST /pause", "POST /resume"}  # they look nothing up
     covered |= {"GET /webhooks/default", "PUT /webhooks/default"}  # by the tests of lists and receivers
+    covered |= {"GET /usage"}  # tests/integration/test_costs_http.py
+    covered |= {"POST /collections//documents:estimate"}  # above
     covered |= {"GET /cache"}  # tests/integration/test_cache_http.py
     described = service.http.get("/openapi.json").json()["paths"]
     below = {
