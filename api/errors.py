@@ -15,6 +15,7 @@ from penstock.pipeline.errors import (
     InvalidChunking,
     InvalidFilter,
     InvalidQuery,
+    NoOrders,
     ProviderMisconfigured,
     ProviderUnavailable,
 )
@@ -92,6 +93,7 @@ TRANSLATIONS: tuple[tuple[type[Exception], int, str, str | None], ...] = (
     (InvalidChunking, 400, "invalid_chunking", "chunking"),
     (InvalidFilter, 400, "invalid_filter", "filter"),
     (InvalidQuery, 400, "invalid_query", None),
+    (NoOrders, 400, "no_economy", "priority"),
     (InputRejected, 400, "query_rejected", "query"),
     (ProviderUnavailable, 503, "embedding_unavailable", None),
     (ProviderMisconfigured, 500, "embedding_misconfigured", None),

@@ -9,6 +9,7 @@ PipelineError
     ├── ProviderUnavailable   the provider did not answer or asked to wait: try again
     │   ├── RateLimited       it refused for its limits: everybody is to ask less
     │   └── ProviderHeld      it was not asked: this would exceed its limits, or it does not answer just now
+    ├── NoOrders              it was asked to make vectors for less, which its provider does not: ask without
     ├── InputRejected         the provider refuses one text: fail its document, embed the others
     └── ProviderMisconfigured a setting is wrong or missing: stop, a person must act
 """
@@ -92,6 +93,10 @@ class RateLimited(ProviderUnavailable):
 
 class ProviderHeld(ProviderUnavailable):
     """Raised instead of a call that would exceed the provider's limits, or that it would not answer."""
+
+
+class NoOrders(EmbeddingError):
+    """Raised when documents are to be embedded for less, and the model's provider takes no orders."""
 
 
 class InputRejected(EmbeddingError):

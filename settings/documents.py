@@ -63,6 +63,9 @@ class Embedding(Group):
         None, description="Most requests a minute for one model, of all processes; default: what the endpoint says"
     )
     openai_tokens_per_minute: Count | None = Field(None, description="Likewise of tokens")
+    openai_batches: bool | None = Field(
+        None, description="Whether the endpoint has OpenAI's Batch API, for economy; default: only OpenAI's own"
+    )
     models_dir: Path | None = Field(
         None, description="Folder of the models that `penstock models fetch` downloads; default: <data_dir>/models"
     )

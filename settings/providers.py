@@ -12,6 +12,7 @@ from redis.retry import Retry
 from penstock.pipeline.embedding import DeclaredModel, EmbeddingOptions, ModelCard, endpoint_of
 from penstock.pipeline.embedding.breaker import Breaker
 from penstock.pipeline.embedding.traffic import Traffic
+from penstock.pipeline.errors import NoOrders
 from penstock.storage.rates import Limiter, Line, Rates
 from penstock.storage.rates.limits import key_digest
 
@@ -32,6 +33,7 @@ def options_of(settings: Settings, *, threads: int | None = None) -> EmbeddingOp
         openai_api_key=chosen.openai_api_key.get_secret_value() if chosen.openai_api_key else None,
         openai_max_texts=chosen.openai_max_texts,
         openai_max_tokens=chosen.openai_max_tokens,
+        openai_batches=chosen.openai_batches,
         declared=DeclaredModel(
             dimensions=chosen.openai_dimensions,
             shortest_dimensions=chosen.openai_shortest_dimensions,
@@ -42,6 +44,21 @@ def options_of(settings: Settings, *, threads: int | None = None) -> EmbeddingOp
         ),
         models_dir=chosen.models_dir or settings.data_dir / "models",
     )
+
+
+def check_economy(settings: Settings, model: str) -> None:
+    """Return when the provider of ``model`` takes orders, for half the price.
+
+    Raises:
+        NoOrders: it takes none.
+    """
+    chosen = settings.embedding
+    takes = chosen.openai_base_url is None if chosen.openai_batches is None else chosen.openai_batches
+    if not (model.startswith("openai/") and takes):
+        raise NoOrders(
+            f"the collection's model is {model}, which is not to be had for less: leave economy out"
+            " (embedding.openai_batches says that an endpoint has OpenAI's Batch API)"
+        )
 
 
 def line_of(settings: Settings, card: ModelCard) -> Line:

@@ -3,6 +3,7 @@
 tenants/<tenant>/packs/<blake2b-256 of the pack>
 tenants/<tenant>/staging/<batch>/chunks
 tenants/<tenant>/staging/<batch>/vectors-<attempt>
+tenants/<tenant>/staging/<batch>/ordered-<delivery>
 tenants/<tenant>/generations/<generation>/segments/<segment>.segment
 tenants/<tenant>/generations/<generation>/segments/<segment>.hnsw
 tenants/<tenant>/generations/<generation>/deletes/<id>.deletes
@@ -59,6 +60,10 @@ def staged_chunks(tenant: TenantId, batch: BatchId) -> str:
 
 def staged_vectors(tenant: TenantId, batch: BatchId, *, attempt: int) -> str:
     return f"{staging_prefix(tenant, batch)}vectors-{attempt}"
+
+
+def staged_delivered(tenant: TenantId, batch: BatchId, *, delivery: str) -> str:
+    return f"{staging_prefix(tenant, batch)}ordered-{delivery}"
 
 
 def generations_prefix(tenant: TenantId) -> str:

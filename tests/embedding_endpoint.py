@@ -24,7 +24,7 @@ class Endpoint:
     ``billed_tokens``: what its answers say they cost.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, handler: "type[Handler] | None" = None) -> None:
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
         self.dimensions = DIMENSIONS
@@ -34,7 +34,7 @@ class Endpoint:
         self.as_base64 = True
         self.told: dict[str, str] = {}  # headers of each answer
         self.released = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (Handler,), {"endpoint": self}))
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), type("Bound", (handler or Handler,), {"endpoint": self}))
         self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.01})
         self._thread.start()

@@ -21,6 +21,7 @@ HARD_LIMIT_S = 300.0
 VISIBILITY_TIMEOUT_S = 1200
 RESULT_EXPIRES_S = 60
 COLLECT_EVERY_S = 300.0
+ORDER_EVERY_S = 30.0
 KEY_PREFIX = "penstock:celery:"
 
 
@@ -107,8 +108,9 @@ def _processes() -> dict[str, Any]:
 def _schedule() -> dict[str, Any]:
     # It does not expire: while a tick waits, for a merge perhaps, beat sends no other.
     tick = {"task": routes.COLLECT, "schedule": schedule(COLLECT_EVERY_S)}
+    orders = {"task": routes.ORDER, "schedule": schedule(ORDER_EVERY_S)}
     return {
-        "beat_schedule": {"collect": tick},  # ticks are idempotent, so two beats are harmless
+        "beat_schedule": {"collect": tick, "order": orders},  # ticks are idempotent, so two beats are harmless
         "beat_max_loop_interval": 5,
     }
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from penstock.pipeline.embedding import Embedder
 from penstock.pipeline.embedding.billing import Billable
 from penstock.pipeline.embedding.cached import embed_with_cache
+from penstock.pipeline.embedding.ordered import ToBeOrdered
 from penstock.pipeline.errors import InputRejected
 from penstock.settings import wiring
 from penstock.settings.model import Settings
@@ -35,6 +36,7 @@ from . import routes, staging
 from .claims import Claims, ids, ids_of_versions
 from .components import Components
 from .liveness import Liveness
+from .ordering import put_aside, with_orders
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +77,11 @@ class Embedding:
             if self._liveness.stopping:
                 self._claims.hand_back(claim)
                 return
-            made = self._embed(claim)
+            try:
+                made = self._embed(claim)
+            except ToBeOrdered as error:
+                put_aside(self._components, claim, error.texts)
+                return
             self._claims.outages.over(claim.generation.model)
             took_ms = (time.perf_counter() - began) * 1e3
             told = (made.chunks, took_ms, made.reused.total(), made.hits)
@@ -129,6 +135,7 @@ class Embedding:
         """Return f32[len(rows), d], with zeros for chunks that nobody wants any more, and where they came from."""
         kept, vectors = known
         asked_of = embedder.billed_to(bill) if isinstance(embedder, Billable) else embedder
+        asked_of = with_orders(self._components, claim, asked_of, payer=bill)
         wanted: set[str] = {version.id for version in claim.versions}
         while True:
             alive = staging.wanted_rows(rows, wanted)

@@ -25,6 +25,7 @@ from .claims import Claims, ids
 from .components import Components
 from .garbage import collect_all
 from .liveness import Liveness
+from .orders import OrderDesk
 from .planning import plan_missed
 from .runs import ScheduleRuns
 
@@ -50,6 +51,7 @@ class Maintenance:
         self._readers = LeaseWatch()
         self._named = NamedFiles(self._components.objects)
         self._runs = ScheduleRuns(self._components, liveness=self._liveness)
+        self._desk = OrderDesk(self._components, liveness=self._liveness)
 
     def close(self) -> None:
         self._runs.close()
@@ -57,7 +59,12 @@ class Maintenance:
         self._components.close()
 
     def tasks(self) -> Mapping[str, Callable[..., Any]]:
-        return {routes.MERGE: self.merge, routes.COLLECT: self.collect, routes.RUN: self.run}
+        return {
+            routes.MERGE: self.merge,
+            routes.COLLECT: self.collect,
+            routes.RUN: self.run,
+            routes.ORDER: self.order,
+        }
 
     def merge(self, batch_id: str) -> None:
         """Build the segment of one merge batch, for the writer to swap in."""
@@ -96,6 +103,10 @@ class Maintenance:
         if collected.objects:
             log.info("Deleted %d unused objects of %d bytes.", collected.objects, collected.size_bytes)
         self._next_tick_at = time.monotonic() + COLLECT_EVERY_S / 2
+
+    def order(self) -> None:
+        """Take a step with every order at a provider that is due."""
+        self._desk.tick()
 
     def _build(self, claim: ledger.Claim) -> Swap:
         """Raises Conflict when the segments are not there any more: they were merged or emptied since."""

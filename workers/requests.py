@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from penstock.pipeline.errors import InvalidFilter, InvalidQuery, ProviderUnavailable
+from penstock.pipeline.errors import InvalidFilter, InvalidQuery, NoOrders, ProviderUnavailable
 from penstock.pipeline.moments import given_time
 from penstock.storage.errors import (
     AlreadyExists,
@@ -52,6 +52,7 @@ CODES: tuple[tuple[type[Exception], str], ...] = (
     (TooManyWaits, "too_many_waits"),
     (Unavailable, "unavailable"),
     (ProviderUnavailable, "embedding_unavailable"),
+    (NoOrders, "no_economy"),
 )
 
 
@@ -128,7 +129,7 @@ class SubmitRequest(Request):
     idempotency_key: str | None = Field(
         default=None, pattern="^[!-~]+$", min_length=1, max_length=MAX_IDEMPOTENCY_KEY_CHARACTERS
     )
-    priority: Literal["high", "normal", "low"] = "normal"
+    priority: Literal["high", "normal", "low", "economy"] = "normal"
 
 
 class DeleteRequest(Request):

@@ -11,6 +11,7 @@ INDEX = "penstock.index"
 MERGE = "penstock.merge"
 COLLECT = "penstock.collect"
 RUN = "penstock.run"
+ORDER = "penstock.order"
 SEARCH = "penstock.search"
 SUBMIT = "penstock.submit"
 DELETE = "penstock.delete"
@@ -19,8 +20,10 @@ JOB = "penstock.job"
 MAINTENANCE_QUEUE = "maintenance"
 COLLECT_QUEUE = "collect"  # of its own: only so can beat tell whether a tick waits, whatever merges do
 RUNS_QUEUE = "runs"  # likewise, of schedules
+ORDERS_QUEUE = "orders"  # likewise
 SEARCH_QUEUE = "search"
 EXPRESS_QUEUE = "express"  # of short batches, of two stages
+TICK_QUEUES = (COLLECT_QUEUE, ORDERS_QUEUE, RUNS_QUEUE)
 
 # kombu publishes types, but not for these.
 DIRECT = Exchange("", type="direct")  # type: ignore[no-untyped-call]  # the default exchange: no binding that a FLUSHALL could delete
@@ -45,7 +48,7 @@ def all_queues(shards: int, *, quorum: bool = False) -> list[Queue]:
 
     The queue of questions stays of the server's own kind: applications declare it too, and know nothing of this.
     """
-    of_maintenance = [MAINTENANCE_QUEUE, COLLECT_QUEUE, RUNS_QUEUE]
+    of_maintenance = [MAINTENANCE_QUEUE, *TICK_QUEUES]
     names = ["chunk", "embed", EXPRESS_QUEUE, *map(index_queue, range(shards)), *of_maintenance]
     kept = [queue(name, arguments=_QUORUM | _PATIENT if quorum else None) for name in names]
     return [*kept, queue(SEARCH_QUEUE)]
@@ -55,7 +58,7 @@ def role_queues(role: str, *, shards: Iterable[int]) -> list[str]:
     """Return the queues a role consumes; ``shards`` are those this index process writes."""
     if role == "index":
         return [index_queue(shard) for shard in shards]
-    return [MAINTENANCE_QUEUE, COLLECT_QUEUE, RUNS_QUEUE] if role == "maintenance" else [role]
+    return [MAINTENANCE_QUEUE, *TICK_QUEUES] if role == "maintenance" else [role]
 
 
 TASK_QUEUES = {  # penstock.index is missing: its queue depends on the shard
@@ -64,6 +67,7 @@ TASK_QUEUES = {  # penstock.index is missing: its queue depends on the shard
     MERGE: MAINTENANCE_QUEUE,
     COLLECT: COLLECT_QUEUE,
     RUN: RUNS_QUEUE,
+    ORDER: ORDERS_QUEUE,
     SEARCH: SEARCH_QUEUE,
     SUBMIT: SEARCH_QUEUE,
     DELETE: SEARCH_QUEUE,

@@ -20,7 +20,7 @@ from penstock.pipeline.retrieval import retrieve
 from penstock.settings import wiring
 from penstock.settings.logs import log_failure
 from penstock.settings.model import Settings
-from penstock.settings.providers import options_of
+from penstock.settings.providers import check_economy, options_of
 from penstock.storage.catalog.backlogs import Amount
 from penstock.storage.catalog.collections import CollectionInfo, get_collection
 from penstock.storage.catalog.generations import generations_of
@@ -165,6 +165,8 @@ class Searcher:
         components, limits = self._components, self._settings.limits
         _check_size(asked, self._settings)
         collection = self._collection(asked.tenant, asked.collection)
+        if asked.priority == "economy":
+            check_economy(self._settings, collection.generation.model)
         accepted = accept(
             components.catalog,
             components.objects,

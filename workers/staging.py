@@ -3,20 +3,23 @@
 Written once under names that no other attempt uses, verified when read, deleted when published.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from penstock.storage import paths
-from penstock.storage.errors import Damaged
-from penstock.storage.ids import BatchId, TenantId
+from penstock.storage.errors import Damaged, NotFound
+from penstock.storage.ids import BatchId, TenantId, new_id
 from penstock.storage.objects.store import ObjectStore
 from penstock.storage.segments.rows import Rows
 from penstock.storage.segments.sections import Sections, open_sections, write_sections
 
 CHUNKS_KIND = "staged-chunks"
 VECTORS_KIND = "staged-vectors"
+DELIVERED_KIND = "staged-delivered"
 
 
 def write_chunks(objects: ObjectStore, rows: Rows, *, tenant: TenantId, batch_id: BatchId) -> str:
@@ -46,6 +49,28 @@ def read_vectors(objects: ObjectStore, name: str, *, count: int) -> NDArray[np.f
     if vectors is None or vectors.ndim != 2 or len(vectors) != count or vectors.dtype != np.float32:
         raise Damaged(f"{name} does not hold one vector for each of {count} chunks")
     return vectors
+
+
+def write_delivered(
+    objects: ObjectStore, delivered: Mapping[bytes, NDArray[np.float32]], *, tenant: TenantId, batch_id: BatchId
+) -> str:
+    """Store vectors f32[d] by the digest of their text, which an order brought, and return the object's name."""
+    name = paths.staged_delivered(tenant, batch_id, delivery=new_id("delivery"))
+    digests = np.frombuffer(b"".join(delivered), np.uint8).reshape(len(delivered), -1)
+    arrays: dict[str, NDArray[Any]] = {"digests": digests, "vectors": np.stack(list(delivered.values()))}
+    objects.put(name, write_sections(DELIVERED_KIND, meta={}, arrays=arrays))
+    return name
+
+
+def read_delivered(objects: ObjectStore, names: Sequence[str], *, dimensions: int) -> dict[bytes, NDArray[np.float32]]:
+    """Return what orders brought, f32[dimensions] by the digest of the text. What is lost or damaged is not there."""
+    found: dict[bytes, NDArray[np.float32]] = {}
+    for name in names:
+        with suppress(NotFound, Damaged):
+            arrays = _verified(objects, name, kind=DELIVERED_KIND).arrays
+            if arrays["vectors"].shape == (len(arrays["digests"]), dimensions):
+                found |= dict(zip(map(bytes, arrays["digests"]), arrays["vectors"], strict=True))
+    return found
 
 
 def read_wanted(

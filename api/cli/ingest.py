@@ -56,10 +56,18 @@ class PriorityName(StrEnum):
     HIGH = "high"
     NORMAL = "normal"
     LOW = "low"
+    ECONOMY = "economy"
 
 
 Priority = Annotated[
     PriorityName, typer.Option("--priority", help="Before which other documents of the tenant these come.")
+]
+Economy = Annotated[
+    bool,
+    typer.Option(
+        "--economy",
+        help="Embed for half the price, within a day: by the Batch API of the model's provider. It does not wait.",
+    ),
 ]
 Wait = Annotated[bool, typer.Option("--wait/--no-wait", help="Wait until everything is searchable.")]
 Webhook = Annotated[
@@ -105,6 +113,7 @@ def ingest(
     budget: Budget = None,
     estimate: Estimate = False,
     priority: Priority = PriorityName.NORMAL,
+    economy: Economy = False,
     wait: Wait = True,
     timeout: Timeout = None,
     model: Model = None,
@@ -125,10 +134,15 @@ def ingest(
 
     from .arguments import parse_budget, parse_chunking, parse_metadata
     from .estimating import show_estimate
+    from .exits import UsageError
     from .folders import walk
     from .outcomes import Outcome, as_plain, show_outcome
     from .stopping import unfinished
 
+    if economy:
+        if priority not in {PriorityName.NORMAL, PriorityName.ECONOMY}:
+            raise UsageError("--economy comes after everything else: leave --priority out")
+        priority, wait = PriorityName.ECONOMY, False  # it may take a day
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # whoever ends it hears how far it came, as with Ctrl-C
     began = time.monotonic()
     notes = console(stderr=True)

@@ -9,8 +9,11 @@ from .jobs import Job
 from .messages import Answer, Budget, Request
 
 LONGEST_SOURCE = 2048
-Priority = Literal["high", "normal", "low"]
-PRIORITY = "before which other documents of this tenant these come; those of other tenants do not notice"
+Priority = Literal["high", "normal", "low", "economy"]
+PRIORITY = (
+    "before which other documents of this tenant these come; those of other tenants do not notice; `economy`: after "
+    "all others, embedded within a day for half the price, where the model's provider takes orders"
+)
 BUDGET = "what the whole job may cost in US dollars; null: as before, and of a new job whatever it costs"
 Moment = Annotated[
     float | str, Field(description="seconds since 1970, or ISO 8601: UTC unless an offset says otherwise")

@@ -42,6 +42,11 @@ class ModelCard:
     tokens_per_minute: float | None = None
     full_dimensions: int | None = None
 
+    @property
+    def order_price_per_million_tokens(self) -> float | None:
+        """What an order costs, which the provider has a day for: half, as OpenAI publishes it."""
+        return None if self.price_per_million_tokens is None else self.price_per_million_tokens / 2
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeclaredModel:
@@ -60,7 +65,8 @@ class EmbeddingOptions:
     """How much an embedder may use, and where a remote one is. ``threads`` and ``batch_tokens`` are of one process.
 
     ``openai_max_texts`` and ``openai_max_tokens``: of one request; ``None``: what OpenAI takes, and what suits other
-    endpoints. ``models_dir``: where the weights of hub models are.
+    endpoints. ``openai_batches``: whether it takes orders by OpenAI's Batch API; ``None``: if it is OpenAI itself.
+    ``models_dir``: where the weights of hub models are.
     """
 
     threads: int = 1
@@ -70,6 +76,7 @@ class EmbeddingOptions:
     openai_api_key: str | None = field(default=None, repr=False)
     openai_max_texts: int | None = None
     openai_max_tokens: int | None = None
+    openai_batches: bool | None = None
     declared: DeclaredModel = DeclaredModel()
     models_dir: Path | None = None
 

@@ -23,6 +23,7 @@ from .bodies import decoded, message_of, never_arrived, told_tokens
 from .embedder import OPENAI_URL, EmbeddingOptions, ModelCard, Vectors
 from .files import imported
 from .headers import retry_after_s, told
+from .orders import OpenAIOrders, Provider
 from .paid import PaidVectors
 from .traffic import Call, Traffic
 from .vectors import unit_rows
@@ -59,6 +60,7 @@ class Remote:
         self._timeout_s = options.timeout_s
         self._traffic = traffic or Traffic(self._url)
         self._paid = PaidVectors(KEPT_VECTORS)
+        self._takes_orders = self._url == OPENAI_URL if options.openai_batches is None else options.openai_batches
         self._openai = imported("openai", model="openai")
         self._client = self._connect(options)
         # Models that are not known to shorten their vectors on request may not know the parameter.
@@ -82,6 +84,24 @@ class Remote:
         """Return cl100k tokens, which are OpenAI's; another model's own may be more or fewer."""
         return [count_tokens(text) for text in texts]
 
+    def provider(self) -> Provider | None:
+        """Return who takes orders for this model: `TakesOrders`."""
+        if not self._takes_orders:
+            return None
+        body = {"model": self._name, **self._extra}
+        return OpenAIOrders(self._client, self, body=body, prefix=self.card.passage_prefix)
+
+    def check_passages(self, texts: Sequence[str]) -> None:
+        self._refuse_long(self.count_tokens([self.card.passage_prefix + text for text in texts]))
+
+    def read_items(self, items: Sequence[Any], count: int) -> Vectors:
+        """Return float32[count, d] of length one from the ``data`` of an answer. Raises EmbeddingError."""
+        return unit_rows(self._vectors(items, count))
+
+    def translated(self, error: Exception) -> EmbeddingError:
+        """Return what an error of the client is here."""
+        return self._translated(error) if isinstance(error, self._openai.APIStatusError) else self._unanswered(error)
+
     def check(self) -> None:
         with self._traffic.call(urgent=True) as call:
             self._request(call, [_PROBE], tokens=_PROBE_TOKENS)
@@ -100,6 +120,7 @@ class Remote:
             # The client refuses to start without a key; local endpoints often want none.
             api_key=key or "none",
             base_url=self._url,
+            timeout=self._openai.Timeout(options.timeout_s, connect=min(CONNECT_TIMEOUT_S, options.timeout_s)),
             max_retries=0,
         )
         return client

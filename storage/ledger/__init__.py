@@ -6,6 +6,7 @@ batches, versions, so that none wait for each other in a ring.
 """
 
 from .admission import ReadyBatch, take_ready
+from .aside import gather, put_aside, trip_of
 from .caps import Caps
 from .claims import Claim, Held, MustBeAlone, claim, give_turn_back, renew
 from .contents import NEVER, FailedDocument, Tried, VersionRow
@@ -14,6 +15,19 @@ from .expiry import ExpiredDocument, claim_expiry, finish_expiry, open_expiries,
 from .forming import form_chunk_batches
 from .indexing import IndexGroup, claim_index, finish_indexing
 from .merges import being_merged, check_not_merged, claim_swap, drop_merge, finish_merge, finish_swap, open_merge
+from .orders import (
+    are_others_open,
+    claim_order,
+    detach,
+    end_order,
+    forget_orders,
+    look_later,
+    read_members,
+    record_file,
+    record_placed,
+    renew_order,
+    split_order,
+)
 from .passing import short_waits
 from .pauses import Pauses, goes_on, pause, read_pauses, resume
 from .pruning import Pruned, PruningProgress, prune
@@ -52,14 +66,18 @@ __all__ = [
     "Setback",
     "Tried",
     "VersionRow",
+    "are_others_open",
     "being_merged",
     "check_not_merged",
     "claim",
     "claim_expiry",
     "claim_index",
+    "claim_order",
     "claim_rollback",
     "claim_swap",
+    "detach",
     "drop_merge",
+    "end_order",
     "fail_rollback",
     "fail_versions",
     "finish_chunking",
@@ -69,25 +87,35 @@ __all__ = [
     "finish_merge",
     "finish_rollback",
     "finish_swap",
+    "forget_orders",
     "form_chunk_batches",
+    "gather",
     "get_rollback",
     "give_turn_back",
     "goes_on",
+    "look_later",
     "open_expiries",
     "open_merge",
     "open_rollback",
     "pause",
     "prune",
+    "put_aside",
     "read_expired",
+    "read_members",
     "read_pauses",
     "read_setbacks",
     "reconcile",
+    "record_file",
+    "record_placed",
     "refuse_rollback",
     "release_dead_bytes",
     "renew",
+    "renew_order",
     "resume",
     "retry_later",
     "set_apart",
     "short_waits",
+    "split_order",
     "take_ready",
+    "trip_of",
 ]

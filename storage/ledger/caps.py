@@ -15,6 +15,7 @@ from ..catalog.values import slices
 from .turns import FULL_CHUNKS, FULL_DOCUMENTS
 
 _SHARED = ("chunk", "embed")  # who has work in either has a share of both: soon it will be there
+ASIDE_SHARE = 0.01
 _LEAST = 1e-9  # of a batch: less is arithmetic
 
 
@@ -65,7 +66,9 @@ class Load:
         poor = sa.and_(waits, batches.c.postponed.is_not_distinct_from("job_budget"))
         what = sa.case((poor, "poor"), (waits, "waits"), (flies, "flies"), else_="due").label("what")
         key = (batches.c.stage, batches.c.tenant_id, generations.c.model, batches.c.priority, what)
-        sums = [sa.func.sum(batches.c[name]).label(name) for name in ("document_count", "chunk_count")]
+        # What is put aside for an order is to become one of tens of thousands of chunks.
+        share = sa.case((batches.c.aside_since.is_not(None), ASIDE_SHARE), else_=1.0)
+        sums = [sa.func.sum(batches.c[name] * share).label(name) for name in ("document_count", "chunk_count")]
         wanted = sa.select(*key, sa.func.count().label("batches"), *sums).join(
             generations, generations.c.id == batches.c.generation_id
         )

@@ -26,7 +26,12 @@ from ..errors import Unavailable
 from ..ids import TenantId
 
 FULL_DOCUMENTS, FULL_CHUNKS, FULL_BYTES = 256, 256, 1 << 20  # of a full batch, which costs 1
-LANE_WEIGHTS = (100.0, 10.0, 1.0)  # of the priorities of one tenant: low ones get a hundredth of its share at least
+LANE_WEIGHTS = (
+    100.0,
+    10.0,
+    1.0,
+    0.1,
+)  # of the priorities of one tenant: low ones get a hundredth of its share at least
 CLAIMED_IN_TURN = ("chunk", "embed")  # whoever is free there takes the batch whose turn it is: see `whose_turn`
 COLUMNS = tuple(
     batches.c[name] for name in ("id", "tenant_id", "priority", "document_count", "chunk_count", "size_bytes")

@@ -19,7 +19,7 @@ from penstock.storage.ledger.turns import FULL_BYTES, FULL_CHUNKS, FULL_DOCUMENT
 
 from ..ledger_line import LEASE_S, MAX_ATTEMPTS, Line, document, new_line
 
-HIGH, NORMAL, LOW = range(len(PRIORITIES))
+HIGH, NORMAL, LOW, ECONOMY = range(len(PRIORITIES))
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from penstock.storage.publishing.publisher import acquire_lease, release_lease
 
 from ..ledger_line import Line, document, new_line
 
-HIGH, NORMAL, LOW = range(len(PRIORITIES))
+HIGH, NORMAL, LOW, ECONOMY = range(len(PRIORITIES))
 MOST = ledger.Caps(3 * LEAST_CHUNKS)
 
 

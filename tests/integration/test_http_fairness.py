@@ -167,3 +167,11 @@ def test_a_role_of_which_nobody_is_there_is_named_by_status_and_readiness_while_
     here = mock.Mock(role="embed", still_s=None)
     with mock.patch.object(service.components.presence, "roles", return_value=[here]):
         assert not [one for one in service.http.get("/readyz").json()["degraded"] if "embed" in one]
+
+
+def test_economy_is_refused_where_a_model_is_not_to_be_had_for_less(service, tenant):
+    with pytest.raises(Invalid, match="not to be had for less") as refused:
+        tenant.submit("docs", documents("a"), priority="economy")
+
+    assert (refused.value.code, refused.value.param) == ("no_economy", "priority")
+    assert priorities(service, tenant.tenant) == {}

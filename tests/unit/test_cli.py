@@ -994,3 +994,12 @@ def test_ingest_tells_the_server_the_priority(penstock, server, tmp_path):
     penstock("ingest", str(tmp_path / "a.txt"), "--priority", "low", "--no-wait")
     assert server.priorities == {"low"}
     penstock("ingest", str(tmp_path / "a.txt"), "--priority", "urgent", code=2)
+
+
+def test_ingest_for_economy_comes_last_and_does_not_wait(penstock, server, tmp_path):
+    (tmp_path / "a.txt").write_text("x")
+    penstock("ingest", str(tmp_path / "a.txt"), "--economy")
+    assert server.priorities == {"economy"}
+    assert not [what for what in server.asked if what[0] == "wait_for_job"]
+    with pytest.raises(UsageError, match="leave --priority out"):
+        penstock("ingest", str(tmp_path / "a.txt"), "--economy", "--priority", "high")

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from penstock.client import wire
 from penstock.settings.model import Limits
+from penstock.settings.providers import check_economy
 from penstock.storage.catalog.backlogs import Amount, check_backlog
 from penstock.storage.catalog.documents import get_document, known, list_documents
 from penstock.storage.catalog.engine import Catalog
@@ -139,6 +140,8 @@ def _accept(
     if webhook_url is not None:
         check_webhook(webhook_url, private=components.settings.webhooks.private)
     found = find_collection(components.catalog, tenant, name)
+    if asked.priority == "economy":
+        check_economy(components.settings, found.generation.model)
     try:
         accepted = accept(
             components.catalog,

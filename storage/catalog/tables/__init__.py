@@ -22,6 +22,7 @@ from .costs import (
     reservations,
 )
 from .documents import (
+    ECONOMY,
     GONE,
     HAS_CACHE_HITS,
     HAS_CHUNKS_REUSED,
@@ -53,6 +54,10 @@ from .generations import (
     shards,
     tags,
 )
+from .orders import (
+    ORDER_STATES,
+    orders,
+)
 from .questions import judgements, recorded_queries
 from .schedules import (
     IS_OPEN_RUN,
@@ -79,6 +84,7 @@ __all__ = [
     "BATCH_STAGES",
     "BATCH_STATES",
     "DELIVERY_STATES",
+    "ECONOMY",
     "GENERATION_STATES",
     "GONE",
     "HAS_CACHE_HITS",
@@ -97,6 +103,7 @@ __all__ = [
     "NEVER_SERVED_AGAIN",
     "NORMAL",
     "OF_DOCUMENT",
+    "ORDER_STATES",
     "POSTPONED",
     "PRIORITIES",
     "RUN_STATES",
@@ -118,6 +125,7 @@ __all__ = [
     "judgements",
     "manifests",
     "metadata",
+    "orders",
     "purses",
     "reader_leases",
     "recorded_queries",

@@ -54,6 +54,8 @@ batches = Table(
     Column("details", JSON(none_as_null=True)),  # embed: its versions; merge: segments in; swap: the built segment
     Column("error", Text),
     Column("postponed", String(16), one_of("postponed", POSTPONED)),  # it waits by no fault of its own, for ``error``
+    Column("aside_since", Double),  # embed: it waits for an order; NULL: it is worked on as usual
+    Column("order_id", String(64)),  # of which it is a part
     Column("created_at", Double, nullable=False),
     Column("finished_at", Double),
     UniqueConstraint("group_id", "stage", "part"),
@@ -64,6 +66,7 @@ batches = Table(
     partial(  # for their sum
         "ix_batches_staged", "shard", "tenant_id", "priority", "chunk_count", where=_STAGED
     ),
+    partial("ix_batches_aside", "order_id", "id", where="aside_since IS NOT NULL"),
     partial("uq_batches_one_rollback", "generation_id", where=_OPEN_ROLLBACK, unique=True),
 )
 

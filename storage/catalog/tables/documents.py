@@ -30,8 +30,8 @@ VERSION_FINAL_STATES = ("indexed", "failed", "cancelled", "superseded", "deleted
 VERSION_STATES = ("queued", "chunking", "embedding", "indexing", "deleting", "trimming", *VERSION_FINAL_STATES)
 # States of a newest version after which the document is in its collection no more.
 GONE = ("deleted", "expired", "dropped")
-PRIORITIES = ("high", "normal", "low")  # stored as their place in this list
-NORMAL = PRIORITIES.index("normal")
+PRIORITIES = ("high", "normal", "low", "economy")  # stored as their place in this list
+NORMAL, ECONOMY = PRIORITIES.index("normal"), PRIORITIES.index("economy")  # economy: embedded for less, within a day
 _ENDED = tuple(word for word in VERSION_FINAL_STATES if word != "indexed")
 _NEVER_SERVED_AGAIN = f"state IN ({', '.join(repr(word) for word in _ENDED)})"
 _MAY_EXPIRE = "state = 'indexed' AND expires_at IS NOT NULL"

@@ -29,6 +29,7 @@ def upgrade() -> None:
     _create_versions()
     _create_batches()
     _create_costs()
+    _create_orders()
     _create_webhooks()
     _create_schedules()
     _create_questions()
@@ -337,6 +338,8 @@ def _create_batches() -> None:
         sa.Column("details", sa.JSON(none_as_null=True)),
         sa.Column("error", sa.Text),
         _optional_state("postponed", 16, "job_budget month_budget paused retrying"),
+        _time("aside_since", nullable=True),
+        sa.Column("order_id", sa.String(64)),
         _time("created_at"),
         _time("finished_at", nullable=True),
         sa.UniqueConstraint("group_id", "stage", "part"),
@@ -348,6 +351,7 @@ def _create_batches() -> None:
     staged = "(stage = 'index' AND state IN ('ready', 'sent', 'running') AND size_bytes > 0) IS TRUE"
     _create_partial_index("ix_batches_staged", "batches", ["shard", "tenant_id", "priority", "chunk_count"], staged)
     open_rollback = "stage = 'rollback' AND state IN ('ready', 'sent', 'running')"
+    _create_partial_index("ix_batches_aside", "batches", ["order_id", "id"], "aside_since IS NOT NULL")
     _create_partial_index("uq_batches_one_rollback", "batches", ["generation_id"], open_rollback, unique=True)
 
 
@@ -392,6 +396,30 @@ def _create_costs() -> None:
         sa.Column("reserved_usd", sa.Double, nullable=False),
         sa.PrimaryKeyConstraint("tenant_id", "name"),
     )
+
+
+def _create_orders() -> None:
+    op.create_table(
+        "orders",
+        sa.Column("id", sa.String(64), primary_key=True),
+        _key("tenant_id", "tenants"),
+        sa.Column("generation_id", sa.String(64), nullable=False),
+        _state("state", 16, "gathered placing placed over"),
+        sa.Column("chunk_count", sa.Integer, nullable=False),
+        _count("tokens"),
+        sa.Column("file_id", sa.String(128)),
+        sa.Column("provider_id", sa.String(128)),
+        sa.Column("attempts", sa.Integer, nullable=False),
+        sa.Column("owner", sa.String(128)),
+        _time("lease_until", nullable=True),
+        _time("next_look_at"),
+        sa.Column("told", sa.Text),
+        _time("created_at"),
+        _time("placing_at", nullable=True),
+        _time("finished_at", nullable=True),
+    )
+    _create_partial_index("ix_orders_open", "orders", ["next_look_at", "id"], "state <> 'over'")
+    op.create_index("ix_orders_finished_at", "orders", ["finished_at"])
 
 
 def _create_webhooks() -> None:

@@ -1,0 +1,100 @@
+"""Embed batches that are put aside, to be bought together from a provider that gives time for half the price.
+
+One that is put aside stays in the stage, ready, with a time far away: should nobody order it, it comes back by itself.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Row
+
+from ..catalog.engine import Catalog
+from ..catalog.tables import batches, orders
+from ..ids import BatchId
+from .claims import Claim, is_held, lost
+from .orders import IS_ASIDE, MOST_CHUNKS, insert_order, waiting_for_order
+from .pauses import goes_on
+
+
+@dataclass(frozen=True)
+class Trip:
+    """What orders brought for an embed batch: the staged ``objects``, and how many times it was ``ordered``.
+
+    ``is_open``: it belongs to an order that is not over.
+    """
+
+    ordered: int = 0
+    objects: tuple[str, ...] = ()
+    is_open: bool = False
+
+
+def trip_of(catalog: Catalog, batch_id: BatchId) -> Trip:
+    """Return what orders brought for an embed batch so far."""
+    still_open = sa.exists().where(orders.c.id == batches.c.order_id, orders.c.state != "over")
+    with catalog.read() as connection:
+        wanted = sa.select(batches.c.details, still_open.label("is_open")).where(batches.c.id == batch_id)
+        row = connection.execute(wanted).first()
+    if row is None:
+        return Trip()
+    told = (row.details or {}).get("ordered", {})
+    return Trip(int(told.get("times", 0)), tuple(told.get("objects", ())), bool(row.is_open))
+
+
+def put_aside(catalog: Catalog, claim: Claim, *, rows: Sequence[int], tokens: int, reason: str, now: float) -> None:
+    """Hand an embed batch back to be ordered: the ``rows`` of its chunks need ``tokens``. No attempt is counted.
+
+    Raises:
+        Conflict: the claim was lost; nothing was changed.
+    """
+    with catalog.write("put_aside") as connection:
+        row = connection.execute(sa.select(batches).where(*is_held(claim)).with_for_update()).first()
+        if row is None:
+            raise lost(claim)
+        is_open = sa.select(sa.exists().where(orders.c.id == row.order_id, orders.c.state != "over"))
+        still_ordered = row.order_id is not None and connection.scalar(is_open)
+        # What an order asks for stays as it is: its answers are told apart by it.
+        details = row.details if still_ordered else {**row.details, "wanted": {"rows": list(rows), "tokens": tokens}}
+        values = {
+            "order_id": row.order_id if still_ordered else None,
+            "details": details,
+            **waiting_for_order(reason, now),
+        }
+        aside = sa.update(batches).where(batches.c.id == row.id).values(owner=None, lease_until=None, **values)
+        connection.execute(aside.values(state="ready", attempts=row.attempts - 1, aside_since=row.aside_since or now))
+
+
+def gather(catalog: Catalog, *, now: float, wait_s: float, most_chunks: int = MOST_CHUNKS) -> list[str]:
+    """Make orders of what was put aside, of each generation for itself, and return their ids.
+
+    One is made when it is full, or its first batch has waited ``wait_s``.
+    """
+    waiting = sa.select(batches).where(*IS_ASIDE, batches.c.order_id.is_(None), goes_on(batches.c.tenant_id))
+    with catalog.read() as connection:  # the common case, without the write lock
+        if connection.scalar(sa.select(batches.c.id).where(*IS_ASIDE, batches.c.order_id.is_(None)).limit(1)) is None:
+            return []
+    made = []
+    with catalog.write("gather_orders") as connection:
+        by_generation: dict[str, list[Row[Any]]] = defaultdict(list)
+        for row in connection.execute(waiting.order_by(batches.c.id).with_for_update(skip_locked=True)):
+            by_generation[row.generation_id].append(row)
+        for rows in by_generation.values():
+            for some in _filled(rows, most_chunks):
+                is_due = min(row.aside_since for row in some) <= now - wait_s
+                if is_due or sum(row.chunk_count for row in some) > most_chunks - some[-1].chunk_count:
+                    made.append(insert_order(connection, some, now=now))
+    return made
+
+
+def _filled(rows: Sequence[Row[Any]], most_chunks: int) -> list[list[Row[Any]]]:
+    found: list[list[Row[Any]]] = []
+    chunks = most_chunks
+    for row in rows:
+        if chunks + row.chunk_count > most_chunks:
+            found.append([])
+            chunks = 0
+        found[-1].append(row)
+        chunks += row.chunk_count
+    return found
