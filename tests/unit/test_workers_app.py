@@ -142,6 +142,7 @@ def test_every_task_has_a_queue_and_every_role_reads_its_own(tmp_path):
     assert routes.role_queues("maintenance", shards=[]) == [
         routes.TASK_QUEUES[routes.MERGE],
         routes.TASK_QUEUES[routes.COLLECT],
+        routes.TASK_QUEUES[routes.ORDER],
         routes.TASK_QUEUES[routes.RUN],
     ]
     assert {"index.0", "index.1", "index.2"} <= queues
