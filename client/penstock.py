@@ -6,6 +6,7 @@ from .documents import Documents
 from .estimates import Estimates
 from .jobs import Jobs
 from .questions import Questions
+from .reembeddings import Reembeddings
 from .schedules import Schedules
 from .searches import Searches
 from .shadow import Shadow
@@ -21,6 +22,7 @@ class Penstock(
     Documents,
     Estimates,
     Jobs,
+    Reembeddings,
     Questions,
     Schedules,
     Searches,

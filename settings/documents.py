@@ -137,3 +137,11 @@ class Snapshots(Group):
     keep_s: Annotated[float, Field(ge=0)] = Field(
         3_600.0, description="How long a version is kept at least after it was followed by the next"
     )
+
+
+class Reembedding(Group):
+    """What becomes of a generation that another one took over from."""
+
+    keep_s: Annotated[float, Field(ge=0)] = Field(
+        7 * 86_400.0, description="How long the generation that served before is kept after the switch, to go back to"
+    )

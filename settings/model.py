@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from penstock.storage.errors import InvalidName
 from penstock.storage.ids import checked_name
 
-from .documents import Chunking, Embedding, Limits, Snapshots
+from .documents import Chunking, Embedding, Limits, Reembedding, Snapshots
 from .groups import Group
 from .objects import Objects
 from .processes import Api, Embedded, Flower, Log, Schedules, Search, Webhooks, Workers
@@ -29,6 +29,7 @@ __all__ = [
     "Limits",
     "Log",
     "Objects",
+    "Reembedding",
     "Schedules",
     "Search",
     "Settings",
@@ -111,6 +112,7 @@ class Settings(BaseSettings):
     search: Search = Search()
     shadow: Shadow = Shadow()
     snapshots: Snapshots = Snapshots()
+    reembedding: Reembedding = Reembedding()
     workers: Workers = Workers()
     webhooks: Webhooks = Webhooks()
     schedules: Schedules = Schedules()

@@ -54,8 +54,8 @@ def batch_of(staged: str) -> BatchId:
     return BatchId(staged.split("/")[3])
 
 
-def staged_chunks(tenant: TenantId, batch: BatchId) -> str:
-    return f"{staging_prefix(tenant, batch)}chunks"
+def staged_chunks(tenant: TenantId, batch: BatchId, *, attempt: int | None = None) -> str:
+    return f"{staging_prefix(tenant, batch)}chunks" + ("" if attempt is None else f"-{attempt}")
 
 
 def staged_vectors(tenant: TenantId, batch: BatchId, *, attempt: int) -> str:

@@ -35,6 +35,8 @@ from penstock.storage.intake.documents import Accepted, SubmittedDocument, accep
 from penstock.storage.intake.removals import Removed, remove_documents
 from penstock.storage.intake.revivals import Revived, drop_documents, retry_documents
 from penstock.storage.notices import Notices
+from penstock.storage.reembedding.commands import NewGeneration, Terms, begin, go_back
+from penstock.storage.reembedding.records import ReembeddingInfo, find_reembedding
 from penstock.workers import routes
 from penstock.workers.components import Components
 from penstock.workers.dispatcher import Dispatcher, Message
@@ -117,6 +119,24 @@ class MortalRoles:
 
     def drop(self, tenant: str, sources: Sequence[str]) -> Revived:
         return drop_documents(self.catalog, **self._place(tenant), document_ids=self._ids(tenant, sources))
+
+    def reembed(self, tenant: str, model: str) -> ReembeddingInfo:
+        """Ask for another generation, unless it serves already."""
+        collection = get_collection(self.catalog, tenant=TenantId(tenant), name="docs")
+        found = find_reembedding(self.catalog, collection.id)
+        if found is not None and found.state == "switched":
+            return found
+        dimensions, chunking = int(model.partition("-")[2]), collection.generation.chunking
+        chosen = NewGeneration(model, dimensions, "cosine", "none", chunking)
+        terms = Terms(keep_s=3_600.0, forced=True)
+        return begin(self.catalog, collection, chosen, terms=terms, now=self.now)
+
+    def go_back(self, tenant: str) -> ReembeddingInfo:
+        return go_back(self.catalog, get_collection(self.catalog, tenant=TenantId(tenant), name="docs"), now=self.now)
+
+    def serving(self, tenant: str) -> str:
+        """Return the model that serves."""
+        return get_collection(self.catalog, tenant=TenantId(tenant), name="docs").generation.model
 
     def _ids(self, tenant: str, sources: Sequence[str]) -> Sequence[str]:
         place = self._place(tenant)
@@ -204,10 +224,11 @@ class MortalRoles:
 
     def searchable(self, tenant: str) -> dict[str, list[tuple[int, str]]]:
         """Return what an exhaustive search finds: by source, the (ordinal, text) of every chunk."""
-        vector = np.random.default_rng(1).standard_normal(DIMENSIONS)
+        serving = get_collection(self.catalog, tenant=TenantId(tenant), name="docs").generation
+        vector = np.random.default_rng(1).standard_normal(serving.dimensions)
         snapshots = wiring.new_snapshots(self.chosen, self.catalog, self.objects)
         try:
-            with snapshots.get(TenantId(tenant), self._place(tenant)["generation_id"]) as snapshot:
+            with snapshots.get(TenantId(tenant), serving.id) as snapshot:
                 hits = snapshot.search(vector, k=100_000, now=self.now)
                 return by_source((hit.document.source, hit.ordinal, hit.text) for hit in hits)
         finally:

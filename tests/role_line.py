@@ -110,10 +110,11 @@ def role_line(
     embedding: Mapping[str, Any] = HASH,
     workers: Mapping[str, Any] = MappingProxyType({}),
     cache_url: str | None = None,
+    catalog_url: str | None = None,
 ) -> Iterator[Any]:
     """Run the roles over an empty installation with the collection ``docs``, whose chunks do not overlap.
 
-    ``embedding`` and ``workers``: settings; the vectors of the model have 256 dimensions.
+    ``embedding``, ``workers`` and ``catalog_url``: settings; the vectors of the model have 256 dimensions.
     """
     settings = Settings(
         data_dir=folder,
@@ -121,6 +122,7 @@ def role_line(
         embedding=dict(embedding),
         workers=dict(workers),
         cache_url=cache_url,
+        catalog_url=catalog_url,
     )
     roles: list[Any] = [role(settings, liveness=Liveness()) for role in (Chunker, Embedding, Writer)]
     with pytest.MonkeyPatch.context() as patch:

@@ -8,6 +8,7 @@ import resource
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 from penstock.pipeline.chunking import Fit, ResolvedChunking
@@ -19,6 +20,7 @@ from penstock.storage.catalog.collections import GenerationInfo
 from penstock.storage.errors import Damaged, Unavailable
 from penstock.storage.figures import Figure
 from penstock.storage.ids import BatchId, VersionId, new_id
+from penstock.storage.reembedding.slices import fail_slice, finish_cutting
 
 from . import routes, staging
 from .alarms import Alarm
@@ -26,15 +28,12 @@ from .claims import Claims, ids, ids_of_versions
 from .components import Components
 from .documents import ChunkedDocument, Chunking, chunk_document, failure_of, rows_of
 from .liveness import Liveness
-from .packing import Group, Part, pack
+from .packing import Group, Part, pack, part_chunks_of
+from .recutting import CannotCut, Cutting, recut_slice
 from .submitted import read_submitted
 from .turn import Turn
 
 log = logging.getLogger(__name__)
-# A batch should be about a second of work: long enough to pay for its transactions, short enough to show progress, to
-# be handed back in time, and to let others have their turn. Of the fast models the transactions are most of it.
-PART_CHUNKS = 256
-PART_CHUNKS_OF = {"minilm": 64, "static": 512, "hash": 512}  # by provider
 
 
 class Chunker:
@@ -59,12 +58,14 @@ class Chunker:
     def tasks(self) -> Mapping[str, Callable[..., Any]]:
         return {routes.CHUNK: self.chunk}
 
-    def chunk(self, batch_id: str) -> list[BatchId]:
-        """Bring one chunk batch to its end, or hand it back. Returns what it made for the same worker to embed."""
-        made: list[BatchId] = []
+    def chunk(self, batch_id: str) -> None:
+        """Bring one chunk batch to its end, or hand it back."""
         with self._claims.working(BatchId(batch_id)) as claim:
             if claim is None:
-                return made
+                return
+            if claim.reembedding_id is not None:
+                self._recut(claim)
+                return
             began, turn = time.perf_counter(), self._turn(claim)  # not before: to wait for the ledger is nobody's turn
             chunking = self._chunking(claim.generation)
             done: list[ChunkedDocument] = []
@@ -73,12 +74,12 @@ class Chunker:
             for position, version in enumerate(claim.versions):
                 if self._liveness.stopping:
                     self._claims.hand_back(claim)
-                    return made
+                    return
                 if position and turn.is_over():
                     left = [one.id for one in claim.versions[position:]]
                     break
                 self._chunk_one(version, chunking, done=done, failed=failed)
-            made = self._finish(claim, done, failed, left)
+            self._finish(claim, done, failed, left)
             if failed:
                 self._components.figures.add([Figure("penstock_failed_documents", ("chunk",), times=len(failed))])
             took_ms = (time.perf_counter() - began) * 1e3
@@ -91,7 +92,24 @@ class Chunker:
                 len(left),
                 extra=ids(claim),
             )
-        return made
+
+    def _recut(self, claim: ledger.Claim) -> None:
+        """Cut the documents of a slice anew, for a generation that cuts otherwise than the one that serves."""
+        if self._liveness.stopping:
+            self._claims.hand_back(claim)
+            return
+        components = self._components
+        catalog, objects = components.catalog, components.objects
+        alarmed = partial(self._alarm.after, self._limits.timeout_s)
+        cutting = Cutting(objects, self._chunking(claim.generation), self._limits, alarmed)
+        try:
+            parts = recut_slice(cutting, claim)
+            finish_cutting(catalog, objects, claim, parts=parts, now=components.clock())
+            log.info("Cut documents anew into %d chunks.", sum(part.chunk_count for part in parts), extra=ids(claim))
+        except CannotCut as error:
+            log.info("A re-embedding stands still: a document cannot be cut anew.", extra=ids(claim))
+            fail_slice(catalog, claim, error=str(error), now=components.clock())
+        components.notices.work_ready()
 
     def _turn(self, claim: ledger.Claim) -> Turn:
         components = self._components
@@ -134,17 +152,14 @@ class Chunker:
         done: list[ChunkedDocument],
         failed: list[ledger.FailedDocument],
         left: list[VersionId],
-    ) -> list[BatchId]:
+    ) -> None:
         limit = self._chunking(claim.generation).part_chunks
         groups = pack([len(document.chunks) for document in done], limit=limit)
         parts = [part for group in groups for part in self._stage(claim, group, done)]
         now = self._components.clock()
         catalog, objects = self._components.catalog, self._components.objects
         ledger.finish_chunking(catalog, objects, claim, parts=parts, failed=failed, left=left, now=now)
-        made = [part.batch_id for part in parts if claim.express and part.is_short]
-        if not made or failed or left or len(made) < len(parts):
-            self._components.notices.work_ready()
-        return made
+        self._components.notices.work_ready()
 
     def _stage(self, claim: ledger.Claim, group: Group, done: list[ChunkedDocument]) -> list[ledger.EmbedPart]:
         # New ids in every attempt: what an attempt that died had staged is never written over.
@@ -175,7 +190,7 @@ class Chunker:
             embedder = self._components.embedders.of(generation.model, generation.dimensions)
             limit = embedder.card.input_limit_tokens
             self._chunkings[generation.id] = Chunking(
-                part_chunks=PART_CHUNKS_OF.get(embedder.card.provider, PART_CHUNKS),
+                part_chunks=part_chunks_of(generation.model),
                 config=ResolvedChunking.model_validate(dict(generation.chunking)),
                 fit=Fit(limit, embedder.count_tokens) if limit is not None else None,
             )

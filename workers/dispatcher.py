@@ -21,6 +21,7 @@ from penstock.storage.costs import charge_lapsed
 from penstock.storage.errors import StorageError
 from penstock.storage.ledger.due import Due, look
 from penstock.storage.ledger.overview import unwritten_shards
+from penstock.storage.reembedding.steps import wake_missed
 
 from . import routes
 from .backoff import full_jitter
@@ -40,10 +41,13 @@ OUTAGE_PAUSE_S = 1.0
 # later than the resend, or batches would count as sent whose messages are gone.
 EXPIRES_LEAST_S = 600.0
 EXPIRES_RESENDS = 4
+CHECKS = 2  # of re-embeddings at once: they search
 SHARD_BATCHES = 1_000  # those batches marked as sent at once; one message per shard covers them all
 STAGED_PUBLISHES = 5
-EXPRESS_DEPTH = 4  # short batches of a stage that may wait for the one worker which does nothing else; more go to all
-TASKS = {"chunk": routes.CHUNK, "embed": routes.EMBED, "merge": routes.MERGE}
+TASKS = {"chunk": routes.CHUNK, "embed": routes.EMBED, "merge": routes.MERGE, "check": routes.CHECK}
+
+
+_SHARED = ("chunk", "embed")  # whose workers tenants share
 
 
 @dataclass(frozen=True)
@@ -76,17 +80,13 @@ class Dispatcher:
         *,
         workers: Workers,
         liveness: Liveness,
-        has_express: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """``has_express``: whether a worker of short batches is there; asked every few seconds."""
         self._catalog = catalog
         self._sender = sender
         self._workers = workers
         self._liveness = liveness
         self._clock = clock
-        self._has_express = has_express
-        self._express = False
         self._wake = threading.Event()
         self._reconciled_at = 0.0
         self._recounted_at = 0.0
@@ -132,9 +132,9 @@ class Dispatcher:
         due = look(self._catalog, now=self._clock())
         room = self._room(due)
         sent = 0
-        for stage in ("rollback", "swap", "expire", "index"):
+        for stage in ("rollback", "swap", "expire", "follow", "index"):
             sent += self._send(self._shard_messages(stage) if stage in due.stages else [])
-        for stage in ("merge", "embed", "chunk"):
+        for stage in ("merge", "check", "embed", "chunk"):
             if stage == "chunk":
                 sent += self._send(self._chunk_messages(due, limit=room["chunk"]))
             elif stage in due.stages:
@@ -146,7 +146,7 @@ class Dispatcher:
         workers, depth = self._workers, self._workers.queue_depth
         # A batch holds what was queued when it was formed: formed late, it is full and cheap per document.
         chunk = min(depth, 2 * max(workers.chunk_processes, due.running["chunk"]) + 2)
-        return {"chunk": chunk, "embed": depth, "merge": max(4, depth // 4)}
+        return {"chunk": chunk, "embed": depth, "merge": max(4, depth // 4), "check": CHECKS}
 
     def _room(self, due: Due) -> dict[str, int]:
         caps = self._depths(due)
@@ -174,8 +174,10 @@ class Dispatcher:
         return self._messages("chunk", due, limit=limit) if formed or "chunk" in due.stages else []
 
     def _caps(self, stage: str, due: Due) -> ledger.Caps | None:
-        """Return what a tenant may have of a stage; merges only take turns."""
-        return None if stage == "merge" else ledger.Caps(self._depths(due)[stage], self._workers.tenant_percent / 100)
+        """Return what a tenant may have of a stage; merges and checks only take turns."""
+        if stage not in _SHARED:
+            return None
+        return ledger.Caps(self._depths(due)[stage], self._workers.tenant_percent / 100)
 
     def _staged(self) -> ledger.Caps:
         """Return how many chunks may wait for each writer: enough that it never waits, however slow it is."""
@@ -187,14 +189,12 @@ class Dispatcher:
         if limit <= 0:
             return []
         task = TASKS[stage]
-        express = max(0, EXPRESS_DEPTH - due.express[stage]) if self._express else 0
-        taken = self._take(stage, limit=limit, caps=self._caps(stage, due), express=express)
+        taken = self._take(stage, limit=limit, caps=self._caps(stage, due))
         # Merges wait for one that may take an hour. Were they gone by then, the next choice would begin with the oldest
         # again, and whoever came second would never have a turn.
         lasting_s = max(EXPIRES_LEAST_S, EXPIRES_RESENDS * self._workers.resend_after_s)
         expires_s = None if stage == "merge" else lasting_s
-        queues = {False: routes.TASK_QUEUES[task], True: routes.EXPRESS_QUEUE}
-        return [Message(task, queues[batch.express], batch.id, expires_s) for batch in taken]
+        return [Message(task, routes.TASK_QUEUES[task], batch.id, expires_s) for batch in taken]
 
     def _shard_messages(self, stage: str) -> list[Message]:
         shards = {batch.shard for batch in self._take(stage, limit=SHARD_BATCHES)}
@@ -228,17 +228,10 @@ class Dispatcher:
             log.info("What waited for the writer of this shard waits no more.", extra={"shard": shard})
         self._unwritten = found
 
-    def _take(
-        self, stage: str, *, limit: int, caps: ledger.Caps | None = None, express: int = 0
-    ) -> list[ledger.ReadyBatch]:
+    def _take(self, stage: str, *, limit: int, caps: ledger.Caps | None = None) -> list[ledger.ReadyBatch]:
+        resend_after_s = self._workers.resend_after_s
         return ledger.take_ready(
-            self._catalog,
-            stage=stage,
-            now=self._clock(),
-            limit=limit,
-            resend_after_s=self._workers.resend_after_s,
-            caps=caps,
-            express=express,
+            self._catalog, stage=stage, now=self._clock(), limit=limit, resend_after_s=resend_after_s, caps=caps
         )
 
     def _send(self, messages: Sequence[Message]) -> int:
@@ -255,10 +248,11 @@ class Dispatcher:
         if 0 <= now - self._reconciled_at < RECONCILE_EVERY_S:
             return
         self._reconciled_at = now
-        self._express = self._has_express()
         found = ledger.reconcile(self._catalog, now=now, max_attempts=self._workers.max_attempts, delay_s=self._delay_s)
         charge_lapsed(self._catalog, now=now)
         ledger.open_expiries(self._catalog, now=now)
+        ledger.bring_stragglers_over(self._catalog, now=now)
+        wake_missed(self._catalog, now=now)
         finish_cancelled(self._catalog, now=now)
         self._tell_unwritten(now)
         recount = not 0 <= now - self._recounted_at < RECOUNT_EVERY_S

@@ -35,6 +35,7 @@ from penstock.storage.segments.rows import Rows
 from . import routes, staging
 from .claims import Claims, ids, ids_of_versions
 from .components import Components
+from .copying import copy_slice
 from .liveness import Liveness
 from .ordering import put_aside, with_orders
 
@@ -76,6 +77,10 @@ class Embedding:
                 return
             if self._liveness.stopping:
                 self._claims.hand_back(claim)
+                return
+            if claim.reembedding_id is not None:
+                copy_slice(self._components, self._cache, claim)
+                self._claims.outages.over(claim.generation.model)
                 return
             try:
                 made = self._embed(claim)

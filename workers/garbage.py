@@ -80,5 +80,6 @@ def finished(catalog: Catalog, batch_ids: Iterable[BatchId]) -> list[BatchId]:
     with catalog.read() as connection:
         for some in slices(list(batch_ids)):
             over = sa.select(batches.c.id).where(batches.c.id.in_(some), batches.c.state.in_(("done", "dead")))
+            over = over.where(batches.c.reembedding_id.is_(None))  # what is copied waits, for as long as it takes
             found += connection.scalars(over.where(~still_open)).all()
     return found

@@ -1,5 +1,5 @@
-"""The index role: the one writer of its shards. Publishes whatever is ready, together, swaps finished merges in, and
-takes out what has expired.
+"""The index role: the one writer of its shards. Publishes whatever is ready, together, swaps finished merges in,
+takes out what has expired, and looks after generations that follow others.
 
 One message is enough for everything that is ready; further ones find nothing to do.
 """
@@ -26,6 +26,7 @@ from . import routes, staging
 from .changes import changes_of
 from .claims import Claims, ids_of_versions, listed
 from .components import Components
+from .following import Following
 from .liveness import Liveness
 from .pacing import Pace
 from .planning import plan
@@ -51,6 +52,7 @@ class Writer:
         self._leases = ShardLeases(self._components)
         self._publisher = Publisher(self._components.catalog, self._components.objects, clock=self._components.clock)
         self._upkeep = Upkeep(self._components, self._claims, self._publisher)
+        self._following = Following(self._components, self._claims, self._publisher, self._upkeep)
         self._pace = Pace()
 
     def close(self) -> None:
@@ -88,6 +90,7 @@ class Writer:
         """Publish once what is ready, the least first, which waits for no other; returns whether anything was."""
         rolled_back = self._upkeep.roll_back(shard, epoch=epoch)
         upkept = self._upkeep.swap(shard, epoch=epoch) | self._upkeep.expire(shard, epoch=epoch) | rolled_back
+        upkept |= self._following.follow(shard, epoch=epoch)
         groups = self._claim(shard)
         pending = _by_generation(groups)
         try:

@@ -5,6 +5,7 @@ It never publishes: the shard's writer does.
 """
 
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,11 +17,13 @@ from penstock.storage.errors import Conflict
 from penstock.storage.ids import BatchId
 from penstock.storage.named_files import NamedFiles
 from penstock.storage.publishing.merging import build_merge
+from penstock.storage.reembedding.endings import let_go_in_time
 from penstock.storage.search.reader_leases import LeaseWatch
 from penstock.storage.segments.manifests import Manifest, SegmentEntry, Swap, read_manifest
 
 from . import routes
 from .app import COLLECT_EVERY_S
+from .checking import check_generations
 from .claims import Claims, ids
 from .components import Components
 from .garbage import collect_all
@@ -30,6 +33,7 @@ from .planning import plan_missed
 from .runs import ScheduleRuns
 
 log = logging.getLogger(__name__)
+NICENESS = 10  # merging must not slow searches and ingestion down
 LEASES = 10  # of workers.lease_s: hnswlib keeps the GIL, and with it every renewal, while it reads or writes a graph
 
 
@@ -41,6 +45,7 @@ class Maintenance:
         self._liveness = liveness
 
     def open(self) -> None:
+        os.nice(NICENESS)
         self._components = Components.open(self._settings, role="maintenance")
         self._claims = Claims(
             self._components, liveness=self._liveness, lease_s=LEASES * self._settings.workers.lease_s
@@ -61,6 +66,7 @@ class Maintenance:
     def tasks(self) -> Mapping[str, Callable[..., Any]]:
         return {
             routes.MERGE: self.merge,
+            routes.CHECK: self.check,
             routes.COLLECT: self.collect,
             routes.RUN: self.run,
             routes.ORDER: self.order,
@@ -89,6 +95,15 @@ class Maintenance:
         """Work on the run of a schedule whose turn it is, if there is one."""
         self._runs.work()
 
+    def check(self, batch_id: str) -> None:
+        """Compare two generations, of which one is about to take over from the other."""
+        with self._claims.working(BatchId(batch_id)) as claim:
+            if claim is not None:
+                if self._liveness.stopping:
+                    self._claims.hand_back(claim)
+                    return
+                check_generations(self._components, claim, liveness=self._liveness)
+
     def collect(self) -> None:
         """Plan merges that were missed, and delete what nobody needs any more, of every tenant.
 
@@ -99,6 +114,8 @@ class Maintenance:
         opened, self._planned_to = plan_missed(self._components, after=self._planned_to)
         if opened:
             log.info("Planned %d merges that were missed.", opened)
+        if ended := let_go_in_time(self._components.catalog, now=self._components.clock()):
+            log.info("Let %d generations go that were kept after a re-embedding.", ended)
         collected = collect_all(self._components, pruning=self._pruning, readers=self._readers, named=self._named)
         if collected.objects:
             log.info("Deleted %d unused objects of %d bytes.", collected.objects, collected.size_bytes)

@@ -4,6 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+# A batch should be about a second of work: long enough to pay for its transactions, short enough to show progress, to
+# be handed back in time, and to let others have their turn. Of the fast models the transactions are most of it.
+PART_CHUNKS = 256
+PART_CHUNKS_OF = {"minilm": 64, "static": 512, "hash": 512}  # by provider
+
+
+def part_chunks_of(model: str) -> int:
+    """Return how many chunks make an embed batch of this model."""
+    provider = "hash" if model.startswith("hash") else model.partition("/")[0]
+    return PART_CHUNKS_OF.get(provider, PART_CHUNKS)
+
 
 @dataclass(frozen=True)
 class Slice:

@@ -22,14 +22,14 @@ from .components import Components
 log = logging.getLogger(__name__)
 
 LOOKED_AT = 200  # manifests read in one tick
-_GROWS = generations.c.state.in_(("active", "building"))
+_GROWS = generations.c.state != "dropped"
 
 
 def plan(components: Components, manifest: Manifest) -> bool:
     """Open the merge that this version needs.
 
     False: it needs none besides those that are open, one was given up not long ago (see ``ledger/setbacks.py``), or the
-    generation is retired or gone.
+    generation is gone.
     """
     if not plan_merge(manifest):  # of most versions: then nothing is asked
         return False

@@ -9,6 +9,7 @@ CHUNK = "penstock.chunk"
 EMBED = "penstock.embed"
 INDEX = "penstock.index"
 MERGE = "penstock.merge"
+CHECK = "penstock.check"
 COLLECT = "penstock.collect"
 RUN = "penstock.run"
 ORDER = "penstock.order"
@@ -65,6 +66,7 @@ TASK_QUEUES = {  # penstock.index is missing: its queue depends on the shard
     CHUNK: "chunk",
     EMBED: "embed",
     MERGE: MAINTENANCE_QUEUE,
+    CHECK: MAINTENANCE_QUEUE,
     COLLECT: COLLECT_QUEUE,
     RUN: RUNS_QUEUE,
     ORDER: ORDERS_QUEUE,

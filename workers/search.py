@@ -22,7 +22,7 @@ from penstock.settings.logs import log_failure
 from penstock.settings.model import Settings
 from penstock.settings.providers import check_economy, options_of
 from penstock.storage.catalog.backlogs import Amount
-from penstock.storage.catalog.collections import CollectionInfo, get_collection
+from penstock.storage.catalog.collections import CollectionInfo, get_collection, is_generation_of
 from penstock.storage.catalog.generations import generations_of
 from penstock.storage.catalog.jobs import get_job
 from penstock.storage.catalog.references import generation_at
@@ -126,7 +126,7 @@ class Searcher:
         wanted = chosen_reference(
             version=asked.version, tag=asked.tag, as_of=asked.as_of, now=now, min_token=asked.min_token
         )
-        least = _wanted_version(asked.min_token, collection)
+        least = self._wanted_version(asked.min_token, collection)
         with self._place(collection, least):
             found = retrieve(
                 billed_for_searches(components.embedders.of, self._costs, collection),
@@ -193,7 +193,7 @@ class Searcher:
         components = self._components
         collection = self._collection(asked.tenant, asked.collection)
         filter_ = None if asked.filter is None else parse_filter(asked.filter)
-        least = _wanted_version(asked.min_token, collection)
+        least = self._wanted_version(asked.min_token, collection)
         with self._place(collection, least):
             done = delete_documents(
                 components.catalog,
@@ -222,6 +222,19 @@ class Searcher:
     def _collection(self, tenant: str, name: str) -> CollectionInfo:
         return get_collection(self._components.catalog, tenant=TenantId(tenant), name=name, counted=False)
 
+    def _wanted_version(self, token: str | None, collection: CollectionInfo) -> int:
+        if token is None:
+            return 0
+        try:
+            generation_id, version = read_token(token)
+        except ValueError as error:
+            raise InvalidRequest("min_token is not a token: take it from a job, a collection or a search") from error
+        # Versions are numbered across the generations of a collection: a later one covers what an earlier one did.
+        known = generation_id == collection.generation.id
+        if not known and not is_generation_of(self._components.catalog, generation_id, collection.id):
+            raise InvalidRequest("min_token belongs to another collection")
+        return version
+
     def _refresh(self, _tenant: TenantId, generation_id: GenerationId, _version: int) -> None:
         self._snapshots.refresh(generation_id)
 
@@ -249,15 +262,3 @@ def _check_size(asked: SubmitRequest, settings: Settings) -> None:
                 f"document {document.source!r} has more than {limits.max_document_bytes:,} bytes: split it,"
                 " or raise the setting limits.max_document_bytes"
             )
-
-
-def _wanted_version(token: str | None, collection: CollectionInfo) -> int:
-    if token is None:
-        return 0
-    try:
-        generation_id, version = read_token(token)
-    except ValueError as error:
-        raise InvalidRequest("min_token is not a token: take it from a job, a collection or a search") from error
-    if generation_id != collection.generation.id:
-        raise InvalidRequest("min_token belongs to another collection, or to a generation that is not active any more")
-    return version

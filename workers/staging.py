@@ -22,9 +22,11 @@ VECTORS_KIND = "staged-vectors"
 DELIVERED_KIND = "staged-delivered"
 
 
-def write_chunks(objects: ObjectStore, rows: Rows, *, tenant: TenantId, batch_id: BatchId) -> str:
-    """Store the chunks of one embed batch and return the object's name."""
-    name = paths.staged_chunks(tenant, batch_id)
+def write_chunks(
+    objects: ObjectStore, rows: Rows, *, tenant: TenantId, batch_id: BatchId, attempt: int | None = None
+) -> str:
+    """Store the chunks of one embed batch and return the object's name; ``attempt``: where several may store some."""
+    name = paths.staged_chunks(tenant, batch_id, attempt=attempt)
     objects.put(name, write_sections(CHUNKS_KIND, meta={}, arrays=rows.to_arrays()))
     return name
 
@@ -94,6 +96,13 @@ def read_wanted(
     if len(several) == 1:
         return several[0], vectors[0]
     return Rows.concat(several), np.concatenate(vectors)
+
+
+def read_all(objects: ObjectStore, parts: Sequence[tuple[str, str]]) -> tuple[Rows, NDArray[np.float32]]:
+    """Return all chunks in ``parts`` (chunks, vectors), and their vectors f32[n, d]. Raises NotFound, Damaged."""
+    rows = [read_chunks(objects, chunks) for chunks, _ in parts]
+    vectors = [read_vectors(objects, name, count=len(some)) for (_, name), some in zip(parts, rows, strict=True)]
+    return Rows.concat(rows), np.concatenate(vectors) if vectors else np.empty((0, 0), np.float32)
 
 
 def wanted_rows(rows: Rows, wanted: Collection[str]) -> NDArray[np.bool_]:

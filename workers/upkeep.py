@@ -41,7 +41,7 @@ class Upkeep:
 
     def roll_back(self, shard: int, *, epoch: int) -> bool:
         """Roll one generation back; returns whether somebody asked for it."""
-        with self._claimed(ledger.claim_rollback, shard) as claim:
+        with self.claimed(ledger.claim_rollback, shard) as claim:
             if claim is None:
                 return False
             try:
@@ -80,7 +80,7 @@ class Upkeep:
 
     def swap(self, shard: int, *, epoch: int) -> bool:
         """Swap one finished merge in; returns whether there was one."""
-        with self._claimed(ledger.claim_swap, shard) as claim:
+        with self.claimed(ledger.claim_swap, shard) as claim:
             if claim is None:
                 return False
             try:
@@ -107,7 +107,7 @@ class Upkeep:
 
     def expire(self, shard: int, *, epoch: int) -> bool:
         """Take out some of what has expired in one generation; returns whether there was one to look at."""
-        with self._claimed(ledger.claim_expiry, shard) as claim:
+        with self.claimed(ledger.claim_expiry, shard) as claim:
             if claim is None:
                 return False
             self._take_out_expired(claim, epoch=epoch)
@@ -133,7 +133,7 @@ class Upkeep:
             plan(components, published.manifest)
 
     @contextmanager
-    def _claimed(self, take: _Take, shard: int) -> Iterator[ledger.Claim | None]:
+    def claimed(self, take: _Take, shard: int) -> Iterator[ledger.Claim | None]:
         """Give a claim on a batch of the shard, kept while the block runs, or None.
 
         What went wrong is the ledger's to know, and ends here; what only says to look again does not.

@@ -23,6 +23,7 @@ from . import (
     pausing,
     processes,
     queries,
+    reembed,
     schedules,
     search,
     shadow,
@@ -78,6 +79,7 @@ app.command("cache")(cache.cache)
 app.command("usage")(usage.usage)
 app.command("pause")(pausing.pause)
 app.command("resume")(pausing.resume)
+app.command("reembed")(reembed.reembed)
 app.command("doctor")(doctor.doctor)
 app.command("backup")(backups.backup)
 app.command("restore")(backups.restore)

@@ -171,7 +171,8 @@ def _confirm(found: "SnapshotDiff", collection: str) -> None:
 def _made_by(one: "Snapshot") -> str:
     if one.origin is None:
         return one.operation
-    return f"{one.operation} {'to' if one.operation == 'rollback' else 'of'} {one.origin.version}"
+    word = {"rollback": "to", "switch": "from"}.get(one.operation, "of")
+    return f"{one.operation} {word} {one.origin.version}"
 
 
 def _show(one: "SnapshotDetails") -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic_core import to_json
 from starlette.responses import Response
 
-from penstock.storage.catalog.collections import CollectionInfo
+from penstock.storage.catalog.collections import CollectionInfo, GenerationInfo
 from penstock.storage.catalog.documents import DocumentInfo
 from penstock.storage.catalog.jobs import JobInfo
 from penstock.storage.catalog.manifests import ManifestInfo
@@ -15,6 +15,7 @@ from penstock.storage.catalog.tenants import TenantInfo
 from penstock.storage.costs import Purse
 from penstock.storage.ledger import Pauses, RollbackInfo, Setback
 from penstock.storage.ledger.deliveries import DeliveryInfo
+from penstock.storage.reembedding.records import ReembeddingInfo
 from penstock.storage.schedules import ScheduleInfo
 from penstock.storage.segments.differences import Change
 from penstock.storage.segments.manifests import SegmentEntry
@@ -191,6 +192,31 @@ def rollback(info: RollbackInfo) -> dict[str, Any]:
         "created_at": info.created_at,
         "finished_at": info.finished_at,
         "token": None if info.published is None else token_of(info.generation_id, info.published),
+    }
+
+
+def reembedding(info: ReembeddingInfo) -> dict[str, Any]:
+    same = ("id", "state", "recuts", "caught_up", "chunks_total", "chunks_copied", "documents_copied", "cache_hits",
+            "chunks_reused", "embedded_tokens", "cost_usd", "report", "paused_at", "error", "created_at",
+            "switched_at", "finished_at")  # fmt: skip
+    return {
+        **{name: getattr(info, name) for name in same},
+        "serving": _side(info.source),
+        "other": _side(info.target),
+        "held_up": None if info.held_up is None else vars(info.held_up),
+        "kept_until": info.kept_until,
+    }
+
+
+def _side(generation: GenerationInfo) -> dict[str, Any]:
+    return {
+        "id": generation.id,
+        "model": generation.model,
+        "dimensions": generation.dimensions,
+        "quantization": generation.quantization,
+        "chunking": dict(generation.chunking),
+        "version": generation.version,
+        "chunks": generation.live_chunks,
     }
 
 

@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from typing import Any
 
-from penstock.client.wire import NewCollection
+from penstock.client.wire import NewCollection, NewReembedding
 from penstock.pipeline.chunking import ChunkingConfig, check_size, resolve
 from penstock.pipeline.embedding import DIMENSIONS_SETTING, ModelCard
 from penstock.pipeline.errors import EmbeddingError
 from penstock.settings import wiring
 from penstock.settings.model import Settings
+from penstock.storage.catalog.collections import GenerationInfo
 
 from ..errors import Refused
 
@@ -43,6 +44,23 @@ def configuration(new: NewCollection, settings: Settings) -> Configuration:
     return Configuration(
         card.name, card.dimensions, new.metric or card.metric, new.quantization or "none", chunking.model_dump()
     )
+
+
+def other_configuration(asked: NewReembedding, there: GenerationInfo, settings: Settings) -> Configuration:
+    """Return what another generation of a collection is to be; what is left out is as it is ``there``.
+
+    Raises:
+        Refused: the model is not known.
+        InvalidChunking: the sizes contradict each other, or exceed what the model reads: those that are there, too.
+    """
+    dimensions = asked.dimensions if asked.model or asked.dimensions else there.dimensions
+    card = _card(asked.model or there.model, settings, dimensions=dimensions)
+    wanted = asked.chunking.model_dump() if asked.chunking else dict(there.chunking)
+    config = ChunkingConfig.model_validate(wanted)
+    check_size(config, input_limit=card.input_limit_tokens, model=card.name)
+    chunking = resolve(config, limit=card.input_limit_tokens)
+    quantization = asked.quantization or there.quantization
+    return Configuration(card.name, card.dimensions, there.metric, quantization, chunking.model_dump())
 
 
 def _card(model: str, settings: Settings, *, dimensions: int | None = None) -> ModelCard:

@@ -23,6 +23,8 @@ UNSEEN: tuple[type[BaseModel], ...] = (  # by the framework: routes read their b
     wire.NewCollection,
     wire.CollectionChange,
     wire.Fork,
+    wire.NewReembedding,
+    wire.Switch,
     wire.Submission,
     wire.UploadForm,
     wire.KnownQuery,

@@ -144,6 +144,12 @@ class EstimateQuery(Parameters):
     overlap_tokens: int | None = Field(default=None, ge=0, le=100_000)
 
 
+class ReembeddingQuery(Parameters):
+    wait: float = Field(
+        default=0.0, ge=0, le=30, description="answer when it rests or stands still, at most so many seconds later"
+    )
+
+
 class UsageQuery(Parameters):
     by: str = Field(
         default="day", max_length=64, description="day, tenant, collection, job or model; several with commas between"

@@ -4,6 +4,7 @@ import asyncio
 
 from starlette.requests import Request
 
+from penstock.storage.catalog.collections import is_generation_of
 from penstock.storage.errors import NotYet
 from penstock.storage.ids import ManifestVersion
 from penstock.storage.tokens import read_token
@@ -21,7 +22,7 @@ async def wait_for_token(request: Request, tenant: str, name: str, text: str) ->
     """Return when the snapshot covers the token, at the latest after `WAIT_S`. It holds no thread meanwhile.
 
     Raises:
-        Refused: it is no token, or of another generation of the collection; or too many requests wait already.
+        Refused: it is no token, or of another collection; or too many requests wait already.
         NotYet: the snapshot does not cover it in time.
     """
     components = components_of(request)
@@ -37,7 +38,7 @@ async def wait_for_token(request: Request, tenant: str, name: str, text: str) ->
 
 
 def wanted_version(components: Components, tenant: str, name: str, text: str) -> ManifestVersion:
-    """Return the version that a token stands for. Raises Refused: it is no token, or of another generation."""
+    """Return the version that a token stands for. Raises Refused: it is no token, or of another collection."""
     try:
         generation_id, version = read_token(text)
     except ValueError as error:
@@ -45,10 +46,12 @@ def wanted_version(components: Components, tenant: str, name: str, text: str) ->
             "min_token is not a token: take it from a job, a collection or a search", param="min_token"
         ) from error
     if components.lookups.collection(tenant, name).generation.id != generation_id:
-        components.lookups.forget(tenant, name)
-        if components.lookups.collection(tenant, name).generation.id != generation_id:
+        components.lookups.forget(tenant, name)  # another generation may have taken over a moment ago
+        found = components.lookups.collection(tenant, name)
+        # Versions are numbered across the generations of a collection: a later one covers what an earlier one did.
+        if not is_generation_of(components.catalog, generation_id, found.id):
             raise Refused(
-                "min_token belongs to another collection, or to a generation that is not active any more",
+                "min_token belongs to another collection",
                 status=409,
                 code="other_generation",
                 param="min_token",

@@ -38,6 +38,7 @@ from .questions import (
     RecordedQuery,
     RecordedQueryList,
 )
+from .reembeddings import NewReembedding, Reembedding, ReembeddingSide, ReembeddingState, Switch
 from .schedules import (
     NewSchedule,
     RunState,
@@ -145,6 +146,7 @@ __all__ = [
     "NewDocument",
     "NewJudgement",
     "NewJudgements",
+    "NewReembedding",
     "NewSchedule",
     "NewTenant",
     "Pause",
@@ -153,6 +155,9 @@ __all__ = [
     "Quantization",
     "RecordedQuery",
     "RecordedQueryList",
+    "Reembedding",
+    "ReembeddingSide",
+    "ReembeddingState",
     "RefusalCode",
     "RefusedDocument",
     "Request",
@@ -185,6 +190,7 @@ __all__ = [
     "Status",
     "Submission",
     "Submitted",
+    "Switch",
     "Tenant",
     "TenantChange",
     "TenantJob",

@@ -18,7 +18,7 @@ class Snapshot(Answer):
     """One version of a collection that is kept."""
 
     version: int
-    operation: Literal["publish", "merge", "rollback", "fork", "repair"] = Field(description="what made it")
+    operation: Literal["publish", "merge", "rollback", "fork", "repair", "switch"] = Field(description="what made it")
     origin: SnapshotOrigin | None
     current: bool
     created_at: float

@@ -17,7 +17,7 @@ from ..errors import BacklogFull, TooMuchAtOnce
 from ..ids import TenantId
 from .engine import Catalog
 from .statements import insert_if_absent
-from .tables import IS_QUEUED, backlogs, generations, installation, tenants, versions
+from .tables import IS_QUEUED, backlogs, collections, installation, tenants, versions
 
 LEAST_RETRY_S, MOST_RETRY_S = 1.0, 300.0
 UNKNOWN_RETRY_S = 5.0  # nobody has seen yet how fast it leaves
@@ -201,12 +201,12 @@ def _smoothed(before: float | None, now: float) -> float:
 def _counted(connection: Connection) -> dict[str, Amount]:
     """Return what waits, by tenant: a walk over one index, which holds nothing else."""
     sums = (sa.func.count(), sa.func.coalesce(sa.func.sum(versions.c.size_bytes), 0))
-    counted = sa.select(versions.c.generation_id, *sums).where(IS_QUEUED).group_by(versions.c.generation_id)
-    owners = sa.select(generations.c.id, generations.c.tenant_id)
+    counted = sa.select(versions.c.collection_id, *sums).where(IS_QUEUED).group_by(versions.c.collection_id)
+    owners = sa.select(collections.c.id, collections.c.tenant_id)
     owner = {row.id: row.tenant_id for row in connection.execute(owners)}
     found: dict[str, Amount] = {}
-    for generation, documents, size_bytes in connection.execute(counted):
-        tenant = owner[generation]
+    for collection, documents, size_bytes in connection.execute(counted):
+        tenant = owner[collection]
         found[tenant] = found.get(tenant, NOTHING) + Amount(documents, int(size_bytes))
     return found
 

@@ -29,6 +29,7 @@ from .tables import (
     manifests,
     reader_leases,
     recorded_queries,
+    reembeddings,
     tags,
     versions,
 )
@@ -124,6 +125,7 @@ def create_collection(  # noqa: PLR0913  (what a generation holds is many things
         "quantization": quantization,
         "chunking": dict(chunking),
         "shard": shard_of(tenant, shards=shards),
+        "active_since": now,
         "created_at": now,
     }
     with catalog.write("create_collection") as connection:
@@ -199,10 +201,19 @@ def delete_collection(catalog: Catalog, *, tenant: TenantId, name: str) -> None:
         connection.execute(its_jobs.with_for_update()).all()  # before batches and versions, as everywhere
         delete_schedules(connection, collection_id)
         mine = sa.select(generations.c.id).where(generations.c.collection_id == collection_id)
-        left = waiting_in(connection, sa.and_(IS_QUEUED, versions.c.generation_id.in_(mine)))
+        left = waiting_in(connection, sa.and_(IS_QUEUED, versions.c.collection_id == collection_id))
         for table in (batches, tags, reader_leases, manifests):
             connection.execute(sa.delete(table).where(table.c.generation_id.in_(mine)))
-        for table in (versions, documents, idempotency_keys, jobs, recorded_queries, judgements, generations):
+        for table in (
+            reembeddings,
+            versions,
+            documents,
+            idempotency_keys,
+            jobs,
+            recorded_queries,
+            judgements,
+            generations,
+        ):
             connection.execute(sa.delete(table).where(table.c.collection_id == collection_id))
         connection.execute(sa.delete(collections).where(collections.c.id == collection_id))
         count_left(connection, left)
@@ -222,10 +233,10 @@ def hold_generation(connection: Connection, generation_id: GenerationId) -> bool
 
 
 def generation_info(catalog: Catalog, generation_id: GenerationId) -> GenerationInfo:
-    """Return one generation. Raises NotFound."""
+    """Return one generation. Raises NotFound: there is none, or it was dropped."""
     with catalog.read() as connection:
         found = read_generations(connection, [generation_id])
-    if generation_id not in found:
+    if generation_id not in found or found[generation_id].state == "dropped":
         raise NotFound(f"there is no generation {generation_id!r}")
     return found[generation_id]
 
@@ -239,10 +250,18 @@ def read_generations(connection: Connection, ids: Sequence[str]) -> dict[Generat
     return found
 
 
+def is_generation_of(catalog: Catalog, generation_id: GenerationId, collection_id: CollectionId) -> bool:
+    """Say whether the collection has or had that generation: it may have been dropped since."""
+    mine = (generations.c.id == generation_id, generations.c.collection_id == collection_id)
+    with catalog.read() as connection:
+        return connection.scalar(sa.select(generations.c.id).where(*mine)) is not None
+
+
 def pointers(catalog: Catalog, ids: Iterable[str]) -> dict[GenerationId, tuple[str | None, ManifestVersion]]:
     """Return (manifest object name, version) of the generations that exist among ``ids``."""
     found: dict[GenerationId, tuple[str | None, ManifestVersion]] = {}
     wanted = sa.select(generations.c.id, generations.c.manifest, generations.c.version)
+    wanted = wanted.where(generations.c.state != "dropped")
     with catalog.read() as connection:
         for some in slices(sorted(ids)):
             for row in connection.execute(wanted.where(generations.c.id.in_(some))):
@@ -259,7 +278,10 @@ def _collection_rows(tenant: TenantId) -> sa.Select[Any]:
 
 def _generation_columns() -> list[sa.ColumnElement[Any]]:
     # The publisher's own business, and the collectors'.
-    left_out = ("id", "created_at", "next_chunk_id", "writer_epoch", "sweeps_begun", "sweeps_ended")
+    left_out = (
+        *("id", "created_at", "active_since", "next_chunk_id", "writer_epoch"),
+        *("sweeps_begun", "sweeps_ended"),
+    )
     named = [column for column in generations.c if column.name not in left_out]
     return [generations.c.id.label("generation_id"), *named]
 

@@ -39,7 +39,7 @@ def close_empty_batches(connection: Connection, group_ids: Collection[str], *, n
         found = (
             sa.select(batches.c.id)
             .where(batches.c.group_id.in_(some), batches.c.state.in_(OPEN_BATCH), ~unfinished)
-            .where(batches.c.stage.in_(("chunk", "embed", "index")))
+            .where(batches.c.stage.in_(("chunk", "embed", "index")), batches.c.reembedding_id.is_(None))
             .order_by(batches.c.id)
             .with_for_update(skip_locked=True)
         )

@@ -112,6 +112,7 @@ def _insert_owners(connection: Connection, copy: Copy, generation: dict[str, Any
         "sweeps_ended": 0,
         "live_chunks": first.live_chunks,
         "published_at": first.created_at,
+        "active_since": first.active_since,
     }
     connection.execute(sa.insert(generations).values(row))
     origin = Origin("fork", copy.kept.generation_id, copy.kept.version)
@@ -125,11 +126,11 @@ def _copy_versions(connection: Connection, copy: Copy) -> None:
 
     First everything out and then everything in, for what comes may have the source of what goes.
     """
-    source = versions.c.generation_id == copy.kept.generation_id
+    source = versions.c.collection_id == _parent(copy)
     for low, high in _ranges(connection, copy):
         between = sa.and_(versions.c.document_id > low, versions.c.document_id <= high)
         _insert(connection, copy, source, between, versions.c.state == "indexed")
-    mine = versions.c.generation_id == copy.first.generation_id
+    mine = versions.c.collection_id == copy.first.collection_id
     # Without regard to what the current version serves of them: it is nothing where all chunks were deleted.
     for some in batched(copy.comparison.document_ids()):
         connection.execute(sa.delete(versions).where(mine, versions.c.document_id.in_(some)))
@@ -142,12 +143,12 @@ def _copy_versions(connection: Connection, copy: Copy) -> None:
 
 
 def _copy_served(connection: Connection, copy: Copy, served: Sequence[Served]) -> None:
-    mine = versions.c.generation_id == copy.first.generation_id
+    mine = versions.c.collection_id == copy.first.collection_id
     wanted = [(one.document.document_id, one.document.number) for one in served]
     # The ids alone too: SQLite finds no pairs by an index, and would look at every version there is.
     theirs = versions.c.document_id.in_([document_id for document_id, _ in wanted])
     pairs = sa.and_(theirs, sa.tuple_(versions.c.document_id, versions.c.number).in_(wanted))
-    _insert(connection, copy, versions.c.generation_id == copy.kept.generation_id, pairs)
+    _insert(connection, copy, versions.c.collection_id == _parent(copy), pairs)
     copied = connection.execute(sa.select(versions.c.document_id, versions.c.content_hash).where(mine, pairs))
     hashes = {row.document_id: row.content_hash for row in copied}
     if not all(one.is_of(hashes.get(one.document.document_id, b"")) for one in served) or len(hashes) != len(served):
@@ -164,8 +165,7 @@ def _ranges(connection: Connection, copy: Copy) -> Iterator[tuple[str, str]]:
     A database holds what it copies from a table into the same in its memory.
     """
     low = ""
-    parent = sa.select(generations.c.collection_id).where(generations.c.id == copy.kept.generation_id).scalar_subquery()
-    mine = (documents.c.tenant_id == copy.first.tenant_id, documents.c.collection_id == parent)
+    mine = (documents.c.tenant_id == copy.first.tenant_id, documents.c.collection_id == _parent(copy))
     while True:
         some = sa.select(documents.c.id).where(*mine, documents.c.id > low).order_by(documents.c.id)
         high = connection.scalar(sa.select(sa.func.max(some.limit(_COPIED_AT_ONCE).subquery().c.id)))
@@ -173,6 +173,12 @@ def _ranges(connection: Connection, copy: Copy) -> Iterator[tuple[str, str]]:
             return
         yield low, high
         low = high
+
+
+def _parent(copy: Copy) -> sa.ScalarSelect[Any]:
+    """Return the collection whose version is copied: documents are the collection's, whichever generation serves it."""
+    of_generation = generations.c.id == copy.kept.generation_id
+    return sa.select(generations.c.collection_id).where(of_generation).scalar_subquery()
 
 
 def _insert(connection: Connection, copy: Copy, *conditions: sa.ColumnElement[bool]) -> None:

@@ -11,7 +11,8 @@ from .tables import generations
 
 def generations_of(catalog: Catalog, collection_id: CollectionId, *, tenant: TenantId) -> list[GenerationInfo]:
     """Return the generations of a collection: the active one, then the others, the newest first."""
-    mine = (generations.c.collection_id == collection_id, generations.c.tenant_id == tenant)
+    of_collection = (generations.c.collection_id == collection_id, generations.c.tenant_id == tenant)
+    mine = (*of_collection, generations.c.state != "dropped")
     place = (sa.case((generations.c.state == "active", 0), else_=1), generations.c.created_at.desc(), generations.c.id)
     with catalog.read() as connection:
         ids = list(connection.scalars(sa.select(generations.c.id).where(*mine).order_by(*place)))

@@ -16,7 +16,7 @@ from ..segments.manifests import Manifest
 from .engine import Catalog
 from .tables import manifests, tags
 
-Operation = Literal["publish", "merge", "rollback", "fork", "repair"]
+Operation = Literal["publish", "merge", "rollback", "fork", "repair", "switch"]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class ManifestInfo:
 def record_manifest(connection: Connection, manifest: Manifest, *, name: str, origin: Origin) -> None:
     """Add a version to the history, in the transaction that makes it the current one."""
     mine = manifests.c.generation_id == manifest.generation_id
-    former = sa.update(manifests).where(mine, manifests.c.version == manifest.version - 1)
+    former = sa.update(manifests).where(mine, manifests.c.version < manifest.version, manifests.c.followed_at.is_(None))
     connection.execute(former.values(followed_at=manifest.created_at))
     row = {
         "generation_id": manifest.generation_id,
@@ -74,6 +74,14 @@ def hold_manifest(connection: Connection, generation_id: GenerationId, version: 
     if row is None:
         raise NotKept(f"version {version} is not kept any more: list the versions, and choose another")
     return _with_tags(connection, generation_id, [row])[0]
+
+
+def read_kept(connection: Connection, generation_id: GenerationId, version: int) -> ManifestInfo:
+    """Return a version. Raises NotKept."""
+    found = read_manifest_row(connection, generation_id, manifests.c.version == version)
+    if found is None:
+        raise NotKept(f"version {version} is not kept any more: list the versions, and choose another")
+    return found
 
 
 def read_manifest_row(

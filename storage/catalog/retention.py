@@ -13,13 +13,23 @@ from sqlalchemy.engine import Connection
 
 from ..ids import GenerationId, TenantId
 from .completion import OPEN_BATCH
-from .tables import batches, collections, generations, manifests, reader_leases, tags
+from .tables import (
+    REEMBEDDING_ENDS,
+    batches,
+    collections,
+    generations,
+    manifests,
+    reader_leases,
+    reembeddings,
+    tags,
+)
 from .values import slices
 
 
 @dataclass(frozen=True)
 class Retention:
-    """A version is kept while one of these holds, while a tag names it, or a live reader uses it.
+    """A version is kept while one of these holds, while a tag names it, a live reader uses it, or another generation
+    copies what it serves.
 
     A collection may have values of its own.
 
@@ -33,7 +43,7 @@ class Retention:
 def expire_versions(
     connection: Connection, *, tenant: TenantId, now: float, retention: Retention = Retention()
 ) -> list[str]:
-    """Forget the tenant's versions past retention that no tag or lease names; returns the names of their manifests.
+    """Forget the tenant's versions past retention that nothing needs; returns the names of their manifests.
 
     From the commit on nobody can open, tag, fork or roll back to them. One that is just being held stays this time.
     """
@@ -48,11 +58,8 @@ def expire_versions(
         manifests.c.version < generations.c.version,
         manifests.c.followed_at <= now - keep_s,
     )
-    tagged, leased = (
-        sa.exists().where(by.c.generation_id == manifests.c.generation_id, by.c.version == manifests.c.version)
-        for by in (tags, reader_leases)
-    )
-    old = old.where(~tagged, ~leased)  # or all that is tagged would be locked at each pass
+    needed = sa.or_(*is_needed())
+    old = old.where(~needed)  # or all that is tagged would be locked at each pass
     ordered = old.order_by(manifests.c.generation_id, manifests.c.version)
     found: dict[GenerationId, list[int]] = defaultdict(list)
     for row in connection.execute(ordered.with_for_update(of=manifests, skip_locked=True)):
@@ -65,10 +72,19 @@ def expire_versions(
     for generation_id, numbers in found.items():
         for some in slices(numbers):  # asked again: what was tagged or leased before the lock was taken stays
             mine = (manifests.c.generation_id == generation_id, manifests.c.version.in_(some))
-            names += connection.scalars(
-                sa.delete(manifests).where(*mine, ~tagged, ~leased).returning(manifests.c.name)
-            ).all()
+            names += connection.scalars(sa.delete(manifests).where(*mine, ~needed).returning(manifests.c.name)).all()
     return names
+
+
+def is_needed() -> list[sa.ColumnElement[bool]]:
+    """Return the conditions under which a version stays, however old: tagged, leased, or being copied from."""
+    tagged, leased = (
+        sa.exists().where(by.c.generation_id == manifests.c.generation_id, by.c.version == manifests.c.version)
+        for by in (tags, reader_leases)
+    )
+    copied = manifests.c.version.in_((reembeddings.c.base_version, reembeddings.c.source_version))
+    of_source = (reembeddings.c.source_id == manifests.c.generation_id, reembeddings.c.state.not_in(REEMBEDDING_ENDS))
+    return [tagged, leased, sa.exists().where(*of_source, copied)]
 
 
 def retained_manifests(connection: Connection, *, tenant: TenantId) -> dict[str, GenerationId]:

@@ -14,13 +14,14 @@ from sqlalchemy.engine import Connection
 
 Transitions = Mapping[str, str]  # by state, the words of those that may follow it
 
-# On their way: forward; back to chunking when their batch is taken apart; or to one of the ends.
+# On their way: forward; back to chunking when their batch is taken apart, and to queued when another generation takes
+# over; or to one of the ends.
 # Over: back to life by a rollback (indexed), by a retry (queued, chunking, indexing, deleting) or by a repair (queued).
 VERSIONS: Transitions = {
     "queued": "chunking failed cancelled superseded",
-    "chunking": "embedding failed cancelled superseded",
-    "embedding": "indexing chunking failed cancelled superseded",
-    "indexing": "indexed chunking failed cancelled superseded",
+    "chunking": "embedding queued failed cancelled superseded",
+    "embedding": "indexing chunking queued failed cancelled superseded",
+    "indexing": "indexed chunking queued failed cancelled superseded",
     "deleting": "deleted failed cancelled superseded",
     "trimming": "trimmed failed cancelled",
     "indexed": "superseded deleted expired queued failed",
@@ -45,7 +46,19 @@ BATCHES: Transitions = {
     "dead": "",
 }
 BATCHES_REOPENED: Transitions = {**BATCHES, "done": "ready", "dead": "ready"}
-REOPENED_STAGE = "expire"  # a generation has one such batch, opened again and again
+REOPENED_STAGES = ("expire", "follow")  # there is one such batch of each generation, opened again and again
+REEMBEDDINGS: Transitions = {
+    "copying": "checking cancelled",
+    "checking": "ready refused switching cancelled",
+    "ready": "checking switching cancelled",
+    "refused": "checking switching cancelled",
+    "switching": "switched returned cancelled",
+    "switched": "returning done",
+    "returning": "returned switched",
+    "returned": "switching done",
+    "done": "",
+    "cancelled": "",
+}
 
 _REFUSAL = "this change of state is not legal: see storage/catalog/transitions.py"
 
@@ -82,7 +95,8 @@ def _guard_postgresql(connection: Connection, table: str, name: str, illegal: st
 def _conditions() -> Iterator[tuple[str, str]]:
     yield "versions", _illegal(VERSIONS)
     yield "jobs", _illegal(JOBS)
-    reopened = f"OLD.stage = '{REOPENED_STAGE}'"
+    yield "reembeddings", _illegal(REEMBEDDINGS)
+    reopened = f"OLD.stage IN ({', '.join(repr(stage) for stage in REOPENED_STAGES)})"
     yield "batches", f"({_illegal(BATCHES)}) AND ({_illegal(BATCHES_REOPENED)} OR NOT {reopened})"
 
 

@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection
 
 from ..catalog.tables import OF_DOCUMENT, documents
 from ..catalog.tables import versions as versions_table
-from ..ids import DocumentId, GenerationId, VersionId
+from ..ids import CollectionId, DocumentId, VersionId
 from ..objects.store import ObjectStore
 from ..segments.lookups import read_chunks
 from ..segments.manifests import SegmentEntry
@@ -115,12 +115,12 @@ def read_contents(objects: ObjectStore, entries: Iterable[SegmentEntry]) -> Cont
     return contents
 
 
-def read_indexed(connection: Connection, generation_id: GenerationId) -> dict[DocumentId, IndexedDocument]:
-    """Return what the ledger says is indexed in a generation."""
+def read_indexed(connection: Connection, collection_id: CollectionId) -> dict[DocumentId, IndexedDocument]:
+    """Return what the ledger says is indexed in a collection: its active generation must hold that."""
     versions = versions_table.c
     told = (versions.document_id, versions.id, versions.number, versions.content_hash, versions.chunk_count)
     wanted = sa.select(*told, documents.c.source).join(documents, OF_DOCUMENT)
-    wanted = wanted.where(versions.generation_id == generation_id, versions.state == "indexed")
+    wanted = wanted.where(versions.collection_id == collection_id, versions.state == "indexed")
     return {
         DocumentId(row.document_id): IndexedDocument(
             VersionId(row.id), row.number, row.content_hash.hex(), row.source, row.chunk_count

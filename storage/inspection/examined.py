@@ -43,7 +43,7 @@ class ExaminedGeneration:
 
     @property
     def is_served(self) -> bool:
-        return self.stated.info.state in {"active", "building"}
+        return self.stated.info.state == "active"
 
     def report(self, severity: Severity, check: Check, name: str, problem: str, advice: str) -> None:
         info = self.stated.info

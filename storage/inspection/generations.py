@@ -73,7 +73,8 @@ class GenerationExaminer:
                 if graphs and entry.kind == "graph" and not found.is_broken(entry):
                     with suppress(Missing):  # it was there a moment ago: it was replaced and collected
                         self._check_graph(found, entry, manifest=current)
-            self._check_contents(found)
+            if found.is_served:  # any other one holds what it was copied up to: that is for its copying to know
+                self._check_contents(found)
 
     def _report_manifest(self, found: ExaminedGeneration, name: str, problem: str) -> None:
         what = f"version {manifest_version(name)} of collection {found.stated.collection!r}"
@@ -125,7 +126,7 @@ class GenerationExaminer:
         for _ in range(_LOOKS):
             with self._catalog.read() as connection:
                 pointer = read_stated_generation(connection, found.stated.info.id).info.manifest
-                indexed = read_indexed(connection, found.stated.info.id)
+                indexed = read_indexed(connection, found.stated.info.collection_id)
             try:
                 self._compare_contents(found, str(pointer), indexed)
             except Damaged as error:

@@ -91,10 +91,12 @@ def _lineage(
 
 
 def _chain(found: dict[str, Manifest], newest: str, sizes: dict[str, int]) -> Iterator[tuple[str, Manifest]]:
-    name: str | None = newest
-    while name is not None and name in found and _is_whole(found[name], sizes):
+    name = newest
+    # Before it began to serve it was not what its collection held.
+    since = found[newest].active_since
+    while name in found and found[name].active_since == since and _is_whole(found[name], sizes):
         yield name, found[name]
-        name = found[name].parent
+        name = found[name].parent or ""
 
 
 def _tells_its_documents(objects: ObjectStore, manifest: Manifest) -> bool:

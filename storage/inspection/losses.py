@@ -66,6 +66,20 @@ def superseded(lineage: Lineage, *, tenant: TenantId) -> Finding:
     )
 
 
+def not_serving(lineage: Lineage, *, tenant: TenantId) -> Finding:
+    newest = lineage.newest
+    return Finding(
+        severity="warning",
+        check="manifests",
+        object=lineage.versions[0][0],
+        problem=f"collection {newest.collection_name!r} had another generation, of model {newest.model}, beside "
+        "the one that serves: it was being built, or served before, and did not come back",
+        advice="nothing, or embed the collection again with that model; its files are garbage now",
+        tenant=tenant,
+        generation=lineage.generation_id,
+    )
+
+
 def untouched_fork(lineage: Lineage, *, tenant: TenantId) -> Finding:
     return Finding(
         severity="warning",

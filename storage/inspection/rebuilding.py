@@ -29,7 +29,7 @@ from ..segments.manifests import INT8, Manifest
 from ..segments.records import DocumentRecord
 from .findings import Finding
 from .lineages import Lineage, find_lineages, find_tenants
-from .losses import superseded, unreadable, unserved, untouched_fork, unused_packs
+from .losses import not_serving, superseded, unreadable, unserved, untouched_fork, unused_packs
 
 MUST_BE_EMPTY = (collections, generations, manifests, documents, versions, jobs, batches)
 _ROWS_AT_ONCE = 1_000
@@ -97,12 +97,12 @@ def _rebuild_tenant(
 def _by_name(
     lineages: dict[CollectionId, list[Lineage]], result: Rebuilt, *, tenant: TenantId
 ) -> Iterator[Sequence[Lineage]]:
-    """Yield the generations of each collection, the newest first; of two of one name the one published last.
+    """Yield the generations of each collection, the one that serves first; of two of one name the one published last.
 
     A fork into which nothing was ever published gives way to any other: its name may have been taken when it was asked
     for, and its process dead before it could find out.
     """
-    ordered = [sorted(mine, key=_published_at, reverse=True) for mine in lineages.values()]
+    ordered = [sorted(mine, key=_served_since, reverse=True) for mine in lineages.values()]
     taken: set[str] = set()
     for mine in sorted(ordered, key=lambda mine: (mine[0].is_untouched_fork, -_published_at(mine[0]))):
         name = mine[0].newest.collection_name
@@ -112,6 +112,11 @@ def _by_name(
             continue
         taken.add(name)
         yield mine
+
+
+def _served_since(lineage: Lineage) -> tuple[float, float]:
+    """Return what is highest of the generation that was active last: one that is being built never was."""
+    return lineage.newest.active_since or 0.0, lineage.newest.created_at
 
 
 def _published_at(lineage: Lineage) -> float:
@@ -131,7 +136,10 @@ class _CollectionWriter:
         self.packs: set[str] = set()
 
     def write(self, lineages: Sequence[Lineage]) -> None:
-        """Insert the collection with its generations; the one that was published last is the active one."""
+        """Insert the collection with its generations, of which the first is the active one.
+
+        Another one, of a re-embedding, is over: only its name is kept, for the tokens that tell it.
+        """
         newest = lineages[0].newest
         owner = {"tenant_id": newest.tenant_id, "created_at": min(lineage.first_at for lineage in lineages)}
         self._insert(collections, [{"id": newest.collection_id, "name": newest.collection_name, **owner}])
@@ -139,7 +147,9 @@ class _CollectionWriter:
         self._insert(jobs, [job | {"tenant_id": newest.tenant_id, "created_at": self._now}])
         self._result.collections += 1
         for position, lineage in enumerate(lineages):
-            self._write_generation(lineage, state="retired" if position else "active")
+            self._write_generation(lineage, state="dropped" if position else "active")
+            if position:
+                self._result.findings.append(not_serving(lineage, tenant=lineage.newest.tenant_id))
 
     def _write_generation(self, lineage: Lineage, *, state: str) -> None:
         name, newest = lineage.versions[0]
@@ -149,12 +159,13 @@ class _CollectionWriter:
             "id": lineage.generation_id,
             "state": state,
             "quantization": "int8" if INT8 in newest.flags else "none",
-            "manifest": name,
+            "manifest": name if state == "active" else None,
             "published_at": newest.created_at,
+            "active_since": newest.active_since or lineage.first_at,
             "created_at": lineage.first_at,
         }
         self._insert(generations, [row])
-        for kept, manifest in reversed(lineage.versions):
+        for kept, manifest in reversed(lineage.versions if state == "active" else ()):
             origin = Origin("fork" if manifest.version == 1 and manifest.writer_epoch == 0 else "publish")
             record_manifest(self._connection, manifest, name=kept, origin=origin)
             self._result.versions += 1

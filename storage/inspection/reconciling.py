@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection
 
 from ..catalog.tables import versions
 from ..catalog.values import slices
-from ..ids import DocumentId, GenerationId
+from ..ids import CollectionId, DocumentId
 from ..objects.store import ObjectStore
 from ..publishing.revisions import Trim, plan_rewriting
 from ..publishing.successors import bury
@@ -60,10 +60,10 @@ def reconcile(objects: ObjectStore, manifest: Manifest, *, indexed: Indexed, tri
     return Reconciled(manifest, lost, before - manifest.live_chunks)
 
 
-def read_trims(connection: Connection, generation_id: GenerationId, documents: Collection[DocumentId]) -> list[Trim]:
+def read_trims(connection: Connection, collection_id: CollectionId, documents: Collection[DocumentId]) -> list[Trim]:
     """Return the trims of these documents that were done and that the ledger still knows."""
     wanted = sa.select(versions.c.id, versions.c.document_id, versions.c.details)
-    wanted = wanted.where(versions.c.generation_id == generation_id, versions.c.state == "trimmed")
+    wanted = wanted.where(versions.c.collection_id == collection_id, versions.c.state == "trimmed")
     found: list[Trim] = []
     for some in slices(sorted(documents)):
         for row in connection.execute(wanted.where(versions.c.document_id.in_(some))):

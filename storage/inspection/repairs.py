@@ -14,8 +14,9 @@ from sqlalchemy.engine import Connection
 from .. import ledger
 from ..catalog.engine import Catalog
 from ..catalog.manifests import Origin, record_manifest
+from ..catalog.retention import is_needed
 from ..catalog.sweeps import guard_of_generation
-from ..catalog.tables import generations, manifests, reader_leases, tags
+from ..catalog.tables import generations, manifests
 from ..errors import Conflict, Fenced, StorageError, Unavailable
 from ..failpoints import hit
 from ..grace import Lookout, check_not_collected, check_there
@@ -160,14 +161,14 @@ class Repairer:
         salvaged = salvage(self._objects, examiner.checked, found)
         base = replace(standing.empty, segments=list(salvaged.segments))
         with self._catalog.read() as connection:
-            indexed = read_indexed(connection, info.id)
-            trims = read_trims(connection, info.id, list(indexed))
+            indexed = read_indexed(connection, info.collection_id)
+            trims = read_trims(connection, info.collection_id, list(indexed))
         mended = reconcile(self._objects, base, indexed=indexed, trims=trims)
         with self._catalog.read() as connection:
             restarts = plan_restarts(
                 connection,
                 examiner.checked,
-                generation_id=info.id,
+                collection_id=info.collection_id,
                 documents=mended.lost,
                 trimmed={trim.document_id for trim in trims},
             )
@@ -252,11 +253,8 @@ def _forget(connection: Connection, generation_id: GenerationId, version: int, *
         return False, False
     told = f"version {version} is damaged: choose another"
     refused = ledger.refuse_rollback(connection, generation_id=generation_id, version=version, error=told, now=now)
-    needed = [
-        sa.exists().where(by.c.generation_id == manifests.c.generation_id, by.c.version == manifests.c.version)
-        for by in (tags, reader_leases)
-    ]
-    return refused, connection.execute(sa.delete(manifests).where(*mine, ~sa.or_(*needed))).rowcount == 1
+    gone = sa.delete(manifests).where(*mine, ~sa.or_(*is_needed()))
+    return refused, connection.execute(gone).rowcount == 1
 
 
 def _words(manifest: Manifest, salvaged: Salvaged, mended: Reconciled, restarts: list[Restart]) -> str:

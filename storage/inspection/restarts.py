@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection
 from ..catalog.tables import IS_INDEXED, jobs, versions
 from ..catalog.values import slices
 from ..errors import Conflict
-from ..ids import DocumentId, GenerationId, JobId, VersionId, new_id
+from ..ids import CollectionId, DocumentId, JobId, VersionId, new_id
 from .checksums import CheckedFiles
 from .wording import counted
 
@@ -34,13 +34,13 @@ def plan_restarts(
     connection: Connection,
     checked: CheckedFiles,
     *,
-    generation_id: GenerationId,
+    collection_id: CollectionId,
     documents: Collection[DocumentId],
     trimmed: Collection[str],
 ) -> list[Restart]:
     """Look at the packs of these documents. ``trimmed``: those of which chunks were deleted one by one."""
     named = (versions.c.id, versions.c.job_id, versions.c.document_id, versions.c.pack)
-    wanted = sa.select(*named).where(versions.c.generation_id == generation_id, IS_INDEXED)
+    wanted = sa.select(*named).where(versions.c.collection_id == collection_id, IS_INDEXED)
     found: list[Restart] = []
     for some in slices(sorted(documents)):
         for row in connection.execute(wanted.where(versions.c.document_id.in_(some))).all():

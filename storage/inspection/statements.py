@@ -55,7 +55,8 @@ class StatedGeneration:
 def read_stated(catalog: Catalog, tenant: TenantId) -> list[StatedGeneration]:
     """Return the tenant's generations, by id, as they are at one moment."""
     with catalog.read() as connection:
-        wanted = sa.select(generations.c.id).where(generations.c.tenant_id == tenant).order_by(generations.c.id)
+        here = (generations.c.tenant_id == tenant, generations.c.state != "dropped")
+        wanted = sa.select(generations.c.id).where(*here).order_by(generations.c.id)
         return [read_stated_generation(connection, GenerationId(found)) for found in connection.scalars(wanted).all()]
 
 

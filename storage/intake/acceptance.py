@@ -4,7 +4,7 @@ Locks are taken in one order: tenant, collection, job, documents; versions and b
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -25,7 +25,11 @@ from ..ids import BatchId, CollectionId, GenerationId, JobId, TenantId, VersionI
 
 @dataclass(frozen=True)
 class Target:
-    """Where something is accepted, and when. ``webhook_url``: who is told when its job ends; ``budget_usd``: of it."""
+    """Where something is accepted, and when. ``webhook_url``: who is told when its job ends; ``budget_usd``: of it.
+
+    ``generation_id``: the active one as its caller knew it; `hold_collection` says which one is. ``shard``: whose
+    writer publishes it.
+    """
 
     tenant: TenantId
     collection_id: CollectionId
@@ -33,22 +37,25 @@ class Target:
     now: float
     webhook_url: str | None = None
     budget_usd: float | None = None
+    shard: int = 0
 
 
-def hold_collection(connection: Connection, target: Target) -> int:
-    """Check the names against each other, and keep the collection from being deleted until the commit.
+def hold_collection(connection: Connection, target: Target) -> Target:
+    """Check the names against each other; until the commit, the collection is not deleted, nor served by another
+    generation.
 
-    Returns the shard of the generation. Raises NotFound.
+    Returns the target with the generation that is active, which may be another than its caller knew. Raises NotFound.
     """
     owned = sa.select(collections.c.id).where(collections.c.id == target.collection_id)
     owned = owned.where(collections.c.tenant_id == target.tenant).with_for_update(read=True, key_share=True)
     if connection.scalar(owned) is None:
         raise NotFound(f"there is no collection {target.collection_id!r}")
-    generation = sa.select(generations.c.shard).where(generations.c.id == target.generation_id)
-    shard: int | None = connection.scalar(generation.where(generations.c.collection_id == target.collection_id))
-    if shard is None:
+    mine = sa.select(generations.c.id, generations.c.shard, generations.c.state)
+    rows = connection.execute(mine.where(generations.c.collection_id == target.collection_id)).all()
+    if target.generation_id not in {row.id for row in rows}:
         raise NotFound(f"the collection has no generation {target.generation_id!r}")
-    return shard
+    active = next(row for row in rows if row.state == "active")
+    return replace(target, generation_id=GenerationId(active.id), shard=active.shard)
 
 
 def hold_job(connection: Connection, target: Target, job_id: JobId) -> None:
@@ -123,15 +130,13 @@ def supersede_queued(connection: Connection, target: Target, document_ids: Seque
     return len(affected)
 
 
-def open_writers_batch(
-    connection: Connection, target: Target, *, shard: int, document_count: int, chunk_count: int = 0
-) -> BatchId:
+def open_writers_batch(connection: Connection, target: Target, *, document_count: int, chunk_count: int = 0) -> BatchId:
     """Make a batch that skips chunk and embed: its versions wait for the writer of the shard."""
     row = ready_batch(
         "index",
         tenant=target.tenant,
         generation_id=target.generation_id,
-        shard=shard,
+        shard=target.shard,
         now=target.now,
         document_count=document_count,
         chunk_count=chunk_count,
@@ -150,17 +155,17 @@ def raise_newest(connection: Connection, target: Target, document_ids: Sequence[
 
 @dataclass(frozen=True)
 class HeldDocuments:
-    """Documents that exist, with the newest version of each, and the shard whose writer publishes them."""
+    """Documents that exist, with the newest version of each, and where what is asked of them is to be recorded."""
 
     rows: Sequence[Row[Any]]
-    shard: int
+    target: Target
 
 
 def hold_documents(
     connection: Connection, target: Target, chosen: sa.ColumnElement[bool], *, job_id: JobId | None
 ) -> HeldDocuments:
     """Find the documents, and keep others from numbering versions of them until the commit."""
-    shard = hold_collection(connection, target)
+    target = hold_collection(connection, target)
     if job_id is not None:
         hold_job(connection, target, job_id)
     mine = (documents.c.collection_id == target.collection_id, documents.c.tenant_id == target.tenant, chosen)
@@ -171,7 +176,7 @@ def hold_documents(
     of_document = (documents.c.id, documents.c.source, documents.c.newest, documents.c.highest)
     wanted = sa.select(*of_document, *(versions.c[name] for name in told))
     wanted = wanted.join(versions, newest, isouter=True).where(*mine).order_by(documents.c.id)
-    return HeldDocuments(connection.execute(wanted).all(), shard)
+    return HeldDocuments(connection.execute(wanted).all(), target)
 
 
 def empty_version(

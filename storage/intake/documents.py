@@ -166,7 +166,7 @@ def _record(
     sources = [candidate.source for candidate in candidates]
     with catalog.write("accept") as connection:
         hold_tenant(connection, target.tenant)  # first of all, and the only lock that the collector takes
-        hold_collection(connection, target)
+        target = hold_collection(connection, target)
         if key is not None and not take_key(connection, target, key):
             if (answer := read_answer(connection, key)) is not None:
                 return Accepted.from_answer(answer)

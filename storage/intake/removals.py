@@ -82,7 +82,7 @@ def remove_documents(
             fresh = seen.add(found.rows)
             leaving, stay = _leaving(fresh, if_numbers)
             job_id = record_job(connection, target, job_id, opened=bool(leaving), unchanged=0)
-            _log_deletes(connection, target, leaving, shard=found.shard, job_id=job_id)
+            _log_deletes(connection, found.target, leaving, job_id=job_id)
         found_names += len(found.rows)
         deleted += len(leaving)
         already += len(fresh) - len(leaving) - len(stay)
@@ -190,14 +190,12 @@ def _leaves(newest: Row[Any]) -> bool:
     return newest.state not in (None, "deleting", *GONE)
 
 
-def _log_deletes(
-    connection: Connection, target: Target, leaving: Sequence[Row[Any]], *, shard: int, job_id: JobId
-) -> None:
+def _log_deletes(connection: Connection, target: Target, leaving: Sequence[Row[Any]], *, job_id: JobId) -> None:
     if not leaving:
         return
     ids = [row.id for row in leaving]
     supersede_queued(connection, target, ids)
-    batch_id = open_writers_batch(connection, target, shard=shard, document_count=len(ids))
+    batch_id = open_writers_batch(connection, target, document_count=len(ids))
     raise_newest(connection, target, ids)
     # What it said stays to be seen until the document is gone.
     told = ("filename", "media_type", "title", "metadata", "event_time", "expires_at", "size_bytes")

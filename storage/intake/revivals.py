@@ -88,13 +88,13 @@ def _retry_some(
 ) -> bool:
     """Retry these in one transaction. False: nothing was done, for one died since the look; its pack is known now."""
     with _transaction(catalog, "retry", dry_run=dry_run) as connection:
-        shard, rows = newest(connection, target, document_ids, hold=not dry_run, job_id=revived.job_id)
+        target, rows = newest(connection, target, document_ids, hold=not dry_run, job_id=revived.job_id)
         if packs.know(rows):
             refused = refusals(rows, document_ids, bytes_lost=packs.lost)
             able = others(rows, refused)
             if able and not dry_run:
                 revived.job_id = record_job(connection, target, revived.job_id, opened=True, unchanged=0)
-                _start_again(connection, target, able, shard=shard, job_id=revived.job_id)
+                _start_again(connection, target, able, job_id=revived.job_id)
             revived.add(able, refused)
             return True
     packs.look(rows)
@@ -137,20 +137,18 @@ def _transaction(catalog: Catalog, what: str, *, dry_run: bool) -> AbstractConte
     return catalog.read() if dry_run else catalog.write(what)
 
 
-def _start_again(
-    connection: Connection, target: Target, rows: Sequence[Row[Any]], *, shard: int, job_id: JobId
-) -> None:
+def _start_again(connection: Connection, target: Target, rows: Sequence[Row[Any]], *, job_id: JobId) -> None:
     """Let the versions begin as they did when they were accepted, in the job of this retry."""
     _keep_counts(connection, rows)
     alone = {row.id: new_id("batch") for row in rows if row.action == "put" and row.error_code == ALONE}
     if alone:
-        made = [_batch(target, row, batch_id=alone[row.id], shard=shard) for row in rows if row.id in alone]
+        made = [_batch(target, row, batch_id=alone[row.id]) for row in rows if row.id in alone]
         connection.execute(sa.insert(batches), made)
     waiting = [row for row in rows if row.action != "put"]  # without bytes of their own: they wait for the writer
     writers = ""
     if waiting:
         chunks = sum(row.chunk_count or 0 for row in waiting)
-        writers = open_writers_batch(connection, target, shard=shard, document_count=len(waiting), chunk_count=chunks)
+        writers = open_writers_batch(connection, target, document_count=len(waiting), chunk_count=chunks)
     forgotten = dict.fromkeys(
         ("stage", "error_code", "error", "attempts", "first_attempt_at", "last_attempt_at", "finished_at")
     )
@@ -192,12 +190,12 @@ def _begun(row: Row[Any], *, alone: Mapping[str, str], writers: str) -> dict[str
 _DEATH = ("stage", "error_code", "error", "attempts", "first_attempt_at", "last_attempt_at")
 
 
-def _batch(target: Target, row: Row[Any], *, batch_id: str, shard: int) -> dict[str, Any]:
+def _batch(target: Target, row: Row[Any], *, batch_id: str) -> dict[str, Any]:
     return ready_batch(
         "chunk",
         tenant=target.tenant,
         generation_id=target.generation_id,
-        shard=shard,
+        shard=target.shard,
         now=target.now,
         batch_id=BatchId(batch_id),
         priority=row.priority,

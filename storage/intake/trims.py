@@ -14,6 +14,7 @@ from sqlalchemy.engine import Connection
 from ..catalog.engine import Catalog
 from ..catalog.tables import documents
 from ..catalog.values import slices
+from ..errors import Conflict
 from ..ids import CollectionId, GenerationId, JobId, TenantId
 from .acceptance import Target, empty_version, hold_documents, insert_versions, open_writers_batch, record_job
 from .removals import AT_ONCE
@@ -39,7 +40,8 @@ def remove_chunks(
 ) -> JobId:
     """Log that these chunks leave, and nothing else of their documents, as one job; returns it.
 
-    A version of the document that is indexed before or later keeps all its own chunks. Raises as `remove_documents`.
+    A version of the document that is indexed before or later keeps all its own chunks. Raises as `remove_documents`,
+    and Conflict: another generation serves by now.
     """
     target = Target(tenant, collection_id, generation_id, now)
     ordinals: dict[tuple[str, str], set[int]] = defaultdict(set)
@@ -49,6 +51,8 @@ def remove_chunks(
         chosen = documents.c.id.in_({document for document, _ in some}) if some else sa.false()
         with catalog.write("trim") as connection:
             found = hold_documents(connection, target, chosen, job_id=job_id)
+            if found.target.generation_id != generation_id:  # its chunks may be cut otherwise
+                raise Conflict("the collection was re-embedded meanwhile: look for the chunks again")
             here = {row.id for row in found.rows}
             trims = [
                 (document, {"text_version": text_version, "ordinals": sorted(ordinals[document, text_version])})
@@ -56,17 +60,17 @@ def remove_chunks(
                 if document in here
             ]
             job_id = record_job(connection, target, job_id, opened=bool(trims), unchanged=0)
-            _log_trims(connection, target, trims, shard=found.shard, job_id=job_id)
+            _log_trims(connection, found.target, trims, job_id=job_id)
     assert job_id is not None
     return job_id
 
 
 def _log_trims(
-    connection: Connection, target: Target, trims: Sequence[tuple[str, dict[str, Any]]], *, shard: int, job_id: JobId
+    connection: Connection, target: Target, trims: Sequence[tuple[str, dict[str, Any]]], *, job_id: JobId
 ) -> None:
     if not trims:
         return
-    batch_id = open_writers_batch(connection, target, shard=shard, document_count=len(trims))
+    batch_id = open_writers_batch(connection, target, document_count=len(trims))
     rows = [
         {
             **empty_version(target, document, action="trim", state="trimming", job_id=job_id, batch_id=batch_id),

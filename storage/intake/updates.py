@@ -70,7 +70,7 @@ def update_document(
     target = Target(tenant, collection_id, generation_id, now)
     with catalog.write("update") as connection:
         hold_tenant(connection, tenant)  # the pack of a document that starts again must not be collected
-        shard = hold_collection(connection, target)
+        target = hold_collection(connection, target)
         document = _hold_document(connection, target, document_id)
         base = _base(connection, target, document)
         described = _described(base, document.source, change)
@@ -85,7 +85,7 @@ def update_document(
             row |= {"action": "put", "state": "queued", "chunk_count": None, "priority": base.priority}
         else:
             chunks = base.chunk_count or 0
-            row["batch_id"] = open_writers_batch(connection, target, shard=shard, document_count=1, chunk_count=chunks)
+            row["batch_id"] = open_writers_batch(connection, target, document_count=1, chunk_count=chunks)
         raise_newest(connection, target, [document_id])
         connection.execute(sa.insert(versions).values(row))
         if row["state"] == "queued":

@@ -58,13 +58,13 @@ class Packs:
 
 def newest(
     connection: Connection, target: Target, document_ids: Sequence[str], *, hold: bool, job_id: JobId | None = None
-) -> tuple[int, Sequence[Row[Any]]]:
-    """Return the shard, and the newest version of each of the documents that there are.
+) -> tuple[Target, Sequence[Row[Any]]]:
+    """Return the target with the active generation, and the newest version of each of the documents that there are.
 
     ``hold``: nobody changes them until the commit, nor the jobs in which they died and ``job_id``, which goes on with
     them. Jobs come before documents and versions, as everywhere. Raises Conflict: ``job_id`` was cancelled.
     """
-    shard = hold_collection(connection, target) if hold else 0
+    target = hold_collection(connection, target) if hold else target
     mine = (documents.c.tenant_id == target.tenant, documents.c.collection_id == target.collection_id)
     is_newest = sa.and_(OF_DOCUMENT, versions.c.number == documents.c.newest)
     ours = (*mine, documents.c.id.in_(document_ids))
@@ -77,7 +77,7 @@ def newest(
             raise Conflict(f"job {job_id} of this retry was cancelled meanwhile: retry those that are still dead again")
         lock_sources(connection, target.collection_id, sources=[row.source for row in found])
     wanted = _judged(is_newest).where(*ours).order_by(versions.c.id)
-    return shard, connection.execute(wanted.with_for_update(of=versions) if hold else wanted).all()
+    return target, connection.execute(wanted.with_for_update(of=versions) if hold else wanted).all()
 
 
 def _judged(is_newest: sa.ColumnElement[bool]) -> sa.Select[Any]:

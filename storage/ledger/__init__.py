@@ -15,6 +15,7 @@ from .expiry import ExpiredDocument, claim_expiry, finish_expiry, open_expiries,
 from .forming import form_chunk_batches
 from .indexing import IndexGroup, claim_index, finish_indexing
 from .merges import being_merged, check_not_merged, claim_swap, drop_merge, finish_merge, finish_swap, open_merge
+from .moving import bring_over, bring_stragglers_over, forget_counts
 from .orders import (
     are_others_open,
     claim_order,
@@ -68,6 +69,8 @@ __all__ = [
     "VersionRow",
     "are_others_open",
     "being_merged",
+    "bring_over",
+    "bring_stragglers_over",
     "check_not_merged",
     "claim",
     "claim_expiry",
@@ -87,6 +90,7 @@ __all__ = [
     "finish_merge",
     "finish_rollback",
     "finish_swap",
+    "forget_counts",
     "forget_orders",
     "form_chunk_batches",
     "gather",

@@ -73,6 +73,8 @@ class Load:
             generations, generations.c.id == batches.c.generation_id
         )
         wanted = wanted.where(batches.c.stage.in_(_SHARED), batches.c.state.in_(OPEN_BATCH))
+        # What is copied and waits, paused perhaps, says nothing of documents: a few batches, whatever happens.
+        wanted = wanted.where(sa.or_(batches.c.reembedding_id.is_(None), ~waits))
         rows = connection.execute(wanted.group_by(*key)).all()
         opened: Counter[tuple[str, str, int]] = Counter()
         in_flight: Counter[tuple[str, str]] = Counter()

@@ -13,6 +13,7 @@ from sqlalchemy.engine import Connection, Row
 from ..catalog.collections import GenerationInfo, read_generations
 from ..catalog.completion import OPEN_BATCH
 from ..catalog.engine import Catalog
+from ..catalog.followers import not_held
 from ..catalog.tables import batches
 from ..errors import Conflict
 from ..ids import BatchId, GenerationId, TenantId
@@ -36,9 +37,9 @@ class Held:
 class Claim(Held):
     """The right to work on one batch until the lease ends.
 
-    ``versions``: the documents still wanted, by id; never empty for the stages chunk and embed, always empty for merge
-    and swap. ``suspect``: see `MustBeAlone`. ``tried``: with this attempt. ``input`` names a staging object.
-    ``express``: it is short, and was sent to the worker that does nothing else. ``ready_at``: since when it was due.
+    ``versions``: the documents still wanted, by id; never empty for the stages chunk and embed, unless the batch copies
+    documents for the re-embedding ``reembedding_id``; always empty for merge and swap. ``suspect``: see `MustBeAlone`.
+    ``tried``: with this attempt. ``input`` names a staging object. ``ready_at``: since when it was due.
     """
 
     tenant_id: TenantId
@@ -50,8 +51,8 @@ class Claim(Held):
     priority: int
     chunk_count: int
     size_bytes: int
-    express: bool
     input: str | None
+    reembedding_id: str | None
     details: Mapping[str, Any]
     suspect: bool
     tried: Tried
@@ -110,12 +111,13 @@ def claim_oldest(
 ) -> Claim | None:
     """Take the shard's oldest batch of a stage that is due, or None. For the holder of the shard's lease.
 
-    What is paused stays.
+    What is paused stays, and what would publish in a generation that is about to be followed by another.
     """
     due = sa.and_(batches.c.state.in_(("ready", "sent")), batches.c.next_attempt_at <= now)
     lapsed = sa.and_(batches.c.state == "running", batches.c.lease_until < now, batches.c.attempts < max_attempts)
     still_open = (batches.c.stage == stage, batches.c.state.in_(OPEN_BATCH), batches.c.shard == shard)
     waiting = sa.select(batches.c.id).where(*still_open, sa.or_(due, lapsed), goes_on(batches.c.tenant_id))
+    waiting = waiting.where(not_held(now))
     with catalog.read() as connection:
         found = connection.scalar(waiting.order_by(batches.c.created_at, batches.c.id).limit(1))
     if found is None:
@@ -198,8 +200,8 @@ def _claim(
         priority=row.priority,
         chunk_count=row.chunk_count,
         size_bytes=row.size_bytes,
-        express=row.express,
         input=row.input,
+        reembedding_id=row.reembedding_id,
         details=details,
         suspect=_suspected(row, tried_before=row.attempts - 1),
         tried=tried,

@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection, Row
 from ..catalog.completion import UNFINISHED
 from ..catalog.tables import OF_DOCUMENT, batches, documents, versions
 from ..catalog.values import storable
-from ..ids import BatchId, DocumentId, GenerationId, JobId, VersionId
+from ..ids import BatchId, CollectionId, DocumentId, JobId, VersionId
 
 # A removal waits for the writer as a document that was embedded does.
 STATES_IN = {"chunk": ("chunking",), "embed": ("embedding",), "index": ("indexing", "deleting", "trimming")}
@@ -27,7 +27,7 @@ class VersionRow:
     """
 
     id: VersionId
-    generation_id: GenerationId
+    collection_id: CollectionId
     document_id: DocumentId
     job_id: JobId
     batch_id: BatchId
@@ -74,7 +74,7 @@ class FailedDocument:
 
 
 def holds_documents(batch: Row[Any]) -> bool:
-    return batch.stage in STATES_IN
+    return batch.stage in STATES_IN and batch.reembedding_id is None
 
 
 def wanted_by(batch: Row[Any]) -> tuple[sa.ColumnElement[bool], ...]:

@@ -54,7 +54,8 @@ def open_expiries(
         sa.and_(batches.c.state == "dead", batches.c.finished_at > now - GIVEN_UP_S),
     )
     wanted = sa.select(generations.c.id, generations.c.tenant_id, generations.c.shard)
-    wanted = wanted.where(sa.exists().where(versions.c.generation_id == generations.c.id, *_expired(now)))
+    served = sa.exists().where(versions.c.collection_id == generations.c.collection_id, *_expired(now))
+    wanted = wanted.where(generations.c.state == "active", served)
     wanted = wanted.where(~sa.exists().where(batches.c.id == batch_id, paused)).order_by(generations.c.id)
     if of is not None:
         wanted = wanted.where(generations.c.id.in_(of))
@@ -88,7 +89,7 @@ def claim_expiry(
 def read_expired(catalog: Catalog, claim: Claim, *, now: float) -> list[ExpiredDocument]:
     """Return what has expired and the claimed generation serves, the earliest first, `AT_ONCE` documents at most."""
     wanted = sa.select(versions.c.id, versions.c.document_id, documents.c.source).join(documents, OF_DOCUMENT)
-    wanted = wanted.where(versions.c.generation_id == claim.generation.id, *_expired(now))
+    wanted = wanted.where(versions.c.collection_id == claim.generation.collection_id, *_expired(now))
     with catalog.read() as connection:
         rows = connection.execute(wanted.order_by(versions.c.expires_at, versions.c.id).limit(AT_ONCE))
         return [ExpiredDocument(*row) for row in rows]

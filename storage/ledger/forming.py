@@ -23,7 +23,7 @@ TURNS = "form"  # of this; what was formed takes turns again where it is worked 
 
 
 class _Waiting:
-    """What waits, by tenant and priority; generations that share both follow each other."""
+    """What waits, by tenant and priority; collections that share both follow each other."""
 
     def __init__(self, backlogs: Iterable[Backlog]) -> None:
         self._backlogs: dict[str, dict[int, deque[Backlog]]] = {}
@@ -101,7 +101,7 @@ def form_chunk_batches(
             left[backlog.tenant_id] = left.get(backlog.tenant_id, Amount()) + Amount(len(found), size_bytes)
             for tenant, lane in room:
                 room[tenant, lane] -= tenant == backlog.tenant_id and lane >= backlog.lane
-            waiting.put_back(backlog)  # behind the tenant's other generations
+            waiting.put_back(backlog)  # behind the tenant's other collections
             waiting.keep(room)
         turns.write(connection)
         count_left(connection, left)
@@ -132,7 +132,7 @@ def put_off(connection: Connection, claim: Claim, version_ids: Sequence[VersionI
 
 
 def _oldest_queued(connection: Connection, backlog: Backlog, *, max_documents: int, max_bytes: int) -> list[Row[Any]]:
-    mine = (versions.c.generation_id == backlog.generation_id, versions.c.priority == backlog.lane)
+    mine = (versions.c.collection_id == backlog.collection_id, versions.c.priority == backlog.lane)
     wanted: sa.Select[Any] = (
         sa.select(versions.c.id, versions.c.job_id, versions.c.size_bytes)
         .where(IS_QUEUED, *mine)

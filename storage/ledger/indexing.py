@@ -15,7 +15,8 @@ from sqlalchemy.engine import Connection, Row
 from ..catalog.collections import GenerationInfo, read_generations
 from ..catalog.completion import OPEN_BATCH, UNFINISHED, close_empty_batches, finish_jobs
 from ..catalog.engine import Catalog
-from ..catalog.tables import batches, versions
+from ..catalog.followers import not_held
+from ..catalog.tables import batches, generations, versions
 from ..catalog.values import slices
 from ..errors import Conflict
 from ..ids import BatchId, GenerationId, ManifestVersion, VersionId
@@ -57,12 +58,13 @@ def claim_index(
 
     Tenants take turns (``turns.py``), and high priorities of one come first: whoever deletes a million documents, a
     batch for each few hundred, lets others wait for one publish and not for all. What is paused stays, and so do the
-    generations ``resting``, which were published a moment ago.
+    generations ``resting``, which were published a moment ago, and those from which another is about to take over.
 
     For the holder of the shard's lease only. What the same ``owner`` took before and did not finish is taken again.
     """
     open_ones = _claimable(shard=shard, owner=owner, now=now, max_attempts=max_attempts)
     open_ones = (*open_ones, goes_on(batches.c.tenant_id), batches.c.generation_id.not_in(sorted(resting)))
+    open_ones = (*open_ones, not_held(now), _serves())
     with catalog.read() as connection:  # the common case, without the write lock
         if connection.execute(sa.select(batches.c.id).where(*open_ones).limit(1)).first() is None:
             return []
@@ -111,7 +113,10 @@ def finish_indexing(
     superseded = {"state": "superseded", "finished_at": now}
     for some in slices([row.id for row in older]):
         connection.execute(sa.update(versions).where(versions.c.id.in_(some)).values(superseded))
-    mark_published(connection, list(wanted.values()), bases=bases, trimmed=trimmed or {}, version=version, now=now)
+    if groups:
+        served_by = (groups[0].generation.id, version)
+        rows = list(wanted.values())
+        mark_published(connection, rows, bases=bases, trimmed=trimmed or {}, served_by=served_by, now=now)
     for few in slices([group.batch_id for group in groups]):
         done = {"state": "done", "owner": None, "lease_until": None, "error": None, "finished_at": now}
         connection.execute(sa.update(batches).where(batches.c.id.in_(few)).values(done))
@@ -127,6 +132,11 @@ def _claimable(*, shard: int, owner: str, now: float, max_attempts: int) -> tupl
     # The states in one list as well, or the server looks at every index batch there ever was.
     still_open = (batches.c.stage == "index", batches.c.state.in_(OPEN_BATCH), batches.c.shard == shard)
     return (*still_open, sa.or_(due, lapsed))
+
+
+def _serves() -> sa.ColumnElement[bool]:
+    """Return the condition for batches of active generations: what another one took over is sent to that."""
+    return sa.exists().where(generations.c.id == batches.c.generation_id, generations.c.state == "active")
 
 
 def _tenants(connection: Connection, open_ones: Sequence[sa.ColumnElement[bool]]) -> Sequence[str]:
@@ -225,14 +235,15 @@ def _read_wanted(connection: Connection, group_ids: Sequence[str]) -> dict[str, 
 
 
 def _hold_batches(connection: Connection, groups: Sequence[IndexGroup]) -> None:
+    """Check that every claim is in force, and its generation the one that it was for."""
     claims = {group.batch_id: group for group in groups}
     held: set[str] = set()
     for some in slices(sorted(claims)):
-        running = sa.select(batches.c.id, batches.c.owner, batches.c.attempts)
+        running = sa.select(batches.c.id, batches.c.owner, batches.c.attempts, batches.c.generation_id)
         running = running.where(batches.c.id.in_(some), batches.c.state == "running").order_by(batches.c.id)
         for row in connection.execute(running.with_for_update()):
             mine = claims[row.id]
-            if (row.owner, row.attempts) == (mine.owner, mine.attempt):
+            if (row.owner, row.attempts, row.generation_id) == (mine.owner, mine.attempt, mine.generation.id):
                 held.add(row.id)
     for batch_id, group in claims.items():
         if batch_id not in held:
@@ -242,9 +253,9 @@ def _hold_batches(connection: Connection, groups: Sequence[IndexGroup]) -> None:
 def _hold_documents(connection: Connection, wanted: dict[VersionId, VersionRow]) -> list[Row[Any]]:
     """Check that every wanted version may be indexed now, and return the older ones that it replaces."""
     numbers = {key_of(row): row.number for row in wanted.values() if row.action != "trim"}
-    names = ("id", "generation_id", "document_id", "number", "state", "action", "batch_id", "job_id")
+    names = ("id", "collection_id", "document_id", "number", "state", "action", "batch_id", "job_id")
     held: sa.Select[Any] = sa.select(*(versions.c[name] for name in names), *CONTENT)
-    mine = versions.c.generation_id.in_({row.generation_id for row in wanted.values()})
+    mine = versions.c.collection_id.in_({row.collection_id for row in wanted.values()})
     held = held.where(mine, versions.c.state.in_((*UNFINISHED, "indexed"))).order_by(versions.c.id)
     older: list[Row[Any]] = []
     ready: set[str] = set()

@@ -12,16 +12,16 @@ from sqlalchemy.engine import Connection, Row
 
 from ..catalog.tables import IS_INDEXED, versions
 from ..catalog.values import slices
-from ..ids import ManifestVersion
+from ..ids import GenerationId, ManifestVersion
 from .contents import VersionRow
 
 # What an update takes over from the version it changes: all that its text decides.
 CONTENT = tuple(versions.c[name] for name in ("content_hash", "pack", "pack_offset", "size_bytes", "chunk_count"))
-Key = tuple[str, str]  # generation and document: a fork shares the ids of documents with its origin
+Key = tuple[str, str]  # collection and document: a fork shares the ids of documents with its origin
 
 
 def key_of(row: VersionRow | Row[Any]) -> Key:
-    return row.generation_id, row.document_id
+    return row.collection_id, row.document_id
 
 
 def mark_published(
@@ -30,17 +30,19 @@ def mark_published(
     *,
     bases: Mapping[Key, Row[Any]],
     trimmed: Mapping[str, int],
-    version: ManifestVersion,
+    served_by: tuple[GenerationId, ManifestVersion],
     now: float,
 ) -> None:
     """End these versions: puts and updates as indexed, deletes as deleted, trims as trimmed.
 
-    ``bases``: by document, the version that was indexed before, with the columns of `CONTENT`.
+    ``bases``: by document, the version that was indexed before, with the columns of `CONTENT`. ``served_by``: the
+    generation and the version of it that is being published.
     """
     by_action: dict[str, list[VersionRow]] = {}
     for row in published:
         by_action.setdefault(row.action, []).append(row)
-    ended = {"indexed_version": version, "finished_at": now, "former_death": None}
+    generation_id, version = served_by
+    ended = {"generation_id": generation_id, "indexed_version": version, "finished_at": now, "former_death": None}
     taken: Counter[Key] = Counter()
     for row in by_action.get("trim", ()):
         taken[key_of(row)] += trimmed.get(row.id, 0)
@@ -101,11 +103,11 @@ def _end_trims(
 
 def _count_taken(connection: Connection, taken: Mapping[Key, int]) -> None:
     """Take chunks off the count of the versions that had them."""
-    served = sa.update(versions).where(versions.c.generation_id == sa.bindparam("generation"))
+    served = sa.update(versions).where(versions.c.collection_id == sa.bindparam("collection"))
     served = served.where(versions.c.document_id == sa.bindparam("document"), IS_INDEXED)
     rows = [
-        {"generation": generation, "document": document, "taken": count}
-        for (generation, document), count in taken.items()
+        {"collection": collection, "document": document, "taken": count}
+        for (collection, document), count in taken.items()
     ]
     if rows:
         connection.execute(served.values(chunk_count=versions.c.chunk_count - sa.bindparam("taken")), rows)

@@ -15,6 +15,7 @@ from ..catalog.tables import (
     HAS_CHUNKS_REUSED,
     IS_QUEUED,
     batches,
+    collections,
     generations,
     jobs,
     shards,
@@ -71,12 +72,12 @@ def overview(catalog: Catalog, *, max_jobs: int = 50) -> Overview:
 def oldest_waiting(catalog: Catalog) -> dict[tuple[TenantId, str], float]:
     """Return when the oldest work was made that waits for a worker, by tenant and stage; ``queued`` is in no batch yet.
 
-    Reads every open batch, and of the queued documents one per generation.
+    Reads every open batch, and of the queued documents one per collection.
     """
     oldest = sa.select(batches.c.tenant_id, batches.c.stage, sa.func.min(batches.c.created_at))
     oldest = oldest.where(batches.c.stage.in_(BATCH_STAGES), batches.c.state.in_(("ready", "sent")))
-    first = sa.select(sa.func.min(versions.c.id)).where(IS_QUEUED, versions.c.generation_id == generations.c.id)
-    firsts = sa.select(first.correlate(generations).scalar_subquery()).select_from(generations)
+    first = sa.select(sa.func.min(versions.c.id)).where(IS_QUEUED, versions.c.collection_id == collections.c.id)
+    firsts = sa.select(first.correlate(collections).scalar_subquery()).select_from(collections)
     queued = sa.select(versions.c.tenant_id, sa.func.min(versions.c.created_at))
     queued = queued.where(versions.c.id.in_(firsts)).group_by(versions.c.tenant_id)
     with catalog.read() as connection:

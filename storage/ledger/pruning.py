@@ -15,7 +15,17 @@ from sqlalchemy.engine import Connection, Row
 from ..catalog.completion import OPEN_BATCH, UNFINISHED
 from ..catalog.engine import Catalog
 from ..catalog.history import History
-from ..catalog.tables import GONE, NEVER_SERVED_AGAIN, OF_DOCUMENT, batches, documents, jobs, manifests, versions
+from ..catalog.tables import (
+    GONE,
+    NEVER_SERVED_AGAIN,
+    OF_DOCUMENT,
+    batches,
+    documents,
+    generations,
+    jobs,
+    manifests,
+    versions,
+)
 
 KEEP_S = 7 * 86_400.0  # time to find out on Monday what went wrong on Friday
 _AT_ONCE = 500  # rows in one transaction, in which nobody else writes on SQLite
@@ -102,7 +112,8 @@ class _Search:
 def _batch_is_over(page: sa.FromClause) -> sa.ColumnElement[bool]:
     still_open = sa.exists().where(batches.c.group_id == page.c.group_id, batches.c.state.in_(OPEN_BATCH))
     unfinished = sa.exists().where(versions.c.batch_id == page.c.group_id, versions.c.state.in_(UNFINISHED))
-    return sa.and_(~still_open, ~unfinished)
+    of_copying = page.c.reembedding_id.is_not(None)  # which deletes them itself, when it has no use for them
+    return sa.and_(~still_open, ~unfinished, ~of_copying)
 
 
 def _version_is_over(page: sa.FromClause) -> sa.ColumnElement[bool]:
@@ -112,7 +123,9 @@ def _version_is_over(page: sa.FromClause) -> sa.ColumnElement[bool]:
     in_batch = sa.exists().where(batches.c.group_id == page.c.batch_id)
     # By a version of the index that is kept, and that could be rolled back to: it came before this one ended.
     ended_later = (manifests.c.version >= page.c.indexed_version, manifests.c.followed_at <= page.c.finished_at)
-    still_served = sa.exists().where(manifests.c.generation_id == page.c.generation_id, *ended_later)
+    of_collection = (generations.c.id == manifests.c.generation_id, generations.c.state == "active")
+    mine_too = (*of_collection, generations.c.collection_id == page.c.collection_id)
+    still_served = sa.exists().where(*mine_too, *ended_later)
     return sa.and_(sa.or_(overtaken, shown_no_more), ~in_batch, ~still_served)
 
 

@@ -31,6 +31,8 @@ DOING = {
     "merge": "merging segments",
     "rollback": "rolling back",
     "swap": "publishing a merge",
+    "follow": "looking after a re-embedding",
+    "check": "checking a re-embedding",
 }
 
 

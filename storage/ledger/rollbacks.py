@@ -159,7 +159,7 @@ def refuse_rollback(
 def _bring_back(connection: Connection, claim: Claim, changes: Sequence[Change], *, now: float) -> None:
     generation = claim.generation
     ids = [one.document.document_id for one in changes]
-    mine = (versions.c.generation_id == generation.id, versions.c.document_id.in_(ids))
+    mine = (versions.c.collection_id == generation.collection_id, versions.c.document_id.in_(ids))
     told = ("id", "document_id", "number", "state", "content_hash", "chunk_count")
     held: sa.Select[Any] = sa.select(*(versions.c[name] for name in told))
     rows = connection.execute(held.where(*mine, versions.c.number.is_not(None)).with_for_update()).all()
@@ -199,7 +199,7 @@ def _bring_back(connection: Connection, claim: Claim, changes: Sequence[Change],
 
 def _fail_updates(connection: Connection, claim: Claim, gone: Sequence[str], *, now: float) -> None:
     """End what was to describe documents anew that are no more; other versions of them bring their own text."""
-    lost = (versions.c.generation_id == claim.generation.id, versions.c.document_id.in_(gone))
+    lost = (versions.c.collection_id == claim.generation.collection_id, versions.c.document_id.in_(gone))
     failed = sa.update(versions).where(*lost, versions.c.action == "update", versions.c.state.in_(UNFINISHED))
     told = {"stage": "index", "error_code": "rolled_back", "error": "the collection was rolled back to before it"}
     ended = failed.values(state="failed", finished_at=now, **told).returning(versions.c.job_id, versions.c.batch_id)

@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ..catalog.tables import IS_QUEUED, IS_STAGED, PRIORITIES, batches, generations, versions
-from ..ids import GenerationId, TenantId
+from ..ids import CollectionId, GenerationId, TenantId
 from .caps import Caps, Load, weights_of
 from .pauses import goes_on
 
@@ -19,9 +19,10 @@ Place = tuple[str, int]  # tenant and priority
 
 @dataclass(frozen=True)
 class Backlog:
-    """The queued versions of one generation that have one priority."""
+    """The queued versions of one collection that have one priority. ``generation_id``: its active one."""
 
     tenant_id: TenantId
+    collection_id: CollectionId
     generation_id: GenerationId
     model: str
     shard: int
@@ -60,15 +61,16 @@ def with_room(
 
 
 def _backlogs(connection: Connection) -> list[Backlog]:
-    # A few index probes per generation, however many documents wait in it.
-    queued = sa.exists().where(IS_QUEUED, versions.c.generation_id == generations.c.id)
+    # A few index probes per collection, however many documents wait in it.
+    queued = sa.exists().where(IS_QUEUED, versions.c.collection_id == generations.c.collection_id)
     lanes = [queued.where(versions.c.priority == lane).label(f"lane_{lane}") for lane in range(len(PRIORITIES))]
-    of_generation = (generations.c.tenant_id, generations.c.id, generations.c.model, generations.c.shard)
+    names = ("tenant_id", "collection_id", "id", "model", "shard")
+    of_generation = [generations.c[name] for name in names]
     found = sa.select(*of_generation, *lanes)
-    found = found.where(queued, goes_on(generations.c.tenant_id)).order_by(generations.c.id)
+    found = found.where(generations.c.state == "active", queued, goes_on(generations.c.tenant_id))
     return [
-        Backlog(TenantId(tenant), GenerationId(generation), model, shard, lane)
-        for tenant, generation, model, shard, *waits in connection.execute(found)
+        Backlog(TenantId(tenant), CollectionId(collection), GenerationId(generation), model, shard, lane)
+        for tenant, collection, generation, model, shard, *waits in connection.execute(found.order_by(generations.c.id))
         for lane, waiting in enumerate(waits)
         if waiting
     ]

@@ -35,13 +35,15 @@ def read_standing(catalog: Catalog, generation_id: GenerationId, *, shard: int, 
     columns = (generations, collections.c.name, _lease_holds(shard, epoch).label("holds"))
     query = select(*columns).join(collections, collections.c.id == generations.c.collection_id)
     with catalog.read() as connection:
-        found = connection.execute(query.where(generations.c.id == generation_id, generations.c.shard == shard))
+        here = (generations.c.id == generation_id, generations.c.shard == shard, generations.c.state != "dropped")
+        found = connection.execute(query.where(*here))
         row = found.mappings().one_or_none()
     if row is None:
         raise NotFound(f"there is no generation {generation_id} in shard {shard}")
     if not row["holds"]:
         raise _fenced(generation_id)
-    same = ("tenant_id", "collection_id", "writer_epoch", "model", "dimensions", "metric", "chunking", "shard")
+    same = ("tenant_id", "collection_id", "writer_epoch", "model", "dimensions", "metric", "chunking", "shard",
+            "active_since")  # fmt: skip
     empty = Manifest(
         **{name: row[name] for name in (*same, "next_chunk_id", "created_at")},
         generation_id=generation_id,
@@ -83,6 +85,7 @@ def advance(
             "next_chunk_id": manifest.next_chunk_id,
             "live_chunks": manifest.live_chunks,
             "published_at": manifest.created_at,
+            "active_since": manifest.active_since,
         }
     guard = (
         generations.c.id == manifest.generation_id,

@@ -137,6 +137,7 @@ def _commit(
         version=ManifestVersion(1),
         parent=None,
         writer_epoch=0,  # no writer made it
+        active_since=now,
         created_at=now,
     )
     since = Lookout.begin(catalog, guard_of_tenant(parent.tenant_id))

@@ -15,12 +15,13 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from ..catalog.engine import Catalog
+from ..catalog.followers import wake_followers
 from ..catalog.manifests import Origin
 from ..catalog.sweeps import guard_of_generation
 from ..errors import Damaged, Fenced, Missing
 from ..failpoints import hit
 from ..grace import Lookout, check_not_collected, check_there
-from ..ids import ChunkId, GenerationId
+from ..ids import ChunkId, GenerationId, ManifestVersion
 from ..objects.store import ObjectStore
 from ..segments.manifests import Manifest, Swap, read_manifest
 from ..segments.rows import Rows
@@ -38,6 +39,7 @@ __all__ = [
     "Publisher",
     "Revision",
     "Swap",
+    "TakingOver",
     "Trim",
     "acquire_lease",
     "release_lease",
@@ -54,6 +56,17 @@ class PublishedManifest:
     first_chunk_id: ChunkId  # of the additions, which have consecutive ids in row order
     changed: bool
     trimmed: Mapping[str, int] = field(default_factory=dict)  # chunks that each trim took, by its id
+
+
+@dataclass(frozen=True)
+class TakingOver:
+    """``generation_id`` served until now, at last its version ``above``.
+
+    The versions of a collection are numbered across its generations, so that a token of one is answered by the next.
+    """
+
+    generation_id: GenerationId
+    above: ManifestVersion
 
 
 InTransaction = Callable[[Connection, PublishedManifest], None]
@@ -93,6 +106,7 @@ class Publisher:
         swap: Swap | None = None,
         rollback: Rollback | None = None,
         taken: Collection[str] = (),
+        taking_over: TakingOver | None = None,
         in_transaction: InTransaction | None = None,
     ) -> PublishedManifest:
         """Publish the next version: rolled back, the merge swapped in, the removed documents gone, the additions there.
@@ -106,6 +120,7 @@ class Publisher:
             vectors: f32[n, d], finite; unit length where the metric is cosine.
             revisions, trims: of documents that are neither added nor removed; those of others do nothing.
             taken: segments of which a merge is being made: they are not folded with others behind its back.
+            taking_over: the generation begins to serve with this version, which is made in any case.
             in_transaction: called inside the committing transaction; what it raises undoes everything.
 
         Raises:
@@ -134,12 +149,15 @@ class Publisher:
                 revisions=[one for one in revisions if one.document_id not in leaving],
                 trims=[one for one in trims if one.document_id not in leaving],
             )
-            if swap or doomed or rewriting.leaving or additions or base.segments != current.segments:
+            if swap or doomed or rewriting.leaving or additions or base.segments != current.segments or taking_over:
                 successor = bury(self._objects, successor, doomed=united(doomed, rewriting.leaving))
                 successor = self._add(successor, *_together(additions, vectors, rewriting))
                 hit("publish.segments_written")
+                now, above = self._clock(), 0
+                if taking_over is not None:
+                    successor, above = replace(successor, active_since=now), taking_over.above
                 name, manifest = store_successor(
-                    self._objects, successor, parent=standing.name, epoch=epoch, now=self._clock()
+                    self._objects, successor, parent=standing.name, epoch=epoch, now=now, above=above
                 )
                 published = replace(published, name=name, manifest=manifest, changed=True, trimmed=rewriting.trimmed)
         hit("publish.files_written")
@@ -147,11 +165,13 @@ class Publisher:
         if swap is not None or rollback is not None:  # which name files that were written before
             check_there(self._objects, named)
         with self._catalog.write("publish") as connection:
-            origin = _origin(generation_id, swap=swap, rollback=rollback)
+            origin = _origin(generation_id, swap=swap, rollback=rollback, taking_over=taking_over)
             advance(connection, standing, name=published.name, manifest=published.manifest, origin=origin)
             check_not_collected(connection, self._objects, named, since=since)
             if in_transaction is not None:
                 in_transaction(connection, published)
+            if published.changed:
+                wake_followers(connection, generation_id, now=self._clock())
         return published
 
     @contextmanager
@@ -197,7 +217,11 @@ class Publisher:
         return replace(manifest, segments=[*manifest.segments, entry], next_chunk_id=following)
 
 
-def _origin(generation_id: GenerationId, *, swap: Swap | None, rollback: Rollback | None) -> Origin:
+def _origin(
+    generation_id: GenerationId, *, swap: Swap | None, rollback: Rollback | None, taking_over: TakingOver | None
+) -> Origin:
+    if taking_over is not None:
+        return Origin("switch", taking_over.generation_id, taking_over.above)
     if rollback is not None:
         return Origin("rollback", generation_id, rollback.version)
     return Origin("publish" if swap is None else "merge")

@@ -79,7 +79,7 @@ def swap_in(objects: ObjectStore, manifest: Manifest, swap: Swap) -> Manifest:
 
 
 def store_successor(
-    objects: ObjectStore, manifest: Manifest, *, parent: str | None, epoch: int, now: float
+    objects: ObjectStore, manifest: Manifest, *, parent: str | None, epoch: int, now: float, above: int = 0
 ) -> tuple[str, Manifest]:
     """Number the version that follows, check it, and store its manifest; returns that and its name.
 
@@ -87,11 +87,12 @@ def store_successor(
         manifest: the segments to serve, with the number of the version before.
         parent: the name of the manifest before.
         epoch: of the writer's lease.
+        above: a version that the number must be higher than, besides the one before.
 
     Raises:
         Damaged: an invariant does not hold. Nothing was stored.
     """
-    version = ManifestVersion(manifest.version + 1)
+    version = ManifestVersion(max(manifest.version, above) + 1)
     numbered = replace(manifest, version=version, parent=parent, writer_epoch=epoch, created_at=now)
     return write_manifest(objects, numbered), numbered
 

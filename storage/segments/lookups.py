@@ -143,6 +143,19 @@ def read_rows(objects: ObjectStore, entry: SegmentEntry, rows: NDArray[np.uint32
 
 
 @mending
+def copy_texts(objects: ObjectStore, entry: SegmentEntry, rows: NDArray[np.uint32]) -> Rows:
+    """Return a copy of these ascending rows without their vectors, compared as ``copy_rows`` does it.
+
+    Raises:
+        Damaged: a file is missing, or what it holds of these rows is not what was written.
+    """
+    sections = open_segment_file(objects, entry)
+    taken = Rows.read(sections, rows)
+    _verify_rows(sections, rows)
+    return taken
+
+
+@mending
 def copy_rows(
     objects: ObjectStore, entry: SegmentEntry, rows: NDArray[np.uint32], *, dimensions: int
 ) -> tuple[Rows, NDArray[np.float32]]:

@@ -108,6 +108,7 @@ class Manifest:
     created_at: float
     segments: list[SegmentEntry]
     flags: list[str] = field(default_factory=list)
+    active_since: float | None = None  # when its generation began to serve; None: it is being built
     format: int = FORMAT
 
     @property

@@ -8,13 +8,33 @@ import pytest
 import sqlalchemy as sa
 
 from penstock.storage.catalog.engine import Catalog
-from penstock.storage.catalog.tables import BATCH_STATES, JOB_STATES, VERSION_STATES, batches, jobs, versions
-from penstock.storage.catalog.transitions import BATCHES, BATCHES_REOPENED, JOBS, VERSIONS, guard
+from penstock.storage.catalog.tables import (
+    BATCH_STATES,
+    JOB_STATES,
+    REEMBEDDING_STATES,
+    VERSION_STATES,
+    batches,
+    jobs,
+    reembeddings,
+    versions,
+)
+from penstock.storage.catalog.transitions import BATCHES, BATCHES_REOPENED, JOBS, REEMBEDDINGS, VERSIONS, guard
+from penstock.storage.reembedding.commands import NewGeneration, Terms, begin
 
 from ..ledger_line import new_line
 
-TABLES = {"versions": (versions, VERSIONS), "jobs": (jobs, JOBS), "batches": (batches, BATCHES)}
-WORDS = {"versions": VERSION_STATES, "jobs": JOB_STATES, "batches": BATCH_STATES}
+TABLES = {
+    "versions": (versions, VERSIONS),
+    "jobs": (jobs, JOBS),
+    "batches": (batches, BATCHES),
+    "reembeddings": (reembeddings, REEMBEDDINGS),
+}
+WORDS = {
+    "versions": VERSION_STATES,
+    "jobs": JOB_STATES,
+    "batches": BATCH_STATES,
+    "reembeddings": REEMBEDDING_STATES,
+}
 
 
 def allowed(catalog: Catalog, table: sa.Table) -> set[tuple[str, str]]:
@@ -69,12 +89,16 @@ def test_every_illegal_change_of_a_state_is_refused_and_every_legal_one_is_not(c
     assert transitions.keys() == set(WORDS[name])
     if name == "jobs":
         without_references(catalog)
+    if name == "reembeddings":
+        chosen = NewGeneration("hash", 384, "cosine", "none", {})
+        begin(catalog, rows.collection, chosen, terms=Terms(keep_s=1.0), now=1.0)
     assert allowed(catalog, table) == said(transitions)
 
 
-def test_only_a_batch_of_what_expired_is_opened_again(catalog, rows):
+@pytest.mark.parametrize("stage", ["expire", "follow"])
+def test_only_the_one_batch_of_a_generation_is_opened_again(catalog, rows, stage):
     with catalog.write() as connection:
-        connection.execute(sa.update(batches).values(stage="expire"))
+        connection.execute(sa.update(batches).values(stage=stage))
     assert allowed(catalog, batches) == said(BATCHES_REOPENED)
 
 
@@ -97,9 +121,14 @@ def test_made_a_second_time_the_guard_stands_once(catalog, rows):
 
 def test_the_page_about_states_says_what_the_database_does():
     page = (Path(__file__).parents[2] / "docs/states.md").read_text()
-    for section, transitions in (("Documents", VERSIONS), ("Jobs", JOBS), ("Batches", BATCHES)):
+    for section, transitions in (
+        ("Documents", VERSIONS),
+        ("Jobs", JOBS),
+        ("Batches", BATCHES),
+        ("Re-embeddings", REEMBEDDINGS),
+    ):
         part = page.split(f"## {section}\n")[1].split("\n## ")[0]
-        told = {
+        said_here = {
             state: set(re.findall(r"`(\w+)`", after)) for state, after in re.findall(r"\| `(\w+)` \| (.*?) \|", part)
         }
-        assert told == {state: set(words.split()) for state, words in transitions.items()}
+        assert said_here == {state: set(words.split()) for state, words in transitions.items()}

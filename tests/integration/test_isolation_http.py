@@ -67,6 +67,12 @@ ROUTES = [
     ("DELETE", "/collections/theirs/snapshots/{version}/tags/{tag}", "theirs", "nothing"),
     ("POST", "/collections/theirs/snapshots/{version}/fork", "theirs", "nothing"),
     ("POST", "/collections/theirs/snapshots/{version}/rollback", "theirs", "nothing"),
+    ("GET", "/collections/theirs/reembedding", "theirs", "nothing"),
+    ("POST", "/collections/theirs/reembedding", "theirs", "nothing"),
+    *[
+        ("POST", f"/collections/theirs/reembedding/{what}", "theirs", "nothing")
+        for what in ("pause", "resume", "cancel", "check", "switch", "rollback", "drop")
+    ],
     ("GET", "/collections/shared/rollbacks/{rollback}", "{rollback}", "batch_nothing"),
     ("GET", "/collections/shared/documents/{document}", "{document}", "doc_nothing"),
     ("DELETE", "/collections/shared/documents/{document}", "{document}", "doc_nothing"),
@@ -100,6 +106,8 @@ BODIES = {
     "chunks:delete": {"chunk_ids": [1]},
     "judgements": {"judgements": []},
     "shadow": {},
+    "reembedding": {"model": "hash-512"},
+    "switch": {},
     "{document}": {"title": "taken over"},
     "{job}": {"budget_usd": 1.0},
     "schedules": {"action": "expire", "every_s": 3_600.0},

@@ -59,6 +59,7 @@ COMMANDS = [
     ["search"],
     ["status"],
     ["cache"],
+    ["reembed"],
     ["usage"],
     ["doctor"],
     ["backup"],

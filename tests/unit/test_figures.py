@@ -16,7 +16,6 @@ from penstock.api.http.collectors import (
     FiguresCollector,
     LedgerCollector,
     RatesCollector,
-    ScheduleCollector,
     SnapshotCollector,
     _waiting,
 )
@@ -95,9 +94,7 @@ def test_the_docs_list_every_figure_and_no_other(tmp_path):
         roles = FiguresCollector(Figures(fakeredis.FakeRedis()))
         cache = CacheCollector(fakeredis.FakeRedis(), limit_bytes=1 << 20)
         rates = RatesCollector(fakeredis.FakeRedis())
-        schedules = ScheduleCollector(catalog)
-        ledger = LedgerCollector(catalog)
-        metrics = Metrics([ledger, schedules, roles, cache, rates, SnapshotCollector(snapshots)])
+        metrics = Metrics([LedgerCollector(catalog), roles, cache, rates, SnapshotCollector(snapshots)])
         metrics.observe(route="/", method="GET", status=200, seconds=0.1)
         text = metrics.exposition().decode()
     finally:

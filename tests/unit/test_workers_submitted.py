@@ -5,7 +5,7 @@ import hashlib
 import pytest
 
 from penstock.storage.errors import Damaged, NotFound
-from penstock.storage.ids import BatchId, DocumentId, GenerationId, JobId, VersionId
+from penstock.storage.ids import BatchId, CollectionId, DocumentId, JobId, VersionId
 from penstock.storage.ledger import VersionRow
 from penstock.workers.submitted import read_submitted
 
@@ -17,7 +17,7 @@ PACK = "tenants/acme/packs/0"
 def version(data: bytes, *, offset: int) -> VersionRow:
     return VersionRow(
         id=VersionId("version_1"),
-        generation_id=GenerationId("generation_1"),
+        collection_id=CollectionId("collection_1"),
         document_id=DocumentId("document_1"),
         job_id=JobId("job_1"),
         batch_id=BatchId("batch_1"),

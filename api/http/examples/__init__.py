@@ -1,6 +1,6 @@
 """One example of every request and answer, shown in the OpenAPI description. A test reads each as its type."""
 
-from . import collections, documents, installation, jobs, questions, schedules, searches, snapshots
+from . import collections, documents, installation, jobs, questions, reembeddings, schedules, searches, snapshots
 
 EXAMPLES = {
     **installation.EXAMPLES,
@@ -8,6 +8,7 @@ EXAMPLES = {
     **snapshots.EXAMPLES,
     **documents.EXAMPLES,
     **jobs.EXAMPLES,
+    **reembeddings.EXAMPLES,
     **schedules.EXAMPLES,
     **searches.EXAMPLES,
     **questions.EXAMPLES,

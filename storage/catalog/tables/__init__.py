@@ -59,6 +59,11 @@ from .orders import (
     orders,
 )
 from .questions import judgements, recorded_queries
+from .reembeddings import (
+    REEMBEDDING_ENDS,
+    REEMBEDDING_STATES,
+    reembeddings,
+)
 from .schedules import (
     IS_OPEN_RUN,
     RUN_STATES,
@@ -106,6 +111,8 @@ __all__ = [
     "ORDER_STATES",
     "POSTPONED",
     "PRIORITIES",
+    "REEMBEDDING_ENDS",
+    "REEMBEDDING_STATES",
     "RUN_STATES",
     "SCHEDULE_ACTIONS",
     "VERSION_ACTIONS",
@@ -129,6 +136,7 @@ __all__ = [
     "purses",
     "reader_leases",
     "recorded_queries",
+    "reembeddings",
     "reservations",
     "schedule_runs",
     "schedules",

@@ -3,7 +3,6 @@
 from sqlalchemy import (
     JSON,
     BigInteger,
-    Boolean,
     Column,
     Double,
     ForeignKey,
@@ -19,7 +18,7 @@ from sqlalchemy import (
 from .conventions import metadata, one_of, partial
 from .documents import NORMAL
 
-BATCH_STAGES = ("chunk", "embed", "index", "expire", "rollback", "merge", "swap")
+BATCH_STAGES = ("chunk", "embed", "index", "expire", "rollback", "merge", "swap", "follow", "check")
 BATCH_STATES = ("ready", "sent", "running", "done", "dead")
 # Until a budget is raised, or the month ends; until a person has acted; or for a while. In this order they are told.
 POSTPONED = ("job_budget", "month_budget", "paused", "retrying")
@@ -39,7 +38,6 @@ batches = Table(
     Column("group_id", String(64), nullable=False),  # embed parts of one group are indexed together; else its own id
     Column("part", Integer, nullable=False, default=0),
     Column("priority", Integer, nullable=False, default=NORMAL),  # that of its documents
-    Column("express", Boolean, nullable=False, default=False),  # short, and sent to who works on nothing else
     Column("attempts", Integer, nullable=False, default=0),
     Column("first_attempt_at", Double),  # when its documents were first worked on, in an earlier batch perhaps
     Column("last_attempt_at", Double),
@@ -51,6 +49,7 @@ batches = Table(
     Column("size_bytes", BigInteger, nullable=False, default=0),
     Column("input", Text),  # staging object to read
     Column("output", Text),  # staging object written
+    Column("reembedding_id", String(64)),  # it copies documents from one generation to another, and holds no versions
     Column("details", JSON(none_as_null=True)),  # embed: its versions; merge: segments in; swap: the built segment
     Column("error", Text),
     Column("postponed", String(16), one_of("postponed", POSTPONED)),  # it waits by no fault of its own, for ``error``
@@ -67,6 +66,7 @@ batches = Table(
         "ix_batches_staged", "shard", "tenant_id", "priority", "chunk_count", where=_STAGED
     ),
     partial("ix_batches_aside", "order_id", "id", where="aside_since IS NOT NULL"),
+    partial("ix_batches_reembedding", "reembedding_id", "state", where="reembedding_id IS NOT NULL"),
     partial("uq_batches_one_rollback", "generation_id", where=_OPEN_ROLLBACK, unique=True),
 )
 

@@ -101,7 +101,7 @@ versions = Table(  # document versions: what was submitted or asked of a documen
     Column("id", String(64), primary_key=True),
     Column("tenant_id", ForeignKey("tenants.id"), nullable=False),
     Column("collection_id", ForeignKey("collections.id"), nullable=False),
-    Column("generation_id", ForeignKey("generations.id"), nullable=False),
+    Column("generation_id", ForeignKey("generations.id"), nullable=False),  # whose index served it first, or is to
     Column("document_id", String(64), nullable=False),
     Column("job_id", ForeignKey("jobs.id"), nullable=False),
     Column("action", String(8), one_of("action", VERSION_ACTIONS), nullable=False, default="put"),
@@ -142,13 +142,13 @@ versions = Table(  # document versions: what was submitted or asked of a documen
     Index(None, "pack"),  # for the collector: is it in use?
     # No index begins with the state: SQLite would prefer it to a list of ids and look at every version in that state.
     partial(  # with the size, for the sum of what waits
-        "ix_versions_admission", "generation_id", "priority", "id", "size_bytes", where="state = 'queued'"
+        "ix_versions_admission", "collection_id", "priority", "id", "size_bytes", where="state = 'queued'"
     ),
     partial("ix_versions_joins", "batch_id", where="state = 'embedding'"),
     partial("ix_versions_ended", "finished_at", "id", where=_NEVER_SERVED_AGAIN),
     partial("ix_versions_dead", "collection_id", "document_id", where="state = 'failed'"),
     partial("ix_versions_dead_bytes", "finished_at", where=_DEAD_WITH_BYTES),
-    partial("ix_versions_expiry", "generation_id", "expires_at", where=_MAY_EXPIRE),
+    partial("ix_versions_expiry", "collection_id", "expires_at", where=_MAY_EXPIRE),
     partial(  # never served twice
         "uq_versions_one_indexed", "document_id", "collection_id", where="state = 'indexed'", unique=True
     ),

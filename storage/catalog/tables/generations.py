@@ -18,8 +18,8 @@ from sqlalchemy import (
 
 from .conventions import metadata, one_of
 
-GENERATION_STATES = ("active", "building", "retired")
-MANIFEST_OPERATIONS = ("publish", "merge", "rollback", "fork", "repair")
+GENERATION_STATES = ("active", "building", "retired", "dropped")
+MANIFEST_OPERATIONS = ("publish", "merge", "rollback", "fork", "repair", "switch")
 
 collections = Table(
     "collections",
@@ -52,9 +52,10 @@ generations = Table(
         "version", BigInteger, nullable=False, default=0
     ),  # version of that manifest; also the read-your-writes sequence
     Column("writer_epoch", BigInteger, nullable=False, default=0),  # epoch that published it
-    Column("next_chunk_id", BigInteger, nullable=False, default=1),
+    Column("next_chunk_id", BigInteger, nullable=False, default=1),  # the ids of generations of one collection differ
     Column("live_chunks", BigInteger, nullable=False, default=0),
     Column("published_at", Double),
+    Column("active_since", Double),  # or was last; NULL: it never served
     Column("created_at", Double, nullable=False),
     Column("sweeps_begun", BigInteger, nullable=False, default=0),  # by collectors of its files: ``sweeps.py``
     Column("sweeps_ended", BigInteger, nullable=False, default=0),

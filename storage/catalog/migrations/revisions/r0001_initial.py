@@ -23,6 +23,7 @@ def upgrade() -> None:
     _create_collections()
     _create_generations()
     _create_manifests()
+    _create_reembeddings()
     _create_jobs()
     _create_idempotency_keys()
     _create_documents()
@@ -129,7 +130,7 @@ def _create_generations() -> None:
         sa.Column("id", sa.String(64), primary_key=True),
         _key("tenant_id", "tenants"),
         _key("collection_id", "collections"),
-        _state("state", 16, "active building retired"),
+        _state("state", 16, "active building retired dropped"),
         sa.Column("model", sa.String(128), nullable=False),
         sa.Column("dimensions", sa.Integer, nullable=False),
         sa.Column("metric", sa.String(8), nullable=False),
@@ -142,6 +143,7 @@ def _create_generations() -> None:
         _count("next_chunk_id"),
         _count("live_chunks"),
         _time("published_at", nullable=True),
+        _time("active_since", nullable=True),
         _time("created_at"),
         _count("sweeps_begun"),
         _count("sweeps_ended"),
@@ -157,7 +159,7 @@ def _create_manifests() -> None:
         _count("version"),
         _key("tenant_id", "tenants"),
         sa.Column("name", sa.Text, nullable=False),
-        _state("operation", 16, "publish merge rollback fork repair"),
+        _state("operation", 16, "publish merge rollback fork repair switch"),
         sa.Column("origin_generation_id", sa.String(64)),
         sa.Column("origin_version", sa.BigInteger),
         _count("writer_epoch"),
@@ -189,6 +191,36 @@ def _create_manifests() -> None:
         sa.PrimaryKeyConstraint("reader", "generation_id", "version"),
     )
     op.create_index("ix_reader_leases_generation_id_version", "reader_leases", ["generation_id", "version"])
+
+
+def _create_reembeddings() -> None:
+    states = "copying checking ready refused switching switched returning returned done cancelled"
+    op.create_table(
+        "reembeddings",
+        sa.Column("id", sa.String(64), primary_key=True),
+        _key("tenant_id", "tenants"),
+        _key("collection_id", "collections"),
+        _key("source_id", "generations"),
+        _key("target_id", "generations"),
+        _state("state", 16, states),
+        _count("base_version"),
+        sa.Column("source_version", sa.BigInteger),
+        sa.Column("cursor", sa.String(64)),
+        *(sa.Column(name, sa.Boolean, nullable=False) for name in ("planned", "switches", "forced")),
+        _time("keep_s"),
+        *(_count(name) for name in ("chunks_total", "chunks_copied", "documents_copied", "cache_hits")),
+        *(_count(name) for name in ("chunks_reused", "embedded_tokens")),
+        sa.Column("cost_usd", sa.Double),
+        sa.Column("report", sa.JSON(none_as_null=True)),
+        sa.Column("error", sa.Text),
+        *(_time(name, nullable=True) for name in ("paused_at", "hold_until")),
+        _time("created_at"),
+        *(_time(name, nullable=True) for name in ("switched_at", "finished_at")),
+    )
+    for column in ("collection_id", "source_id"):
+        op.create_index(f"ix_reembeddings_{column}", "reembeddings", [column])
+    is_open = "state NOT IN ('done', 'cancelled')"
+    _create_partial_index("uq_reembeddings_one_open", "reembeddings", ["collection_id"], is_open, unique=True)
 
 
 def _create_jobs() -> None:
@@ -280,7 +312,7 @@ def _create_versions() -> None:
     op.create_index("ix_versions_progress", "versions", progress)
     op.create_index("ix_versions_batch_id", "versions", ["batch_id"])
     op.create_index("ix_versions_pack", "versions", ["pack"])
-    waiting = ["generation_id", "priority", "id", "size_bytes"]
+    waiting = ["collection_id", "priority", "id", "size_bytes"]
     _create_partial_index("ix_versions_admission", "versions", waiting, "state = 'queued'")
     _create_partial_index("ix_versions_joins", "versions", ["batch_id"], "state = 'embedding'")
     ended = "state IN ('failed', 'cancelled', 'superseded', 'deleted', 'trimmed', 'expired', 'dropped')"
@@ -291,7 +323,7 @@ def _create_versions() -> None:
     with_bytes = "state = 'failed' AND pack <> ''"
     _create_partial_index("ix_versions_dead_bytes", "versions", ["finished_at"], with_bytes)
     may_expire = "state = 'indexed' AND expires_at IS NOT NULL"
-    _create_partial_index("ix_versions_expiry", "versions", ["generation_id", "expires_at"], may_expire)
+    _create_partial_index("ix_versions_expiry", "versions", ["collection_id", "expires_at"], may_expire)
 
 
 def _submitted() -> list[sa.Column[object]]:
@@ -318,12 +350,11 @@ def _create_batches() -> None:
         _key("tenant_id", "tenants"),
         _key("generation_id", "generations"),
         sa.Column("shard", sa.Integer, nullable=False),
-        _state("stage", 8, "chunk embed index expire rollback merge swap"),
+        _state("stage", 8, "chunk embed index expire rollback merge swap follow check"),
         _state("state", 8, "ready sent running done dead"),
         sa.Column("group_id", sa.String(64), nullable=False),
         sa.Column("part", sa.Integer, nullable=False),
         sa.Column("priority", sa.Integer, nullable=False),
-        sa.Column("express", sa.Boolean, nullable=False),
         sa.Column("attempts", sa.Integer, nullable=False),
         _time("first_attempt_at", nullable=True),
         _time("last_attempt_at", nullable=True),
@@ -335,6 +366,7 @@ def _create_batches() -> None:
         _count("size_bytes"),
         sa.Column("input", sa.Text),
         sa.Column("output", sa.Text),
+        sa.Column("reembedding_id", sa.String(64)),
         sa.Column("details", sa.JSON(none_as_null=True)),
         sa.Column("error", sa.Text),
         _optional_state("postponed", 16, "job_budget month_budget paused retrying"),
@@ -350,6 +382,8 @@ def _create_batches() -> None:
     op.create_index("ix_batches_generation_id_stage_state", "batches", ["generation_id", "stage", "state"])
     staged = "(stage = 'index' AND state IN ('ready', 'sent', 'running') AND size_bytes > 0) IS TRUE"
     _create_partial_index("ix_batches_staged", "batches", ["shard", "tenant_id", "priority", "chunk_count"], staged)
+    copying = "reembedding_id IS NOT NULL"
+    _create_partial_index("ix_batches_reembedding", "batches", ["reembedding_id", "state"], copying)
     open_rollback = "stage = 'rollback' AND state IN ('ready', 'sent', 'running')"
     _create_partial_index("ix_batches_aside", "batches", ["order_id", "id"], "aside_since IS NOT NULL")
     _create_partial_index("uq_batches_one_rollback", "batches", ["generation_id"], open_rollback, unique=True)

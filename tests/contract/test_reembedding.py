@@ -1,0 +1,260 @@
+"""A collection is embedded again while it serves: all of it, what comes meanwhile too, and back again."""
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from penstock.pipeline.errors import InputRejected
+from penstock.storage.catalog.collections import delete_collection, generation_info, is_generation_of
+from penstock.storage.catalog.tables import batches, manifests, reembeddings
+from penstock.storage.catalog.tags import put_tag
+from penstock.storage.errors import AlreadyExists, Conflict, NotFound
+from penstock.storage.intake.documents import SubmittedDocument
+from penstock.storage.reembedding.commands import go_back, pause, resume, switch
+from penstock.storage.reembedding.endings import cancel, let_go, let_go_in_time
+from penstock.workers import following
+
+from ..reembedded_line import ReembeddedLine, reembedded_line
+from ..role_line import ACME
+
+
+@pytest.fixture
+def line(tmp_path: Path, catalog_url: str) -> Iterator[ReembeddedLine]:
+    with reembedded_line(tmp_path / "data", catalog_url=catalog_url) as made:
+        yield made
+
+
+def document(source: str, sentences: int = 3, word: str = "water") -> SubmittedDocument:
+    text = " ".join(
+        f"Sentence {number} of {source} says that {word} flows downhill here." for number in range(sentences)
+    )
+    return SubmittedDocument(source, f"{source}.txt", text.encode())
+
+
+def filled(line: ReembeddedLine, count: int = 12) -> dict[str, list[str]]:
+    line.accept([document(f"d{number}") for number in range(count)])
+    line.drain()
+    return line.served()
+
+
+def test_a_collection_is_served_whole_by_the_new_model_after_the_switch(line):
+    before = filled(line)
+    former = line.current().generation
+    line.begin()
+    assert line.until("switched").state == "switched"
+    now = line.current().generation
+    assert (now.model, now.dimensions) == ("hash-384", 384)
+    assert now.id != former.id
+    assert now.version > former.version
+    assert line.served() == before
+
+
+def test_what_changes_while_it_runs_reaches_both_generations(line):
+    filled(line)
+    line.begin()
+    line.stalled = {"check"}
+    line.until("checking")
+    line.accept([document("new"), document("d1", word="steam")])
+    line.remove("d2")
+    line.update("d3", metadata={"shelf": "top"})
+    line.trim("d4", 0)
+    line.drain()
+    changed = line.served()
+    line.stalled = set()
+    line.until("switched")
+    assert line.served() == changed
+    assert {source: record.metadata for source, record in line.records().items()}["d3"] == {"shelf": "top"}
+    assert len(changed["d4"]) == len(changed["d5"]) - 1
+    assert ("d2" in changed, "new" in changed) == (False, True)
+
+
+def test_documents_on_their_way_at_the_switch_end_in_the_new_generation(line):
+    filled(line, 4)
+    line.begin()
+    line.until("checking")
+    line.stalled = {"embed"}  # from here on nothing is embedded: what comes stays on its way
+    accepted = line.accept([document("late"), document("d1", word="steam")])
+    line.remove("d2")
+    line.until("switched")
+    line.stalled = set()
+    line.drain()
+    assert set(line.served()) == {"d0", "d1", "d3", "late"}
+    assert any("steam" in text for text in line.served()["d1"])
+    assert line.job(accepted).state == "done"
+    generation = line.current().generation
+    assert line.job(accepted).token[0] == generation.id
+
+
+def test_tokens_of_the_generation_before_are_lower_than_any_version_of_the_new_one(line):
+    accepted = line.accept([document("a")])
+    line.drain()
+    former, version = line.job(accepted).token
+    line.begin()
+    line.until("switched")
+    now = line.current().generation
+    assert former != now.id
+    assert now.version > version
+    assert is_generation_of(line.catalog, former, line.collection.id)
+
+
+def test_going_back_brings_what_came_since_the_switch(line):
+    filled(line, 4)
+    former = line.current().generation.id
+    line.begin()
+    line.until("switched")
+    line.accept([document("since"), document("d1", word="steam")])
+    line.remove("d2")
+    line.drain()
+    since = line.served()
+    go_back(line.catalog, line.current(), now=time.time())
+    go_back(line.catalog, line.current(), now=time.time())
+    line.until("returned")
+    assert line.current().generation.id == former
+    assert line.served() == since
+    line.accept([document("after")])
+    line.drain()
+    switch(line.catalog, line.current(), forced=False, now=time.time())
+    line.until("switched")
+    assert line.current().generation.model == "hash-384"
+    assert line.served() == {**since, "after": line.served()["after"]}
+
+
+def test_a_paused_one_copies_nothing_until_it_is_resumed(line):
+    filled(line)
+    line.begin()
+    line.stalled = {"embed"}
+    line.step()
+    pause(line.catalog, line.current(), now=time.time())
+    line.stalled = set()
+    for _ in range(3):
+        line.step()
+    assert line.info().chunks_copied == 0
+    resume(line.catalog, line.current(), now=time.time())
+    assert line.until("switched").chunks_copied > 0
+
+
+def test_a_cancelled_one_leaves_the_collection_as_it_is_and_drops_what_was_built(line):
+    before = filled(line)
+    serving = line.current().generation
+    line.begin()
+    line.until("checking")
+    target = line.info().target.id
+    cancel(line.catalog, line.current(), now=time.time())
+    assert cancel(line.catalog, line.current(), now=time.time()).state == "cancelled"
+    for _ in range(2):
+        line.step()
+    assert line.current().generation == serving
+    assert line.served() == before
+    with pytest.raises(NotFound):
+        generation_info(line.catalog, target)
+    with line.catalog.read() as connection:
+        assert connection.scalar(sa.select(sa.func.count()).where(manifests.c.generation_id == target)) == 0
+        assert connection.scalar(sa.select(sa.func.count()).where(batches.c.reembedding_id.is_not(None))) == 0
+    line.begin("hash-512")
+    line.until("switched")
+    assert line.served() == before
+
+
+def test_the_generation_before_is_let_go_when_its_time_is_over(line):
+    before = filled(line, 3)
+    line.begin(keep_s=0.0)
+    info = line.until("switched")
+    assert let_go_in_time(line.catalog, now=time.time() + 1.0) == 1
+    assert line.info().state == "done"
+    with pytest.raises(NotFound):
+        generation_info(line.catalog, info.target.id)
+    assert line.served() == before
+
+
+def test_a_tag_keeps_the_generation_before_until_somebody_lets_it_go(line):
+    filled(line, 3)
+    former = line.current().generation
+    with line.catalog.write() as connection:
+        put_tag(connection, former.id, name="kept", version=former.version, now=1.0)
+    line.begin(keep_s=0.0)
+    line.until("switched")
+    assert let_go_in_time(line.catalog, now=time.time() + 1.0) == 0
+    assert let_go(line.catalog, line.current(), now=time.time()).state == "done"
+
+
+def test_another_is_refused_while_one_is_open_and_the_same_is_that_one(line):
+    filled(line, 2)
+    first = line.begin()
+    assert line.begin().id == first.id
+    with pytest.raises(Conflict, match="hash-384: wait for that, or cancel it"):
+        line.begin("hash-512")
+    line.until("switched")
+    with pytest.raises(Conflict, match="still kept"):
+        line.begin("hash-512")
+    with pytest.raises(Conflict, match="still kept"):
+        line.begin("hash-256")
+
+
+def test_a_collection_is_not_embedded_again_with_what_it_has(line):
+    with pytest.raises(AlreadyExists, match="choose another model"):
+        line.begin("hash-256")
+    line.begin("hash-256", afresh=True)
+
+
+def test_an_empty_collection_is_switched_too(line):
+    line.begin()
+    line.until("switched")
+    line.accept([document("first")])
+    line.drain()
+    assert set(line.served()) == {"first"}
+
+
+def test_a_text_that_the_model_refuses_stops_it_with_the_reason_and_resuming_tries_again(line, monkeypatch):
+    before = filled(line, 3)
+    line.begin()
+    embedder = line.embedding._components.embedders.of("hash-384", 384)
+    with monkeypatch.context() as patch:
+        patch.setattr(embedder, "embed_passages", refusing)
+        line.step()
+        line.step()
+        stopped = line.info()
+    assert stopped.paused_at is not None
+    assert "too long for this model" in str(stopped.error)
+    assert line.served() == before
+    resume(line.catalog, line.current(), now=time.time())
+    assert line.until("switched").error is None
+    assert line.served() == before
+
+
+def refusing(texts):
+    raise InputRejected("too long for this model", index=0)
+
+
+def test_past_versions_of_before_the_switch_are_not_versions_of_the_new_generation(line):
+    filled(line)
+    line.begin()
+    line.until("switched")
+    generation = line.current().generation
+    mine = manifests.c.generation_id == generation.id
+    with line.catalog.read() as connection:
+        kept = connection.scalars(sa.select(manifests.c.version).where(mine)).all()
+    assert kept == [generation.version]
+
+
+def test_deleting_a_collection_ends_its_reembedding(line):
+    filled(line, 3)
+    line.begin()
+    line.until("checking")
+    delete_collection(line.catalog, tenant=ACME, name="docs")
+    line.publish()
+    with line.catalog.read() as connection:
+        assert connection.scalar(sa.select(sa.func.count()).select_from(reembeddings)) == 0
+
+
+def test_a_large_document_is_copied_in_parts_and_published_in_one_piece(line, monkeypatch):
+    monkeypatch.setattr(following, "part_chunks_of", lambda _model: 4)
+    line.accept([document("large", 40), document("small", 2)])
+    line.drain()
+    before = line.served()
+    assert len(before["large"]) > 8
+    line.begin()
+    line.until("switched")
+    assert line.served() == before
