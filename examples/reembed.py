@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from penstock.client import ClientError, NewDocument, Penstock
+from penstock.client import Chunking, ClientError, NewDocument, Penstock
 from penstock.client.wire import Reembedding
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -41,7 +41,7 @@ def _say(text: str) -> None:
 
 
 def _reembed(client: Penstock, url: str, key: str) -> int:
-    client.create_collection(COLLECTION, model="static")
+    client.create_collection(COLLECTION, model="static", chunking=Chunking(size_tokens=128))
     documents = [
         NewDocument(source=str(path.relative_to(CORPUS)), text=path.read_text("utf-8", errors="replace"))
         for path in sorted((CORPUS / "documents").rglob("*"))

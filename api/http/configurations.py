@@ -6,7 +6,7 @@ from typing import Any
 from penstock.client.wire import NewCollection, NewReembedding
 from penstock.pipeline.chunking import ChunkingConfig, check_size, resolve
 from penstock.pipeline.embedding import DIMENSIONS_SETTING, ModelCard
-from penstock.pipeline.errors import EmbeddingError
+from penstock.pipeline.errors import EmbeddingError, InvalidChunking
 from penstock.settings import wiring
 from penstock.settings.model import Settings
 from penstock.storage.catalog.collections import GenerationInfo
@@ -50,14 +50,20 @@ def other_configuration(asked: NewReembedding, there: GenerationInfo, settings: 
     """Return what another generation of a collection is to be; what is left out is as it is ``there``.
 
     Raises:
-        Refused: the model is not known.
-        InvalidChunking: the sizes contradict each other, or exceed what the model reads: those that are there, too.
+        Refused: the model is not known, or does not read chunks as long as those that are there.
+        InvalidChunking: the sizes contradict each other, or exceed what the model reads.
     """
     dimensions = asked.dimensions if asked.model or asked.dimensions else there.dimensions
     card = _card(asked.model or there.model, settings, dimensions=dimensions)
     wanted = asked.chunking.model_dump() if asked.chunking else dict(there.chunking)
     config = ChunkingConfig.model_validate(wanted)
-    check_size(config, input_limit=card.input_limit_tokens, model=card.name)
+    try:
+        check_size(config, input_limit=card.input_limit_tokens, model=card.name)
+    except InvalidChunking as error:
+        if asked.chunking:
+            raise
+        told = f"the chunks that are there are too long: {error}. Give chunking (--chunk-size), and they are cut anew"
+        raise Refused(told, code="invalid_chunking", param="chunking") from error
     chunking = resolve(config, limit=card.input_limit_tokens)
     quantization = asked.quantization or there.quantization
     return Configuration(card.name, card.dimensions, there.metric, quantization, chunking.model_dump())

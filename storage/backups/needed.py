@@ -37,8 +37,10 @@ def read_names(connection: Connection, scope: Scope) -> Needed:
     for name in connection.scalars(sa.select(versions.c.pack).where(mine, versions.c.pack != "").distinct()):
         last = name.rpartition("/")[2]
         needed.objects[name] = last if _DIGEST.fullmatch(last) else None
-    open_batch = (batches.c.state.in_(OPEN_BATCH), _mine(batches.c.generation_id, scope))
-    told = sa.select(batches.c.stage, batches.c.input, batches.c.output, batches.c.details).where(*open_batch)
+    # What was copied for another generation waits in its batch to be published, though that is over.
+    is_needed = sa.or_(batches.c.state.in_(OPEN_BATCH), batches.c.reembedding_id.is_not(None))
+    told = sa.select(batches.c.stage, batches.c.input, batches.c.output, batches.c.details)
+    told = told.where(is_needed, _mine(batches.c.generation_id, scope))
     for row in connection.execute(told):
         needed.objects |= dict.fromkeys([name for name in (row.input, row.output) if name], None)
         for file in Swap.from_details(row.details).output.all_files if row.stage == "swap" else []:
