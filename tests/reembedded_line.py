@@ -14,6 +14,7 @@ from penstock.settings import wiring
 from penstock.storage import ledger
 from penstock.storage.catalog.collections import CollectionInfo, get_collection
 from penstock.storage.catalog.documents import DocumentInfo, list_documents
+from penstock.storage.catalog.followers import wake
 from penstock.storage.ids import DocumentId
 from penstock.storage.intake.removals import remove_documents
 from penstock.storage.intake.trims import LocatedChunk, remove_chunks
@@ -75,6 +76,15 @@ class ReembeddedLine(RoleLine):
             self.step()
         return info
 
+    def until_caught_up(self) -> None:
+        """Work until the one that follows holds what the other one does, however long it might rest."""
+        deadline = time.monotonic() + 60
+        while not self.info().caught_up:
+            assert time.monotonic() < deadline, self.info()
+            with self.catalog.write() as connection:
+                wake(connection, self.info().id, at=time.time())
+            self.step()
+
     def found(self) -> list[Hit]:
         """Return every chunk that a search of the collection finds."""
         generation = self.current().generation
@@ -94,6 +104,20 @@ class ReembeddedLine(RoleLine):
 
     def records(self) -> dict[str, DocumentRecord]:
         return {hit.document.source: hit.document for hit in self.found()}
+
+    def found_of(self, source: str) -> list[Hit]:
+        """Return the chunks of one document, in the order of its text."""
+        return sorted((hit for hit in self.found() if hit.document.source == source), key=lambda hit: hit.ordinal)
+
+    def original(self, source: str) -> list[str]:
+        """Return the text that was submitted."""
+        record = self.records()[source]
+        told = record.original
+        assert told is not None
+        data = self.components.objects.get_range(
+            told["pack"], offset=told["pack_offset"], size_bytes=told["size_bytes"]
+        )
+        return [data.decode()]
 
     def _named(self, source: str) -> DocumentInfo:
         listed = list_documents(self.catalog, tenant=ACME, collection_id=self.collection.id, limit=100)

@@ -8,10 +8,11 @@ import pytest
 import sqlalchemy as sa
 
 from penstock.pipeline.errors import InputRejected
-from penstock.storage.catalog.collections import delete_collection, generation_info, is_generation_of
+from penstock.storage.catalog.collections import delete_collection, generation_info, get_collection, is_generation_of
 from penstock.storage.catalog.tables import batches, manifests, reembeddings
 from penstock.storage.catalog.tags import put_tag
 from penstock.storage.errors import AlreadyExists, Conflict, NotFound
+from penstock.storage.inspection.rebuilding import rebuild_catalog
 from penstock.storage.intake.documents import SubmittedDocument
 from penstock.storage.reembedding.commands import go_back, pause, resume, switch
 from penstock.storage.reembedding.endings import cancel, let_go, let_go_in_time
@@ -19,6 +20,10 @@ from penstock.workers import following
 
 from ..reembedded_line import ReembeddedLine, reembedded_line
 from ..role_line import ACME
+from ..storage_samples import new_catalog
+
+# One server is enough where the statements are those of other tests.
+on_sqlite = pytest.mark.parametrize("catalog_url", ["sqlite"], indirect=True)
 
 
 @pytest.fixture
@@ -88,6 +93,7 @@ def test_documents_on_their_way_at_the_switch_end_in_the_new_generation(line):
     assert line.job(accepted).token[0] == generation.id
 
 
+@on_sqlite
 def test_tokens_of_the_generation_before_are_lower_than_any_version_of_the_new_one(line):
     accepted = line.accept([document("a")])
     line.drain()
@@ -122,6 +128,7 @@ def test_going_back_brings_what_came_since_the_switch(line):
     assert line.served() == {**since, "after": line.served()["after"]}
 
 
+@on_sqlite
 def test_a_paused_one_copies_nothing_until_it_is_resumed(line):
     filled(line)
     line.begin()
@@ -158,6 +165,7 @@ def test_a_cancelled_one_leaves_the_collection_as_it_is_and_drops_what_was_built
     assert line.served() == before
 
 
+@on_sqlite
 def test_the_generation_before_is_let_go_when_its_time_is_over(line):
     before = filled(line, 3)
     line.begin(keep_s=0.0)
@@ -169,6 +177,7 @@ def test_the_generation_before_is_let_go_when_its_time_is_over(line):
     assert line.served() == before
 
 
+@on_sqlite
 def test_a_tag_keeps_the_generation_before_until_somebody_lets_it_go(line):
     filled(line, 3)
     former = line.current().generation
@@ -180,6 +189,7 @@ def test_a_tag_keeps_the_generation_before_until_somebody_lets_it_go(line):
     assert let_go(line.catalog, line.current(), now=time.time()).state == "done"
 
 
+@on_sqlite
 def test_another_is_refused_while_one_is_open_and_the_same_is_that_one(line):
     filled(line, 2)
     first = line.begin()
@@ -193,12 +203,14 @@ def test_another_is_refused_while_one_is_open_and_the_same_is_that_one(line):
         line.begin("hash-256")
 
 
+@on_sqlite
 def test_a_collection_is_not_embedded_again_with_what_it_has(line):
     with pytest.raises(AlreadyExists, match="choose another model"):
         line.begin("hash-256")
     line.begin("hash-256", afresh=True)
 
 
+@on_sqlite
 def test_an_empty_collection_is_switched_too(line):
     line.begin()
     line.until("switched")
@@ -228,6 +240,7 @@ def refusing(texts):
     raise InputRejected("too long for this model", index=0)
 
 
+@on_sqlite
 def test_past_versions_of_before_the_switch_are_not_versions_of_the_new_generation(line):
     filled(line)
     line.begin()
@@ -249,6 +262,7 @@ def test_deleting_a_collection_ends_its_reembedding(line):
         assert connection.scalar(sa.select(sa.func.count()).select_from(reembeddings)) == 0
 
 
+@on_sqlite
 def test_a_large_document_is_copied_in_parts_and_published_in_one_piece(line, monkeypatch):
     monkeypatch.setattr(following, "part_chunks_of", lambda _model: 4)
     line.accept([document("large", 40), document("small", 2)])
@@ -258,3 +272,47 @@ def test_a_large_document_is_copied_in_parts_and_published_in_one_piece(line, mo
     line.begin()
     line.until("switched")
     assert line.served() == before
+
+
+@on_sqlite
+@pytest.mark.parametrize("state", ["checking", "switched"])
+def test_a_catalog_made_again_from_the_objects_serves_the_generation_that_served(line, tmp_path, state):
+    filled(line, 4)
+    line.begin()
+    if state == "checking":
+        line.stalled = {"check"}
+    line.until(state)
+    line.accept([document("since")])
+    line.drain()
+    line.until_caught_up()  # so that the other one was published last
+    again = new_catalog(f"sqlite:///{tmp_path}/again.sqlite3")
+    found = rebuild_catalog(again, line.components.objects, now=time.time())
+    serving = get_collection(again, tenant=ACME, name="docs").generation
+    assert serving.id == line.current().generation.id
+    assert serving.version == line.current().generation.version
+    assert any("had another generation" in one.problem for one in found.findings)
+    again.dispose()
+
+
+@on_sqlite
+def test_documents_cut_otherwise_are_cut_anew_and_what_was_deleted_of_them_stays_away(line):
+    filled(line, 3)
+    gone = line.found_of("d1")[1].text
+    line.trim("d1", 1)
+    line.drain()
+    line.begin(chunking={"strategy": "recursive", "size_tokens": 32, "overlap_tokens": 0})
+    assert line.info().recuts
+    line.until("switched")
+    served = line.served()
+    assert set(served) == {"d0", "d1", "d2"}
+    assert len(served["d0"]) < 3
+    assert words(served["d0"]) == words(line.original("d0"))
+    assert not any(gone in text for text in served["d1"])
+    assert served["d1"]
+    line.accept([document("d1", word="steam")])
+    line.drain()
+    assert any("steam" in text for text in line.served()["d1"])
+
+
+def words(texts: list[str]) -> list[str]:
+    return sorted(word for text in texts for word in text.split())
