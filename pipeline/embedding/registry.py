@@ -11,7 +11,7 @@ from .cards import CARDS
 from .embedder import DeclaredModel, Embedder, EmbeddingOptions, ModelCard
 from .sizes import may_have, remote_card, resized
 from .traffic import Traffic
-from .truncated import Truncated
+from .truncated import truncated
 
 _HASH = re.compile(r"hash-([1-9]\d{1,3})")
 _NOTHING = DeclaredModel()
@@ -56,7 +56,7 @@ def open_embedder(
     full = card.full_dimensions
     if full is None or (card.provider == "openai" and model in CARDS):  # OpenAI cuts its own, when it is asked to
         return _opened(card, options, traffic)
-    return Truncated(_opened(replace(card, dimensions=full, full_dimensions=None), options, traffic), card)
+    return truncated(_opened(replace(card, dimensions=full, full_dimensions=None), options, traffic), card)
 
 
 def _opened(card: ModelCard, options: EmbeddingOptions, traffic: Callable[[ModelCard], Traffic] | None) -> Embedder:

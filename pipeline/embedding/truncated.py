@@ -5,8 +5,14 @@ from dataclasses import replace
 
 import numpy as np
 
+from .billing import Billable, Payer
 from .embedder import Embedder, ModelCard, Vectors
 from .vectors import unit_rows
+
+
+def truncated(whole: Embedder, card: ModelCard) -> "Truncated":
+    """Return an embedder of the first dimensions of what ``whole`` makes; `Billable` where that is."""
+    return BilledTruncated(whole, card) if isinstance(whole, Billable) else Truncated(whole, card)
 
 
 class Truncated:
@@ -34,3 +40,11 @@ class Truncated:
 
     def _cut(self, vectors: Vectors) -> Vectors:
         return unit_rows(np.ascontiguousarray(vectors[:, : self.card.dimensions]))
+
+
+class BilledTruncated(Truncated):
+    """`Truncated`, of a model whose calls are paid for: `Billable`."""
+
+    def billed_to(self, payer: Payer) -> "BilledTruncated":
+        assert isinstance(self._whole, Billable)
+        return BilledTruncated(self._whole.billed_to(payer), self.card)

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from penstock.pipeline.embedding import DeclaredModel, Embedder, EmbeddingOptions, model_card, open_embedder
+from penstock.pipeline.embedding.billing import Billable
 from penstock.pipeline.embedding.cards import CARDS, HUB_MODELS
 from penstock.pipeline.errors import InputRejected, ProviderMisconfigured
 
@@ -166,6 +167,32 @@ def test_its_card_is_known_without_opening_it(embedder):
     known = model_card(card.name, dimensions=cut, declared=declared_of(card.name, cut))
     assert replace(known, fingerprint=embedder.card.fingerprint) == embedder.card
     assert embedder.card.metric == "cosine"
+
+
+def test_what_is_cut_is_paid_for_as_what_is_whole_is(embedder):
+    """Else a budget would not hold for it."""
+
+    class Noted:
+        def __init__(self) -> None:
+            self.reserved: list[int] = []
+            self.tokens: list[int] = []
+
+        def reserve(self, tokens: int) -> None:
+            self.reserved.append(tokens)
+
+        def paid(self, tokens: int, *, answered: bool = True) -> None:
+            self.tokens.append(tokens)
+
+    if embedder.card.provider != "openai":
+        assert not isinstance(embedder, Billable)
+        return
+    assert isinstance(embedder, Billable)
+    noted = Noted()
+    again = embedder.billed_to(noted)
+    np.testing.assert_allclose(again.embed_passages(TEXTS[:2]), embedder.embed_passages(TEXTS[:2]), atol=1e-6)
+    assert again.card == embedder.card
+    assert noted.reserved
+    assert sum(noted.tokens) > 0
 
 
 def test_vectors_that_are_cut_are_the_first_dimensions_of_whole_ones(embedder, wide_endpoint):
