@@ -26,11 +26,12 @@ def show_estimate(
     notes: "Console",
     *,
     made: "tuple[str | None, Chunking | None]",
+    economy: bool,
     as_json: bool,
 ) -> None:
     """Send what is new, to be looked at, and show what an ingest would take.
 
-    ``made``: the model and chunking that were asked for.
+    ``made``: the model and chunking that were asked for. ``economy``: for half the price, in up to a day.
     """
     from penstock.client import NotFound, Upload
 
@@ -54,6 +55,7 @@ def show_estimate(
         if uploads:
             found = client.estimate(collection, uploads, model=model, chunking=chunking, on_progress=show)
     told = _with_unchanged(found, sending, model=model)
+    told = _for_economy(told) if economy else told
     print_json(told) if as_json else _show(told, collection)
 
 
@@ -79,6 +81,14 @@ def _with_unchanged(found: "Estimate | None", sending: "Sending", *, model: str 
         )
     here = sending.unchanged
     return found.model_copy(update={"documents": found.documents + here, "unchanged": found.unchanged + here})
+
+
+def _for_economy(found: "Estimate") -> "Estimate":
+    def half(amount: float | None) -> float | None:
+        return None if amount is None else amount / 2
+
+    price, cost_usd = half(found.price_per_million_tokens), half(found.cost_usd)
+    return found.model_copy(update={"price_per_million_tokens": price, "cost_usd": cost_usd, "duration_s": None})
 
 
 def _show(found: "Estimate", collection: str) -> None:

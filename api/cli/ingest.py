@@ -156,7 +156,15 @@ def ingest(
         with connect(url, key, tenant) as client:
             if estimate:
                 show_estimate(
-                    client, collection, found.found, fields, outcome.sending, notes, made=(model, cut), as_json=as_json
+                    client,
+                    collection,
+                    found.found,
+                    fields,
+                    outcome.sending,
+                    notes,
+                    made=(model, cut),
+                    economy=economy,
+                    as_json=as_json,
                 )
                 return
             if webhook is not None:

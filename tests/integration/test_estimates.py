@@ -129,6 +129,8 @@ def test_a_collection_that_is_not_there_yet_is_estimated_and_not_made(line, serv
     told = json.loads(result.stdout)
     assert (told["documents"], told["chunks"], told["repeated"], told["embedded"]) == (2, 2, 1, 1)
     assert told["model"] == "openai/priced"
+    cheap = json.loads(CliRunner().invoke(app, [*words, "--economy", "--json"]).stdout)
+    assert (cheap["tokens"], cheap["cost_usd"]) == (told["tokens"], told["cost_usd"] / 2)
     shown = CliRunner().invoke(app, words).stdout
     assert "1 to embed" in shown
     assert "not known yet" in shown
