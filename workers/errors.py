@@ -7,6 +7,7 @@ WorkerError
 ├── TooManyWaits      so many requests wait for their version that the others need the rest of the threads
 └── RunEnded          a run of a schedule goes no further now
     ├── RunFailed         it cannot do what it is for: the message is its reason
+    ├── RunSkipped        there is nothing that it could do: the message is its reason
     ├── RunWaits          what it waits for is not over: again ``after_s`` later
     └── RunHandedBack     this process was told to stop: another one goes on
 """
@@ -42,6 +43,10 @@ class RunEnded(WorkerError):
 
 class RunFailed(RunEnded):
     """Raised when a run cannot do what it is for; the message is the reason that its history tells."""
+
+
+class RunSkipped(RunEnded):
+    """Raised when there is nothing that a run could do; the message is the reason that its history tells."""
 
 
 class RunWaits(RunEnded):

@@ -16,10 +16,11 @@ from penstock.storage.schedules import Run
 
 from .backups import back_up
 from .components import Components
-from .errors import RunFailed, RunHandedBack, RunWaits
+from .errors import RunFailed, RunHandedBack, RunSkipped, RunWaits
 from .folder_sync import sync_folder
 from .leases import LeaseKeeper
 from .liveness import Liveness
+from .reembed_runs import reembed
 from .run_work import RunWork
 from .sweeps import expire, merge
 
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 
 LEASES = 4  # of workers.lease_s: hashing a large file, and a slow disk, keep renewals waiting
 ACTIONS: Mapping[str, Callable[[RunWork], None]] = {
+    "reembed": reembed,
     "sync": sync_folder,
     "expire": expire,
     "merge": merge,
@@ -89,8 +91,8 @@ class ScheduleRuns:
         except RunWaits as wait:
             log.debug("A run of a schedule waits: %s", wait, extra=work.ids)
             self._end_for_now(work, after_s=wait.after_s)
-        except RunFailed as error:
-            self._end(work, state="failed", reason=str(error))
+        except (RunFailed, RunSkipped) as error:
+            self._end(work, state="failed" if isinstance(error, RunFailed) else "skipped", reason=str(error))
         except (StorageError, OSError) as error:
             if isinstance(error, Conflict) and not schedules.is_held(self._components.catalog, work.run):
                 raise

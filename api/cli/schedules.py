@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from penstock.client.wire import ScheduleAction, ScheduleRun
 
 app = typer.Typer(
-    name="schedules", help="Run something again and again: sync, expire, merge, backup.", no_args_is_help=True
+    name="schedules", help="Run something again and again: reembed, sync, expire, merge, backup.", no_args_is_help=True
 )
 
 POLL_S = 1.0
@@ -32,7 +32,7 @@ def add(
         list[str],
         typer.Argument(
             metavar="[COLLECTION] ACTION [FOLDER]",
-            help="The collection (none with --all), then `sync FOLDER`, `expire`, `merge` or `backup FOLDER`.",
+            help="The collection (none with --all), then reembed, sync FOLDER, expire, merge or backup FOLDER.",
             show_default=False,
         ),
     ],
@@ -49,6 +49,12 @@ def add(
     jitter: Annotated[
         str | None, typer.Option("--jitter", help="Each time comes up to so much later, by chance: 10m.")
     ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="reembed: the model; default: the one that new collections have then.")
+    ] = None,
+    afresh: Annotated[bool, typer.Option("--afresh", help="reembed: also where the model is the same.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="reembed: switch whatever the check says.")] = False,
+    no_switch: Annotated[bool, typer.Option("--no-switch", help="reembed: build, check, and do not switch.")] = False,
     prefix: Annotated[
         str | None, typer.Option("--prefix", help="sync: what sources begin with; default: the folder's own name.")
     ] = None,
@@ -74,6 +80,7 @@ def add(
     if folder is not None and place is None:
         raise UsageError(f"{action} takes no folder: leave {folder!r} out")
     options: dict[str, Any] = {"prefix": prefix, "delete_much": delete_much, "keep": keep}
+    options |= {"model": model, "afresh": afresh, "force": force, "no_switch": no_switch}
     options |= {place: folder} if place is not None else {}
     with connect(url, key, tenant) as client:
         made = client.add_schedule(

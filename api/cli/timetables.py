@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def does(one: "Schedule") -> str:
-    place = one.options.get("folder") or one.options.get("destination")
+    place = one.options.get("folder") or one.options.get("destination") or one.options.get("model")
     return f"{one.action} {plain(str(place))}" if place else one.action
 
 

@@ -6,13 +6,22 @@ from pydantic import Field
 
 from .messages import Answer, Request
 
-ScheduleAction = Literal["sync", "expire", "merge", "backup"]
+ScheduleAction = Literal["reembed", "sync", "expire", "merge", "backup"]
 RunState = Literal["waiting", "running", "ok", "failed", "skipped", "lost"]
 
 
 class ScheduleOptions(Request):
     """What an action has to be told. Folders are those of the machines that run maintenance."""
 
+    model: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=128,
+        description="reembed: the model; default: the one that new collections have then (`embedding.model`)",
+    )
+    afresh: bool = Field(default=False, description="reembed: also where the collection has that model already")
+    force: bool = Field(default=False, description="reembed: switch whatever the check says")
+    no_switch: bool = Field(default=False, description="reembed: build and check, and leave the switch to somebody")
     folder: str | None = Field(
         default=None,
         max_length=1_024,

@@ -24,6 +24,7 @@ class Action:
 
 
 ACTIONS: Mapping[str, Action] = {
+    "reembed": Action(allowed=("model", "afresh", "force", "no_switch")),
     "sync": Action(needed=("folder",), allowed=("prefix", "delete_much")),
     "expire": Action(of_everything=True),
     "merge": Action(of_everything=True),

@@ -106,7 +106,7 @@ def test_the_installations_own_are_kept_apart_from_those_of_tenants(penstock):
         ({"action": "expire", "cron": DAILY, "timezone": "Mars/Base"}, "timezone", "no time zone"),
         ({"action": "expire", "every_s": 5.0}, "every_s", "from a minute"),
         ({"action": "expire", "cron": DAILY, "jitter_s": 1e9}, "jitter_s", "use 0 to 86400"),
-        ({"action": "dance", "cron": DAILY}, "action", "'sync', 'expire', 'merge' or 'backup'"),
+        ({"action": "dance", "cron": DAILY}, "action", "'reembed', 'sync', 'expire', 'merge' or 'backup'"),
         ({"action": "sync", "cron": DAILY}, "options.folder", "needs options.folder"),
         ({"action": "sync", "cron": DAILY, "options": {"folder": "/etc"}}, "options.folder", "schedules.sync_roots"),
         ({"action": "sync", "cron": DAILY, "options": {"folder": "/srvx"}}, "options.folder", "sync_roots"),
