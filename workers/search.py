@@ -23,7 +23,7 @@ from penstock.settings.model import Settings
 from penstock.settings.providers import check_economy, options_of
 from penstock.storage.catalog.backlogs import Amount
 from penstock.storage.catalog.collections import CollectionInfo, get_collection, is_generation_of
-from penstock.storage.catalog.generations import generations_of
+from penstock.storage.catalog.generations import up_to_date_generations
 from penstock.storage.catalog.jobs import get_job
 from penstock.storage.catalog.references import generation_at
 from penstock.storage.catalog.tables import PRIORITIES
@@ -143,7 +143,9 @@ class Searcher:
                 timeout_s=asked.timeout_s,
                 now=now if wanted is None or wanted.as_of is None else wanted.as_of,
                 explain=asked.explain,
-                others=lambda: generations_of(components.catalog, collection.id, tenant=collection.tenant_id),
+                others=lambda: up_to_date_generations(
+                    components.catalog, collection.id, tenant=collection.tenant_id, now=now
+                ),
                 declared=self._declared,
             )
         if wanted is None:  # what was asked of a past version says little of the next

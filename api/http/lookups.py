@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from penstock.storage.catalog.collections import CollectionInfo, GenerationInfo, get_collection
 from penstock.storage.catalog.engine import Catalog
-from penstock.storage.catalog.generations import generations_of
+from penstock.storage.catalog.generations import up_to_date_generations
 from penstock.storage.catalog.tenants import require_tenant
 from penstock.storage.errors import InvalidName, NotFound
 from penstock.storage.ids import CollectionId, TenantId, checked_name
@@ -91,7 +91,7 @@ class Lookups:
         found, until = self._generations.get(info.id, ([], 0.0))
         if now < until:
             return found
-        found = generations_of(self._catalog, info.id, tenant=info.tenant_id)
+        found = up_to_date_generations(self._catalog, info.id, tenant=info.tenant_id, now=time.time())
         if len(self._generations) >= REMEMBERED:
             self._generations.clear()
         self._generations[info.id] = (found, now + self._remembered_s)

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from penstock import client
 from penstock.api.cli.application import app
 from penstock.client import NewDocument
-from penstock.storage.catalog.tables import generations
+from penstock.storage.catalog.tables import generations, reembeddings
 from penstock.workers.liveness import Liveness
 from penstock.workers.search import Searcher
 
@@ -111,6 +111,9 @@ def test_vectors_of_the_model_before_are_answered_until_its_generation_goes(serv
             new = {**old, "id": "gen_after", "model": "hash", "dimensions": 384, "state": "active"}
             new |= {"manifest": None, "version": 0, "live_chunks": 0}
             connection.execute(sa.insert(generations).values(new))
+            follower = {"id": "reemb_1", "state": "switched", "source_id": "gen_after", "target_id": old["id"]}
+            follower |= {"tenant_id": "default", "collection_id": before.id, "keep_s": 1e6, "created_at": 1.0}
+            connection.execute(sa.insert(reembeddings).values(follower))
         service.components.lookups.forget("default", name)
         vector = endpoint.vector_of("apples")[:512]
         assert penstock.search(name, "apples").hits == []
@@ -126,5 +129,9 @@ def test_vectors_of_the_model_before_are_answered_until_its_generation_goes(serv
         try:
             answer = searcher.search(tenant="default", collection=name, vector=vector.tolist(), explain=True)
             assert (answer["hits"][0]["text"], answer["explain"]["routed_to"]) == ("apples", old["id"])
+            with catalog.write() as connection:  # from here on it would find what was deleted
+                connection.execute(sa.update(reembeddings).values(paused_at=1.0))
+            answer = searcher.search(tenant="default", collection=name, vector=vector.tolist())
+            assert answer["error"]["code"] == "invalid_query"
         finally:
             searcher.close()
