@@ -22,7 +22,16 @@ from ..errors import Conflict
 from ..ids import GenerationId, ManifestVersion
 from ..ledger.claims import Claim, claim_oldest, end
 from .records import ReembeddingInfo, hold_reembedding, read_reembedding
-from .slices import EndedGroup, OnTheirWay, Slice, forget_groups, insert_slices, postpone_slices, read_slices
+from .slices import (
+    EndedGroup,
+    OnTheirWay,
+    Slice,
+    forget_groups,
+    goes_on_by_itself,
+    insert_slices,
+    postpone_slices,
+    read_slices,
+)
 
 AHEAD = 16  # parts that are on their way at most when more are made
 PUBLISHED_CHUNKS = 4_096  # that have ended: then they are published though others are on their way
@@ -252,9 +261,16 @@ def wake_missed(catalog: Catalog, *, now: float) -> int:
 
     Run every few seconds by anyone; a few rows are read for each re-embedding that is open.
     """
-    mine = sa.select(reembeddings.c.id).where(reembeddings.c.state.not_in(REEMBEDDING_ENDS))
+    mine = sa.select(reembeddings.c.id, reembeddings.c.paused_at)
+    mine = mine.where(reembeddings.c.state.not_in(REEMBEDDING_ENDS))
     with catalog.read() as connection:
-        waiting = [one for one in connection.scalars(mine) if _is_overdue(connection, one, now=now)]
+        rows = connection.execute(mine).all()
+        waiting = [row.id for row in rows if _is_overdue(connection, row.id, now=now)]
+        restless = [row.id for row in rows if row.paused_at is not None and goes_on_by_itself(connection, row.id)]
+    for one in restless:  # what was tried when it was paused, and handed back after that
+        with catalog.write("pause_reembedding") as connection:
+            if hold_reembedding(connection, one).paused_at is not None:
+                postpone_slices(connection, one)
     for one in waiting:
         with catalog.write("wake_reembedding") as connection:
             hold_reembedding(connection, one)

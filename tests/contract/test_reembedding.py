@@ -16,6 +16,7 @@ from penstock.storage.inspection.rebuilding import rebuild_catalog
 from penstock.storage.intake.documents import SubmittedDocument
 from penstock.storage.reembedding.commands import go_back, pause, resume, switch
 from penstock.storage.reembedding.endings import cancel, let_go, let_go_in_time
+from penstock.storage.reembedding.steps import wake_missed
 from penstock.workers import following
 
 from ..reembedded_line import ReembeddedLine, reembedded_line
@@ -138,6 +139,12 @@ def test_a_paused_one_copies_nothing_until_it_is_resumed(line):
     line.stalled = set()
     for _ in range(3):
         line.step()
+    assert line.info().chunks_copied == 0
+    slices = (batches.c.reembedding_id == line.info().id, batches.c.stage == "embed")
+    with line.catalog.write() as connection:  # as if one had been tried just then, and handed back
+        connection.execute(sa.update(batches).where(*slices).values(next_attempt_at=0.0))
+    wake_missed(line.catalog, now=time.time())
+    line.step()
     assert line.info().chunks_copied == 0
     resume(line.catalog, line.current(), now=time.time())
     assert line.until("switched").chunks_copied > 0
