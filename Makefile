@@ -8,7 +8,7 @@ unexport PYTHONDONTWRITEBYTECODE
 # Tests with real processes wait more than they work: one more at a time than there are cores, at most 4.
 AT_ONCE = $(shell $(BIN)/python -c "import os; print(min(4, (os.cpu_count() or 1) + 1))")
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-clean test check format lint types imports unit e2e coverage crash soak perf lock install install-dev clean
+.PHONY: help demo demo-clean test check format lint types imports kernels unit e2e coverage crash soak perf lock install install-dev clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -17,7 +17,7 @@ demo: install ## install, start every role, ingest the example corpus, ask its q
 	@$(BIN)/python examples/demo.py
 
 test: install-dev ## everything a maintainer needs to believe a change
-	@$(MAKE) --no-print-directory check
+	@$(MAKE) --no-print-directory --jobs 2 check kernels
 	@rm -f .coverage .coverage.*
 	$(BIN)/python -m pytest -n $(AT_ONCE) --dist worksteal --cov --cov-report= $(PYTEST)
 	@$(MAKE) --no-print-directory coverage
@@ -37,6 +37,9 @@ types: install-dev
 
 imports: install-dev
 	$(BIN)/lint-imports
+
+kernels: install-dev # compiled once here, not by each process of the tests that comes to it first
+	@$(BIN)/python -c "from penstock.storage.search.planner import prepare; prepare()"
 
 unit: install-dev ## the quick tests only
 	$(BIN)/python -m pytest -n auto --dist worksteal tests/unit tests/contract $(PYTEST)

@@ -2,7 +2,7 @@
 
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import fakeredis
 import pytest
@@ -11,6 +11,24 @@ from .embedding_endpoint import Endpoint
 from .postgres_server import NoServer, PostgresServer
 from .s3_server import NoS3, S3Server
 from .valkey_server import NoValkey, ValkeyServer
+
+UNMEASURED = ("crash", "e2e")  # folders whose lines others reach too: without the tracer they take half of the time
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.parent.name in UNMEASURED:
+            item.add_marker("no_cover")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """Let processes that such a test starts be unmeasured too."""
+    with pytest.MonkeyPatch.context() as environment:
+        if item.get_closest_marker("no_cover") is not None:
+            for name in ("COVERAGE_PROCESS_CONFIG", "COVERAGE_PROCESS_START"):
+                environment.delenv(name, raising=False)
+        return (yield)
 
 
 @pytest.fixture(scope="module")

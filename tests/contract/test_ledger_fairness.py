@@ -2,6 +2,7 @@
 
 import os
 import random
+import sys
 import threading
 import time
 from collections import Counter
@@ -43,13 +44,14 @@ def tenant_of(line: Line, batch_id: str) -> str:
         return str(connection.scalar(sa.select(batches.c.tenant_id).where(batches.c.id == batch_id)))
 
 
-def formed(line: Line, **options: object) -> list[tuple[str, int]]:
-    """Return tenant and priority of the chunk batches, in the order in which they were formed one at a time."""
+def formed(line: Line, *, most: int = sys.maxsize, **options: object) -> list[tuple[str, int]]:
+    """Return tenant and priority of the first chunk batches, in the order in which they were formed one at a time."""
     found: list[tuple[str, int]] = []
     seen: set[str] = set()
-    while line.form(max_batches=1, **options):
+    told = sa.select(batches.c.id, batches.c.tenant_id, batches.c.priority)
+    while len(found) < most and line.form(max_batches=1, **options):
         with line.catalog.read() as connection:
-            for row in connection.execute(sa.select(batches)):
+            for row in connection.execute(told):
                 if row.id not in seen:
                     found.append((row.tenant_id, row.priority))
                     seen.add(row.id)
@@ -287,7 +289,7 @@ def test_low_documents_of_a_tenant_get_their_part_while_high_ones_keep_coming(li
     submit(line, 400, priority=HIGH, name="h")
     submit(line, 400, priority=NORMAL, name="n")
     submit(line, 10, priority=LOW, name="l")
-    order = [priority for _, priority in formed(line, max_documents=1)[:330]]
+    order = [priority for _, priority in formed(line, most=330, max_documents=1)]
     counts = Counter(order)
     assert counts[LOW] >= 3
     assert counts[HIGH] / counts[NORMAL] == pytest.approx(LANE_WEIGHTS[HIGH] / LANE_WEIGHTS[NORMAL], rel=0.2)
