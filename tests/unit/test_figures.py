@@ -16,6 +16,7 @@ from penstock.api.http.collectors import (
     FiguresCollector,
     LedgerCollector,
     RatesCollector,
+    ScheduleCollector,
     SnapshotCollector,
     _waiting,
 )
@@ -94,7 +95,8 @@ def test_the_docs_list_every_figure_and_no_other(tmp_path):
         roles = FiguresCollector(Figures(fakeredis.FakeRedis()))
         cache = CacheCollector(fakeredis.FakeRedis(), limit_bytes=1 << 20)
         rates = RatesCollector(fakeredis.FakeRedis())
-        metrics = Metrics([LedgerCollector(catalog), roles, cache, rates, SnapshotCollector(snapshots)])
+        schedules = ScheduleCollector(catalog)
+        metrics = Metrics([LedgerCollector(catalog), schedules, roles, cache, rates, SnapshotCollector(snapshots)])
         metrics.observe(route="/", method="GET", status=200, seconds=0.1)
         text = metrics.exposition().decode()
     finally:
