@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from penstock.pipeline.embedding.billing import Billable
 from penstock.pipeline.embedding.cached import embed_with_cache
 from penstock.pipeline.embedding.embedder import Embedder
+from penstock.pipeline.embedding.ordered import ToBeOrdered
 from penstock.pipeline.errors import InputRejected
 from penstock.storage import ledger
 from penstock.storage.cache import EmbeddingCache
@@ -29,6 +30,7 @@ from penstock.storage.segments.rows import Rows
 from . import staging
 from .claims import ids
 from .components import Components
+from .ordering import put_aside, with_orders
 
 log = logging.getLogger(__name__)
 
@@ -42,8 +44,13 @@ def copy_slice(components: Components, cache: EmbeddingCache, claim: ledger.Clai
     embedder = components.embedders.of(claim.generation.model, claim.generation.dimensions)
     known = _kept(components, claim, rows, known=asked.known or claim.input is not None)
     with _bill(components, claim, embedder) as bill:
+        asked_of = embedder.billed_to(bill) if isinstance(embedder, Billable) else embedder
+        asked_of = with_orders(components, claim, asked_of, payer=bill)
         try:
-            vectors, spared = _vectors(embedder, cache, claim, rows, known, bill)
+            vectors, spared = _vectors(asked_of, cache, claim, rows, known, bill, local=asked_of is embedder)
+        except ToBeOrdered as error:
+            put_aside(components, claim, rows, error.texts)
+            return
         except InputRejected as error:
             if error.index is None:
                 raise
@@ -99,11 +106,17 @@ def _read(components: Components, asked: Slice) -> Rows:
 
 
 def _vectors(
-    embedder: Embedder, cache: EmbeddingCache, claim: ledger.Claim, rows: Rows, known: _Known, bill: Bill
+    asked_of: Embedder,
+    cache: EmbeddingCache,
+    claim: ledger.Claim,
+    rows: Rows,
+    known: _Known,
+    bill: Bill,
+    *,
+    local: bool,
 ) -> tuple[NDArray[np.float32], Spared]:
     """Return f32[len(rows), d], and what was not embedded for them."""
     kept, vectors = known
-    asked_of = embedder.billed_to(bill) if isinstance(embedder, Billable) else embedder
     chosen = np.flatnonzero(~kept)
     texts, tokens = [rows.text(index) for index in chosen.tolist()], rows.tokens[chosen].astype(np.int64)
     try:
@@ -114,7 +127,7 @@ def _vectors(
         raise InputRejected(str(error), index=int(chosen[error.index])) from error
     vectors[chosen] = found
     given = int(tokens[list(asked)].sum())
-    if asked and asked_of is embedder:  # it runs here, and tells nobody of its calls
+    if asked and local:  # it runs here, and tells nobody of its calls
         bill.paid(given)
     bill.saved(hits, int(tokens.sum()) - given)
     return vectors, Spared(cache_hits=hits, reused=int(kept.sum()))

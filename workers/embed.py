@@ -85,7 +85,8 @@ class Embedding:
             try:
                 made = self._embed(claim)
             except ToBeOrdered as error:
-                put_aside(self._components, claim, error.texts)
+                rows = staging.read_chunks(self._components.objects, claim.input or "")
+                put_aside(self._components, claim, rows, error.texts)
                 return
             self._claims.outages.over(claim.generation.model)
             took_ms = (time.perf_counter() - began) * 1e3

@@ -9,6 +9,7 @@ from penstock.pipeline.embedding.orders import TakesOrders
 from penstock.storage import ledger
 from penstock.storage.catalog.tables import ECONOMY
 from penstock.storage.ledger.orders import MOST_TIMES
+from penstock.storage.segments.rows import Rows
 
 from . import staging
 from .components import Components
@@ -29,14 +30,17 @@ def with_orders(components: Components, claim: ledger.Claim, embedder: Embedder,
     return Ordered(embedder, delivered, orders=trip.is_open or trip.ordered < MOST_TIMES, payer=payer)
 
 
-def put_aside(components: Components, claim: ledger.Claim, texts: Sequence[str]) -> None:
-    """Hand the batch back to be ordered: those of its chunks that have these texts, each text once."""
-    rows = staging.read_chunks(components.objects, claim.input or "")
+def put_aside(components: Components, claim: ledger.Claim, rows: Rows, texts: Sequence[str]) -> None:
+    """Hand the batch back to be ordered: those of its chunks, ``rows``, that have these texts, each text once."""
     missing, chosen = set(texts), []
     for row in range(len(rows)):
         if rows.text(row) in missing:
             missing.discard(rows.text(row))
             chosen.append(row)
     tokens = int(rows.tokens[chosen].sum())
-    ledger.put_aside(components.catalog, claim, rows=chosen, tokens=tokens, reason=REASON, now=components.clock())
+    staged = None
+    if claim.input is None:  # a slice of a re-embedding, which is read from the index
+        staged = staging.write_asked(components.objects, rows, tenant=claim.tenant_id, batch_id=claim.batch_id)
+    now = components.clock()
+    ledger.put_aside(components.catalog, claim, rows=chosen, tokens=tokens, reason=REASON, now=now, chunks=staged)
     ledger.give_turn_back(components.catalog, claim)

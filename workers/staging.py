@@ -31,6 +31,13 @@ def write_chunks(
     return name
 
 
+def write_asked(objects: ObjectStore, rows: Rows, *, tenant: TenantId, batch_id: BatchId) -> str:
+    """Store chunks of which some are to be ordered, where nobody staged them yet, and return the object's name."""
+    name = paths.staged_delivered(tenant, batch_id, delivery=new_id("asked"))
+    objects.put(name, write_sections(CHUNKS_KIND, meta={}, arrays=rows.to_arrays()))
+    return name
+
+
 def read_chunks(objects: ObjectStore, name: str) -> Rows:
     """Return staged chunks, mapped. Raises NotFound, Damaged."""
     return Rows.from_sections(_verified(objects, name, kind=CHUNKS_KIND))

@@ -49,6 +49,7 @@ def reembed(
     no_switch: bool = _flag("--no-switch", "Wait for `--switch` when the check has passed."),
     force: bool = _flag("--force", "Switch whatever the check says."),
     afresh: bool = _flag("--afresh", "Also where model and chunking would be the same."),
+    economy: bool = _flag("--economy", "Embed for half the price, within a day, by the provider's Batch API."),
     status: bool = _flag("--status", "Show how far it is."),
     pause: bool = _flag("--pause", "Copy nothing more until `--resume`."),
     resume: bool = _flag("--resume", "Go on; try again what failed."),
@@ -73,7 +74,7 @@ def reembed(
     asked = {"status": status, "pause": pause, "resume": resume, "cancel": cancel, "check": check, "switch": switch}
     chosen = [name for name, wanted in (asked | {"rollback": rollback, "drop": drop}).items() if wanted]
     building = (model, dimensions, chunk_size, chunk_overlap, quantization, keep_s)
-    _check(chosen, building=any(one is not None for one in building) or no_switch or afresh)
+    _check(chosen, building=any(one is not None for one in building) or no_switch or afresh or economy)
     with connect(url, key, tenant) as client:
         if not chosen:
             found = client.reembed(
@@ -85,6 +86,7 @@ def reembed(
                 switch=not no_switch,
                 force=force,
                 afresh=afresh,
+                economy=economy,
                 keep_s=keep_s,
             )
         else:

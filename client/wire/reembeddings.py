@@ -34,6 +34,9 @@ class NewReembedding(Request):
     switch: bool = Field(default=True, description="whether the new generation takes over by itself, if it passes")
     force: bool = Field(default=False, description="take over whatever the check says")
     afresh: bool = Field(default=False, description="also where nothing would be different")
+    economy: bool = Field(
+        default=False, description="for half the price, within a day, where the model's provider takes orders"
+    )
     keep_s: float | None = Field(
         default=None, ge=0, le=10_000_000_000, description="how long the former generation is kept after the switch"
     )

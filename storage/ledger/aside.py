@@ -15,7 +15,7 @@ from ..catalog.engine import Catalog
 from ..catalog.tables import batches, orders
 from ..ids import BatchId
 from .claims import Claim, is_held, lost
-from .orders import IS_ASIDE, MOST_CHUNKS, insert_order, waiting_for_order
+from .orders import FAR_AWAY, IS_ASIDE, MOST_CHUNKS, PATIENT_S, insert_order, waiting_for_order
 from .pauses import goes_on
 
 
@@ -43,8 +43,19 @@ def trip_of(catalog: Catalog, batch_id: BatchId) -> Trip:
     return Trip(int(told.get("times", 0)), tuple(told.get("objects", ())), bool(row.is_open))
 
 
-def put_aside(catalog: Catalog, claim: Claim, *, rows: Sequence[int], tokens: int, reason: str, now: float) -> None:
+def put_aside(
+    catalog: Catalog,
+    claim: Claim,
+    *,
+    rows: Sequence[int],
+    tokens: int,
+    reason: str,
+    now: float,
+    chunks: str | None = None,
+) -> None:
     """Hand an embed batch back to be ordered: the ``rows`` of its chunks need ``tokens``. No attempt is counted.
+
+    ``chunks``: the staged object of its chunks, where that is not its input.
 
     Raises:
         Conflict: the claim was lost; nothing was changed.
@@ -56,11 +67,13 @@ def put_aside(catalog: Catalog, claim: Claim, *, rows: Sequence[int], tokens: in
         is_open = sa.select(sa.exists().where(orders.c.id == row.order_id, orders.c.state != "over"))
         still_ordered = row.order_id is not None and connection.scalar(is_open)
         # What an order asks for stays as it is: its answers are told apart by it.
-        details = row.details if still_ordered else {**row.details, "wanted": {"rows": list(rows), "tokens": tokens}}
+        asked = {"rows": list(rows), "tokens": tokens, "chunks": chunks}
+        details = row.details if still_ordered else {**row.details, "wanted": asked}
         values = {
             "order_id": row.order_id if still_ordered else None,
             "details": details,
-            **waiting_for_order(reason, now),
+            **waiting_for_order(reason),
+            "next_attempt_at": now + PATIENT_S,
         }
         aside = sa.update(batches).where(batches.c.id == row.id).values(owner=None, lease_until=None, **values)
         connection.execute(aside.values(state="ready", attempts=row.attempts - 1, aside_since=row.aside_since or now))
@@ -71,9 +84,10 @@ def gather(catalog: Catalog, *, now: float, wait_s: float, most_chunks: int = MO
 
     One is made when it is full, or its first batch has waited ``wait_s``.
     """
-    waiting = sa.select(batches).where(*IS_ASIDE, batches.c.order_id.is_(None), goes_on(batches.c.tenant_id))
+    mine = (*IS_ASIDE, batches.c.order_id.is_(None), batches.c.next_attempt_at < FAR_AWAY)
+    waiting = sa.select(batches).where(*mine, goes_on(batches.c.tenant_id))
     with catalog.read() as connection:  # the common case, without the write lock
-        if connection.scalar(sa.select(batches.c.id).where(*IS_ASIDE, batches.c.order_id.is_(None)).limit(1)) is None:
+        if connection.scalar(sa.select(batches.c.id).where(*mine).limit(1)) is None:
             return []
     made = []
     with catalog.write("gather_orders") as connection:

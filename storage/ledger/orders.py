@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection, Row
 
 from ..catalog.completion import OPEN_BATCH
 from ..catalog.engine import Catalog
-from ..catalog.tables import batches, generations, orders
+from ..catalog.tables import batches, generations, orders, reembeddings
 from ..catalog.values import slices, storable
 from ..costs import Amounts, Payee, settle
 from ..costs.bills import UNRESERVED
@@ -24,6 +24,7 @@ from .contents import read_versions, wanted_by
 MOST_CHUNKS = 50_000  # that OpenAI takes in one order
 MOST_TIMES = 2  # that a batch is ordered
 PATIENT_S = 26 * 3_600.0  # an order takes a day at most
+FAR_AWAY = 1e11  # what is to be tried after this is paused, and stays so
 IS_ASIDE = (batches.c.stage == "embed", batches.c.state == "ready", batches.c.aside_since.is_not(None))
 
 
@@ -110,10 +111,18 @@ def read_members(catalog: Catalog, order: Order) -> list[Member]:
     members = []
     with catalog.read() as connection:
         for row in connection.execute(mine).all():
-            jobs: dict[str, JobId] = {one.id: one.job_id for one in read_versions(connection, *wanted_by(row))}
-            rows = tuple(row.details.get("wanted", {}).get("rows", ()))
-            members += [Member(BatchId(row.id), row.input, rows, jobs)] if jobs else []
+            jobs = _jobs_of(connection, row)
+            asked = row.details.get("wanted", {})
+            chunks, rows = asked.get("chunks") or row.input, tuple(asked.get("rows", ()))
+            members += [Member(BatchId(row.id), chunks, rows, jobs)] if jobs else []
     return members
+
+
+def _jobs_of(connection: Connection, row: Row[Any]) -> dict[str, JobId]:
+    """Return the job of each version still wanted. A re-embedding, whose slices hold none, is told as a job is."""
+    if row.reembedding_id is not None:
+        return {"": JobId(row.reembedding_id)}
+    return {one.id: one.job_id for one in read_versions(connection, *wanted_by(row))}
 
 
 def record_file(catalog: Catalog, order: Order, *, file_id: str, now: float) -> Order:
@@ -191,7 +200,8 @@ def end_order(
     with catalog.write("end_order") as connection:
         if delivered.tokens and order.collection_id is not None and order.model is not None:
             payee = Payee(order.tenant_id, order.collection_id, order.model, delivered.price, delivered.weights)
-            settle(connection, payee, {UNRESERVED: Amounts.of_call(delivered.tokens, delivered.price)}, at=now)
+            paid = settle(connection, payee, {UNRESERVED: Amounts.of_call(delivered.tokens, delivered.price)}, at=now)
+            _pay_reembeddings(connection, delivered, paid)
         over = {"state": "over", "finished_at": now, "owner": None, "lease_until": None}
         _change(connection, order, told=storable(told), **over)
         rows = connection.execute(mine.with_for_update()).all()
@@ -203,10 +213,18 @@ def end_order(
             for row in rows
         ]
         due = sa.update(batches).where(batches.c.id == sa.bindparam("batch"))
-        due = due.values(details=sa.bindparam("changed", type_=batches.c.details.type), next_attempt_at=now)
+        due = due.values(details=sa.bindparam("changed", type_=batches.c.details.type), next_attempt_at=_at(now))
         if values:
             connection.execute(due.values(aside_since=None, order_id=None, postponed=None, error=None), values)
     return len(rows)
+
+
+def _pay_reembeddings(connection: Connection, delivered: Delivered, paid: Amounts) -> None:
+    for name, share in paid.shared(delivered.weights):
+        mine = sa.update(reembeddings).where(reembeddings.c.id == name)
+        cost_usd = reembeddings.c.cost_usd + (None if share.unpriced_tokens else share.cost_usd)
+        tokens = reembeddings.c.embedded_tokens + share.tokens
+        connection.execute(mine.values(embedded_tokens=tokens, cost_usd=cost_usd))
 
 
 def forget_orders(catalog: Catalog, *, before: float) -> int:
@@ -266,9 +284,15 @@ def _release(connection: Connection, order: Order, *, told: str, **values: Any) 
 
 def _tell_members(connection: Connection, order: Order, *, told: str, now: float, paused: bool = False) -> None:
     mine = sa.update(batches).where(batches.c.order_id == order.id, batches.c.state.in_(OPEN_BATCH), *IS_ASIDE)
-    connection.execute(mine.values({**waiting_for_order(told, now), **({"postponed": "paused"} if paused else {})}))
+    told_so = {**waiting_for_order(told), "next_attempt_at": _at(now + PATIENT_S)}
+    connection.execute(mine.values({**told_so, **({"postponed": "paused"} if paused else {})}))
 
 
-def waiting_for_order(reason: str, now: float) -> dict[str, Any]:
+def _at(moment: float) -> sa.ColumnElement[float]:
+    """Return when a batch is due: at this moment, unless it is paused."""
+    return sa.case((batches.c.next_attempt_at >= FAR_AWAY, batches.c.next_attempt_at), else_=moment)
+
+
+def waiting_for_order(reason: str) -> dict[str, Any]:
     """Return what a batch says that waits for an order."""
-    return {"error": storable(reason), "postponed": "retrying", "next_attempt_at": now + PATIENT_S}
+    return {"error": storable(reason), "postponed": "retrying"}

@@ -37,6 +37,7 @@ class ReembeddingInfo:
     planned: bool
     switches: bool
     forced: bool
+    economy: bool
     keep_s: float
     chunks_total: int
     chunks_copied: int

@@ -15,7 +15,7 @@ from ..catalog.completion import OPEN_BATCH
 from ..catalog.engine import Catalog
 from ..catalog.followers import wake
 from ..catalog.sweeps import guard_of_tenant
-from ..catalog.tables import PRIORITIES, batches, reembeddings
+from ..catalog.tables import ECONOMY, PRIORITIES, batches, reembeddings
 from ..catalog.tenants import hold_tenant
 from ..catalog.values import slices, storable
 from ..costs import Bill, settle_bill
@@ -130,7 +130,7 @@ def _batch(
         shard=info.target.shard,
         now=now,
         reembedding_id=info.id,
-        priority=LOW,
+        priority=ECONOMY if info.economy else LOW,
         chunk_count=chunk_count,
         size_bytes=size_bytes,
         **values,

@@ -160,7 +160,7 @@ def _begin(
     found = find_collection(catalog, tenant, name)
     chosen = other_configuration(asked, found.generation, settings)
     keep_s = settings.reembedding.keep_s if asked.keep_s is None else asked.keep_s
-    terms = Terms(keep_s=keep_s, switches=asked.switch, forced=asked.force, afresh=asked.afresh)
+    terms = Terms(keep_s=keep_s, switches=asked.switch, forced=asked.force, economy=asked.economy, afresh=asked.afresh)
     try:
         return answers.reembedding(commands.begin(catalog, found, NewGeneration(**vars(chosen)), terms=terms, now=now))
     except AlreadyExists as error:

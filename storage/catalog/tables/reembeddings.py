@@ -37,6 +37,7 @@ reembeddings = Table(
     Column("planned", Boolean, nullable=False, default=False),  # there are slices for all of that
     Column("switches", Boolean, nullable=False, default=True),  # by itself, when the check passes
     Column("forced", Boolean, nullable=False, default=False),  # whatever the check says
+    Column("economy", Boolean, nullable=False, default=False),  # for half the price, within a day: see ``orders.py``
     Column("keep_s", Double, nullable=False),  # how long the generation that served before is kept after the switch
     Column("chunks_total", BigInteger, nullable=False, default=0),  # of the first version that is copied
     Column("chunks_copied", BigInteger, nullable=False, default=0),

@@ -206,7 +206,7 @@ def _create_reembeddings() -> None:
         _count("base_version"),
         sa.Column("source_version", sa.BigInteger),
         sa.Column("cursor", sa.String(64)),
-        *(sa.Column(name, sa.Boolean, nullable=False) for name in ("planned", "switches", "forced")),
+        *(sa.Column(name, sa.Boolean, nullable=False) for name in ("planned", "switches", "forced", "economy")),
         _time("keep_s"),
         *(_count(name) for name in ("chunks_total", "chunks_copied", "documents_copied", "cache_hits")),
         *(_count(name) for name in ("chunks_reused", "embedded_tokens")),
