@@ -130,7 +130,8 @@ def _batch(
         shard=info.target.shard,
         now=now,
         reembedding_id=info.id,
-        priority=ECONOMY if info.economy else LOW,
+        # What came since the first copy is embedded at once: else the generations would never meet.
+        priority=ECONOMY if info.economy and not info.base_version else LOW,
         chunk_count=chunk_count,
         size_bytes=size_bytes,
         **values,

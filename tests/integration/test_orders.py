@@ -12,15 +12,17 @@ import sqlalchemy as sa
 
 from penstock.storage import ledger
 from penstock.storage.catalog.jobs import cancel_job
-from penstock.storage.catalog.tables import batches, tenants
+from penstock.storage.catalog.tables import batches, orders, tenants
 from penstock.storage.errors import Conflict
+from penstock.storage.intake.documents import SubmittedDocument
 from penstock.workers import orders as orders_module
 from penstock.workers.liveness import Liveness
 from penstock.workers.orders import OrderDesk
 
 from ..economy_line import TEXTS, EconomyLine, economy_line
-from ..embedding_endpoint import POISON
+from ..embedding_endpoint import DIMENSIONS, POISON
 from ..orders_endpoint import OrdersEndpoint
+from ..reembedded_line import reembedded_line
 from ..role_line import ACME
 
 # The chunk role sets alarms, which the other method of timing tests out would lose.
@@ -414,3 +416,33 @@ def test_what_is_delivered_but_damaged_is_embedded_at_once(line):
 
     assert line.states() == dict.fromkeys(TEXTS, "indexed")
     assert Counter(line.embedded_at_once()) == Counter(TEXTS.values())
+
+
+def test_a_collection_is_embedded_again_for_half_the_price(tmp_path, endpoint):
+    embedding = {
+        "model": "hash-256",
+        "openai_base_url": endpoint.url,
+        "openai_dimensions": DIMENSIONS,
+        "openai_api_key": "sk-of-the-test",
+        "openai_batches": True,
+        "openai_usd_per_million_tokens": 1.0,
+        "threads": 1,
+    }
+    with reembedded_line(tmp_path, embedding=embedding) as line:
+        line.accept([SubmittedDocument(source, f"{source}.txt", text.encode()) for source, text in TEXTS.items()])
+        line.drain()
+        line.begin("openai/local-256", economy=True, forced=True)
+        desk = OrderDesk(line.components, liveness=Liveness(), settle_s=0.0)
+        while (info := line.info()).state != "switched":
+            for _ in range(3):
+                line.step()
+            with line.catalog.write("test") as connection:
+                connection.execute(sa.update(orders).values(next_look_at=0.0))
+            desk.tick(wait_s=0.0)
+            endpoint.finish()
+        texts = [hit.text for hit in line.found()]
+
+    assert Counter(endpoint.ordered()) == Counter(texts)
+    asked_at_once = [len(request["input"]) for request in endpoint.requests]
+    assert set(asked_at_once) == {1}, "the questions of the check, and no slice"
+    assert (info.embedded_tokens, info.cost_usd) == (len(texts), pytest.approx(len(texts) * 0.5 / 1e6))

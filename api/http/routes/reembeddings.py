@@ -7,6 +7,7 @@ from starlette.responses import Response
 
 from penstock.client import wire
 from penstock.settings.model import Settings
+from penstock.settings.providers import check_economy
 from penstock.storage.catalog.collections import CollectionInfo
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.errors import AlreadyExists
@@ -159,6 +160,8 @@ def _begin(
 ) -> dict[str, Any]:
     found = find_collection(catalog, tenant, name)
     chosen = other_configuration(asked, found.generation, settings)
+    if asked.economy:
+        check_economy(settings, chosen.model)
     keep_s = settings.reembedding.keep_s if asked.keep_s is None else asked.keep_s
     terms = Terms(keep_s=keep_s, switches=asked.switch, forced=asked.force, economy=asked.economy, afresh=asked.afresh)
     try:
