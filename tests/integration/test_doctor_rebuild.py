@@ -195,7 +195,7 @@ def test_of_two_collections_of_one_name_the_one_published_last_comes_back(instal
 def test_a_fork_that_was_never_finished_takes_no_name_from_a_collection(installation, monkeypatch):
     """Its process died after the manifest was stored, before it could find out that the name is taken."""
 
-    def die(*_: object) -> None:
+    def die(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     with installation.catalog.read() as connection:
