@@ -145,7 +145,8 @@ class Limiter:
     def _lost(self, error: Exception) -> None:
         self._resume_at = self._clock() + PAUSE_S
         if not self._warned:  # once per outage
-            log.warning(
+            log.log(
+                logging.WARNING if self._known else logging.INFO,  # `penstock up` looks before it starts the server
                 "The rate limits cannot be shared; this process asks at half of its own part: %s",
                 error,
                 extra={"action": "rates_unavailable"},
