@@ -70,7 +70,7 @@ def _status(fields: Mapping[str, str], now: float) -> RateStatus:
         endpoint=fields.get("endpoint", ""),
         requests_per_minute=limit("r"),
         tokens_per_minute=limit("t"),
-        percent=round(100 * min(1.0, number("share")), 1),
+        percent=round(100 * min(1.0, number("share")), 1) if limit("r") or limit("t") else 100.0,
         blocked_s=max(0.0, number("until") - now),
         granted=int(number("granted")),
         delayed=int(number("delayed")),

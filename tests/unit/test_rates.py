@@ -353,3 +353,11 @@ def test_nothing_is_kept_for_ever(clock, process, fake_server):
         lasting = [key for key in client.scan_iter() if client.ttl(key) < 0]
 
     assert lasting == [b"penstock:rates"]
+
+
+def test_where_no_limit_is_known_nothing_is_told_to_be_slowed(clock, process, fake_server):
+    process().take(asked())
+    with fakeredis.FakeRedis(server=fake_server) as client:
+        (line,) = read_rates(client)
+
+    assert (line.requests_per_minute, line.tokens_per_minute, line.percent) == (None, None, 100.0)
