@@ -116,7 +116,7 @@ def make_backup(
 
 
 def _recorded(making: _Making, *, now: float) -> Backup:
-    stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%SZ")
+    stamp = datetime.fromtimestamp(now, UTC).strftime("%Y%m%dT%H%M%S.%fZ")  # ids sort by time
     backup_id = f"{stamp}-{secrets.token_hex(3)}"
     for _ in range(ATTEMPTS):
         path = making.place.begun(backup_id)

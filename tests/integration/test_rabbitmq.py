@@ -37,7 +37,7 @@ def rabbitmq() -> Iterator[RabbitMQServer | None]:
 def plant(rabbitmq: RabbitMQServer | None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
     url = rabbitmq.url if rabbitmq else os.environ["PENSTOCK_TEST_AMQP_URL"]
     plant = Plant(tmp_path_factory.mktemp("plant"), broker_url=url)
-    plant.start()
+    plant.start(*ROLES, "express")
     yield plant
     plant.close()
 

@@ -602,9 +602,9 @@ def test_a_merge_that_was_given_up_is_tried_again_a_minute_later_and_then_ever_l
     assert len(set(unmerged.found())) == 11
 
 
-def test_a_retired_generation_is_not_merged(unmerged):
+def test_a_dropped_generation_is_not_merged(unmerged):
     with unmerged.catalog.write() as connection:
-        connection.execute(sa.update(generations).values(state="retired"))
+        connection.execute(sa.update(generations).values(state="dropped"))
     unmerged.tick()
     assert unmerged.open_batches() == []
     with unmerged.catalog.write() as connection:
