@@ -35,7 +35,7 @@ from penstock.storage.search import planner
 from penstock.storage.search.snapshots import SnapshotCache
 from penstock.storage.search.versions import open_snapshot
 from penstock.storage.segments.manifests import SegmentEntry, read_manifest
-from penstock.workers.maintenance import NICENESS
+from penstock.workers.run import PLANS
 
 K, EF = 10, 64
 REST_S = 15.0
@@ -209,7 +209,7 @@ class Building:
 
 
 def _build(folder: Path, generation_id: GenerationId, inputs: list[SegmentId], sending: Any) -> None:
-    os.nice(NICENESS)
+    os.nice(PLANS["maintenance"].niceness)
     catalog, objects = Catalog.open(f"sqlite:///{folder / 'catalog.db'}"), LocalObjects(folder / "objects")
     name = generation_info(catalog, generation_id).manifest
     assert name is not None

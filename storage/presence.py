@@ -1,6 +1,7 @@
 """Who is there: every role process says so every few seconds, in Redis, and is forgotten when it stops saying so.
 
-For people and for `penstock status`. Nothing is ever decided by it: a process that cannot beat works on.
+For people and for `penstock status`. Nothing depends on it: a process that cannot beat works on. It only says whether
+short batches have a worker of their own (``workers/beat.py``).
 """
 
 import json
@@ -9,6 +10,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +22,7 @@ PREFIX = "penstock:presence"
 TTL_S = 20.0
 # How long the work of a role may show no move: one document may be parsed for minutes, a provider may be slow; the
 # loop of beat turns twice a second. A merge may take hours, and shows nothing meanwhile.
-STILL_S = {"beat": 30.0, "search": 120.0, "chunk": 330.0, "embed": 330.0, "index": 330.0}
+STILL_S = {"beat": 30.0, "search": 120.0, "chunk": 330.0, "embed": 330.0, "express": 330.0, "index": 330.0}
 
 
 @dataclass(frozen=True)
@@ -74,7 +76,7 @@ class Presence:
             "progress_at": given.get("progress_at"),
             "doing": _doing(given.get("doing")),
         }
-        key = f"{PREFIX}:{role}:{self._host}:{described['pid']}"
+        key = self._key(role)
         try:
             with self._client.pipeline(transaction=True) as pipeline:
                 pipeline.set(key, json.dumps(described), px=int(self._ttl_s * 1000))
@@ -82,6 +84,14 @@ class Presence:
                 pipeline.execute()
         except redis.RedisError as error:
             log.debug("This process could not say that it is there: %s", error, extra={"action": "beat_lost"})
+
+    def leave(self, role: str) -> None:
+        """Say that this process is gone, or it would be noticed seconds later. Never raises because of the server."""
+        with suppress(redis.RedisError):
+            self._client.delete(self._key(role))
+
+    def _key(self, role: str) -> str:
+        return f"{PREFIX}:{role}:{self._host}:{os.getpid()}"
 
     def roles(self) -> list[RoleInfo]:
         """Return who is there, by role, host and process.

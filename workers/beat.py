@@ -8,17 +8,20 @@ import signal
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 from functools import partial
 from types import FrameType
 from typing import Any
 
+import redis
 from celery import Celery
 from celery.beat import ScheduleEntry, Scheduler, Service
 from celery.schedules import schedule
 
 from penstock.settings import logs, wiring
 from penstock.settings.model import Settings
+from penstock.storage.presence import Presence
 
 from . import routes
 from .app import make_app
@@ -110,7 +113,13 @@ def run(settings: Settings) -> int:
     app = make_app(settings)
     liveness = Liveness()
     catalog, notices = wiring.open_catalog(settings), wiring.open_notices(settings)
-    dispatcher = Dispatcher(catalog, CelerySender(app), workers=settings.workers, liveness=liveness)
+    dispatcher = Dispatcher(
+        catalog,
+        CelerySender(app),
+        workers=settings.workers,
+        liveness=liveness,
+        has_express=partial(has_express, wiring.open_presence(settings)),
+    )
     webhooks = WebhookSender(
         catalog,
         settings=settings.webhooks,
@@ -140,6 +149,13 @@ def run(settings: Settings) -> int:
         heartbeat.close()
         catalog.dispose()
     return 0
+
+
+def has_express(presence: Presence) -> bool:
+    """Return whether a worker of short batches is there. Where nobody can tell, all workers take them."""
+    with suppress(redis.RedisError):
+        return any(role.role == "express" for role in presence.roles())
+    return False
 
 
 def _tick(app: Celery, timekeeper: Timekeeper) -> None:

@@ -58,14 +58,15 @@ class Chunker:
     def tasks(self) -> Mapping[str, Callable[..., Any]]:
         return {routes.CHUNK: self.chunk}
 
-    def chunk(self, batch_id: str) -> None:
-        """Bring one chunk batch to its end, or hand it back."""
+    def chunk(self, batch_id: str) -> list[BatchId]:
+        """Bring one chunk batch to its end, or hand it back. Returns what it made for the same worker to embed."""
+        made: list[BatchId] = []
         with self._claims.working(BatchId(batch_id)) as claim:
             if claim is None:
-                return
+                return made
             if claim.reembedding_id is not None:
                 self._recut(claim)
-                return
+                return made
             began, turn = time.perf_counter(), self._turn(claim)  # not before: to wait for the ledger is nobody's turn
             chunking = self._chunking(claim.generation)
             done: list[ChunkedDocument] = []
@@ -74,12 +75,12 @@ class Chunker:
             for position, version in enumerate(claim.versions):
                 if self._liveness.stopping:
                     self._claims.hand_back(claim)
-                    return
+                    return made
                 if position and turn.is_over():
                     left = [one.id for one in claim.versions[position:]]
                     break
                 self._chunk_one(version, chunking, done=done, failed=failed)
-            self._finish(claim, done, failed, left)
+            made = self._finish(claim, done, failed, left)
             if failed:
                 self._components.figures.add([Figure("penstock_failed_documents", ("chunk",), times=len(failed))])
             took_ms = (time.perf_counter() - began) * 1e3
@@ -92,6 +93,7 @@ class Chunker:
                 len(left),
                 extra=ids(claim),
             )
+        return made
 
     def _recut(self, claim: ledger.Claim) -> None:
         """Cut the documents of a slice anew, for a generation that cuts otherwise than the one that serves."""
@@ -152,14 +154,17 @@ class Chunker:
         done: list[ChunkedDocument],
         failed: list[ledger.FailedDocument],
         left: list[VersionId],
-    ) -> None:
+    ) -> list[BatchId]:
         limit = self._chunking(claim.generation).part_chunks
         groups = pack([len(document.chunks) for document in done], limit=limit)
         parts = [part for group in groups for part in self._stage(claim, group, done)]
         now = self._components.clock()
         catalog, objects = self._components.catalog, self._components.objects
         ledger.finish_chunking(catalog, objects, claim, parts=parts, failed=failed, left=left, now=now)
-        self._components.notices.work_ready()
+        made = [part.batch_id for part in parts if claim.express and part.is_short]
+        if not made or failed or left or len(made) < len(parts):
+            self._components.notices.work_ready()
+        return made
 
     def _stage(self, claim: ledger.Claim, group: Group, done: list[ChunkedDocument]) -> list[ledger.EmbedPart]:
         # New ids in every attempt: what an attempt that died had staged is never written over.

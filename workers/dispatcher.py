@@ -44,6 +44,7 @@ EXPIRES_RESENDS = 4
 CHECKS = 2  # of re-embeddings at once: they search
 SHARD_BATCHES = 1_000  # those batches marked as sent at once; one message per shard covers them all
 STAGED_PUBLISHES = 5
+EXPRESS_DEPTH = 4  # short batches of a stage that may wait for the one worker which does nothing else; more go to all
 TASKS = {"chunk": routes.CHUNK, "embed": routes.EMBED, "merge": routes.MERGE, "check": routes.CHECK}
 
 
@@ -80,13 +81,17 @@ class Dispatcher:
         *,
         workers: Workers,
         liveness: Liveness,
+        has_express: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.time,
     ) -> None:
+        """``has_express``: whether a worker of short batches is there; asked every few seconds."""
         self._catalog = catalog
         self._sender = sender
         self._workers = workers
         self._liveness = liveness
         self._clock = clock
+        self._has_express = has_express
+        self._express = False
         self._wake = threading.Event()
         self._reconciled_at = 0.0
         self._recounted_at = 0.0
@@ -189,12 +194,14 @@ class Dispatcher:
         if limit <= 0:
             return []
         task = TASKS[stage]
-        taken = self._take(stage, limit=limit, caps=self._caps(stage, due))
+        express = max(0, EXPRESS_DEPTH - due.express[stage]) if self._express else 0
+        taken = self._take(stage, limit=limit, caps=self._caps(stage, due), express=express)
         # Merges wait for one that may take an hour. Were they gone by then, the next choice would begin with the oldest
         # again, and whoever came second would never have a turn.
         lasting_s = max(EXPIRES_LEAST_S, EXPIRES_RESENDS * self._workers.resend_after_s)
         expires_s = None if stage == "merge" else lasting_s
-        return [Message(task, routes.TASK_QUEUES[task], batch.id, expires_s) for batch in taken]
+        queues = {False: routes.TASK_QUEUES[task], True: routes.EXPRESS_QUEUE}
+        return [Message(task, queues[batch.express], batch.id, expires_s) for batch in taken]
 
     def _shard_messages(self, stage: str) -> list[Message]:
         shards = {batch.shard for batch in self._take(stage, limit=SHARD_BATCHES)}
@@ -228,10 +235,17 @@ class Dispatcher:
             log.info("What waited for the writer of this shard waits no more.", extra={"shard": shard})
         self._unwritten = found
 
-    def _take(self, stage: str, *, limit: int, caps: ledger.Caps | None = None) -> list[ledger.ReadyBatch]:
-        resend_after_s = self._workers.resend_after_s
+    def _take(
+        self, stage: str, *, limit: int, caps: ledger.Caps | None = None, express: int = 0
+    ) -> list[ledger.ReadyBatch]:
         return ledger.take_ready(
-            self._catalog, stage=stage, now=self._clock(), limit=limit, resend_after_s=resend_after_s, caps=caps
+            self._catalog,
+            stage=stage,
+            now=self._clock(),
+            limit=limit,
+            resend_after_s=self._workers.resend_after_s,
+            caps=caps,
+            express=express,
         )
 
     def _send(self, messages: Sequence[Message]) -> int:
@@ -248,6 +262,7 @@ class Dispatcher:
         if 0 <= now - self._reconciled_at < RECONCILE_EVERY_S:
             return
         self._reconciled_at = now
+        self._express = self._has_express()
         found = ledger.reconcile(self._catalog, now=now, max_attempts=self._workers.max_attempts, delay_s=self._delay_s)
         charge_lapsed(self._catalog, now=now)
         ledger.open_expiries(self._catalog, now=now)

@@ -34,9 +34,11 @@ class Heartbeat:
         self._thread.start()
 
     def close(self) -> None:
+        """Beat no more, and say so."""
         self._stop.set()
         if self._thread.is_alive():
             self._thread.join()
+        self._presence.leave(self._role)
 
     def beat(self) -> None:
         """Beat once, for callers with a timer. Who has nothing to do makes progress; who is busy has to show it."""

@@ -5,7 +5,6 @@ It never publishes: the shard's writer does.
 """
 
 import logging
-import os
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -33,7 +32,6 @@ from .planning import plan_missed
 from .runs import ScheduleRuns
 
 log = logging.getLogger(__name__)
-NICENESS = 10  # merging must not slow searches and ingestion down
 LEASES = 10  # of workers.lease_s: hnswlib keeps the GIL, and with it every renewal, while it reads or writes a graph
 
 
@@ -45,7 +43,6 @@ class Maintenance:
         self._liveness = liveness
 
     def open(self) -> None:
-        os.nice(NICENESS)
         self._components = Components.open(self._settings, role="maintenance")
         self._claims = Claims(
             self._components, liveness=self._liveness, lease_s=LEASES * self._settings.workers.lease_s

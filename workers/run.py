@@ -10,6 +10,7 @@ import socket
 import sys
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import wraps
 from importlib import import_module
@@ -38,16 +39,21 @@ from .roles import Role
 
 log = logging.getLogger(__name__)
 KIBIBYTE = 1024
+AUTOGROUP = Path("/proc/self/autogroup")
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How one role runs. ``work``: where its `Role` is; imported only in a process of that role."""
+    """How one role runs. ``work``: where its `Role` is; imported only in a process of that role.
+
+    ``niceness``: whoever waits for an answer comes first, then a few documents, then many, and merges last.
+    """
 
     work: str
     pool: str  # prefork: untrusted files and long CPU work; threads: waiting; solo: one at a time by design
     concurrency: Callable[[Settings], int]
     results: bool = False
+    niceness: int = 0
 
     @property
     def forks(self) -> bool:
@@ -55,11 +61,14 @@ class Plan:
 
 
 PLANS: Mapping[str, Plan] = {
-    "chunk": Plan(".chunk:Chunker", "prefork", lambda settings: settings.workers.chunk_processes),
-    "embed": Plan(".embed:Embedding", "threads", lambda settings: settings.workers.embed_threads),
+    "chunk": Plan(".chunk:Chunker", "prefork", lambda settings: settings.workers.chunk_processes, niceness=5),
+    "embed": Plan(".embed:Embedding", "threads", lambda settings: settings.workers.embed_threads, niceness=5),
+    "express": Plan(".express:Express", "prefork", lambda _settings: 1),
     "index": Plan(".index:Writer", "solo", lambda _settings: 1),
     "search": Plan(".search:Searcher", "threads", lambda settings: settings.workers.search_threads, results=True),
-    "maintenance": Plan(".maintenance:Maintenance", "prefork", lambda settings: settings.workers.merge_processes),
+    "maintenance": Plan(
+        ".maintenance:Maintenance", "prefork", lambda settings: settings.workers.merge_processes, niceness=10
+    ),
 }
 PROGRAMS = {"beat": ".beat:run", "flower": ".monitor:run"}  # roles that are no Celery workers
 ROLES = (*PLANS, *PROGRAMS)
@@ -117,6 +126,7 @@ def _written(settings: Settings, shards: Sequence[int] | None) -> Sequence[int]:
 
 def _run_worker(role: str, settings: Settings, *, queues: list[str]) -> int:
     plan = PLANS[role]
+    give_way(plan.niceness)
     logs.configure(settings.log, role=role)
     # Celery warns root of pickled messages; ours are JSON, and in a container everyone may be root.
     warnings.simplefilter("ignore", SecurityWarning)
@@ -133,6 +143,18 @@ def _run_worker(role: str, settings: Settings, *, queues: list[str]) -> int:
     work.open()
     heartbeat.start()
     return _ran(worker, closing=[heartbeat.close, work.close])
+
+
+def give_way(niceness: int) -> None:
+    """Let others come first at the processor, in this process and its children.
+
+    Where Linux shares it by session (autogroups), which it does for programs outside of containers, niceness counts
+    inside a session only, and a session has one of its own. That is set where the session is this process's.
+    """
+    os.nice(niceness)
+    if niceness and os.getsid(0) == os.getpid():
+        with suppress(OSError):
+            AUTOGROUP.write_text(str(niceness))
 
 
 def _worker(app: Celery, role: str, settings: Settings, *, queues: list[str]) -> Any:

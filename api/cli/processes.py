@@ -13,8 +13,8 @@ from .options import Config, DataDir
 if TYPE_CHECKING:
     from penstock.settings.model import Settings
 
-WORKER_ROLES = ("chunk", "embed", "index", "search", "maintenance")
-EMBEDDING_ROLES = frozenset({"api", "embed", "search"})
+WORKER_ROLES = ("chunk", "embed", "express", "index", "search", "maintenance")
+EMBEDDING_ROLES = frozenset({"api", "embed", "express", "search"})
 
 Host = Annotated[str | None, typer.Option("--host", help="Address to listen on (api.host).")]
 Port = Annotated[
@@ -41,8 +41,8 @@ def up(
 ) -> None:
     """Run everything on this machine until Ctrl-C.
 
-    Roles: api, chunk, embed, index, search, maintenance, beat. The dead are restarted. The first start prints the
-    admin key, once. Without a broker URL a private queue server is run, too.
+    Roles: api, chunk, embed, express, index, search, maintenance, beat. The dead are restarted. The first start prints
+    the admin key, once. Without a broker URL a private queue server is run, too.
     """
     from ..supervisor import Supervisor
     from ..supervisor.installation import check_model

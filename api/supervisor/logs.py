@@ -14,6 +14,7 @@ COLOURS = {
     "api": "36",
     "chunk": "33",
     "embed": "35",
+    "express": "95",
     "index": "32",
     "search": "34",
     "maintenance": "90",

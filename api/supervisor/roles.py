@@ -11,7 +11,7 @@ from penstock.settings.wiring import thread_environment
 QUEUE = "valkey"
 API = "api"
 FLOWER = "flower"
-WORKERS = ("chunk", "embed", "index", "search", "maintenance")
+WORKERS = ("chunk", "embed", "express", "index", "search", "maintenance")
 BEAT = "beat"
 NAMES = (API, *WORKERS, BEAT)
 

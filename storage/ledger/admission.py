@@ -16,6 +16,7 @@ from ..catalog.tables import batches
 from ..catalog.values import slices
 from ..ids import BatchId
 from .caps import Caps, Load, weights_of
+from .passing import is_short
 from .pauses import goes_on
 from .turns import CLAIMED_IN_TURN, COLUMNS, BatchesInTurn, Turns, batch_cost
 
@@ -33,15 +34,23 @@ class ReadyBatch:
     id: BatchId
     stage: str
     shard: int
+    express: bool = False
 
 
 def take_ready(
-    catalog: Catalog, *, stage: str, now: float, limit: int, resend_after_s: float, caps: Caps | None = None
+    catalog: Catalog,
+    *,
+    stage: str,
+    now: float,
+    limit: int,
+    resend_after_s: float,
+    caps: Caps | None = None,
+    express: int = 0,
 ) -> list[ReadyBatch]:
     """Mark up to ``limit`` due batches as sent, tenants in turn, and return them in that order for the queue.
 
-    ``caps`` bounds how many a tenant has in flight. If nobody claims one, the reconciler makes it ready again after
-    ``resend_after_s``.
+    ``caps`` bounds how many a tenant has in flight. ``express``: so many of the short ones are for the worker that does
+    nothing else. If nobody claims one, the reconciler makes it ready again after ``resend_after_s``.
     """
     is_ready = (batches.c.stage == stage, batches.c.state == "ready", batches.c.next_attempt_at <= now)
     due = (*is_ready, goes_on(batches.c.tenant_id))
@@ -54,10 +63,17 @@ def take_ready(
         else:
             chosen = _in_turn(connection, due, stage=stage, now=now, limit=limit, caps=caps)
         held = {row.id: row for some in slices(sorted(chosen)) for row in _hold(connection, some, due)}
-        for some in slices(sorted(held)):
-            sent = sa.update(batches).where(batches.c.id.in_(some))
-            connection.execute(sent.values(state="sent", lease_until=now + resend_after_s))
-    return [ReadyBatch(BatchId(row.id), row.stage, row.shard) for row in map(held.get, chosen) if row is not None]
+        rows = [row for row in map(held.get, chosen) if row is not None]
+        fast = {row.id for row in [row for row in rows if stage in CLAIMED_IN_TURN and _is_short(row)][:express]}
+        for is_fast, ids in ((True, fast), (False, held.keys() - fast)):
+            for some in slices(sorted(ids)):
+                sent = sa.update(batches).where(batches.c.id.in_(some))
+                connection.execute(sent.values(state="sent", lease_until=now + resend_after_s, express=is_fast))
+    return [ReadyBatch(BatchId(row.id), row.stage, row.shard, row.id in fast) for row in rows]
+
+
+def _is_short(row: Row[Any]) -> bool:
+    return is_short(documents=row.document_count, chunks=row.chunk_count, size_bytes=row.size_bytes)
 
 
 def _in_turn(
@@ -104,5 +120,5 @@ def _room(
 
 
 def _hold(connection: Connection, ids: Sequence[str], due: Sequence[sa.ColumnElement[bool]]) -> Sequence[Row[Any]]:
-    held: sa.Select[Any] = sa.select(batches.c.id, batches.c.stage, batches.c.shard).where(batches.c.id.in_(ids), *due)
+    held: sa.Select[Any] = sa.select(*COLUMNS, batches.c.stage, batches.c.shard).where(batches.c.id.in_(ids), *due)
     return connection.execute(held.order_by(batches.c.id).with_for_update(skip_locked=True, of=batches)).all()

@@ -39,7 +39,8 @@ class Claim(Held):
 
     ``versions``: the documents still wanted, by id; never empty for the stages chunk and embed, unless the batch copies
     documents for the re-embedding ``reembedding_id``; always empty for merge and swap. ``suspect``: see `MustBeAlone`.
-    ``tried``: with this attempt. ``input`` names a staging object. ``ready_at``: since when it was due.
+    ``tried``: with this attempt. ``input`` names a staging object. ``express``: it is short, and was sent to the worker
+    that does nothing else. ``ready_at``: since when it was due.
     """
 
     tenant_id: TenantId
@@ -51,6 +52,7 @@ class Claim(Held):
     priority: int
     chunk_count: int
     size_bytes: int
+    express: bool
     input: str | None
     reembedding_id: str | None
     details: Mapping[str, Any]
@@ -200,6 +202,7 @@ def _claim(
         priority=row.priority,
         chunk_count=row.chunk_count,
         size_bytes=row.size_bytes,
+        express=row.express,
         input=row.input,
         reembedding_id=row.reembedding_id,
         details=details,

@@ -14,22 +14,24 @@ from .pauses import goes_on, read_pauses
 class Due:
     """``stages`` have batches that are due; ``queued``: some document is in no batch yet. What is paused is neither.
 
-    ``in_flight`` and ``running``: batches by stage, those of paused tenants too.
+    ``in_flight``, ``running``, ``express`` (of those in flight): batches by stage, those of paused tenants too.
     """
 
     stages: frozenset[str]
     queued: bool
     in_flight: dict[str, int]
     running: dict[str, int]
+    express: dict[str, int]
 
 
 def look(catalog: Catalog, *, now: float) -> Due:
     """Return what a dispatcher could do now."""
     waiting = sa.select(batches.c.stage).where(batches.c.state == "ready", batches.c.next_attempt_at <= now).distinct()
     waiting = waiting.where(batches.c.stage.in_(BATCH_STAGES))
-    counted = sa.select(batches.c.stage, batches.c.state, sa.func.count().label("batches"))
+    express = sa.func.count().filter(batches.c.express).label("express")
+    counted = sa.select(batches.c.stage, batches.c.state, sa.func.count().label("batches"), express)
     counted = counted.where(batches.c.state.in_(("sent", "running"))).group_by(batches.c.stage, batches.c.state)
-    in_flight, running = dict.fromkeys(BATCH_STAGES, 0), dict.fromkeys(BATCH_STAGES, 0)
+    in_flight, running, fast = (dict.fromkeys(BATCH_STAGES, 0) for _ in range(3))
     with catalog.read() as connection:
         paused = read_pauses(connection).any
         stages = frozenset(connection.scalars(waiting.where(goes_on(batches.c.tenant_id)) if paused else waiting))
@@ -37,7 +39,8 @@ def look(catalog: Catalog, *, now: float) -> Due:
         for row in connection.execute(counted):
             in_flight[row.stage] += row.batches
             running[row.stage] += row.batches if row.state == "running" else 0
-    return Due(stages, queued, in_flight, running)
+            fast[row.stage] += row.express
+    return Due(stages, queued, in_flight, running, fast)
 
 
 def _queued(connection: Connection, *, paused: bool) -> bool:

@@ -26,6 +26,7 @@ from .claims import Claim, end
 from .contents import NEVER, FailedDocument, Tried, hold_versions, mark_failed
 from .forming import put_off
 from .joins import join_groups
+from .passing import is_short
 from .turns import refund
 
 
@@ -46,6 +47,11 @@ class EmbedPart:
     chunk_count: int
     size_bytes: int
     titles: Mapping[VersionId, str | None]
+
+    @property
+    def is_short(self) -> bool:
+        documents = len(self.document_version_ids)
+        return is_short(documents=documents, chunks=self.chunk_count, size_bytes=self.size_bytes)
 
 
 def finish_chunking(
@@ -177,6 +183,7 @@ def _insert_parts(
             "group_id": part.group_id,
             "part": part.part,
             "priority": claim.priority,
+            "express": claim.express and part.is_short,
             "document_count": len(wanted),
             "chunk_count": part.chunk_count,
             "size_bytes": part.size_bytes,

@@ -177,15 +177,17 @@ def whose_turn(connection: Connection, batch_id: str, *, now: float) -> str:
     """Return the batch that is to be worked on by whoever was sent ``batch_id``, and charge for it.
 
     A message says that there is work, not which: of the batches that were sent and that nobody has yet, the one whose
-    turn it is comes first, however many of others were sent before. Each message brings one of them to a worker.
+    turn it is comes first, however many of others were sent before. Each message brings one of them to a worker. Those
+    that were sent to the worker of short ones are its own.
     """
-    stage = connection.scalar(sa.select(batches.c.stage).where(batches.c.id == batch_id))
+    sought = sa.select(batches.c.stage, batches.c.express).where(batches.c.id == batch_id)
+    stage, express = connection.execute(sought).one_or_none() or (None, False)
     if stage not in CLAIMED_IN_TURN:
         return batch_id
     _hold(connection, stage)  # before the look: two that looked at once would want the same batch, and one get none
     sent = sa.or_(batches.c.state == "sent", sa.and_(batches.c.state == "ready", batches.c.id == batch_id))
     found = sa.select(*COLUMNS).where(batches.c.stage == stage, batches.c.state.in_(("sent", "ready")), sent)
-    found = found.where(batches.c.next_attempt_at <= now).order_by(batches.c.id)
+    found = found.where(batches.c.next_attempt_at <= now, batches.c.express.is_(express)).order_by(batches.c.id)
     waiting = BatchesInTurn(connection.execute(found).all())
     if not waiting.tenants:
         return batch_id

@@ -194,6 +194,62 @@ def test_workers_that_read_their_messages_at_once_have_a_batch_each(line):
     assert sorted(claim.batch_id if claim else "" for claim in claims) == sorted(sent)
 
 
+def take(line: Line, stage: str, *, express: int) -> list[ledger.ReadyBatch]:
+    return ledger.take_ready(
+        line.catalog, stage=stage, now=line.now, limit=100, resend_after_s=LEASE_S, express=express
+    )
+
+
+def test_short_batches_go_to_the_worker_of_short_ones_as_many_as_it_has_room_for(line):
+    submit(line, FULL_DOCUMENTS)
+    line.form()
+    few = [beside(line, f"few{number}") for number in range(3)]
+    for one in few:
+        submit(one, 10)
+        one.form()
+    sent = take(line, "chunk", express=2)
+    short = [batch.id for batch in sent if batch.express]
+    assert len(sent) == 4
+    assert len(short) == 2
+    assert {tenant_of(line, batch) for batch in short} < {one.tenant for one in few}
+
+    long = [batch.id for batch in sent if not batch.express]
+    assert work_of(line, long) == set(long)  # nor do those who read these messages take what is its own
+    assert work_of(line, short) == set(short)
+
+
+def test_what_the_worker_of_short_ones_cut_it_embeds_without_a_message(line):
+    submit(line, 10)
+    line.form()
+    batch = take(line, "chunk", express=1)[0].id
+    large = beside(line, "large")
+    submit(large, 100, name="l")
+    large.form()
+    large.chunk()
+    take(line, "embed", express=0)
+    options = {"owner": "express", "lease_s": LEASE_S, "max_attempts": MAX_ATTEMPTS, "now": line.now, "in_turn": True}
+    claim = ledger.claim(line.catalog, batch, **options)
+    parts = line.cut(claim)
+    ledger.finish_chunking(line.catalog, line.objects, claim, parts=parts, failed=[], now=line.now)
+    embedding = ledger.claim(line.catalog, parts[0].batch_id, **options)
+    assert (embedding.batch_id, embedding.stage, embedding.express) == (parts[0].batch_id, "embed", True)
+
+
+def test_what_was_sent_to_a_worker_of_short_ones_that_is_gone_goes_to_all(line):
+    submit(line, 10)
+    line.form()
+    (first,) = take(line, "chunk", express=1)
+    assert first.express
+    line.now += LEASE_S + 1
+    ledger.reconcile(line.catalog, now=line.now, max_attempts=MAX_ATTEMPTS, delay_s=lambda _: 0.0)
+    (again,) = take(line, "chunk", express=0)
+    assert (again.id, again.express) == (first.id, False)
+    submit(line, FULL_DOCUMENTS, name="many")
+    line.form()
+    (long,) = take(line, "chunk", express=1)
+    assert work_of(line, [long.id, again.id]) == {long.id, again.id}
+
+
 def test_who_waits_saves_nothing_up_and_who_leaves_keeps_its_debt():
     turns = Round({})
     for _ in range(10):

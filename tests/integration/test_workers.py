@@ -12,12 +12,14 @@ import pytest
 import redis
 from celery.exceptions import TaskRevokedError
 
+from penstock.settings import wiring
 from penstock.storage.catalog.collections import CollectionInfo
 from penstock.storage.catalog.tables import batches
 from penstock.storage.intake.dead import DeadSelection, list_dead
 from penstock.storage.intake.revivals import retry_documents
 from penstock.workers import routes
 from penstock.workers.app import make_app
+from penstock.workers.beat import has_express
 
 from ..role_processes import PATIENCE_S, ROLES, Plant, texts
 
@@ -64,6 +66,22 @@ def test_a_small_document_is_searchable_soon_on_an_idle_system(plant):
     job = plant.wait(collection, plant.submit(collection, texts(1, sentences=2)))
 
     assert job.finished_at - job.created_at < 5.0  # far from what it takes; perf/ measures that
+
+
+def test_a_few_documents_are_done_by_their_own_worker_while_the_others_stand_still(plant):
+    """They might be in the middle of a long batch: a few documents need none of them."""
+    collection, presence = plant.collection("few"), wiring.open_presence(plant.settings)
+    plant.start("express")
+    plant.until(lambda: has_express(presence), "the worker of short batches")
+    plant.stop("chunk", "embed")
+    job = plant.wait(collection, plant.submit(collection, texts(5, sentences=4)))
+    assert job.documents == {"indexed": 5}
+
+    plant.start("chunk", "embed")
+    plant.stop("express")
+    assert not has_express(presence)
+    job = plant.wait(collection, plant.submit(collection, texts(5, sentences=4, prefix="more")))
+    assert job.documents == {"indexed": 5}
 
 
 def test_bad_documents_fail_alone_with_their_reason(plant):

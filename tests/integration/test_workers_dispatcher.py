@@ -221,6 +221,29 @@ def test_a_shard_without_a_writer_holds_up_nobody_else_and_is_named_once(bench, 
     assert record.shard == shard_of(ACME, shards=1_000)
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_short_batches_are_sent_to_their_own_worker_while_one_is_there(bench, there):
+    bench.dispatcher = Dispatcher(
+        bench.catalog,
+        bench.queue,
+        workers=bench.workers,
+        liveness=Liveness(),
+        has_express=lambda: there,
+        clock=lambda: bench.now,
+    )
+    many, few = bench.collection(ACME), bench.collection(TenantId("few"))
+    bench.submit(many, count=100)
+    bench.submit(few, count=3)
+    bench.dispatcher.turn()
+    messages = bench.queue.taken()
+    assert sorted(message.queue for message in messages) == (["chunk", "express"] if there else ["chunk", "chunk"])
+    assert {message.task for message in messages} == {routes.CHUNK}
+    there = False
+    bench.now += 31.0  # nobody took them, and the worker is gone
+    bench.dispatcher.turn()
+    assert {message.queue for message in bench.queue.taken()} == {"chunk"}
+
+
 @pytest.mark.parametrize("limit", [{"max_staged_chunks": 64}, {"max_chunks_per_publish": 13}])
 def test_that_nobody_writes_a_shard_is_said_once_and_no_more_is_cut_for_it(bench, caplog, limit):
     bench.dispatcher = Dispatcher(

@@ -134,7 +134,7 @@ def test_a_log_that_nobody_reads_stops_nothing():
 def test_roles_are_chosen_by_name():
     assert chosen_roles() == list(NAMES)
     assert chosen_roles(only=["beat", "api"]) == ["api", "beat"]
-    assert chosen_roles(without=["search", "maintenance"]) == ["api", "chunk", "embed", "index", "beat"]
+    assert chosen_roles(without=["search", "maintenance"]) == ["api", "chunk", "embed", "express", "index", "beat"]
     assert chosen_roles(only=["api"], flower=True) == ["api", "flower"]
     with pytest.raises(InvalidSettings, match="no such role: cook; the roles are api, chunk"):
         chosen_roles(only=["cook"])

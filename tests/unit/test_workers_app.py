@@ -1,5 +1,7 @@
 """The Celery application: what of its settings a change must not break."""
 
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
@@ -11,7 +13,7 @@ from penstock.workers.app import COLLECT_EVERY_S, HARD_LIMIT_S, SOFT_LIMIT_S, ma
 from penstock.workers.beat import FIRST_TICK_S, CelerySender, Ticks
 from penstock.workers.dispatcher import Message
 from penstock.workers.liveness import Liveness
-from penstock.workers.run import register
+from penstock.workers.run import AUTOGROUP, register
 
 
 def settings(tmp_path, **values) -> Settings:
@@ -144,7 +146,10 @@ def test_every_task_has_a_queue_and_every_role_reads_its_own(tmp_path):
         routes.TASK_QUEUES[routes.RUN],
     ]
     assert {"index.0", "index.1", "index.2"} <= queues
-    assert all(routes.role_queues(role, shards=[])[0] in queues for role in ("chunk", "embed", "search", "maintenance"))
+    assert all(
+        routes.role_queues(role, shards=[])[0] in queues
+        for role in ("chunk", "embed", "express", "search", "maintenance")
+    )
 
 
 def test_the_first_tick_comes_soon_after_the_start_and_the_next_when_its_time_has_come(tmp_path):
@@ -169,3 +174,17 @@ def test_a_worker_reads_on_when_the_server_did_not_hear_that_a_message_is_done(t
         with pytest.raises(ZeroDivisionError):
             end(tag)
         assert qos.can_consume()
+
+
+def test_bulk_work_gives_way_in_the_whole_machine_where_its_session_is_its_own():
+    program = "from penstock.workers.run import AUTOGROUP, give_way; give_way(5); print(AUTOGROUP.read_text())"
+    if not AUTOGROUP.exists():
+        pytest.skip("this system does not share its processors by session")
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True, start_new_session=own
+        )
+        for own in (True, False)
+    ]
+    assert told[0].stdout.split()[-1] == "5"
+    assert told[1].stdout == AUTOGROUP.read_text() + "\n", "a session that is not its own stays as it is"

@@ -3,6 +3,7 @@
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     Column,
     Double,
     ForeignKey,
@@ -38,6 +39,7 @@ batches = Table(
     Column("group_id", String(64), nullable=False),  # embed parts of one group are indexed together; else its own id
     Column("part", Integer, nullable=False, default=0),
     Column("priority", Integer, nullable=False, default=NORMAL),  # that of its documents
+    Column("express", Boolean, nullable=False, default=False),  # short, and sent to who works on nothing else
     Column("attempts", Integer, nullable=False, default=0),
     Column("first_attempt_at", Double),  # when its documents were first worked on, in an earlier batch perhaps
     Column("last_attempt_at", Double),

@@ -355,6 +355,7 @@ def _create_batches() -> None:
         sa.Column("group_id", sa.String(64), nullable=False),
         sa.Column("part", sa.Integer, nullable=False),
         sa.Column("priority", sa.Integer, nullable=False),
+        sa.Column("express", sa.Boolean, nullable=False),
         sa.Column("attempts", sa.Integer, nullable=False),
         _time("first_attempt_at", nullable=True),
         _time("last_attempt_at", nullable=True),
