@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from .connection import connect
 from .options import Json, Key, Tenant, Url
-from .output import console, count, print_json, size, table, when
+from .output import console, count, money, print_json, size, table, when
 
 if TYPE_CHECKING:
     from penstock.client.wire import CacheUse
@@ -25,11 +25,6 @@ def cache(url: Url = None, key: Key = None, tenant: Tenant = "default", as_json:
     rows.add_row("kept", f"{count(found.vectors, 'vector')}, {size(found.size_bytes)}")
     rows.add_row("forgotten for room", f"{found.evicted:,}")
     console().print(rows)
-
-
-def money(usd: float) -> str:
-    """Return an amount of US dollars, small ones with the digits that matter."""
-    return f"${usd:,.2f}" if usd >= 1 or not usd else f"${usd:.6f}".rstrip("0")
 
 
 def told(use: "CacheUse", *, limit_bytes: int) -> str:

@@ -3,8 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from .cache import money
-from .output import console, count, duration, plain, print_json, table
+from .output import console, count, duration, money, plain, print_json, table
 from .uploading import find_new
 
 if TYPE_CHECKING:

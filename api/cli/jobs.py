@@ -6,11 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .arguments import parse_budget
-from .cache import money
 from .connection import connect
 from .exits import ExitCode
 from .options import Json, Key, Tenant, Timeout, Url
-from .output import by_state, console, count, duration, plain, print_json, state, table, when
+from .output import by_state, console, count, duration, money, plain, print_json, state, table, when
 
 if TYPE_CHECKING:
     from penstock.client import Penstock

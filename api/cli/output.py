@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 PIPE_WIDTH = 120  # a pipe has no width of its own
+LEAST_SHOWN_USD = 0.000001
 
 STATE_STYLES = {
     "indexed": "green",
@@ -81,6 +82,13 @@ def duration(seconds: float | None) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def money(usd: float) -> str:
+    """Return an amount of US dollars, small ones with the digits that matter."""
+    if 0 < usd < LEAST_SHOWN_USD:
+        return f"under ${LEAST_SHOWN_USD:.6f}"
+    return f"${usd:,.2f}" if usd >= 1 or not usd else f"${usd:.6f}".rstrip("0")
 
 
 def size(size_bytes: int) -> str:

@@ -4,11 +4,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .cache import money
 from .connection import connect
 from .exits import UsageError
 from .options import Json, Key, Url
-from .output import console, count, print_json, size, table, when
+from .output import console, count, money, print_json, size, table, when
 
 if TYPE_CHECKING:
     from penstock.client.wire import Tenant

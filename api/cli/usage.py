@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
-from .cache import money
 from .connection import connect
 from .exits import UsageError
 from .options import Json, Key, Tenant, Url
-from .output import console, count, plain, print_json, table
+from .output import console, count, money, plain, print_json, table
 
 if TYPE_CHECKING:
     from penstock.client.wire import Usage, UsageGroup, UsageRow, UsageSum

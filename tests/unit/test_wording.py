@@ -1,7 +1,8 @@
-"""How the doctor says numbers: singular and plural, and versions as ranges."""
+"""How numbers are told: singular and plural, versions as ranges, amounts of money."""
 
 import pytest
 
+from penstock.api.cli.output import money
 from penstock.storage.inspection.wording import counted, numbered
 
 
@@ -25,3 +26,18 @@ def test_one_is_told_in_the_singular(number, told):
 )
 def test_versions_are_told_as_ranges_without_those_that_are_not_meant(versions, told):
     assert numbered(versions) == told
+
+
+@pytest.mark.parametrize(
+    ("usd", "told"),
+    [
+        (0.0, "$0.00"),
+        (2e-7, "under $0.000001"),
+        (1e-6, "$0.000001"),
+        (0.05, "$0.05"),
+        (1.0, "$1.00"),
+        (1234.5, "$1,234.50"),
+    ],
+)
+def test_small_amounts_keep_the_digits_that_matter_and_none_looks_like_nothing(usd, told):
+    assert money(usd) == told
