@@ -162,12 +162,15 @@ def _add_to_jobs(connection: Connection, shares: Mapping[str, Amounts]) -> None:
 def _pay(
     connection: Connection, payee: Payee, paid: Sequence[tuple[Row[Any], float]], *, unreserved_usd: float, month: str
 ) -> None:
-    changes = {of_month(month): (unreserved_usd, 0.0)} if unreserved_usd else {}
+    changes: dict[str, tuple[float, float]] = {}
 
     def add(name: str, spent: float, reserved: float) -> None:
         before = changes.get(name, (0.0, 0.0))
         changes[name] = (before[0] + spent, before[1] + reserved)
 
+    if unreserved_usd:  # what an order brought
+        for name, spent in (shares_of(payee.jobs, unreserved_usd) | {of_month(month): unreserved_usd}).items():
+            add(name, spent, 0.0)
     for row, spent_usd in paid:
         reserved_usd = row.cost_usd or 0.0
         add(of_month(row.month), spent_usd, reserved_usd)

@@ -9,7 +9,8 @@ from penstock.storage import ledger
 from penstock.storage.catalog.collections import delete_collection
 from penstock.storage.catalog.jobs import get_job
 from penstock.storage.catalog.tables import costs, jobs, purses, reservations, tenants
-from penstock.storage.costs import Amounts, Bill, ForBatch, Payee, SearchCosts, charge_lapsed, read_costs
+from penstock.storage.costs import Amounts, Bill, ForBatch, Payee, SearchCosts, charge_lapsed, read_costs, settle
+from penstock.storage.costs.bills import UNRESERVED
 from penstock.storage.errors import Conflict, OverBudget
 from penstock.storage.ids import JobId
 
@@ -247,6 +248,20 @@ def test_workers_that_reserve_at_once_do_not_spend_the_same_money(line):
     assert total(line).cost_usd == 10.0
     month = {one.name: one for one in rows_of(line, purses)}["month:2026-11"]
     assert (month.spent_usd, month.reserved_usd) == (10.0, 0.0)
+
+
+def test_what_was_bought_without_setting_money_aside_counts_for_every_budget(line):
+    """An order, which is paid for when it is over."""
+    claim = embed_claim(line, "a")
+    job_id = claim.versions[0].job_id
+    payee = bill_of(line, claim).payee
+    with line.catalog.write() as connection:
+        settle(connection, payee, {UNRESERVED: Amounts.of_call(5, payee.price)}, at=line.now)
+    spent = {one.name: one.spent_usd for one in rows_of(line, purses)}
+    assert spent == {f"job:{job_id}": 5.0, "month:2026-11": 5.0}
+    set_budget(line, job=(job_id, 6.0))
+    with bill_of(line, claim) as bill, pytest.raises(OverBudget):
+        bill.reserve(2)
 
 
 @pytest.mark.parametrize("which", ["job_budget", "month_budget"])
