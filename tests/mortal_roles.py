@@ -6,6 +6,7 @@ What a process loses when it dies is lost here too: the queue, the leases' holde
 
 import os
 import resource
+import select
 import shutil
 import signal
 import sys
@@ -46,6 +47,7 @@ from penstock.workers.run import PLANS
 from .served_model import by_source
 
 DIMENSIONS = 256
+STUCK_S = 200.0
 WORKERS = {"lease_s": 5.0, "resend_after_s": 5.0, "max_attempts": 4, "retry_delay_s": 0.5}
 MODEL = f"hash-{DIMENSIONS}"
 Trouble = Callable[[int], AbstractContextManager[object]]
@@ -262,10 +264,13 @@ def _in_this_process(line: MortalRoles) -> Iterator[None]:
         yield
 
 
-def dies(work: Callable[[], object], *, at: str | None = None, record: Path | None = None) -> bool:
+def dies(
+    work: Callable[[], object], *, at: str | None = None, record: Path | None = None, stuck_s: float = STUCK_S
+) -> bool:
     """Do ``work`` in a child process, which dies at the failpoint ``at``. Returns whether it came to that.
 
-    What it raises is raised here, as an AssertionError.
+    What it raises is raised here, as an AssertionError. A child that stands still is killed: it may have been forked
+    while another thread held a lock, which nobody will ever give back to it. That is a death, too, at another place.
     """
     ours, theirs = os.pipe()
     sys.stdout.flush()
@@ -282,6 +287,8 @@ def dies(work: Callable[[], object], *, at: str | None = None, record: Path | No
             os._exit(0)
     os.close(theirs)
     with os.fdopen(ours, "rb") as told:
+        if not select.select([told], [], [], stuck_s)[0]:  # it ends with the child, if nothing was told before
+            os.kill(child, signal.SIGKILL)
         raised = told.read().decode()
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     assert not raised, raised
