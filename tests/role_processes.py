@@ -130,6 +130,8 @@ class Plant:
     def until(self, condition: Callable[[], bool], what: str, *, timeout_s: float = PATIENCE_S) -> None:
         deadline = time.monotonic() + timeout_s
         while not condition():
+            for role in [role for role, process in self.processes.items() if (process.poll() or 0) > 0]:
+                self.start(role)  # as a supervisor would: kombu does not outlive every way of losing a broker
             if time.monotonic() > deadline:
                 raise AssertionError(f"waited {timeout_s:g} s for {what}\n{self.tails()}")
             time.sleep(0.05)
