@@ -126,7 +126,7 @@ def test_it_answers_when_it_is_ready_and_stops_beat_first_and_the_queue_last(sta
     assert up.ended() == 0
     stops = (tmp_path / "stops").read_text().split()
     assert stops[0] == "beat"
-    assert sorted(stops[1:]) == ["api", "chunk", "embed", "express", "index", "maintenance", "search"]
+    assert sorted(stops[1:]) == ["api", "chunk", "embed", "index", "maintenance", "search"]
     assert not any(runs(pid) for pid in pids)
     assert not (data_dir / "api.url").exists()
     assert not (data_dir / "valkey" / "valkey.sock").exists()

@@ -11,6 +11,9 @@ class Broken:
     def beat(self, *_args):
         raise ConnectionError("no server")
 
+    def leave(self, _role):  # as `Presence`, which says so to nobody then
+        pass
+
 
 def test_an_idle_process_makes_progress_and_a_stuck_one_does_not():
     now, busy = [100.0], [0]
