@@ -257,7 +257,6 @@ def _in_this_process(line: MortalRoles) -> Iterator[None]:
         patch.object(Components, "open", classmethod(open_here)),
         patch("penstock.workers.chunk.Alarm", NoAlarm),
         patch.object(resource, "setrlimit", lambda *_: None),
-        patch.object(os, "nice", lambda _: 0),
         patch("penstock.workers.pacing.LEAST_S", 0.0),
         patch("penstock.workers.pacing.SHARE", 0.0),
     ):

@@ -21,6 +21,7 @@ from penstock.storage.costs import charge_lapsed
 from penstock.storage.errors import StorageError
 from penstock.storage.ledger.due import Due, look
 from penstock.storage.ledger.overview import unwritten_shards
+from penstock.storage.ledger.turns import CLAIMED_IN_TURN
 from penstock.storage.reembedding.steps import wake_missed
 
 from . import routes
@@ -46,9 +47,6 @@ SHARD_BATCHES = 1_000  # those batches marked as sent at once; one message per s
 STAGED_PUBLISHES = 5
 EXPRESS_DEPTH = 4  # short batches of a stage that may wait for the one worker which does nothing else; more go to all
 TASKS = {"chunk": routes.CHUNK, "embed": routes.EMBED, "merge": routes.MERGE, "check": routes.CHECK}
-
-
-_SHARED = ("chunk", "embed")  # whose workers tenants share
 
 
 @dataclass(frozen=True)
@@ -180,7 +178,7 @@ class Dispatcher:
 
     def _caps(self, stage: str, due: Due) -> ledger.Caps | None:
         """Return what a tenant may have of a stage; merges and checks only take turns."""
-        if stage not in _SHARED:
+        if stage not in CLAIMED_IN_TURN:
             return None
         return ledger.Caps(self._depths(due)[stage], self._workers.tenant_percent / 100)
 

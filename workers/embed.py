@@ -82,10 +82,12 @@ class Embedding:
                 copy_slice(self._components, self._cache, claim)
                 self._claims.outages.over(claim.generation.model)
                 return
+            for version in claim.versions:
+                hit(f"embed.document.{version.source}")
+            rows = staging.read_chunks(self._components.objects, claim.input or "")
             try:
-                made = self._embed(claim)
+                made = self._embed(claim, rows)
             except ToBeOrdered as error:
-                rows = staging.read_chunks(self._components.objects, claim.input or "")
                 put_aside(self._components, claim, rows, error.texts)
                 return
             self._claims.outages.over(claim.generation.model)
@@ -93,12 +95,8 @@ class Embedding:
             told = (made.chunks, took_ms, made.reused.total(), made.hits)
             log.info("Embedded %d chunks in %.0f ms, %d unchanged, %d cached.", *told, extra=ids(claim))
 
-    def _embed(self, claim: ledger.Claim) -> "_Made":
-        components = self._components
-        for version in claim.versions:
-            hit(f"embed.document.{version.source}")
-        rows = staging.read_chunks(components.objects, claim.input or "")
-        embedder = components.embedders.of(claim.generation.model, claim.generation.dimensions)
+    def _embed(self, claim: ledger.Claim, rows: Rows) -> "_Made":
+        embedder = self._components.embedders.of(claim.generation.model, claim.generation.dimensions)
         kept = self._kept(claim, rows)
         with self._bill(claim, embedder, _by_job(claim, rows, ~kept[0])) as bill:
             vectors, made = self._vectors(claim, rows, kept, embedder, bill)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .connection import connect
-from .exits import ExitCode, UsageError
+from .exits import ExitCode, UsageError, need_consent
 from .options import FILTERED, METADATA_VALUES, Collection, DocumentName, Json, Key, MinToken, Tenant, Timeout, Url, Yes
 from .output import console, count, plain, print_json, table
 
@@ -47,8 +47,7 @@ def delete(
     """Delete documents. What arrives after a filter was read, or after you were asked, is not deleted."""
     if (chosen is None) == (not documents):
         raise UsageError("name documents by id or source, or choose them with --filter, and not both")
-    if as_json and not (yes or dry_run):
-        raise UsageError("--json asks nobody: add --yes to delete the documents, or --dry-run to see which")
+    need_consent("delete the documents, or --dry-run to see which", given=yes or dry_run, as_json=as_json)
     with connect(url, key, tenant) as client:
         named = {"filter": chosen} if chosen is not None else named_ways(client, collection, documents or [])
         way, asks = named | {"min_token": min_token}, not (yes or dry_run)
@@ -147,8 +146,7 @@ def delete_chunks(
     as_json: Json = False,
 ) -> None:
     """Delete chunks; their documents stay. A new version of a document brings all its chunks again."""
-    if as_json and not yes:
-        raise UsageError("--json asks nobody: add --yes to delete the chunks")
+    need_consent("delete the chunks", given=yes, as_json=as_json)
     with connect(url, key, tenant) as client:
         if not yes:
             typer.confirm(f"Delete {count(len(set(chunk_ids)), 'chunk')} of {collection!r}?", abort=True)

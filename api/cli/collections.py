@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .connection import connect
-from .exits import UsageError
+from .exits import UsageError, need_consent
 from .options import Json, Key, Tenant, Url, Yes
 from .output import by_state, console, count, duration, plain, print_json, table, when
 
@@ -125,8 +125,7 @@ def delete(
     as_json: Json = False,
 ) -> None:
     """Delete a collection with all its documents."""
-    if as_json and not yes:
-        raise UsageError("--json asks nobody: add --yes to delete the collection with all its documents")
+    need_consent("delete the collection with all its documents", given=yes, as_json=as_json)
     with connect(url, key, tenant) as client:
         if not yes:
             documents = sum(client.collection(name).documents.values())

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .connection import connect
-from .exits import ExitCode, UsageError
+from .exits import ExitCode, UsageError, need_consent
 from .options import FILTERED, Collection, DocumentName, Json, Key, Limit, Tenant, Timeout, Url, Yes
-from .output import console, count, plain, print_json, table, when
+from .output import console, count, plain, print_json, print_page, table, when
 
 if TYPE_CHECKING:
     from penstock.client import Penstock
@@ -62,10 +62,7 @@ def list_(
         tries = f"{one.attempts:,}" if one.attempts else "-"
         reason = f"{plain(one.error_code)}: {plain(one.error)}"
         rows.add_row(one.id, plain(one.source), one.stage or "-", tries, when(one.finished_at), reason)
-    out = console()
-    out.print(rows if page.data else f"no such dead documents in {collection!r}")
-    if page.has_more:
-        out.print(f"[dim]more: --after {page.last_id}[/]")
+    print_page(rows, page, empty=f"no such dead documents in {collection!r}")
 
 
 @app.command("show")
@@ -144,8 +141,7 @@ def drop(
     as_json: Json = False,
 ) -> None:
     """Give dead documents up: their bytes go. What is indexed of them stays."""
-    if as_json and not (yes or dry_run):
-        raise UsageError("--json asks nobody: add --yes to drop the documents, or --dry-run to see which")
+    need_consent("drop the documents, or --dry-run to see which", given=yes or dry_run, as_json=as_json)
     common = _asked(job, error, stage, chosen)
     with connect(url, key, tenant) as client:
         selection = _selection(client, collection, documents, common, everything=everything)

@@ -8,7 +8,7 @@ import typer
 
 from .connection import connect
 from .options import Collection, DocumentName, Json, Key, Limit, Tenant, Url
-from .output import console, plain, print_json, size, state, table, when
+from .output import console, plain, print_json, print_page, size, state, table, when
 
 if TYPE_CHECKING:
     from penstock.client import Penstock
@@ -49,10 +49,7 @@ def list_(
         chunks = f"{one.chunks:,}" if one.chunks is not None else "-"
         reason = f"{plain(one.error_code)}: {plain(one.error)}" if one.error else ""
         rows.add_row(one.id, plain(one.source), state(one.state), chunks, size(one.size_bytes), reason)
-    out = console()
-    out.print(rows if page.data else f"no such documents in {collection!r}")
-    if page.has_more:
-        out.print(f"[dim]more: --after {page.last_id}[/]")
+    print_page(rows, page, empty=f"no such documents in {collection!r}")
 
 
 @app.command("show")

@@ -32,6 +32,12 @@ class UsageError(Exception):
     """Raised when arguments contradict each other or name what is not there."""
 
 
+def need_consent(to: str, *, given: bool, as_json: bool) -> None:
+    """Raise UsageError where nobody can be asked and consent was not ``given``. ``to``: what for."""
+    if as_json and not given:
+        raise UsageError(f"--json asks nobody: add --yes to {to}")
+
+
 class Unfinished(Exception):
     """Raised when a command ends before the work that it began, because of ``cause``.
 

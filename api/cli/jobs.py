@@ -9,7 +9,7 @@ from .arguments import parse_budget
 from .connection import connect
 from .exits import ExitCode
 from .options import Json, Key, Tenant, Timeout, Url
-from .output import by_state, console, count, duration, money, plain, print_json, state, table, when
+from .output import by_state, console, count, duration, money, plain, print_json, print_page, state, table, when
 
 if TYPE_CHECKING:
     from penstock.client import Penstock
@@ -43,10 +43,7 @@ def list_(
         chunks = f"{job.chunks_indexed:,}/{job.chunks_total:,}"
         told = f"{state(job.state)}, [red]paused[/]" if job.held_up and job.held_up.paused else state(job.state)
         rows.add_row(job.id, job.collection, told, by_state(job.documents), chunks, when(job.created_at))
-    out = console()
-    out.print(rows if page.data else f"tenant {tenant!r} has no jobs yet")
-    if page.has_more:
-        out.print(f"[dim]more: --after {page.last_id}[/]")
+    print_page(rows, page, empty=f"tenant {tenant!r} has no jobs yet")
 
 
 @app.command("show")

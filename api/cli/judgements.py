@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from .connection import connect
-from .exits import UsageError
+from .exits import UsageError, need_consent
 from .options import Collection, Json, Key, Limit, Tenant, Url, Yes
-from .output import console, count, plain, print_json, table
+from .output import console, count, plain, print_json, print_page, table
 
 app = typer.Typer(name="judgements", help="Say how well documents answer questions.", no_args_is_help=True)
 
@@ -72,10 +72,7 @@ def list_(
     rows = table("query", "document", "grade", right=("grade",))
     for one in page.data:
         rows.add_row(plain(one.query), plain(one.source or one.document_id), str(one.grade))
-    out = console()
-    out.print(rows if page.data else f"{collection!r} has no judgements")
-    if page.has_more:
-        out.print(f"[dim]more: --after {page.last_id}[/]")
+    print_page(rows, page, empty=f"{collection!r} has no judgements")
 
 
 @app.command("clear")
@@ -88,8 +85,7 @@ def clear(
     as_json: Json = False,
 ) -> None:
     """Forget the judgements of a collection."""
-    if as_json and not yes:
-        raise UsageError("--json asks nobody: add --yes to forget the judgements")
+    need_consent("forget the judgements", given=yes, as_json=as_json)
     if not yes:
         typer.confirm(f"Forget the judgements of collection {collection!r} of tenant {tenant!r}?", abort=True)
     with connect(url, key, tenant) as client:

@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -23,6 +23,17 @@ STATE_STYLES = {
     "cancelled": "yellow",
     "running": "cyan",
 }
+
+
+class Page(Protocol):
+    """What lists of the server have in common: the next page begins after ``last_id``."""
+
+    @property
+    def data(self) -> Sequence[Any]: ...
+    @property
+    def has_more(self) -> bool: ...
+    @property
+    def last_id(self) -> str | None: ...
 
 
 def console(*, stderr: bool = False) -> "Console":
@@ -48,6 +59,14 @@ def table(*columns: str, right: Sequence[str] = ()) -> "Table":
     for column in columns:
         made.add_column(column, justify="right" if column in right else "left", overflow="fold")
     return made
+
+
+def print_page(rows: "Table", page: Page, *, empty: str) -> None:
+    """Write the rows of a page and how to see the next one, or ``empty`` when it has none."""
+    out = console()
+    out.print(rows if page.data else empty)
+    if page.has_more:
+        out.print(f"[dim]more: --after {page.last_id}[/]")
 
 
 def plain(text: str | None) -> str:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from .connection import connect
-from .exits import UsageError
+from .exits import need_consent
 from .options import Collection, Json, Key, Limit, Tenant, Url, Yes
 from .output import console, plain, print_json, table, when
 
@@ -49,8 +49,7 @@ def clear(
     as_json: Json = False,
 ) -> None:
     """Forget the recorded searches of a collection. `penstock tenants set --no-record-queries` records no more."""
-    if as_json and not yes:
-        raise UsageError("--json asks nobody: add --yes to forget the recorded searches")
+    need_consent("forget the recorded searches", given=yes, as_json=as_json)
     if not yes:
         typer.confirm(f"Forget the recorded searches of collection {collection!r} of tenant {tenant!r}?", abort=True)
     with connect(url, key, tenant) as client:

@@ -10,7 +10,7 @@ from .arguments import parse_period
 from .connection import connect
 from .exits import ExitCode, UsageError
 from .options import Json, Key, Limit, Tenant, Url, Yes
-from .output import console, duration, plain, print_json, table, when
+from .output import console, duration, plain, print_json, print_page, table, when
 
 if TYPE_CHECKING:
     from penstock.client import Penstock
@@ -188,10 +188,7 @@ def history(
             timetables.outcome(run),
             "\n".join(timetables.details(run)),
         )
-    out = console()
-    out.print(rows if page.data else f"{schedule} never ran")
-    if page.has_more:
-        out.print(f"[dim]more: --after {page.last_id}[/]")
+    print_page(rows, page, empty=f"{schedule} never ran")
 
 
 @app.command("pause")

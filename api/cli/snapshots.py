@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from .connection import connect
-from .exits import UsageError
+from .exits import need_consent
 from .options import Collection, Json, Key, Limit, Tenant, Url, Yes
 from .output import console, count, plain, print_json, size, table, when
 
@@ -140,8 +140,7 @@ def rollback(
     as_json: Json = False,
 ) -> None:
     """Serve an old version again, as a new one. What is on its way is indexed on top of it."""
-    if as_json and not yes:
-        raise UsageError("--json asks nobody: add --yes to roll the collection back")
+    need_consent("roll the collection back", given=yes, as_json=as_json)
     with connect(url, key, tenant) as client:
         if not yes:
             _confirm(client.diff(collection, "current", version, limit=1), collection)

@@ -7,7 +7,7 @@ import typer
 from .connection import connect
 from .exits import UsageError
 from .options import Json, Key, Limit, Tenant, Url
-from .output import console, duration, plain, print_json, state, table, when
+from .output import console, duration, plain, print_json, print_page, state, table, when
 
 app = typer.Typer(
     name="webhooks", help="Show what receivers were told when jobs ended, and make the secret.", no_args_is_help=True
@@ -38,10 +38,7 @@ def list_(
     for one in page.data:
         row = (one.id, one.job_id, state(one.state), str(one.attempts), plain(one.url), plain(one.error) or "-")
         rows.add_row(*row, when(one.created_at))
-    out = console()
-    out.print(rows if page.data else f"tenant {tenant!r} has no webhooks")
-    if page.has_more:
-        out.print(f"[dim]more: --after {page.last_id}[/]")
+    print_page(rows, page, empty=f"tenant {tenant!r} has no webhooks")
 
 
 @app.command("secret")

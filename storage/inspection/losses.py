@@ -53,41 +53,40 @@ def unserved(names: Sequence[str], *, tenant: TenantId) -> Finding:
 
 
 def superseded(lineage: Lineage, *, tenant: TenantId) -> Finding:
-    newest = lineage.newest
-    return Finding(
-        severity="warning",
-        check="manifests",
-        object=lineage.versions[0][0],
-        problem=f"another collection {newest.collection_name!r} was published later: this one was deleted before, or "
-        "the other was, and only the later came back",
-        advice="nothing, if it was deleted; its files are garbage now",
-        tenant=tenant,
-        generation=lineage.generation_id,
+    problem = (
+        f"another collection {lineage.newest.collection_name!r} was published later: this one was deleted before, or "
+        "the other was, and only the later came back"
     )
+    return _left(lineage, problem, advice="nothing, if it was deleted; its files are garbage now", tenant=tenant)
 
 
 def not_serving(lineage: Lineage, *, tenant: TenantId) -> Finding:
     newest = lineage.newest
-    return Finding(
-        severity="warning",
-        check="manifests",
-        object=lineage.versions[0][0],
-        problem=f"collection {newest.collection_name!r} had another generation, of model {newest.model}, beside "
-        "the one that serves: it was being built, or served before, and did not come back",
-        advice="nothing, or embed the collection again with that model; its files are garbage now",
-        tenant=tenant,
-        generation=lineage.generation_id,
+    problem = (
+        f"collection {newest.collection_name!r} had another generation, of model {newest.model}, beside "
+        "the one that serves: it was being built, or served before, and did not come back"
     )
+    advice = "nothing, or embed the collection again with that model; its files are garbage now"
+    return _left(lineage, problem, advice=advice, tenant=tenant)
 
 
 def untouched_fork(lineage: Lineage, *, tenant: TenantId) -> Finding:
+    problem = (
+        f"another collection {lineage.newest.collection_name!r} came back: this one is a fork into which "
+        "nothing was published, perhaps one that was never finished"
+    )
+    advice = "nothing, if nobody used it; else fork it again, under another name"
+    return _left(lineage, problem, advice=advice, tenant=tenant)
+
+
+def _left(lineage: Lineage, problem: str, *, advice: str, tenant: TenantId) -> Finding:
+    """Return what is told of a generation that is whole and did not come back."""
     return Finding(
         severity="warning",
         check="manifests",
         object=lineage.versions[0][0],
-        problem=f"another collection {lineage.newest.collection_name!r} came back: this one is a fork into which "
-        "nothing was published, perhaps one that was never finished",
-        advice="nothing, if nobody used it; else fork it again, under another name",
+        problem=problem,
+        advice=advice,
         tenant=tenant,
         generation=lineage.generation_id,
     )

@@ -20,13 +20,8 @@ from .passing import is_short
 from .pauses import goes_on
 from .turns import CLAIMED_IN_TURN, COLUMNS, BatchesInTurn, Turns, batch_cost
 
-_OF_WRITERS = (
-    "rollback",
-    "swap",
-    "expire",
-    "follow",
-    "index",
-)  # a message tells a writer of all
+# A message tells a writer of all of these; it takes turns itself.
+_OF_WRITERS = ("rollback", "swap", "expire", "follow", "index")
 
 
 @dataclass(frozen=True)

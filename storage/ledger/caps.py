@@ -12,9 +12,8 @@ from sqlalchemy.engine import Connection, Row
 from ..catalog.completion import OPEN_BATCH
 from ..catalog.tables import batches, generations, tenants
 from ..catalog.values import slices
-from .turns import FULL_CHUNKS, FULL_DOCUMENTS
+from .turns import CLAIMED_IN_TURN, FULL_CHUNKS, FULL_DOCUMENTS
 
-_SHARED = ("chunk", "embed")  # who has work in either has a share of both: soon it will be there
 ASIDE_SHARE = 0.01
 _LEAST = 1e-9  # of a batch: less is arithmetic
 
@@ -72,7 +71,8 @@ class Load:
         wanted = sa.select(*key, sa.func.count().label("batches"), *sums).join(
             generations, generations.c.id == batches.c.generation_id
         )
-        wanted = wanted.where(batches.c.stage.in_(_SHARED), batches.c.state.in_(OPEN_BATCH))
+        # Who has work in either stage has a share of both: soon it will be there.
+        wanted = wanted.where(batches.c.stage.in_(CLAIMED_IN_TURN), batches.c.state.in_(OPEN_BATCH))
         # What is copied and waits, paused perhaps, says nothing of documents: a few batches, whatever happens.
         wanted = wanted.where(sa.or_(batches.c.reembedding_id.is_(None), ~waits))
         rows = connection.execute(wanted.group_by(*key)).all()
