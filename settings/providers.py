@@ -9,7 +9,14 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from penstock.pipeline.embedding import DeclaredModel, EmbeddingOptions, ModelCard, endpoint_of
+from penstock.pipeline.embedding import (
+    DeclaredModel,
+    EmbeddingOptions,
+    ModelCard,
+    endpoint_of,
+    is_openai,
+    takes_orders,
+)
 from penstock.pipeline.embedding.breaker import Breaker
 from penstock.pipeline.embedding.traffic import Traffic
 from penstock.pipeline.errors import NoOrders
@@ -52,9 +59,7 @@ def check_economy(settings: Settings, model: str) -> None:
     Raises:
         NoOrders: it takes none.
     """
-    chosen = settings.embedding
-    takes = chosen.openai_base_url is None if chosen.openai_batches is None else chosen.openai_batches
-    if not (model.startswith("openai/") and takes):
+    if not (model.startswith("openai/") and takes_orders(options_of(settings))):
         raise NoOrders(
             f"the collection's model is {model}, which is not to be had for less: leave economy out"
             " (embedding.openai_batches says that an endpoint has OpenAI's Batch API)"
@@ -63,15 +68,14 @@ def check_economy(settings: Settings, model: str) -> None:
 
 def line_of(settings: Settings, card: ModelCard) -> Line:
     """Return whose limits the requests for a remote model are counted against."""
-    chosen = settings.embedding
-    endpoint = endpoint_of(options_of(settings))
+    chosen, options = settings.embedding, options_of(settings)
     published = Rates(card.requests_per_minute, card.tokens_per_minute)
     return Line(
         model=card.name,
-        endpoint=endpoint,
+        endpoint=endpoint_of(options),
         key_digest=key_digest(chosen.openai_api_key.get_secret_value() if chosen.openai_api_key else ""),
         set=Rates(chosen.openai_requests_per_minute, chosen.openai_tokens_per_minute),
-        expected=published if chosen.openai_base_url is None else Rates(),  # nobody else promised it
+        expected=published if is_openai(options) else Rates(),  # nobody else promised it
     )
 
 

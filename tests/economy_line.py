@@ -78,7 +78,7 @@ class EconomyLine(RoleLine):
         snapshots = wiring.new_snapshots(self.components.settings, self.catalog, self.components.objects)
         try:
             with snapshots.get(ACME, self.collection.generation.id) as snapshot:
-                vector = np.asarray(self.endpoint.vector_of(text), np.float32)
+                vector = np.asarray(self.endpoint.vector_of(text), np.float32)[: self.collection.generation.dimensions]
                 return snapshot.search(vector / np.linalg.norm(vector), k=1, now=time.time())[0].document.source
         finally:
             snapshots.close()
@@ -100,7 +100,8 @@ def open_desk(line: EconomyLine) -> OrderDesk:
 
 
 @contextmanager
-def economy_line(folder: Path, endpoint: OrdersEndpoint) -> Iterator[EconomyLine]:
+def economy_line(folder: Path, endpoint: OrdersEndpoint, **declared: Any) -> Iterator[EconomyLine]:
+    """``declared``: settings of the embedding beside or in place of the usual ones."""
     embedding = {
         "model": "openai/local",
         "openai_base_url": endpoint.url,
@@ -110,6 +111,7 @@ def economy_line(folder: Path, endpoint: OrdersEndpoint) -> Iterator[EconomyLine
         "openai_usd_per_million_tokens": 1.0,
         "timeout_s": 5.0,
         "threads": 1,
+        **declared,
     }
     workers = {"retry_delay_s": 0.001, "max_attempts": 2}
     with role_line(folder, seed=7, size_tokens=64, kind=EconomyLine, embedding=embedding, workers=workers) as made:

@@ -5,7 +5,7 @@ from importlib.util import find_spec
 from typing import Literal
 
 from .cards import HUB_MODELS, PROVIDERS
-from .embedder import EmbeddingOptions, ModelCard
+from .embedder import EmbeddingOptions, ModelCard, is_openai
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ def missing(card: ModelCard, options: EmbeddingOptions) -> list[Missing]:
     if absent and provider.extra:
         advice = f"pip install 'penstock[{provider.extra}]'"
         found.append(Missing("extra", provider.extra, f"{advice} (not there: {', '.join(absent)})"))
-    if card.provider == "openai" and not options.openai_base_url and not options.openai_api_key:
+    if card.provider == "openai" and is_openai(options) and not options.openai_api_key:
         advice = "set embedding.openai_api_key; or embedding.openai_base_url to an endpoint that wants none"
         found.append(Missing("key", "embedding.openai_api_key", advice))
     if card.name in HUB_MODELS:

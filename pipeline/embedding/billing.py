@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 class Payer(Protocol):
     """Somebody who pays. Several threads may ask at once."""
 
+    @property
+    def account(self) -> str:
+        """Whose money it is: what one account has paid for is not given to another."""
+        ...
+
     def reserve(self, tokens: int) -> None:
         """Set money aside before calls are made for so many tokens together; raises what forbids them."""
         ...
@@ -25,6 +30,8 @@ class Payer(Protocol):
 
 class Unbilled:
     """Nobody pays: a check of the provider is no tenant's."""
+
+    account = ""
 
     def reserve(self, tokens: int) -> None:
         pass

@@ -86,6 +86,16 @@ def endpoint_of(options: EmbeddingOptions) -> str:
     return options.openai_base_url or OPENAI_URL
 
 
+def is_openai(options: EmbeddingOptions) -> bool:
+    """Say whether that is OpenAI itself, by whichever words it is named: its limits are known."""
+    return endpoint_of(options).rstrip("/") == OPENAI_URL
+
+
+def takes_orders(options: EmbeddingOptions) -> bool:
+    """Say whether remote models take orders, as OpenAI does and other endpoints where the settings say so."""
+    return is_openai(options) if options.openai_batches is None else options.openai_batches
+
+
 class Embedder(Protocol):
     """A model ready for use. Several threads may call it at once. Weights are loaded by the first call that needs them.
 

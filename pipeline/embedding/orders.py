@@ -5,7 +5,7 @@ found again by its metadata; and files of answers in any order. Nothing of it is
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -96,8 +96,8 @@ class Provider(Protocol):
 class TakesOrders(Protocol):
     """An embedder whose provider may take orders."""
 
-    def provider(self) -> Provider | None:
-        """Return the provider; None when it takes none."""
+    def provider(self, cut: Callable[[Vectors], Vectors] | None = None) -> Provider | None:
+        """Return the provider; None when it takes none. ``cut``: makes shorter vectors of those that it delivers."""
         ...
 
     def check_passages(self, texts: Sequence[str]) -> None:
@@ -106,20 +106,32 @@ class TakesOrders(Protocol):
 
 
 class Reader(Protocol):
-    """How a remote model reads answers and errors: what is needed of `remote.Remote`."""
+    """How a remote model reads answers and errors: what is needed of `endpoint.Endpoint`."""
 
     def read_items(self, items: Sequence[Any], count: int) -> Vectors: ...
     def translated(self, error: Exception) -> EmbeddingError: ...
 
 
 class OpenAIOrders:
-    """`Provider` by OpenAI's protocol. ``body``: what each request says beside its texts; ``prefix``: of each text."""
+    """`Provider` by OpenAI's protocol. ``body``: what each request says beside its texts; ``prefix``: of each text.
 
-    def __init__(self, client: "OpenAI", reader: Reader, *, body: Mapping[str, Any], prefix: str) -> None:
+    ``cut``: as in `TakesOrders.provider`.
+    """
+
+    def __init__(
+        self,
+        client: "OpenAI",
+        reader: Reader,
+        *,
+        body: Mapping[str, Any],
+        prefix: str,
+        cut: Callable[[Vectors], Vectors] | None = None,
+    ) -> None:
         self._client = client
         self._reader = reader
         self._body = dict(body)
         self._prefix = prefix
+        self._cut = cut
 
     def write_request(self, name: str, texts: Sequence[str]) -> bytes:
         body = {**self._body, "input": [self._prefix + text for text in texts], "encoding_format": "base64"}
@@ -181,7 +193,7 @@ class OpenAIOrders:
             if answer.get("status_code") != 200:
                 return Delivery(name, None, 0, _why(said.get("error") or body.get("error")))
             vectors = self._reader.read_items(body["data"], counts[name])
-            return Delivery(name, vectors, _tokens(body))
+            return Delivery(name, vectors if self._cut is None else self._cut(vectors), _tokens(body))
         except (ValueError, TypeError, KeyError, AttributeError):  # cut off, or something else
             return None
         except EmbeddingError as error:  # vectors of other dimensions, NaN, too few

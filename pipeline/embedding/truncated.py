@@ -1,12 +1,13 @@
 """Vectors of a Matryoshka model cut to their first dimensions, and scaled to length one again (arXiv 2205.13147)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from .billing import Billable, Payer
 from .embedder import Embedder, ModelCard, Vectors
+from .orders import Provider, TakesOrders
 from .vectors import unit_rows
 
 
@@ -43,8 +44,17 @@ class Truncated:
 
 
 class BilledTruncated(Truncated):
-    """`Truncated`, of a model whose calls are paid for: `Billable`."""
+    """`Truncated`, of a model whose calls are paid for, and that may be ordered from: `Billable`, `TakesOrders`."""
 
     def billed_to(self, payer: Payer) -> "BilledTruncated":
         assert isinstance(self._whole, Billable)
         return BilledTruncated(self._whole.billed_to(payer), self.card)
+
+    def provider(self, cut: Callable[[Vectors], Vectors] | None = None) -> Provider | None:
+        """Return who takes orders, whose vectors are cut as they come."""
+        assert isinstance(self._whole, TakesOrders)
+        return self._whole.provider(cut or self._cut)
+
+    def check_passages(self, texts: Sequence[str]) -> None:
+        assert isinstance(self._whole, TakesOrders)
+        self._whole.check_passages(texts)

@@ -9,6 +9,7 @@ from sqlalchemy.engine import Connection
 from ..catalog.completion import OPEN_BATCH
 from ..catalog.tables import batches, collections, generations, manifests, versions
 from ..errors import Damaged, Unsupported
+from ..ledger.aside import staged_for_orders
 from ..objects.store import ObjectStore
 from ..segments.manifests import FileEntry, Swap, read_manifest
 from .scope import Scope
@@ -43,6 +44,7 @@ def read_names(connection: Connection, scope: Scope) -> Needed:
     told = told.where(is_needed, _mine(batches.c.generation_id, scope))
     for row in connection.execute(told):
         needed.objects |= dict.fromkeys([name for name in (row.input, row.output) if name], None)
+        needed.objects |= dict.fromkeys(staged_for_orders(row.details or {}), None)
         for file in Swap.from_details(row.details).output.all_files if row.stage == "swap" else []:
             needed.add(file)
     return needed

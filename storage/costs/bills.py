@@ -44,6 +44,10 @@ class Bill:
         self._newest = UNRESERVED
         self._settled = False
 
+    @property
+    def account(self) -> str:
+        return self.payee.tenant_id
+
     def reserve(self, tokens: int) -> None:
         """Set aside what the next calls cost. Raises what `reservations.reserve` does."""
         if self.payee.is_free:

@@ -171,6 +171,10 @@ class SearchPayer:
     costs: SearchCosts
     key: _Key
 
+    @property
+    def account(self) -> str:
+        return self.key.tenant_id
+
     def reserve(self, tokens: int) -> None:
         self.costs.reserve(self.key, tokens)
 

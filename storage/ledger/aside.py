@@ -4,7 +4,7 @@ One that is put aside stays in the stage, ready, with a time far away: should no
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,15 @@ class Trip:
     ordered: int = 0
     objects: tuple[str, ...] = ()
     is_open: bool = False
+
+
+def staged_for_orders(details: Mapping[str, Any]) -> list[str]:
+    """Return the staged objects that an embed batch has beside its input: what it orders from, and what orders brought.
+
+    ``details``: of the batch.
+    """
+    asked = details.get("wanted", {}).get("chunks")
+    return [*([asked] if asked else []), *details.get("ordered", {}).get("objects", ())]
 
 
 def trip_of(catalog: Catalog, batch_id: BatchId) -> Trip:

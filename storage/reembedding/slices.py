@@ -297,7 +297,8 @@ def resume_slices(connection: Connection, reembedding_id: str, *, now: float) ->
     fresh = {"state": "ready", "attempts": 0, "error": None, "postponed": None, "finished_at": None, "output": None}
     fresh |= {"next_attempt_at": now, "owner": None, "lease_until": None, "created_at": now}
     if rows:
-        connection.execute(sa.insert(batches), [{**row, **fresh, "id": new_id("batch")} for row in rows])
+        # Under their own names: what a batch staged is kept for as long as the ledger has that batch.
+        connection.execute(sa.insert(batches), [{**row, **fresh} for row in rows])
 
 
 def _move_slices(connection: Connection, reembedding_id: str, *, at: float) -> None:

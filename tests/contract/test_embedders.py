@@ -173,6 +173,8 @@ def test_what_is_cut_is_paid_for_as_what_is_whole_is(embedder):
     """Else a budget would not hold for it."""
 
     class Noted:
+        account = "acme"
+
         def __init__(self) -> None:
             self.reserved: list[int] = []
             self.tokens: list[int] = []

@@ -11,6 +11,7 @@ from penstock.pipeline.errors import InputRejected
 from penstock.storage.catalog.collections import delete_collection, generation_info, get_collection, is_generation_of
 from penstock.storage.catalog.tables import batches, manifests, reembeddings
 from penstock.storage.catalog.tags import put_tag
+from penstock.storage.collecting import collect_lost_staging, list_staged
 from penstock.storage.errors import AlreadyExists, Conflict, NotFound
 from penstock.storage.inspection.rebuilding import rebuild_catalog
 from penstock.storage.intake.documents import SubmittedDocument
@@ -241,6 +242,27 @@ def test_a_text_that_the_model_refuses_stops_it_with_the_reason_and_resuming_tri
     resume(line.catalog, line.current(), now=time.time())
     assert line.until("switched").error is None
     assert line.served() == before
+
+
+@on_sqlite
+def test_what_was_cut_anew_before_it_stopped_is_still_there_when_it_goes_on_later(line, monkeypatch):
+    filled(line, 3)
+    line.begin(chunking={"strategy": "recursive", "size_tokens": 32, "overlap_tokens": 0})
+    embedder = line.embedding._components.embedders.of("hash-384", 384)
+    with monkeypatch.context() as patch:
+        patch.setattr(embedder, "embed_passages", refusing)
+        for _ in range(4):
+            line.step()
+    assert line.info().paused_at is not None
+    resume(line.catalog, line.current(), now=time.time())
+    later = {"tenant": ACME, "now": time.time() + 86_400.0}
+    staged = list_staged(line.components.objects, **later)
+    lost = collect_lost_staging(line.catalog, line.components.objects, tenant=ACME, staged=staged)
+
+    assert staged
+    assert lost.objects == 0
+    assert line.until("switched").error is None
+    assert set(line.served()) == {"d0", "d1", "d2"}
 
 
 def refusing(texts):

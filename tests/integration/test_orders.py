@@ -11,10 +11,13 @@ import pytest
 import sqlalchemy as sa
 
 from penstock.storage import ledger
+from penstock.storage.backups.needed import read_names
+from penstock.storage.backups.scope import Scope
 from penstock.storage.catalog.jobs import cancel_job
 from penstock.storage.catalog.tables import batches, orders, tenants
 from penstock.storage.errors import Conflict
 from penstock.storage.intake.documents import SubmittedDocument
+from penstock.storage.ledger.aside import staged_for_orders
 from penstock.workers import orders as orders_module
 from penstock.workers.liveness import Liveness
 from penstock.workers.orders import OrderDesk
@@ -77,6 +80,20 @@ def test_what_is_ordered_costs_half_when_it_comes_and_once(line):
     line.drain()
     assert line.costs() == (6, pytest.approx(6 * 0.5 / 1e6))
     assert line.job(accepted).cost_usd == pytest.approx(6 * 0.5 / 1e6)
+
+
+def test_vectors_that_are_cut_here_are_ordered_too_and_cut_as_they_come(tmp_path, endpoint):
+    endpoint.dimensions = 2 * DIMENSIONS
+    declared = {"openai_dimensions": 2 * DIMENSIONS, "openai_shortest_dimensions": DIMENSIONS}
+    with economy_line(tmp_path, endpoint, **declared) as line:
+        line.order(**TEXTS)
+        endpoint.finish()
+        line.tick()
+        line.drain()
+
+        assert all_found(line, TEXTS)
+        assert line.embedded_at_once() == []
+        assert line.costs() == (6, pytest.approx(6 * 0.5 / 1e6))
 
 
 def test_nothing_is_ordered_for_which_there_is_no_money(line):
@@ -416,6 +433,20 @@ def test_what_is_delivered_but_damaged_is_embedded_at_once(line):
 
     assert line.states() == dict.fromkeys(TEXTS, "indexed")
     assert Counter(line.embedded_at_once()) == Counter(TEXTS.values())
+
+
+def test_a_backup_holds_what_an_order_brought_and_what_one_is_made_of(line):
+    """Else a restored installation would pay for it again, and could not read the answers of an order under way."""
+    line.order(**TEXTS)
+    line.endpoint.finish()
+    line.tick()
+    staged = {info.name for info in line.components.objects.list("tenants/acme/staging/") if "/ordered-" in info.name}
+    with line.catalog.read() as connection:
+        needed = read_names(connection, Scope())
+
+    assert staged
+    assert staged <= needed.objects.keys()
+    assert staged_for_orders({"wanted": {"rows": [0], "chunks": "of a re-embedding"}}) == ["of a re-embedding"]
 
 
 def test_a_collection_is_embedded_again_for_half_the_price(tmp_path, endpoint):

@@ -97,7 +97,7 @@ def test_openai_itself_is_given_what_it_takes_and_others_less(endpoint, remote, 
 
     endpoint.requests.clear()
     endpoint.dimensions = 1536
-    monkeypatch.setattr("penstock.pipeline.embedding.remote.OPENAI_URL", endpoint.url)
+    monkeypatch.setattr("penstock.pipeline.embedding.embedder.OPENAI_URL", endpoint.url)
     model = "openai/text-embedding-ada-002"
     found = remote(model, openai_base_url=None, openai_api_key="sk-x", dimensions=None).embed_passages(texts)
     assert found.shape == (3_000, 1536)
@@ -262,10 +262,22 @@ def test_what_was_answered_before_an_outage_is_not_paid_for_again(endpoint, remo
 
 def test_no_more_than_some_vectors_are_kept_and_each_is_given_out_once():
     paid = PaidVectors(2)
-    paid.keep({text: np.full(3, number, np.float32) for number, text in enumerate("abc")})
+    paid.keep("acme", {text: np.full(3, number, np.float32) for number, text in enumerate("abc")})
 
-    assert {place: vector[0] for place, vector in paid.take(["c", "a", "b"]).items()} == {0: 2.0, 2: 1.0}
-    assert paid.take(["c", "b"]) == {}
+    assert {place: vector[0] for place, vector in paid.take("acme", ["c", "a", "b"]).items()} == {0: 2.0, 2: 1.0}
+    assert paid.take("acme", ["c", "b"]) == {}
+
+
+def test_what_one_account_paid_for_another_pays_for_itself(endpoint, remote):
+    """Else its bill would tell that somebody else embeds the same text."""
+    embedder, theirs, ours = remote(), Account(account="globex"), Account()
+    with pytest.raises(InputRejected):
+        billed(embedder, theirs).embed_passages(["a common text", POISON])
+    billed(embedder, ours).embed_passages(["a common text"])
+    billed(embedder, theirs).embed_passages(["a common text"])
+
+    assert len(ours.calls) == 1
+    assert answered(endpoint).count("a common text") == 2
 
 
 def test_a_request_refused_only_for_its_size_is_made_in_halves(endpoint, remote):
@@ -389,8 +401,8 @@ def test_options_do_not_show_the_key():
 class Account:
     """Somebody who pays for everything, and takes note. ``limit``: the tokens that there is money for."""
 
-    def __init__(self, limit: int = 10**9) -> None:
-        self.limit = limit
+    def __init__(self, limit: int = 10**9, *, account: str = "acme") -> None:
+        self.limit, self.account = limit, account
         self.reserved: list[int] = []
         self.calls: list[tuple[int, bool]] = []
 
@@ -450,7 +462,7 @@ def test_what_never_arrived_is_not_paid_for(remote):
 def test_without_money_nothing_is_asked_and_what_was_paid_for_before_is_kept(endpoint, remote):
     embedder = remote()
     with pytest.raises(InputRejected):
-        embedder.embed_passages(["one", "two", POISON])
+        billed(embedder, Account()).embed_passages(["one", "two", POISON])
     endpoint.requests.clear()
     with pytest.raises(OverBudget):
         billed(embedder, Account(0)).embed_passages(["one", "two", "three"])
