@@ -10,14 +10,23 @@ import pytest
 from .embedding_endpoint import Endpoint
 from .postgres_server import NoServer, PostgresServer
 from .s3_server import NoS3, S3Server
+from .scratch import work_in_memory
+from .shared_statements import share_compiled_statements
 from .valkey_server import NoValkey, ValkeyServer
 
-UNMEASURED = ("crash",)  # folders whose lines others reach too: without the tracer they take about half of the time
+# What runs lines that others run too is not measured: without the tracer it takes about two thirds of the time.
+UNMEASURED = ("crash",)  # folders
+UNMEASURED_TWINS = ("postgresql",)  # parameters: the same test runs on SQLite
+
+
+work_in_memory()
+share_compiled_statements()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if item.path.parent.name in UNMEASURED:
+        given = item.callspec.params.values() if isinstance(item, pytest.Function) and hasattr(item, "callspec") else ()
+        if item.path.parent.name in UNMEASURED or any(value in UNMEASURED_TWINS for value in given):
             item.add_marker("no_cover")
 
 

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import sqlalchemy as sa
 
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.tables import metadata
@@ -71,7 +70,6 @@ def postgres_catalog(migrated_postgres: str) -> Iterator[Catalog]:
 def _empty(url: str) -> None:
     catalog = Catalog.open(url)
     with catalog.write() as connection:
-        for table in reversed(metadata.sorted_tables):
-            connection.execute(sa.delete(table))
+        connection.exec_driver_sql(";".join(f"DELETE FROM {table.name}" for table in reversed(metadata.sorted_tables)))
     ensure_installation(catalog, now=1.0, key=ADMIN_KEY)
     catalog.dispose()

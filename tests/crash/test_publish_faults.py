@@ -8,6 +8,7 @@ After each fault a new writer takes over, publishes the same, and the collector 
 import json
 import os
 import secrets
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -82,20 +83,38 @@ def opened(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[Path], O
     return makers[request.param]
 
 
-def prepared(folder: Path, objects: ObjectStore | None = None) -> tuple[Store, Swap]:
-    """A store at the old content, and a merge of its first two segments that waits for its swap.
+Prepared = Callable[..., tuple[Store, Swap]]
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Prepared:
+    """What makes a store at the old content, and a merge of its first two segments that waits for its swap.
 
     A document was deleted since the merge, so that the swap has a delete to apply again.
     """
-    store = new_store(folder)
-    store.objects = objects or store.objects
+    template = tmp_path_factory.mktemp("template")
+    store = new_store(template)
     store.add({"a": OLD["a"], "b": OLD["b"], "gone": ["g1"]})
     store.add({"c": OLD["c"]})
     manifest = store.add({"d": OLD["d"]}).manifest
     inputs = manifest.segments[:2]
     swap = Swap([each.id for each in inputs], build_merge(store.objects, manifest, inputs))
     store.publish(removed_document_ids=["gone"])
-    return store, swap
+    store.catalog.dispose()
+    written = [info.name for info in store.objects.list("")]
+
+    def copied(folder: Path, objects: ObjectStore | None = None) -> tuple[Store, Swap]:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(template / "catalog.db", folder / "catalog.db")
+        catalog, objects = (
+            Catalog.open(f"sqlite:///{folder / 'catalog.db'}"),
+            objects or LocalObjects(folder / "objects"),
+        )
+        for name in written:
+            objects.put(name, [store.objects.get(name)])
+        return replace(store, catalog=catalog, objects=objects, published=list(store.published)), swap
+
+    return copied
 
 
 def change(store: Store, swap: Swap) -> None:
@@ -142,7 +161,7 @@ def faulty(store: Store, fault: Callable, at: int) -> tuple[Store, InterceptedOb
 
 
 @pytest.mark.parametrize("fault", [fail_before, fail_after, tear])
-def test_a_fault_in_any_operation_of_the_store_leaves_the_old_version(tmp_path, opened, fault):
+def test_a_fault_in_any_operation_of_the_store_leaves_the_old_version(prepared, tmp_path, opened, fault):
     for at in range(1, NEVER):
         store, swap = prepared(tmp_path / str(at), opened(tmp_path / str(at)))
         writer, objects = faulty(store, fault, at)
@@ -159,7 +178,7 @@ def test_a_fault_in_any_operation_of_the_store_leaves_the_old_version(tmp_path, 
     print(f"{at - 1} operations")
 
 
-def test_a_store_that_repeats_any_write_changes_nothing(tmp_path, opened):
+def test_a_store_that_repeats_any_write_changes_nothing(prepared, tmp_path, opened):
     """A delivery twice: the first answer was lost on the way."""
     for at in range(1, NEVER):
         store, swap = prepared(tmp_path / str(at), opened(tmp_path / str(at)))
@@ -172,9 +191,11 @@ def test_a_store_that_repeats_any_write_changes_nothing(tmp_path, opened):
 
 
 @pytest.mark.parametrize("fault", ["lose", "lose answer", "tear", "repeat", "busy"])
-def test_a_fault_of_any_request_to_a_bucket_is_outlived(tmp_path, s3_server, fault):
+def test_a_fault_of_any_request_to_a_bucket_is_outlived(prepared, tmp_path, s3_server, fault):
     for at in range(1, NEVER):
-        store, swap, proxy = behind_proxy(tmp_path / str(at), s3_server, lambda n, at=at: fault if n == at else None)
+        store, swap, proxy = behind_proxy(
+            prepared, tmp_path / str(at), s3_server, lambda n, at=at: fault if n == at else None
+        )
         with proxy:
             change(store, swap)
         store.objects = store.direct
@@ -185,9 +206,11 @@ def test_a_fault_of_any_request_to_a_bucket_is_outlived(tmp_path, s3_server, fau
     assert at > 10
 
 
-def test_a_bucket_that_is_gone_from_any_request_on_leaves_the_old_version(tmp_path, s3_server):
+def test_a_bucket_that_is_gone_from_any_request_on_leaves_the_old_version(prepared, tmp_path, s3_server):
     for at in range(1, NEVER, 2):
-        store, swap, proxy = behind_proxy(tmp_path / str(at), s3_server, lambda n, at=at: "lose" if n >= at else None)
+        store, swap, proxy = behind_proxy(
+            prepared, tmp_path / str(at), s3_server, lambda n, at=at: "lose" if n >= at else None
+        )
         with proxy:
             try:
                 change(store, swap)
@@ -205,7 +228,7 @@ def test_a_bucket_that_is_gone_from_any_request_on_leaves_the_old_version(tmp_pa
 
 
 def behind_proxy(
-    folder: Path, server: S3Server, decide: Callable, **options: Callable
+    prepared: Prepared, folder: Path, server: S3Server, decide: Callable, **options: Callable
 ) -> tuple[Store, Swap, FaultyProxy]:
     """A prepared store in a bucket, whose every further request passes a proxy; ``direct`` is the way around it."""
     prefix = f"test-{secrets.token_hex(6)}"
@@ -219,7 +242,7 @@ def behind_proxy(
 
 
 @pytest.mark.parametrize("fault", [failing_statement, unanswered_statement, repeated_statement])
-def test_a_fault_in_any_statement_of_the_catalog_leaves_the_old_version(tmp_path, fault):
+def test_a_fault_in_any_statement_of_the_catalog_leaves_the_old_version(prepared, tmp_path, fault):
     """One that comes twice is refused by the guard of the first, or changes nothing."""
     failures = 0
     for at in range(1, NEVER):
@@ -302,7 +325,7 @@ def is_fenced(writer: Store, swap: Swap) -> bool:
 
 
 @pytest.mark.parametrize("act", MEANWHILE)
-def test_a_writer_that_is_delayed_at_any_operation_of_the_store_changes_nothing(tmp_path, act):
+def test_a_writer_that_is_delayed_at_any_operation_of_the_store_changes_nothing(prepared, tmp_path, act):
     count = 0
     for at in range(1, NEVER):
         store, swap = prepared(tmp_path / str(at))
@@ -319,7 +342,7 @@ def test_a_writer_that_is_delayed_at_any_operation_of_the_store_changes_nothing(
 
 
 @pytest.mark.parametrize("act", MEANWHILE)
-def test_a_writer_that_is_delayed_at_any_statement_of_the_catalog_changes_nothing(tmp_path, act):
+def test_a_writer_that_is_delayed_at_any_statement_of_the_catalog_changes_nothing(prepared, tmp_path, act):
     count = 0
     for at in range(1, NEVER):
         store, swap = prepared(tmp_path / str(at))
@@ -336,10 +359,11 @@ def test_a_writer_that_is_delayed_at_any_statement_of_the_catalog_changes_nothin
     assert seen() == at - 1 >= 5
 
 
-def test_a_request_to_a_bucket_that_is_delayed_past_the_lease_changes_nothing(tmp_path, s3_server):
+def test_a_request_to_a_bucket_that_is_delayed_past_the_lease_changes_nothing(prepared, tmp_path, s3_server):
     for at in range(1, NEVER, 3):
         meanwhile: list[Delayed] = []
         store, swap, proxy = behind_proxy(
+            prepared,
             tmp_path / str(at),
             s3_server,
             lambda n, at=at: "delay" if n == at else None,
@@ -356,7 +380,7 @@ def test_a_request_to_a_bucket_that_is_delayed_past_the_lease_changes_nothing(tm
 
 
 @pytest.mark.parametrize("committed", [False, True])
-def test_a_fault_at_the_commit_is_old_or_new(tmp_path, committed):
+def test_a_fault_at_the_commit_is_old_or_new(prepared, tmp_path, committed):
     store, swap = prepared(tmp_path)
     with torn_commit(store.catalog, {"publish"}, committed=committed), pytest.raises(PulledPlug):
         change(store, swap)
@@ -381,7 +405,7 @@ FAILPOINTS = {
 
 
 @pytest.mark.parametrize(("failpoint", "published"), FAILPOINTS.items())
-def test_a_writer_killed_at_any_step_leaves_the_old_or_the_new_version(tmp_path, failpoint, published):
+def test_a_writer_killed_at_any_step_leaves_the_old_or_the_new_version(prepared, tmp_path, failpoint, published):
     store, swap = prepared(tmp_path)
     store.catalog.dispose()
 
@@ -393,7 +417,7 @@ def test_a_writer_killed_at_any_step_leaves_the_old_or_the_new_version(tmp_path,
     check_recovery(store, swap)
 
 
-def test_a_writer_stopped_past_its_lease_changes_nothing_when_it_wakes(tmp_path):
+def test_a_writer_stopped_past_its_lease_changes_nothing_when_it_wakes(prepared, tmp_path):
     store, swap = prepared(tmp_path)
     store.catalog.dispose()
     zombie = run_writer(tmp_path, swap, {"STOP_AT_PUT": "2"})
