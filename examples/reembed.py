@@ -25,6 +25,7 @@ ROOT = Path(__file__).resolve().parents[1]
 CORPUS = ROOT / "examples" / "corpus"
 COLLECTION = "handbook"
 START_S, PATIENCE_S, STOP_S = 180.0, 300.0, 90.0
+SEARCH_EVERY_S, INGEST_EVERY_S = 0.02, 0.5
 
 
 def main() -> int:
@@ -93,7 +94,7 @@ class _Work:
 
     def search(self, client: Penstock, questions: list[str]) -> None:
         number = 0
-        while not self.stop.is_set():
+        while not self.stop.wait(SEARCH_EVERY_S):
             number += 1
             try:
                 found = client.search(COLLECTION, questions[number % len(questions)], k=5, explain=True)
@@ -111,7 +112,7 @@ class _Work:
             text = f"Note {len(self.ingested)} of the live feed tells that the gate of this penstock was opened again."
             client.submit(COLLECTION, [NewDocument(source=source, text=text)])
             self.ingested.append(source)
-            self.stop.wait(0.2)
+            self.stop.wait(INGEST_EVERY_S)
 
     def must_go_on(self, client: Penstock) -> None:
         """Return when a document that is submitted now is found, which is served by whichever model serves now."""
