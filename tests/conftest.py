@@ -15,7 +15,7 @@ from .shared_statements import share_compiled_statements
 from .valkey_server import NoValkey, ValkeyServer
 
 # What runs lines that others run too is not measured: without the tracer it takes about two thirds of the time.
-UNMEASURED = ("crash",)  # folders
+UNMEASURED = ("crash", "e2e")  # folders
 UNMEASURED_TWINS = ("postgresql",)  # parameters: the same test is measured on SQLite
 
 

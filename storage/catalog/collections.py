@@ -260,13 +260,17 @@ def is_generation_of(catalog: Catalog, generation_id: GenerationId, collection_i
 def pointers(catalog: Catalog, ids: Iterable[str]) -> dict[GenerationId, tuple[str | None, ManifestVersion]]:
     """Return (manifest object name, version) of the generations that exist among ``ids``."""
     found: dict[GenerationId, tuple[str | None, ManifestVersion]] = {}
-    wanted = sa.select(generations.c.id, generations.c.manifest, generations.c.version)
-    wanted = wanted.where(generations.c.state != "dropped")
     with catalog.read() as connection:
         for some in slices(sorted(ids)):
-            for row in connection.execute(wanted.where(generations.c.id.in_(some))):
+            for row in connection.execute(_POINTERS, {"ids": some}):
                 found[GenerationId(row.id)] = (row.manifest, ManifestVersion(row.version))
     return found
+
+
+# Made once: readers ask it for every version.
+_POINTERS = sa.select(generations.c.id, generations.c.manifest, generations.c.version).where(
+    generations.c.id.in_(sa.bindparam("ids", expanding=True)), generations.c.state != "dropped"
+)
 
 
 def _collection_rows(tenant: TenantId) -> sa.Select[Any]:

@@ -7,7 +7,7 @@ is superseded where another one of its document is, and deleted where none is; w
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
@@ -22,11 +22,13 @@ from ..catalog.tables import OF_DOCUMENT, batches, documents, generations, versi
 from ..catalog.values import batched, storable
 from ..errors import Conflict, Damaged, NotFound
 from ..ids import BatchId, GenerationId, ManifestVersion, TenantId
-from ..publishing.rollbacks import Rollback
 from ..segments.differences import Change
 from ..segments.manifests import Manifest
 from .claims import Claim, claim_oldest, end
 from .merges import drop_open_merges
+
+if TYPE_CHECKING:  # a plan brings the kernels and their compiler along, which half of the roles never need
+    from ..publishing.rollbacks import Rollback
 
 RollbackState = Literal["waiting", "done", "failed"]
 _STAYS_SHOWN = (*UNFINISHED, "failed")  # a newest version that tells more than what is served
@@ -101,7 +103,7 @@ def claim_rollback(
 
 
 def finish_rollback(
-    connection: Connection, claim: Claim, rollback: Rollback, *, manifest: Manifest, changed: bool, now: float
+    connection: Connection, claim: Claim, rollback: "Rollback", *, manifest: Manifest, changed: bool, now: float
 ) -> int:
     """Bring the documents back and end the batch; call it inside the publish transaction. Returns how many differ.
 

@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from weakref import WeakValueDictionary
 
@@ -20,7 +20,7 @@ from ..catalog.collections import GenerationInfo, generation_info, pointers
 from ..catalog.engine import Catalog
 from ..catalog.manifests import is_kept
 from ..errors import Damaged, NotFound, NotKept, NotYet, StorageError, Unavailable, Unsupported
-from ..ids import GenerationId, TenantId
+from ..ids import GenerationId, ManifestVersion, TenantId
 from ..objects.store import ObjectStore
 from .hits import Hit
 from .planner import TYPICAL, prepare
@@ -33,6 +33,7 @@ __all__ = ["Hit", "SegmentPlan", "Snapshot", "SnapshotCache", "SnapshotCounts", 
 
 log = logging.getLogger(__name__)
 
+Pointer = tuple[str | None, ManifestVersion]  # manifest and version of a generation
 SWITCH_S = 0.0005
 LOOK_AGAIN_S = 0.05  # a search that waits for its version looks for itself: a notification may be lost
 MOVED_TIMES = 5  # a version whose files went while it was opened was replaced and collected meanwhile
@@ -236,21 +237,26 @@ class SnapshotCache:
         finally:
             opening.release()
 
-    def _follow(self, generation_id: GenerationId, *, tenant: TenantId | None, deadline: float) -> Snapshot:
-        """Bring one generation to the version that the catalog points to, and return what serves now."""
+    def _follow(
+        self, generation_id: GenerationId, *, tenant: TenantId | None, deadline: float, seen: Pointer | None = None
+    ) -> Snapshot:
+        """Bring one generation to the version that the catalog points to, and return what serves now.
+
+        ``seen``: where it pointed a moment ago.
+        """
         with self._exclusively(generation_id, what=f"generation {generation_id}", deadline=deadline):
             for _ in range(MOVED_TIMES):
                 with suppress(_Moved):
-                    return self._advance(generation_id, tenant=tenant)
+                    return self._advance(generation_id, tenant=tenant, seen=seen)
+                seen = None
         raise Unavailable(f"generation {generation_id} changes faster than it can be opened; try again")
 
-    def _advance(self, generation_id: GenerationId, *, tenant: TenantId | None) -> Snapshot:
+    def _advance(self, generation_id: GenerationId, *, tenant: TenantId | None, seen: Pointer | None) -> Snapshot:
         former = self._cached(generation_id)
-        try:
-            generation = generation_info(self._catalog, generation_id)
-        except NotFound:
-            self._forget(generation_id)
-            raise
+        if former is not None and seen is not None and seen[1] > former.version:
+            generation = replace(former.generation, manifest=seen[0], version=seen[1])  # all else stays for its life
+        else:
+            generation = self._generation(generation_id)
         if tenant not in {None, generation.tenant_id}:
             raise _not_found(generation_id)
         if former is not None and former.manifest_name == generation.manifest:
@@ -271,6 +277,13 @@ class SnapshotCache:
         if former is None:
             raise refused
         return former
+
+    def _generation(self, generation_id: GenerationId) -> GenerationInfo:
+        try:
+            return generation_info(self._catalog, generation_id)
+        except NotFound:
+            self._forget(generation_id)
+            raise
 
     def _open(self, generation: GenerationInfo, *, former: Snapshot | None) -> Snapshot:
         leased = partial(self._leases.using, (generation.id, generation.version), opening=True)
@@ -330,10 +343,11 @@ class SnapshotCache:
         for generation_id in generation_ids:
             with self._changed:
                 snapshot = self._shelf.newest(generation_id)
-            if snapshot is None or found.get(generation_id, (None, 0))[0] == snapshot.manifest_name:
+            seen = found.get(generation_id)
+            if snapshot is None or (seen is not None and seen[0] == snapshot.manifest_name):
                 continue
             try:
-                self._follow(generation_id, tenant=None, deadline=self._clock())
+                self._follow(generation_id, tenant=None, deadline=self._clock(), seen=seen)
             except (NotFound, NotYet):
                 pass  # deleted, and forgotten by now; or a search is opening it already
             except Exception as error:  # noqa: BLE001  one generation must not keep the others from their versions

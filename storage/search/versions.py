@@ -51,6 +51,7 @@ class Snapshot:
     def __init__(
         self, generation: GenerationInfo, *, manifest: Manifest | None, readers: Mapping[SegmentId, SegmentReader]
     ) -> None:
+        self.generation = generation
         self.tenant_id = generation.tenant_id
         self.generation_id = generation.id
         self.version = generation.version if manifest else ManifestVersion(0)

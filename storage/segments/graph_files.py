@@ -16,15 +16,17 @@ import struct
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..errors import Damaged
-from ..kernels import Graph
 from ..objects.mapped_files import open_to_map
 from .blocks import spans_match
+
+if TYPE_CHECKING:  # the kernels bring their compiler along, which half of the roles never need
+    from ..kernels import Graph
 
 HEADER_BYTES = 96
 _HEADER = struct.Struct("<6QiI3QdQ")
@@ -60,11 +62,11 @@ class GraphView:
         return records
 
     @cached_property
-    def graph(self) -> Graph:
+    def graph(self) -> "Graph":
         """What the kernels walk: the float32 records of the file."""
         return self.graph_of(self.words, stride=self.stride, vector_at=self.vector_at)
 
-    def graph_of(self, words: NDArray[np.uint32], *, stride: int, vector_at: int) -> Graph:
+    def graph_of(self, words: NDArray[np.uint32], *, stride: int, vector_at: int) -> "Graph":
         """Return what the kernels walk: the links of this graph with records of another form, in the same order."""
         numbers = (self.count, stride, vector_at, self.max_m0, self.max_m, self.max_level, self.entry_point)
         shape = np.array(numbers, np.int64)
