@@ -6,8 +6,8 @@ from typing import Any
 
 from .errors import Busy
 from .session import Session
-from .transport import LONGEST_POLL_S
-from .wire import Chunking, NewReembedding, Quantization, Reembedding
+from .transport import LONGEST_POLL_S, worded
+from .wire import Chunking, NewReembedding, Quantization, Reembedding, ReembeddingChange
 
 RESTS = ("ready", "refused", "switched", "returned", "done", "cancelled")
 
@@ -15,7 +15,7 @@ RESTS = ("ready", "refused", "switched", "returned", "done", "cancelled")
 class Reembeddings(Session):
     """The methods of `Penstock` about re-embeddings."""
 
-    def reembed(
+    def reembed(  # noqa: PLR0913  (the terms of a re-embedding are what they are)
         self,
         collection: str,
         *,
@@ -27,24 +27,27 @@ class Reembeddings(Session):
         force: bool = False,
         afresh: bool = False,
         economy: bool = False,
+        budget_usd: float | None = None,
         keep_s: float | None = None,
     ) -> Reembedding:
         """Begin to build another generation of a collection, which takes over when it passes its check.
 
-        What is left out stays as the collection has it. ``economy``: for half the price, within a day. Twice
-        is harmless; ``wait_for_reembedding`` waits.
+        What is left out stays as the collection has it. ``economy``: for half the price, within a day. It stops before
+        it costs more than ``budget_usd``. Twice is harmless; ``wait_for_reembedding`` waits.
         """
-        asked = NewReembedding(
-            model=model,
-            dimensions=dimensions,
-            chunking=chunking,
-            quantization=quantization,
-            switch=switch,
-            force=force,
-            afresh=afresh,
-            economy=economy,
-            keep_s=keep_s,
-        )
+        with worded(NewReembedding):
+            asked = NewReembedding(
+                model=model,
+                dimensions=dimensions,
+                chunking=chunking,
+                quantization=quantization,
+                switch=switch,
+                force=force,
+                afresh=afresh,
+                economy=economy,
+                budget_usd=budget_usd,
+                keep_s=keep_s,
+            )
         return self._transport.post(
             self._path("collections", collection, "reembedding"), Reembedding, body=asked.model_dump(exclude_none=True)
         )
@@ -79,6 +82,16 @@ class Reembeddings(Session):
                 raise Busy(
                     f"the re-embedding of {collection!r} is {found.state} after {timeout_s:g} s", code="still_running"
                 )
+
+    def set_reembedding_budget(self, collection: str, budget_usd: float | None) -> Reembedding:
+        """Let it cost so much in all, what it has cost included; None: whatever it costs.
+
+        One that waits for money goes on at once when there is some.
+        """
+        with worded(ReembeddingChange):
+            asked = ReembeddingChange(budget_usd=budget_usd)
+        path = self._path("collections", collection, "reembedding")
+        return self._transport.change("PATCH", path, Reembedding, body=asked.model_dump())
 
     def pause_reembedding(self, collection: str) -> Reembedding:
         """Let nothing more be copied until it is resumed."""

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from penstock.settings import wiring
 from penstock.storage.catalog.documents import DocumentInfo, list_documents
-from penstock.storage.catalog.tables import ECONOMY, costs, orders
+from penstock.storage.catalog.tables import ECONOMY, costs, orders, purses
 from penstock.storage.intake.documents import Accepted, SubmittedDocument, Terms
 from penstock.workers.components import Components
 from penstock.workers.liveness import Liveness
@@ -32,9 +32,9 @@ class EconomyLine(RoleLine):
     endpoint: OrdersEndpoint | None = None
     desk: OrderDesk | None = None
 
-    def submit(self, *, priority: int = ECONOMY, **texts: str) -> Accepted:
+    def submit(self, *, priority: int = ECONOMY, budget_usd: float | None = None, **texts: str) -> Accepted:
         documents = [SubmittedDocument(source, f"{source}.txt", text.encode()) for source, text in texts.items()]
-        return self.accept(documents, terms=Terms(priority))
+        return self.accept(documents, terms=Terms(priority, budget_usd=budget_usd))
 
     def settle(self) -> None:
         """Work until nothing is due."""
@@ -56,8 +56,8 @@ class EconomyLine(RoleLine):
         self.due()
         self.desk.tick(wait_s=0.0)
 
-    def order(self, **texts: str) -> Accepted:
-        accepted = self.submit(**texts)
+    def order(self, *, budget_usd: float | None = None, **texts: str) -> Accepted:
+        accepted = self.submit(budget_usd=budget_usd, **texts)
         self.settle()
         self.tick()
         return accepted
@@ -88,6 +88,12 @@ class EconomyLine(RoleLine):
         with self.catalog.read() as connection:
             row = connection.execute(sa.select(sa.func.sum(costs.c.tokens), sa.func.sum(costs.c.cost_usd))).one()
         return int(row[0] or 0), float(row[1] or 0.0)
+
+    def reserved_usd(self) -> float:
+        """Return what is set aside for calls and orders under way, of the budgets of the tenant's months."""
+        with self.catalog.read() as connection:
+            of_months = sa.select(sa.func.sum(purses.c.reserved_usd)).where(purses.c.name.like("month:%"))
+            return float(connection.scalar(of_months) or 0.0)
 
     def embedded_at_once(self) -> list[str]:
         return [text for request in self.endpoint.requests for text in request["input"] if text != "penstock"]

@@ -14,7 +14,8 @@ Line = dict[str, Any]
 class OrdersEndpoint(Endpoint):
     """``finish`` lets what was placed end. ``placed`` has every batch, ``files`` what is kept.
 
-    ``change``: what becomes of the lines of answers, and ``most_tokens`` of how many characters may wait at once.
+    ``change``: what becomes of the lines of answers, ``most_characters``: how many may wait at once.
+    ``size_of``: the tokens of a text.
     """
 
     def __init__(self) -> None:
@@ -23,6 +24,7 @@ class OrdersEndpoint(Endpoint):
         self.deleted: list[str] = []
         self.change: Callable[[list[Line]], list[Line]] = lambda lines: lines
         self.most_characters = 1 << 60
+        self.size_of: Callable[[str], int] = lambda text: 1
         self.before_create: Callable[[OrdersHandler], bool] = lambda handler: False
         self.before_upload: Callable[[OrdersHandler], bool] = lambda handler: False
         super().__init__(OrdersHandler)
@@ -77,7 +79,11 @@ class OrdersEndpoint(Endpoint):
 
     def answer_of(self, line: Line) -> Line:
         texts = line["body"]["input"]
-        body: dict[str, Any] = {"object": "list", "data": self.items(texts), "usage": {"prompt_tokens": len(texts)}}
+        body: dict[str, Any] = {
+            "object": "list",
+            "data": self.items(texts),
+            "usage": {"prompt_tokens": sum(map(self.size_of, texts))},
+        }
         status = 200
         if POISON in texts:
             status, body = 400, {"error": {"message": "this input is not allowed", "code": "invalid_input"}}

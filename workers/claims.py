@@ -188,7 +188,7 @@ class Claims:
             delay_s = OUTAGE_DELAYS * self._components.settings.workers.retry_delay_s
             self.retry(claim, error=str(error), delay_s=delay_s, counted=False, postponed="retrying")
             return
-        if error.job_id is not None and self._set_apart(claim, error.job_id):
+        if error.job_id is not None and claim.reembedding_id is None and self._set_apart(claim, error.job_id):
             return
         until = error.renewed_at
         delay_s = ledger.UNTIL_RAISED_S if until is None else max(0.0, until - self._components.clock())

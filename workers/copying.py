@@ -45,11 +45,11 @@ def copy_slice(components: Components, cache: EmbeddingCache, claim: ledger.Clai
     known = _kept(components, claim, rows, known=asked.known or claim.input is not None)
     with _bill(components, claim, embedder) as bill:
         asked_of = embedder.billed_to(bill) if isinstance(embedder, Billable) else embedder
-        asked_of = with_orders(components, claim, asked_of, payer=bill)
+        asked_of = with_orders(components, claim, asked_of)
         try:
             vectors, spared = _vectors(asked_of, cache, claim, rows, known, bill, local=asked_of is embedder)
         except ToBeOrdered as error:
-            put_aside(components, claim, rows, error.texts)
+            put_aside(components, claim, rows, error)
             return
         except InputRejected as error:
             if error.index is None:

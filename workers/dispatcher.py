@@ -17,7 +17,7 @@ from penstock.storage import ledger
 from penstock.storage.catalog import backlogs
 from penstock.storage.catalog.cancelling import finish_cancelled
 from penstock.storage.catalog.engine import Catalog
-from penstock.storage.costs import charge_lapsed
+from penstock.storage.costs import charge_lapsed, give_back_unordered
 from penstock.storage.errors import StorageError
 from penstock.storage.ledger.due import Due, look
 from penstock.storage.ledger.overview import unwritten_shards
@@ -263,6 +263,7 @@ class Dispatcher:
         self._express = self._has_express()
         found = ledger.reconcile(self._catalog, now=now, max_attempts=self._workers.max_attempts, delay_s=self._delay_s)
         charge_lapsed(self._catalog, now=now)
+        give_back_unordered(self._catalog, now=now)
         ledger.open_expiries(self._catalog, now=now)
         ledger.bring_stragglers_over(self._catalog, now=now)
         wake_missed(self._catalog, now=now)

@@ -88,7 +88,7 @@ class Embedding:
             try:
                 made = self._embed(claim, rows)
             except ToBeOrdered as error:
-                put_aside(self._components, claim, rows, error.texts)
+                put_aside(self._components, claim, rows, error)
                 return
             self._claims.outages.over(claim.generation.model)
             took_ms = (time.perf_counter() - began) * 1e3
@@ -139,7 +139,7 @@ class Embedding:
         """Return f32[len(rows), d], with zeros for chunks that nobody wants any more, and where they came from."""
         kept, vectors = known
         asked_of = embedder.billed_to(bill) if isinstance(embedder, Billable) else embedder
-        asked_of = with_orders(self._components, claim, asked_of, payer=bill)
+        asked_of = with_orders(self._components, claim, asked_of)
         wanted: set[str] = {version.id for version in claim.versions}
         while True:
             alive = staging.wanted_rows(rows, wanted)

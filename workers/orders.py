@@ -8,6 +8,7 @@ import logging
 import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
@@ -23,7 +24,8 @@ from penstock.storage.ledger.orders import NOTHING, Delivered, Member, Order
 from . import staging
 from .components import Components
 from .liveness import Liveness
-from .parcels import Parcel, Request, requests_of
+from .parcels import requests_of
+from .unpacking import Unpacking
 
 log = logging.getLogger(__name__)
 
@@ -96,9 +98,9 @@ class OrderDesk:
     def _place(self, order: Order, provider: Provider, members: Sequence[Member]) -> None:
         scratch = self._components.objects.scratch()
         with tempfile.NamedTemporaryFile(dir=scratch, prefix=f"{order.id}-", suffix=".jsonl") as file:
-            held = self._write(file, provider, members)
+            repeated = self._write(file, provider, members)
             file.flush()
-            if left := [member.batch_id for member in members if member.batch_id not in held]:
+            if left := [member.batch_id for member in members if member.batch_id not in repeated]:
                 ledger.detach(self._components.catalog, order, left, now=self._components.clock())
             self._renew(order)
             try:
@@ -107,7 +109,9 @@ class OrderDesk:
                 self._end(order, NOTHING, told=f"the provider refused its file: {error}")
                 return
         hit("orders.uploaded")
-        placing = ledger.record_file(self._components.catalog, order, file_id=file_id, now=self._components.clock())
+        told: dict[str, list[int]] = {batch_id: rows for batch_id, rows in repeated.items() if rows}
+        now = self._components.clock()
+        placing = ledger.record_file(self._components.catalog, order, file_id=file_id, repeated=told, now=now)
         hit("orders.recorded_file")
         try:
             standing = provider.place(file_id, order_id=order.id)
@@ -117,20 +121,27 @@ class OrderDesk:
         hit("orders.placed")
         self._record(placing, provider, standing)
 
-    def _write(self, file: IO[bytes], provider: Provider, members: Sequence[Member]) -> set[BatchId]:
-        """Write the requests of as many batches as there is room for, and return which those are."""
-        held: set[BatchId] = set()
+    def _write(self, file: IO[bytes], provider: Provider, members: Sequence[Member]) -> dict[BatchId, list[int]]:
+        """Write the requests of as many batches as there is room for, each text once.
+
+        Returns by batch the rows whose texts are in the requests of another one.
+        """
+        repeated: dict[BatchId, list[int]] = {}
+        asked: set[bytes] = set()
         for member in members:
             rows = staging.read_chunks(self._components.objects, member.input)
+            digests = {row: text_digest(rows.text(row)) for row in member.rows}
+            again = [row for row, digest in digests.items() if digest in asked]
             lines = [
                 provider.write_request(request.name, [rows.text(row) for row in request.rows])
-                for request in requests_of(member, rows)
+                for request in requests_of(replace(member, repeated=frozenset(again)), rows)
             ]
-            if held and file.tell() + sum(map(len, lines)) > MOST_BYTES:
+            if repeated and file.tell() + sum(map(len, lines)) > MOST_BYTES:
                 break
             file.writelines(lines)
-            held.add(member.batch_id)
-        return held
+            asked.update(digests.values())
+            repeated[member.batch_id] = again
+        return repeated
 
     def _record(self, order: Order, provider: Provider, standing: Standing) -> None:
         """Record what was placed. Who lost the order meanwhile takes back what it placed: another will place it."""
@@ -182,7 +193,8 @@ class OrderDesk:
         if standing.state == "failed":
             self._refused(order, provider, members, standing, "; ".join(message for _, message in standing.errors))
             return
-        delivered = self._collect(order, provider, members, standing)
+        unpacking = Unpacking(self._components, order, members, renew=lambda: self._renew(order))
+        delivered = unpacking.unpack(provider, standing)
         hit("orders.collected")
         told = f"{standing.state}: {standing.done} of {standing.total} requests done"
         self._end(order, delivered, told=told, once_more=standing.state == "expired")
@@ -204,45 +216,6 @@ class OrderDesk:
             ledger.split_order(self._components.catalog, order, members, told=told, now=now)
         else:  # the usual way will tell whose fault it is
             self._end(order, NOTHING, told=told)
-
-    def _collect(self, order: Order, provider: Provider, members: Sequence[Member], standing: Standing) -> Delivered:
-        """Stage what was delivered, batch by batch as their last requests come."""
-        parcels = {member.batch_id: Parcel(member) for member in members}
-        requests: dict[str, Request] = {}
-        for member in members:
-            rows = staging.read_chunks(self._components.objects, member.input)
-            mine = requests_of(member, rows)
-            parcels[member.batch_id].missing = len(mine)
-            requests |= {request.name: request for request in mine}
-        counts = {name: len(request.rows) for name, request in requests.items()}
-        delivered = Delivered(price=self._price(order))
-        for file_id in (standing.output_file, standing.error_file):
-            for delivery in provider.deliveries(file_id, counts=counts) if file_id else ():
-                request = requests[delivery.name]
-                parcel = parcels[request.batch_id]
-                if delivery.vectors is not None and parcel.take(request, delivery.vectors, delivery.tokens):
-                    self._stage(order, parcel, delivered)
-        for parcel in parcels.values():
-            if parcel.vectors:
-                self._stage(order, parcel, delivered)
-        return delivered
-
-    def _price(self, order: Order) -> float | None:
-        embedder = self._components.embedders.of(order.model or "", order.dimensions)
-        return embedder.card.order_price_per_million_tokens
-
-    def _stage(self, order: Order, parcel: Parcel, delivered: Delivered) -> None:
-        self._renew(order)
-        objects, member = self._components.objects, parcel.member
-        rows = staging.read_chunks(objects, member.input)
-        vectors = {text_digest(rows.text(row)): vector for row, vector in parcel.vectors.items()}
-        name = staging.write_delivered(objects, vectors, tenant=order.tenant_id, batch_id=member.batch_id)
-        delivered.objects[member.batch_id] = name
-        delivered.tokens += parcel.tokens or int(rows.tokens[list(parcel.vectors)].sum())
-        for row in parcel.vectors:
-            version = rows.documents[int(rows.document[row])].version_id
-            delivered.weights[member.jobs.get(version) or next(iter(member.jobs.values()))] += 1
-        parcel.vectors = {}
 
     def _renew(self, order: Order) -> None:
         ledger.renew_order(self._components.catalog, order, lease_s=LEASE_S, now=self._components.clock())

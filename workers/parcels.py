@@ -45,7 +45,7 @@ def requests_of(member: Member, rows: Rows) -> list[Request]:
     """Return the requests of a batch, always the same: their names must lead back to the rows."""
     return [
         Request(f"{member.batch_id}.{number}", member.batch_id, tuple(some))
-        for number, some in enumerate(_bounded(member.rows, rows))
+        for number, some in enumerate(_bounded([row for row in member.rows if row not in member.repeated], rows))
     ]
 
 

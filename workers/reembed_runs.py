@@ -44,6 +44,7 @@ def _begun(work: RunWork, collection: CollectionInfo) -> ReembeddingInfo:
         switches=not options.get("no_switch"),
         forced=bool(options.get("force")),
         afresh=bool(options.get("afresh")),
+        budget_usd=options.get("budget_usd"),
     )
     try:
         return begin(components.catalog, collection, chosen, terms=terms, now=components.clock())

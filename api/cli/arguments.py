@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from penstock.client.wire import DocumentState, Metric, Quantization
 
 MOST_USD = 1e9
+NO_BUDGET = "none"  # in the place of an amount
 Word = TypeVar("Word", bound=str)
 
 

@@ -5,11 +5,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .arguments import parse_budget
+from .arguments import NO_BUDGET, parse_budget
 from .connection import connect
 from .exits import ExitCode
 from .options import Json, Key, Tenant, Timeout, Url
 from .output import by_state, console, count, duration, money, plain, print_json, print_page, state, table, when
+from .waiting import word_of
 
 if TYPE_CHECKING:
     from penstock.client import Penstock
@@ -19,7 +20,6 @@ app = typer.Typer(
     name="jobs", help="List, show, follow and cancel jobs, and change what they may cost.", no_args_is_help=True
 )
 
-NO_BUDGET = "none"
 Id = Annotated[str, typer.Argument(help="Id of the job, as `penstock jobs list` shows it.", show_default=False)]
 
 
@@ -167,10 +167,10 @@ def _held_up(job: "Job") -> list[tuple[str, str]]:
     if job.held_up is None:
         return []
     if job.held_up.next_attempt_at is None:
-        return [("paused", plain(job.held_up.reason))]
+        return [(word_of(job.held_up), plain(job.held_up.reason))]
     left_s = job.held_up.next_attempt_at - time.time()
     again = f"tried again in {duration(left_s)}" if left_s > 0 else "being tried again"
-    return [("paused" if job.held_up.paused else "retried", f"{plain(job.held_up.reason)} ({again})")]
+    return [(word_of(job.held_up), f"{plain(job.held_up.reason)} ({again})")]
 
 
 def _cost(job: "Job") -> str:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .arguments import NO_BUDGET, parse_budget
 from .connection import connect
 from .exits import ExitCode, UsageError
 from .options import Json, Key, Tenant, Timeout, Url
@@ -50,6 +51,12 @@ def reembed(
     force: bool = _flag("--force", "Switch whatever the check says."),
     afresh: bool = _flag("--afresh", "Also where model and chunking would be the same."),
     economy: bool = _flag("--economy", "Embed for half the price, within a day, by the provider's Batch API."),
+    budget: Annotated[
+        str | None, typer.Option("--budget", help="US dollars that it may cost in all; it waits before it costs more.")
+    ] = None,
+    new_budget: Annotated[
+        str | None, typer.Option("--set-budget", help="Change that, or 'none'; one that waits for money goes on.")
+    ] = None,
     status: bool = _flag("--status", "Show how far it is."),
     pause: bool = _flag("--pause", "Copy nothing more until `--resume`."),
     resume: bool = _flag("--resume", "Go on; try again what failed."),
@@ -72,8 +79,9 @@ def reembed(
     while, so that --rollback takes a moment too.
     """
     asked = {"status": status, "pause": pause, "resume": resume, "cancel": cancel, "check": check, "switch": switch}
-    chosen = [name for name, wanted in (asked | {"rollback": rollback, "drop": drop}).items() if wanted]
-    building = (model, dimensions, chunk_size, chunk_overlap, quantization, keep_s)
+    asked |= {"rollback": rollback, "drop": drop, "set-budget": new_budget is not None}
+    chosen = [name for name, wanted in asked.items() if wanted]
+    building = (model, dimensions, chunk_size, chunk_overlap, quantization, keep_s, budget)
     _check(chosen, building=any(one is not None for one in building) or no_switch or afresh or economy)
     with connect(url, key, tenant) as client:
         if not chosen:
@@ -87,10 +95,11 @@ def reembed(
                 force=force,
                 afresh=afresh,
                 economy=economy,
+                budget_usd=None if budget is None else parse_budget("--budget", budget),
                 keep_s=keep_s,
             )
         else:
-            found = _asked(client, collection, chosen[0], force=force)
+            found = _asked(client, collection, chosen[0], force=force, budget=new_budget)
         if wait:
             found = follow(client, collection, notes=console(stderr=True), timeout_s=timeout_s)
     print_json(found) if as_json else show(found, collection)
@@ -107,11 +116,14 @@ def _check(chosen: list[str], *, building: bool) -> None:
         )
 
 
-def _asked(client: "Penstock", collection: str, what: str, *, force: bool) -> "Reembedding":
+def _asked(client: "Penstock", collection: str, what: str, *, force: bool, budget: str | None) -> "Reembedding":
     if what == "switch":
         return client.switch_generations(collection, force=force)
     if force:
         raise UsageError("--force goes with --switch, or with what begins a re-embedding")
+    if budget is not None:
+        budget_usd = None if budget == NO_BUDGET else parse_budget("--set-budget", budget)
+        return client.set_reembedding_budget(collection, budget_usd)
     return {
         "status": client.reembedding,
         "pause": client.pause_reembedding,

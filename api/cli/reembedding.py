@@ -2,7 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from .output import count, duration, plain, when
+from .output import count, duration, money, plain, when
+from .waiting import word_of
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -44,7 +45,7 @@ def progress(found: "Reembedding") -> str:
     if found.paused_at is not None:
         return f"{told}; paused" if found.error is None else f"{told}; stands still: {plain(found.error)}"
     if found.held_up is not None:
-        return f"{told}; waits: {plain(found.held_up.reason)}"
+        return f"{told}; {word_of(found.held_up)}: {plain(found.held_up.reason)}"
     return told
 
 
@@ -56,10 +57,21 @@ def show(found: "Reembedding", collection: str) -> None:
     built, former = _built(found)
     out.print(f"[bold]{collection}[/]: the generation of {_named(built)} {TOLD[found.state]}")
     out.print(f"instead of {_named(former)}; {progress(found)}")
+    if told := _cost(found):
+        out.print(told)
     if found.kept_until is not None:
         out.print(f"the one that does not serve is kept until {when(found.kept_until)}: --rollback, or --drop")
     if found.report is not None:
         out.print(_verdict(found.report))
+
+
+def _cost(found: "Reembedding") -> str:
+    """Return what it cost so far, and may cost; nothing where neither is."""
+    if not found.embedded_tokens and found.budget_usd is None:
+        return ""
+    cost = "their price is not known" if found.cost_usd is None else money(found.cost_usd)
+    may = "" if found.budget_usd is None else f" of {money(found.budget_usd)} that it may cost"
+    return f"{found.embedded_tokens:,} tokens embedded: {cost}{may}"
 
 
 def _built(found: "Reembedding") -> "tuple[ReembeddingSide, ReembeddingSide]":

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from . import timetables
-from .arguments import parse_period
+from .arguments import parse_budget, parse_period
 from .connection import connect
 from .exits import ExitCode, UsageError
 from .options import Json, Key, Limit, Tenant, Url, Yes
@@ -55,6 +55,7 @@ def add(
     afresh: Annotated[bool, typer.Option("--afresh", help="reembed: also where the model is the same.")] = False,
     force: Annotated[bool, typer.Option("--force", help="reembed: switch whatever the check says.")] = False,
     no_switch: Annotated[bool, typer.Option("--no-switch", help="reembed: build, check, and do not switch.")] = False,
+    budget: Annotated[str | None, typer.Option("--budget", help="reembed: US dollars that each may cost.")] = None,
     prefix: Annotated[
         str | None, typer.Option("--prefix", help="sync: what sources begin with; default: the folder's own name.")
     ] = None,
@@ -81,6 +82,7 @@ def add(
         raise UsageError(f"{action} takes no folder: leave {folder!r} out")
     options: dict[str, Any] = {"prefix": prefix, "delete_much": delete_much, "keep": keep}
     options |= {"model": model, "afresh": afresh, "force": force, "no_switch": no_switch}
+    options |= {} if budget is None else {"budget_usd": parse_budget("--budget", budget)}
     options |= {place: folder} if place is not None else {}
     with connect(url, key, tenant) as client:
         made = client.add_schedule(

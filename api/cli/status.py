@@ -10,6 +10,7 @@ from .connection import connect
 from .exits import ExitCode
 from .options import Json, Key, Tenant, Url
 from .output import by_state, console, count, duration, plain, print_json, table, when
+from .waiting import word_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 Watch = Annotated[bool, typer.Option("--watch", "-w", help="Show it again every second until Ctrl-C.")]
 EVERY_S = 1.0
 SHOWN_IDS = 3  # of jobs that wait for the same
+COLOURS = {"paused": "red", "retried": "yellow", "economy": "cyan"}
 _FAILED = "their documents were begun again one by one, or are failed: `penstock documents list --state failed`"
 _AGAIN = "merges and expiries are planned again by themselves"
 DEAD = {
@@ -73,23 +75,22 @@ def _page(now: "Status") -> "RenderableType":
         head += f"\n[yellow]given up: {whose}, tried again from {when(one.again_at)}: {why}[/]"
     for sentence in _held_up(now):
         head += f"\n{sentence}"
-    return Group(
-        head, "", _stages(now), _dead(now), _roles(now), _cache(now), _limits(now), _jobs(now), _collections(now)
-    )
+    work = (_stages(now), _dead(now), _roles(now), _cache(now), _limits(now), _jobs(now))
+    return Group(head, "", *work, _reembeddings(now), _collections(now))
 
 
 def _held_up(now: "Status") -> list[str]:
-    """Say once for each reason which jobs wait for it."""
-    found: dict[tuple[bool, str], list[str]] = {}
-    for job in now.jobs:
-        if job.held_up is not None:
-            found.setdefault((job.held_up.paused, job.held_up.reason), []).append(job.id)
+    """Say once for each reason which jobs wait for it, and which re-embeddings."""
+    found: dict[tuple[str, str, str], list[str]] = {}
+    for what, some in (("job", now.jobs), ("re-embedding", now.reembeddings)):
+        for one in some:
+            if one.held_up is not None:
+                found.setdefault((what, word_of(one.held_up), one.held_up.reason), []).append(one.id)
     sentences = []
-    for (paused, reason), ids in found.items():
+    for (what, word, reason), ids in found.items():
         more = f" and {len(ids) - SHOWN_IDS} more" if len(ids) > SHOWN_IDS else ""
-        whose = f"job{'s' * (len(ids) > 1)} {plain(', '.join(ids[:SHOWN_IDS]))}{more}"
-        colour, word = ("red", "paused") if paused else ("yellow", "retried")
-        sentences.append(f"[{colour}]{word}: {whose}: {plain(reason)}[/]")
+        whose = f"{what}{'s' * (len(ids) > 1)} {plain(', '.join(ids[:SHOWN_IDS]))}{more}"
+        sentences.append(f"[{COLOURS[word]}]{word}: {whose}: {plain(reason)}[/]")
     return sentences
 
 
@@ -160,6 +161,22 @@ def _jobs(now: "Status") -> "RenderableType":
             f"{done.finished:,}/{done.documents:,}",
             f"{job.chunks_indexed:,}/{job.chunks_total:,}",
         )
+    return rows
+
+
+def _reembeddings(now: "Status") -> "RenderableType":
+    """Say which collections are being embedded again; nothing where none is."""
+    if not now.reembeddings:
+        return ""
+    rows = table("re-embedding", "tenant", "collection", "model", "state", "chunks copied", right=("chunks copied",))
+    for one in now.reembeddings:
+        state = plain(one.state)
+        if one.paused_at is not None:
+            state += f", [red]{'paused' if one.error is None else 'stands still: ' + plain(one.error)}[/]"
+        elif one.held_up is not None and one.held_up.paused:
+            state += ", [red]paused[/]"
+        model = f"{plain(one.serving.model)} to {plain(one.other.model)}"
+        rows.add_row(one.id, one.tenant, one.collection, model, state, f"{one.chunks_copied:,}/{one.chunks_total:,}")
     return rows
 
 

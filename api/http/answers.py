@@ -197,7 +197,7 @@ def rollback(info: RollbackInfo) -> dict[str, Any]:
 
 def reembedding(info: ReembeddingInfo) -> dict[str, Any]:
     same = ("id", "state", "recuts", "caught_up", "chunks_total", "chunks_copied", "documents_copied", "cache_hits",
-            "chunks_reused", "embedded_tokens", "cost_usd", "report", "paused_at", "error", "created_at",
+            "chunks_reused", "embedded_tokens", "cost_usd", "budget_usd", "report", "paused_at", "error", "created_at",
             "switched_at", "finished_at")  # fmt: skip
     return {
         **{name: getattr(info, name) for name in same},

@@ -24,6 +24,7 @@ UNSEEN: tuple[type[BaseModel], ...] = (  # by the framework: routes read their b
     wire.CollectionChange,
     wire.Fork,
     wire.NewReembedding,
+    wire.ReembeddingChange,
     wire.Switch,
     wire.Submission,
     wire.UploadForm,

@@ -16,12 +16,14 @@ from penstock.storage.errors import Unavailable
 from penstock.storage.ledger.overview import Overview, StageOverview, overview, unwritten_shards
 from penstock.storage.ledger.setbacks import list_setbacks
 from penstock.storage.rates import read_rates
+from penstock.storage.reembedding.records import list_reembeddings
 
 from . import answers
 from .components import Components
 from .health import absent_roles
 
 SHOWN_COLLECTIONS = 200
+SHOWN_REEMBEDDINGS = 50
 
 
 def status_of(components: Components, version: str) -> dict[str, Any]:
@@ -41,6 +43,7 @@ def status_of(components: Components, version: str) -> dict[str, Any]:
         "absent_roles": _absent_roles(components, now=now),
         "setbacks": list(_setbacks(components)),
         "jobs": list(_jobs(components, seen, now=now)),
+        "reembeddings": list(_reembeddings(components.catalog)),
         "collections": [_collection(info) for info in collections],
         "cache": _cache(components),
         "limits": _limits(components),
@@ -102,6 +105,11 @@ def _jobs(components: Components, seen: Overview, *, now: float) -> Iterator[dic
     for tenant_id, job_id in seen.running_jobs:
         if job_id in found:  # else its collection was deleted meanwhile
             yield {**answers.job(found[job_id], now=now), "tenant": tenant_id}
+
+
+def _reembeddings(catalog: Catalog) -> Iterator[dict[str, Any]]:
+    for collection, info in list_reembeddings(catalog, limit=SHOWN_REEMBEDDINGS):
+        yield {**answers.reembedding(info), "tenant": info.tenant_id, "collection": collection}
 
 
 def _collections(catalog: Catalog) -> Iterator[CollectionInfo]:

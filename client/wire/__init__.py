@@ -22,7 +22,16 @@ from .documents import Document, DocumentList, DocumentName, DocumentState, Form
 from .estimates import Estimate, Unreadable
 from .failures import ErrorAnswer, ErrorBody
 from .indexes import IndexStats, MergeSetback, MergeStats, ProbeStats, SegmentStats
-from .installation import CollectionSetback, CollectionStatus, Health, RoleStatus, StageStatus, Status, TenantJob
+from .installation import (
+    CollectionSetback,
+    CollectionStatus,
+    Health,
+    RoleStatus,
+    StageStatus,
+    Status,
+    TenantJob,
+    TenantReembedding,
+)
 from .jobs import HeldUp, Job, JobChange, JobList, JobState
 from .limits import LimitStatus
 from .messages import Answer, Name, Request
@@ -38,7 +47,7 @@ from .questions import (
     RecordedQuery,
     RecordedQueryList,
 )
-from .reembeddings import NewReembedding, Reembedding, ReembeddingSide, ReembeddingState, Switch
+from .reembeddings import NewReembedding, Reembedding, ReembeddingChange, ReembeddingSide, ReembeddingState, Switch
 from .schedules import (
     NewSchedule,
     RunState,
@@ -156,6 +165,7 @@ __all__ = [
     "RecordedQuery",
     "RecordedQueryList",
     "Reembedding",
+    "ReembeddingChange",
     "ReembeddingSide",
     "ReembeddingState",
     "RefusalCode",
@@ -195,6 +205,7 @@ __all__ = [
     "TenantChange",
     "TenantJob",
     "TenantList",
+    "TenantReembedding",
     "Unreadable",
     "Updated",
     "UploadForm",

@@ -7,6 +7,7 @@ from .indexes import MergeSetback
 from .jobs import Job
 from .limits import LimitStatus
 from .messages import Answer, Name
+from .reembeddings import Reembedding
 
 
 class StageStatus(Answer):
@@ -53,6 +54,11 @@ class TenantJob(Job):
     tenant: Name
 
 
+class TenantReembedding(Reembedding):
+    tenant: Name
+    collection: Name
+
+
 class Status(Answer):
     version: str
     now: float
@@ -74,6 +80,10 @@ class Status(Answer):
     stages: dict[str, StageStatus]
     roles: list[RoleStatus] | None = Field(description="processes seen lately; null when there is no broker to ask")
     jobs: list[TenantJob] = Field(description="running jobs, newest first, at most 50")
+    reembeddings: list[TenantReembedding] = Field(
+        default_factory=list,
+        description="re-embeddings that go on, wait or are paused, at most 50; not those that rest after their switch",
+    )
     collections: list[CollectionStatus] = Field(description="at most 200")
     cache: CacheStatus | None = Field(
         default=None, description="vectors kept for all tenants; null when the cache's server does not answer"

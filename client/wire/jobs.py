@@ -14,11 +14,16 @@ class HeldUp(Answer):
     """Why something of a job waits by no fault of its documents."""
 
     paused: bool = Field(
-        description="true: until a person has acted, as with a key that is refused; false: it is only tried again later"
+        description="true: until a person has acted, as with a key that is refused; false: it is only tried again "
+        "later, or `ordered`"
     )
     reason: str = Field(description="what is wrong, with the setting to change where there is one")
     next_attempt_at: float | None = Field(
-        description="when it is tried again; in the past while it is being tried; null: when the job's budget is raised"
+        description="when it is tried again; in the past while it is being tried; null: when the budget is raised, or "
+        "the order is over"
+    )
+    ordered: bool = Field(
+        default=False, description="it waits for an order at the provider, which may take a day; nothing is wrong"
     )
 
 

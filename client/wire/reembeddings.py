@@ -6,7 +6,7 @@ from pydantic import Field
 
 from .collections import Chunking, Quantization
 from .jobs import HeldUp
-from .messages import Answer, Request
+from .messages import Answer, Budget, Request
 
 ReembeddingState = Literal[
     "copying",
@@ -37,8 +37,17 @@ class NewReembedding(Request):
     economy: bool = Field(
         default=False, description="for half the price, within a day, where the model's provider takes orders"
     )
+    budget_usd: Budget | None = Field(
+        default=None, description="US dollars that it may cost in all; it stops before it would cost more"
+    )
     keep_s: float | None = Field(
         default=None, ge=0, le=10_000_000_000, description="how long the former generation is kept after the switch"
+    )
+
+
+class ReembeddingChange(Request):
+    budget_usd: Budget | None = Field(
+        description="what the re-embedding may cost in all, in US dollars; null: whatever it costs"
     )
 
 
@@ -74,6 +83,7 @@ class Reembedding(Answer):
     chunks_reused: int = Field(description="chunks whose vectors the other generation had")
     embedded_tokens: int
     cost_usd: float | None = Field(description="null: the price is not known")
+    budget_usd: float | None = Field(default=None, description="more it may not cost; null: whatever it costs")
     report: dict[str, Any] | None = Field(description="of the check before the switch")
     paused_at: float | None
     error: str | None = Field(description="why it stands still, if nobody paused it")

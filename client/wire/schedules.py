@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from .messages import Answer, Request
+from .messages import Answer, Budget, Request
 
 ScheduleAction = Literal["reembed", "sync", "expire", "merge", "backup"]
 RunState = Literal["waiting", "running", "ok", "failed", "skipped", "lost"]
@@ -22,6 +22,9 @@ class ScheduleOptions(Request):
     afresh: bool = Field(default=False, description="reembed: also where the collection has that model already")
     force: bool = Field(default=False, description="reembed: switch whatever the check says")
     no_switch: bool = Field(default=False, description="reembed: build and check, and leave the switch to somebody")
+    budget_usd: Budget | None = Field(
+        default=None, description="reembed: US dollars that each may cost in all; it waits before it costs more"
+    )
     folder: str | None = Field(
         default=None,
         max_length=1_024,

@@ -8,30 +8,28 @@ import numpy as np
 from penstock.storage.cache import text_digest
 
 from ..errors import InputRejected
-from .billing import Payer
 from .embedder import Embedder, ModelCard, Vectors
 
 
 class ToBeOrdered(Exception):
-    """Raised instead of embedding: these ``texts`` are to be ordered."""
+    """Raised instead of embedding: these ``texts`` are to be ordered, of so many ``tokens`` together."""
 
-    def __init__(self, texts: Sequence[str]) -> None:
+    def __init__(self, texts: Sequence[str], tokens: int) -> None:
         super().__init__(f"{len(texts)} texts are to be ordered")
         self.texts = list(texts)
+        self.tokens = tokens
 
 
 @dataclass
 class Ordered:
     """`Embedder` that takes from what was ``delivered``, float32[d] by `text_digest`, and gives ``inner`` the rest.
 
-    ``orders``: the rest is to be ordered, and ToBeOrdered raised, once ``inner`` finds nothing wrong with it and
-    ``payer`` has the money; nothing is paid then, for the provider may never deliver.
+    ``orders``: the rest is to be ordered, and ToBeOrdered raised, once ``inner`` finds nothing wrong with it.
     """
 
     inner: Embedder
     delivered: Mapping[bytes, Vectors]
     orders: bool
-    payer: Payer
 
     @property
     def card(self) -> ModelCard:
@@ -45,8 +43,7 @@ class Ordered:
         try:
             if missing and self.orders:
                 self._check(missing)
-                self.payer.reserve(sum(self.inner.count_tokens(missing)))
-                raise ToBeOrdered(missing)
+                raise ToBeOrdered(missing, sum(self.inner.count_tokens(missing)))
             if missing:
                 vectors[rest] = self.inner.embed_passages(missing)
         except InputRejected as error:

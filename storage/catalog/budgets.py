@@ -1,4 +1,4 @@
-"""Budgets of jobs, and work that waits for one: a raised budget makes it ready again."""
+"""Budgets of jobs, and work that waits for a budget: a raised one makes it ready again."""
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -9,6 +9,7 @@ from .engine import Catalog
 from .tables import batches, jobs
 
 WAITS_FOR_MONEY = ("job_budget", "month_budget")
+_PAUSED_FROM = 1e11  # what is to be tried so late, somebody paused
 
 
 def set_job_budget(catalog: Catalog, *, tenant: TenantId, job_id: JobId, budget_usd: float | None) -> None:
@@ -27,5 +28,6 @@ def set_job_budget(catalog: Catalog, *, tenant: TenantId, job_id: JobId, budget_
 def wake_for_money(connection: Connection, tenant: TenantId) -> None:
     """Make what waits for a budget of this tenant ready at once. What has no room even now goes back to waiting."""
     mine = (batches.c.tenant_id == tenant, batches.c.stage == "embed", batches.c.state == "ready")
-    waiting = sa.update(batches).where(*mine, batches.c.postponed.in_(WAITS_FOR_MONEY))
+    waits = (batches.c.postponed.in_(WAITS_FOR_MONEY), batches.c.next_attempt_at < _PAUSED_FROM)
+    waiting = sa.update(batches).where(*mine, *waits)
     connection.execute(waiting.values(next_attempt_at=sa.func.coalesce(batches.c.last_attempt_at, 0.0)))

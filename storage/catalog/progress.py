@@ -16,7 +16,7 @@ from sqlalchemy.engine import Connection, Row
 
 from .completion import OPEN_BATCH
 from .history import Token, newest
-from .tables import batches, versions
+from .tables import GOES_ON_BY_ITSELF, batches, versions
 from .values import slices
 
 
@@ -24,13 +24,21 @@ from .values import slices
 class HeldUp:
     """Why something of a job waits by no fault of its documents: ``paused`` until a person has acted, or retried.
 
-    ``next_attempt_at``: when it is tried again at the earliest; in the past while it is being tried; None: not before
-    the job's budget is raised.
+    ``ordered``: it is neither, but waits for an order at the provider. ``next_attempt_at``: when it is tried again at
+    the earliest; in the past while it is being tried; None: not before the job's budget is raised, or the order over.
     """
 
     paused: bool
     reason: str
     next_attempt_at: float | None
+    ordered: bool = False
+
+    @classmethod
+    def of(cls, word: str, reason: str, next_attempt_at: float | None) -> "HeldUp":
+        """Return what a batch is told whose word of `POSTPONED` this is."""
+        unknown = word in ("job_budget", "waits_for_order")
+        paused = word not in GOES_ON_BY_ITSELF
+        return cls(paused, reason, None if unknown else next_attempt_at, ordered=word == "waits_for_order")
 
 
 @dataclass(frozen=True)
@@ -182,12 +190,12 @@ def _progress(rows: Sequence[Row[Any]], groups: Mapping[str, _Group]) -> Progres
 
 
 def _held_up(found: Sequence[tuple[str, float]]) -> HeldUp | None:
-    """Return the one that a person should know of: what is paused sorts before what is retried."""
+    """Return the one that a person should know of: what is paused sorts before what is retried, or ordered."""
     if not found:
         return None
     told, next_attempt_at = min(found)
     word, _, reason = told.partition(":")
-    return HeldUp(word != "retrying", reason, None if word == "job_budget" else next_attempt_at)
+    return HeldUp.of(word, reason, next_attempt_at)
 
 
 def _expected(chunks: int, documents: Mapping[str, int], sizes: Mapping[str, int]) -> int | None:

@@ -7,6 +7,7 @@ hour, tenant, collection, job and model, and outlive the jobs and collections th
 from .amounts import Amounts
 from .bills import Bill, settle, settle_bill
 from .lapses import charge_lapsed
+from .ordered import OrderCosts, give_back_unordered, move_to_order, set_aside_for_order, settle_order
 from .payees import Payee
 from .purses import Purse, read_month
 from .reports import GROUPS, CostRow, Group, read_costs
@@ -21,15 +22,20 @@ __all__ = [
     "CostRow",
     "ForBatch",
     "Group",
+    "OrderCosts",
     "Payee",
     "Purse",
     "SearchCosts",
     "Until",
     "charge_lapsed",
+    "give_back_unordered",
+    "move_to_order",
     "read_costs",
     "read_month",
     "read_speed",
     "reserve",
+    "set_aside_for_order",
     "settle",
     "settle_bill",
+    "settle_order",
 ]

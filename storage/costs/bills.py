@@ -13,13 +13,13 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
 from ..catalog.engine import Catalog
-from ..catalog.tables import jobs, reservations
+from ..catalog.tables import jobs, reembeddings, reservations
 from ..catalog.values import slices
 from ..errors import StorageError
 from ..ids import JobId, TenantId
 from .amounts import Amounts, hour_of
 from .book import OF_SEARCHES, CostKey, write_costs
-from .payees import Payee
+from .payees import Payee, is_reembedding
 from .purses import month_of, of_month, pay
 from .reservations import ForBatch, reserve, shares_of
 
@@ -98,7 +98,7 @@ def settle_bill(connection: Connection, bill: Bill) -> None:
 
 
 def settle(connection: Connection, payee: Payee, parts: Mapping[str, Amounts], *, at: float) -> Amounts:
-    """Record what calls took: in the costs, the budgets and the jobs. Returns what was recorded.
+    """Record what calls took: in the costs, the budgets, the jobs and re-embeddings. Returns what was recorded.
 
     ``parts``: by reservation. What a reservation that is gone was for was charged already, and is not recorded twice.
     ``at``: the moment to which the costs belong.
@@ -142,14 +142,6 @@ def _released(connection: Connection, ids: Sequence[str]) -> list[Row[Any]]:
 
 
 def _add_to_jobs(connection: Connection, shares: Mapping[str, Amounts]) -> None:
-    add = (
-        sa.update(jobs)
-        .where(jobs.c.id == sa.bindparam("job"))
-        .values(
-            embedded_tokens=jobs.c.embedded_tokens + sa.bindparam("more_tokens"),
-            cost_usd=jobs.c.cost_usd + sa.bindparam("more_usd", type_=sa.Double),
-        )
-    )
     rows = [
         {
             "job": job_id,
@@ -159,8 +151,14 @@ def _add_to_jobs(connection: Connection, shares: Mapping[str, Amounts]) -> None:
         for job_id, share in sorted(shares.items())
         if share.tokens
     ]
-    if rows:
-        connection.execute(add, rows)
+    for table, chosen in ((jobs, False), (reembeddings, True)):
+        if mine := [row for row in rows if is_reembedding(str(row["job"])) == chosen]:
+            add = sa.update(table).where(table.c.id == sa.bindparam("job"))
+            add = add.values(
+                embedded_tokens=table.c.embedded_tokens + sa.bindparam("more_tokens"),
+                cost_usd=table.c.cost_usd + sa.bindparam("more_usd", type_=sa.Double),
+            )
+            connection.execute(add, mine)
 
 
 def _pay(
@@ -172,7 +170,7 @@ def _pay(
         before = changes.get(name, (0.0, 0.0))
         changes[name] = (before[0] + spent, before[1] + reserved)
 
-    if unreserved_usd:  # what an order brought
+    if unreserved_usd:  # what an order brought for which nothing was set aside
         for name, spent in (shares_of(payee.jobs, unreserved_usd) | {of_month(month): unreserved_usd}).items():
             add(name, spent, 0.0)
     for row, spent_usd in paid:

@@ -25,7 +25,7 @@ def charge_lapsed(catalog: Catalog, *, now: float) -> int:
         found = connection.execute(_lapsed(now).limit(_AT_ONCE)).all()
     for row in found:  # rare
         with catalog.write("charge_lapsed") as connection:
-            settle(connection, _payee(row), {row.id: _in_full(row)}, at=row.made_at)
+            settle(connection, _payee(row), {row.id: in_full(row)}, at=row.made_at)
     return len(found)
 
 
@@ -35,7 +35,7 @@ def _lapsed(now: float) -> sa.Select[Any]:
         batches.c.state == "running",
         batches.c.attempts == reservations.c.attempt,
     )
-    over = sa.and_(reservations.c.batch_id.is_not(None), ~working, reservations.c.made_at < now - GRACE_S)
+    over = sa.and_(reservations.c.attempt.is_not(None), ~working, reservations.c.made_at < now - GRACE_S)
     return sa.select(reservations).where(sa.or_(over, reservations.c.expires_at < now)).order_by(reservations.c.id)
 
 
@@ -43,6 +43,7 @@ def _payee(row: Row[Any]) -> Payee:
     return Payee(TenantId(row.tenant_id), CollectionId(row.collection_id), row.model, None, row.jobs)
 
 
-def _in_full(row: Row[Any]) -> Amounts:
+def in_full(row: Row[Any]) -> Amounts:
+    """Return what a reservation is charged of which nobody knows what was paid."""
     unpriced = row.tokens if row.cost_usd is None else 0
     return Amounts(1, 1, row.tokens, row.cost_usd or 0.0, unpriced)

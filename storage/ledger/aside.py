@@ -13,6 +13,7 @@ from sqlalchemy.engine import Row
 
 from ..catalog.engine import Catalog
 from ..catalog.tables import batches, orders
+from ..costs import Payee, set_aside_for_order
 from ..ids import BatchId
 from .claims import Claim, is_held, lost
 from .orders import FAR_AWAY, IS_ASIDE, MOST_CHUNKS, PATIENT_S, insert_order, waiting_for_order
@@ -58,23 +59,29 @@ def put_aside(
     *,
     rows: Sequence[int],
     tokens: int,
+    payee: Payee,
     reason: str,
     now: float,
     chunks: str | None = None,
 ) -> None:
     """Hand an embed batch back to be ordered: the ``rows`` of its chunks need ``tokens``. No attempt is counted.
 
-    ``chunks``: the staged object of its chunks, where that is not its input.
+    What that costs ``payee`` is set aside with it. ``chunks``: the staged object of its chunks, where that is not its
+    input.
 
     Raises:
         Conflict: the claim was lost; nothing was changed.
+        OverBudget: as `costs.reserve`; nothing was changed.
     """
     with catalog.write("put_aside") as connection:
-        row = connection.execute(sa.select(batches).where(*is_held(claim)).with_for_update()).first()
+        row = connection.execute(sa.select(batches).where(*is_held(claim))).first()
         if row is None:
             raise lost(claim)
-        is_open = sa.select(sa.exists().where(orders.c.id == row.order_id, orders.c.state != "over"))
-        still_ordered = row.order_id is not None and connection.scalar(is_open)
+        # Its order is held until the commit: who ends it afterwards sees this batch.
+        is_open = sa.select(orders.c.id).where(orders.c.id == row.order_id, orders.c.state != "over").with_for_update()
+        still_ordered = row.order_id is not None and connection.scalar(is_open) is not None
+        if not still_ordered:
+            set_aside_for_order(connection, payee, tokens, batch_id=claim.batch_id, now=now)
         # What an order asks for stays as it is: its answers are told apart by it.
         asked = {"rows": list(rows), "tokens": tokens, "chunks": chunks}
         details = row.details if still_ordered else {**row.details, "wanted": asked}
@@ -84,8 +91,10 @@ def put_aside(
             **waiting_for_order(reason),
             "next_attempt_at": now + PATIENT_S,
         }
-        aside = sa.update(batches).where(batches.c.id == row.id).values(owner=None, lease_until=None, **values)
-        connection.execute(aside.values(state="ready", attempts=row.attempts - 1, aside_since=row.aside_since or now))
+        aside = sa.update(batches).where(*is_held(claim)).values(owner=None, lease_until=None, **values)
+        aside = aside.values(state="ready", attempts=row.attempts - 1, aside_since=row.aside_since or now)
+        if connection.execute(aside).rowcount != 1:
+            raise lost(claim)
 
 
 def gather(catalog: Catalog, *, now: float, wait_s: float, most_chunks: int = MOST_CHUNKS) -> list[str]:

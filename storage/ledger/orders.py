@@ -3,7 +3,6 @@
 Whoever holds the lease works on an order. Each function is one transaction, and changes nothing once the lease is lost.
 """
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,10 +12,9 @@ from sqlalchemy.engine import Connection, Row
 
 from ..catalog.completion import OPEN_BATCH
 from ..catalog.engine import Catalog
-from ..catalog.tables import batches, generations, orders, reembeddings
+from ..catalog.tables import batches, generations, orders
 from ..catalog.values import slices, storable
-from ..costs import Amounts, Payee, settle
-from ..costs.bills import UNRESERVED
+from ..costs import OrderCosts, move_to_order, settle_order
 from ..errors import Conflict
 from ..ids import BatchId, CollectionId, GenerationId, JobId, TenantId, new_id
 from .contents import read_versions, wanted_by
@@ -25,12 +23,16 @@ MOST_CHUNKS = 50_000  # that OpenAI takes in one order
 MOST_TIMES = 2  # that a batch is ordered
 PATIENT_S = 26 * 3_600.0  # an order takes a day at most
 FAR_AWAY = 1e11  # what is to be tried after this is paused, and stays so
+_ANEW = dict.fromkeys(("file_id", "provider_id", "placing_at", "repeated"), None) | {"state": "gathered"}
 IS_ASIDE = (batches.c.stage == "embed", batches.c.state == "ready", batches.c.aside_since.is_not(None))
 
 
 @dataclass(frozen=True)
 class Order:
-    """An order, held by ``owner`` until its lease ends."""
+    """An order, held by ``owner`` until its lease ends.
+
+    ``repeated``: by batch, the rows whose texts another batch asks for, in the file that the provider has.
+    """
 
     id: str
     owner: str
@@ -47,16 +49,21 @@ class Order:
     attempts: int
     placing_at: float | None
     created_at: float
+    repeated: Mapping[str, Sequence[int]]
 
 
 @dataclass(frozen=True)
 class Member:
-    """An embed batch of an order: the ``rows`` of its staged chunks to buy; the job of each version still wanted."""
+    """An embed batch of an order: the ``rows`` of its staged chunks to buy; the job of each version still wanted.
+
+    ``repeated``: those of the rows whose texts another batch of the order asks for.
+    """
 
     batch_id: BatchId
     input: str
     rows: tuple[int, ...]
     jobs: Mapping[str, JobId]
+    repeated: frozenset[int] = frozenset()
 
 
 def claim_order(catalog: Catalog, *, owner: str, lease_s: float, now: float) -> Order | None:
@@ -96,6 +103,7 @@ def claim_order(catalog: Catalog, *, owner: str, lease_s: float, now: float) -> 
         row.attempts,
         row.placing_at,
         row.created_at,
+        row.repeated or {},
     )
 
 
@@ -114,7 +122,8 @@ def read_members(catalog: Catalog, order: Order) -> list[Member]:
             jobs = _jobs_of(connection, row)
             asked = row.details.get("wanted", {})
             chunks, rows = asked.get("chunks") or row.input, tuple(asked.get("rows", ()))
-            members += [Member(BatchId(row.id), chunks, rows, jobs)] if jobs else []
+            repeated = frozenset(order.repeated.get(row.id, ()))
+            members += [Member(BatchId(row.id), chunks, rows, jobs, repeated)] if jobs else []
     return members
 
 
@@ -125,11 +134,14 @@ def _jobs_of(connection: Connection, row: Row[Any]) -> dict[str, JobId]:
     return {one.id: one.job_id for one in read_versions(connection, *wanted_by(row))}
 
 
-def record_file(catalog: Catalog, order: Order, *, file_id: str, now: float) -> Order:
+def record_file(
+    catalog: Catalog, order: Order, *, file_id: str, repeated: Mapping[str, Sequence[int]], now: float
+) -> Order:
     """Say that the provider has the file and may be told of the order from now on. Raises Conflict."""
-    placing = replace(order, state="placing", file_id=file_id, placing_at=now, attempts=order.attempts + 1)
+    values: dict[str, Any] = {"state": "placing", "file_id": file_id, "placing_at": now, "repeated": repeated}
+    placing = replace(order, **values, attempts=order.attempts + 1)
     with catalog.write("record_file") as connection:
-        _change(connection, order, state="placing", file_id=file_id, placing_at=now, attempts=placing.attempts)
+        _change(connection, order, **values, attempts=placing.attempts)
     return placing
 
 
@@ -147,9 +159,8 @@ def look_later(
 
     ``again``: the provider has nothing of it: it is placed anew. ``paused``: a person has to act first.
     """
-    anew: dict[str, Any] = {"state": "gathered", "file_id": None, "provider_id": None, "placing_at": None}
     with catalog.write("look_later") as connection:
-        _release(connection, order, told=told, next_look_at=now + look_s, **(anew if again else {}))
+        _release(connection, order, told=told, next_look_at=now + look_s, **(_ANEW if again else {}))
         _tell_members(connection, order, told=told, now=now, paused=paused)
 
 
@@ -158,8 +169,7 @@ def split_order(catalog: Catalog, order: Order, members: Sequence[Member], *, to
     half = [member.batch_id for member in members[len(members) // 2 :]]
     with catalog.write("split_order") as connection:
         rows = connection.execute(sa.select(batches).where(batches.c.id.in_(half), *IS_ASIDE)).all()
-        anew: dict[str, Any] = {"state": "gathered", "file_id": None, "provider_id": None, "placing_at": None}
-        _release(connection, order, told=told, next_look_at=now, **anew)
+        _release(connection, order, told=told, next_look_at=now, **_ANEW)
         insert_order(connection, rows, now=now)
 
 
@@ -167,6 +177,7 @@ def detach(catalog: Catalog, order: Order, batch_ids: Sequence[BatchId], *, now:
     """Leave batches out of an order that has no room for them: they are gathered into the next. Raises Conflict."""
     with catalog.write("detach") as connection:
         _change(connection, order, chunk_count=orders.c.chunk_count)
+        move_to_order(connection, batch_ids, order_id=None)
         for some in slices(list(batch_ids)):
             left = sa.update(batches).where(batches.c.id.in_(some), batches.c.order_id == order.id, *IS_ASIDE)
             connection.execute(left.values(order_id=None, aside_since=now))
@@ -174,15 +185,10 @@ def detach(catalog: Catalog, order: Order, batch_ids: Sequence[BatchId], *, now:
 
 @dataclass
 class Delivered:
-    """What an order brought: ``objects``, staged by batch, for ``tokens`` at ``price`` a million (None: not known).
+    """What an order brought: ``objects``, staged by batch, and what that took."""
 
-    ``weights``: by job, the chunks by which they share the cost.
-    """
-
-    price: float | None = 0.0
-    objects: dict[BatchId, str] = field(default_factory=dict)
-    tokens: int = 0
-    weights: Counter[JobId] = field(default_factory=Counter)
+    objects: dict[BatchId, list[str]] = field(default_factory=dict)
+    costs: OrderCosts = field(default_factory=OrderCosts)
 
 
 NOTHING = Delivered()
@@ -193,22 +199,20 @@ def end_order(
 ) -> int:
     """End an order: its batches are due again, with what was ``delivered`` for them, which is paid for now.
 
-    What is missing is embedded the usual way; or ordered ``once_more``, where the time was over. Returns how many
-    batches there were. Raises Conflict.
+    What was set aside for the rest is given back. What is missing is embedded the usual way; or ordered ``once_more``,
+    where the time was over. Returns how many batches there were. Raises Conflict.
     """
     mine = sa.select(batches).where(batches.c.order_id == order.id, *IS_ASIDE).order_by(batches.c.id)
     with catalog.write("end_order") as connection:
-        if delivered.tokens and order.collection_id is not None and order.model is not None:
-            payee = Payee(order.tenant_id, order.collection_id, order.model, delivered.price, delivered.weights)
-            paid = settle(connection, payee, {UNRESERVED: Amounts.of_call(delivered.tokens, delivered.price)}, at=now)
-            _pay_reembeddings(connection, delivered, paid)
         over = {"state": "over", "finished_at": now, "owner": None, "lease_until": None}
         _change(connection, order, told=storable(told), **over)
+        place = None if order.collection_id is None or order.model is None else (order.collection_id, order.model)
+        settle_order(connection, order.id, delivered.costs, tenant=order.tenant_id, place=place, now=now)
         rows = connection.execute(mine.with_for_update()).all()
         values = [
             {
                 "batch": row.id,
-                "changed": _after(row.details, delivered.objects.get(BatchId(row.id)), once_more=once_more),
+                "changed": _after(row.details, delivered.objects.get(BatchId(row.id), ()), once_more=once_more),
             }
             for row in rows
         ]
@@ -217,14 +221,6 @@ def end_order(
         if values:
             connection.execute(due.values(aside_since=None, order_id=None, postponed=None, error=None), values)
     return len(rows)
-
-
-def _pay_reembeddings(connection: Connection, delivered: Delivered, paid: Amounts) -> None:
-    for name, share in paid.shared(delivered.weights):
-        mine = sa.update(reembeddings).where(reembeddings.c.id == name)
-        cost_usd = reembeddings.c.cost_usd + (None if share.unpriced_tokens else share.cost_usd)
-        tokens = reembeddings.c.embedded_tokens + share.tokens
-        connection.execute(mine.values(embedded_tokens=tokens, cost_usd=cost_usd))
 
 
 def forget_orders(catalog: Catalog, *, before: float) -> int:
@@ -244,9 +240,9 @@ def are_others_open(catalog: Catalog, order: Order) -> bool:
         return connection.scalar(others.limit(1)) is not None
 
 
-def _after(details: Mapping[str, Any], staged: str | None, *, once_more: bool) -> dict[str, Any]:
+def _after(details: Mapping[str, Any], staged: Sequence[str], *, once_more: bool) -> dict[str, Any]:
     told = details.get("ordered", {})
-    objects = [*told.get("objects", ()), *([staged] if staged else [])]
+    objects = [*told.get("objects", ()), *staged]
     # Without one more, it counts as ordered so often that nobody orders the rest.
     times = told.get("times", 0) + 1 if once_more else MOST_TIMES
     rest = {name: value for name, value in details.items() if name != "wanted"}
@@ -267,6 +263,7 @@ def insert_order(connection: Connection, rows: Sequence[Row[Any]], *, now: float
         "created_at": now,
     }
     connection.execute(sa.insert(orders).values(order))
+    move_to_order(connection, [row.id for row in rows], order_id=made)
     for some in slices([row.id for row in rows]):
         connection.execute(sa.update(batches).where(batches.c.id.in_(some)).values(order_id=made))
     return made
@@ -295,4 +292,4 @@ def _at(moment: float) -> sa.ColumnElement[float]:
 
 def waiting_for_order(reason: str) -> dict[str, Any]:
     """Return what a batch says that waits for an order."""
-    return {"error": storable(reason), "postponed": "retrying"}
+    return {"error": storable(reason), "postponed": "waits_for_order"}

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ..catalog.batches import ready_batch
+from ..catalog.budgets import wake_for_money
 from ..catalog.collections import CollectionInfo
 from ..catalog.engine import Catalog
 from ..catalog.followers import follow_batch_of, wake
@@ -21,10 +22,11 @@ from ..catalog.tables import (
     generations,
     reembeddings,
 )
+from ..costs.payees import OF_REEMBEDDINGS
 from ..errors import AlreadyExists, Conflict, NotFound
 from ..ids import new_id
 from .endings import BEFORE_SWITCH, changed, read, update
-from .records import ReembeddingInfo, read_reembedding
+from .records import ReembeddingInfo, hold_reembedding, read_reembedding
 from .slices import postpone_slices, resume_slices
 from .steps import insert_check
 
@@ -49,7 +51,7 @@ class Terms:
     ``keep_s``: how long the generation that served before is kept. ``switches``: by itself when the check passes.
     ``forced``: whatever the check says. ``economy``: for half the price, within a
     day. ``afresh``: although nothing would be different: a model may have other weights
-    under the same name.
+    under the same name. ``budget_usd``: more than this it may not cost; None: whatever it costs.
     """
 
     keep_s: float
@@ -57,12 +59,15 @@ class Terms:
     forced: bool = False
     economy: bool = False
     afresh: bool = False
+    budget_usd: float | None = None
 
 
 def begin(
     catalog: Catalog, collection: CollectionInfo, chosen: NewGeneration, *, terms: Terms, now: float
 ) -> ReembeddingInfo:
     """Begin to build another generation of a collection. One of the same that is being built already is that one.
+
+    That keeps its terms, but for the budget where another one is given.
 
     Raises:
         NotFound: the collection was deleted.
@@ -76,7 +81,7 @@ def begin(
         source = next(row for row in rows if row["state"] == "active")
         open_one = _open(connection, collection)
         if open_one is not None:
-            return _same(open_one, chosen)
+            return _same(connection, open_one, chosen, terms=terms)
         if _describes(source, chosen) and not terms.afresh:
             raise AlreadyExists(
                 f"collection {collection.name!r} is embedded with {chosen.model} ({chosen.dimensions} dimensions) and "
@@ -93,7 +98,7 @@ def begin(
         }
         connection.execute(sa.insert(generations).values(target))
         begun = {
-            "id": new_id("reemb"),
+            "id": new_id(OF_REEMBEDDINGS),
             "tenant_id": source["tenant_id"],
             "collection_id": source["collection_id"],
             "source_id": source["id"],
@@ -103,6 +108,7 @@ def begin(
             "switches": terms.switches,
             "forced": terms.forced,
             "economy": terms.economy,
+            "budget_usd": terms.budget_usd,
             "chunks_total": source["live_chunks"],
             "created_at": now,
         }
@@ -198,6 +204,23 @@ def go_back(catalog: Catalog, collection: CollectionInfo, *, now: float) -> Reem
     return changed(catalog, collection, "return_to_former", change)
 
 
+def set_budget(catalog: Catalog, collection: CollectionInfo, *, budget_usd: float | None) -> ReembeddingInfo:
+    """Let the re-embedding cost so much in all, what it has cost included; None: whatever it costs. Twice is harmless.
+
+    What waits for money goes on at once when there is some. Raises NotFound.
+    """
+
+    def change(connection: Connection, info: ReembeddingInfo) -> None:
+        _change_budget(connection, info, budget_usd)
+
+    return changed(catalog, collection, "set_reembedding_budget", change)
+
+
+def _change_budget(connection: Connection, info: ReembeddingInfo, budget_usd: float | None) -> None:
+    update(connection, info.id, budget_usd=budget_usd)
+    wake_for_money(connection, info.tenant_id)
+
+
 def _hold_collection(connection: Connection, collection: CollectionInfo) -> None:
     held = sa.select(collections.c.id).where(collections.c.id == collection.id).with_for_update()
     if connection.scalar(held) is None:
@@ -210,9 +233,13 @@ def _open(connection: Connection, collection: CollectionInfo) -> ReembeddingInfo
     return None if found is None else read_reembedding(connection, found)
 
 
-def _same(info: ReembeddingInfo, chosen: NewGeneration) -> ReembeddingInfo:
+def _same(connection: Connection, info: ReembeddingInfo, chosen: NewGeneration, *, terms: Terms) -> ReembeddingInfo:
     if info.state in BEFORE_SWITCH and _describes(info.target, chosen):
-        return info
+        if terms.budget_usd is None:
+            return info
+        hold_reembedding(connection, info.id)
+        _change_budget(connection, info, terms.budget_usd)
+        return read(connection, info.id)
     if info.state in BEFORE_SWITCH:
         raise Conflict(f"the collection is being embedded again with {info.target.model}: wait for that, or cancel it")
     raise Conflict(

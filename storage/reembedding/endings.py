@@ -14,10 +14,9 @@ from ..catalog.completion import OPEN_BATCH
 from ..catalog.engine import Catalog
 from ..catalog.tables import batches, generations, manifests, reader_leases, reembeddings, tags
 from ..errors import Conflict, NotFound
-from .records import ReembeddingInfo, find_reembedding, hold_reembedding, read_reembedding
+from .records import AFTER_SWITCH, ReembeddingInfo, find_reembedding, hold_reembedding, read_reembedding
 
 BEFORE_SWITCH = ("copying", "checking", "ready", "refused", "switching")
-AFTER_SWITCH = ("switched", "returned")
 
 
 def cancel(catalog: Catalog, collection: CollectionInfo, *, now: float) -> ReembeddingInfo:

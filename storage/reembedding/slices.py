@@ -19,7 +19,6 @@ from ..catalog.tables import ECONOMY, PRIORITIES, batches, reembeddings
 from ..catalog.tenants import hold_tenant
 from ..catalog.values import slices, storable
 from ..costs import Bill, settle_bill
-from ..costs.amounts import Amounts
 from ..grace import Lookout, check_not_collected, check_there
 from ..ids import BatchId, new_id
 from ..ledger.claims import Claim, end
@@ -130,8 +129,7 @@ def _batch(
         shard=info.target.shard,
         now=now,
         reembedding_id=info.id,
-        # What came since the first copy is embedded at once: else the generations would never meet.
-        priority=ECONOMY if info.economy and not info.base_version else LOW,
+        priority=ECONOMY if info.is_ordered else LOW,
         chunk_count=chunk_count,
         size_bytes=size_bytes,
         **values,
@@ -193,21 +191,14 @@ def finish_slice(
         Conflict: the claim was lost; nothing was changed. NotFound: the re-embedding is no more.
     """
     assert claim.reembedding_id is not None
-    columns = reembeddings.c
+    counts = reembeddings.c
     with catalog.write("finish_slice") as connection:
-        settle_bill(connection, bill)  # jobs come first in every transaction, and there are none
+        settle_bill(connection, bill)  # what costs comes first in every transaction
         hold_reembedding(connection, claim.reembedding_id)
         end(connection, claim, state="done", now=now, input=chunks, output=vectors, error=None, postponed=None)
-        paid = sum(bill.parts().values(), Amounts())
-        sums: dict[str, Any] = {
-            "cache_hits": columns.cache_hits + spared.cache_hits,
-            "chunks_reused": columns.chunks_reused + spared.reused,
-            "embedded_tokens": columns.embedded_tokens + paid.tokens,
-        }
-        if paid.tokens:
-            cost_usd = None if paid.unpriced_tokens else paid.cost_usd
-            sums["cost_usd"] = columns.cost_usd + sa.literal(cost_usd, sa.Double)
-        connection.execute(sa.update(reembeddings).where(columns.id == claim.reembedding_id).values(sums))
+        hits, reused = counts.cache_hits + spared.cache_hits, counts.chunks_reused + spared.reused
+        mine = sa.update(reembeddings).where(counts.id == claim.reembedding_id)
+        connection.execute(mine.values(cache_hits=hits, chunks_reused=reused))
         wake(connection, claim.reembedding_id, at=now)
     bill.close(settled=True)
 
@@ -294,8 +285,8 @@ def resume_slices(connection: Connection, reembedding_id: str, *, now: float) ->
     _move_slices(connection, reembedding_id, at=now)
     given_up = (batches.c.reembedding_id == reembedding_id, batches.c.state == "dead")
     rows = connection.execute(sa.delete(batches).where(*given_up).returning(batches)).mappings().all()
-    fresh = {"state": "ready", "attempts": 0, "error": None, "postponed": None, "finished_at": None, "output": None}
-    fresh |= {"next_attempt_at": now, "owner": None, "lease_until": None, "created_at": now}
+    none = ("error", "postponed", "finished_at", "output", "owner", "lease_until", "aside_since", "order_id")
+    fresh = dict.fromkeys(none) | {"state": "ready", "attempts": 0, "next_attempt_at": now, "created_at": now}
     if rows:
         # Under their own names: what a batch staged is kept for as long as the ledger has that batch.
         connection.execute(sa.insert(batches), [{**row, **fresh} for row in rows])

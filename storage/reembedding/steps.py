@@ -34,6 +34,7 @@ from .slices import (
 )
 
 AHEAD = 16  # parts that are on their way at most when more are made
+AHEAD_OF_ORDERS = 400  # likewise, where they are ordered: an order holds the chunks of about 200, and may take a day
 PUBLISHED_CHUNKS = 4_096  # that have ended: then they are published though others are on their way
 PUBLISHED_GROUPS = 12
 HOLD_S = 10.0  # so long nothing is published in the source while the last of it is copied
@@ -72,7 +73,7 @@ class Situation:
         many = slices.ended_chunks >= PUBLISHED_CHUNKS or len(slices.ended) >= PUBLISHED_GROUPS
         if slices.ended and (many or (self.info.planned and not slices.open)):
             return "publish"
-        if not self.info.planned and slices.open < AHEAD // 2:
+        if not self.info.planned and slices.open < (AHEAD_OF_ORDERS if self.info.is_ordered else AHEAD) // 2:
             return "plan"
         return "end_round" if self.info.planned and not slices.open and not slices.ended else None
 

@@ -24,7 +24,7 @@ class Action:
 
 
 ACTIONS: Mapping[str, Action] = {
-    "reembed": Action(allowed=("model", "afresh", "force", "no_switch")),
+    "reembed": Action(allowed=("model", "afresh", "force", "no_switch", "budget_usd")),
     "sync": Action(needed=("folder",), allowed=("prefix", "delete_much")),
     "expire": Action(of_everything=True),
     "merge": Action(of_everything=True),

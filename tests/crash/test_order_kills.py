@@ -74,3 +74,4 @@ def test_a_desk_killed_at_any_place_buys_every_text_once(economy, tmp_path, befo
         assert {source: economy.states()[source] for source in texts} == dict.fromkeys(texts, "indexed"), at
     assert economy.embedded_at_once() == []
     assert economy.costs()[0] == len(economy.endpoint.ordered()), "each is paid for once in the books, too"
+    assert economy.reserved_usd() == 0.0, "nothing is set aside for what is over"

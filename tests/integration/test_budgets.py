@@ -7,21 +7,28 @@ from penstock.storage.catalog.budgets import set_job_budget
 from penstock.storage.catalog.tenants import change_tenant
 from penstock.storage.costs import read_costs
 from penstock.storage.intake.documents import SubmittedDocument, Terms
+from penstock.storage.reembedding.commands import set_budget
+from penstock.workers import following
 
 from ..embedding_endpoint import DIMENSIONS, Endpoint
+from ..reembedded_line import reembedded_line
 from ..role_line import ACME, RoleLine, role_line
 
 PRICE = 1_000.0  # of a million tokens
 
 
-@pytest.fixture
-def line(tmp_path, endpoint: Endpoint):
-    embedding = {
-        "model": "openai/priced",
+def settings_of(endpoint: Endpoint, model: str = "openai/priced") -> dict[str, object]:
+    return {
+        "model": model,
         "openai_base_url": endpoint.url,
         "openai_dimensions": DIMENSIONS,
         "openai_usd_per_million_tokens": PRICE,
     }
+
+
+@pytest.fixture
+def line(tmp_path, endpoint: Endpoint):
+    embedding = settings_of(endpoint)
     with role_line(tmp_path, seed=1, embedding=embedding, workers={"retry_delay_s": 0.01}) as made:
         yield made
 
@@ -95,3 +102,27 @@ def test_calls_that_failed_count_against_a_budget(line, endpoint):
     assert held.paused
     assert line.job(job).cost_usd == pytest.approx(once)
     assert read_costs(line.catalog, by=())[0].amounts.failed_calls == len(endpoint.requests) == 1
+
+
+def test_a_reembedding_stops_before_its_budget_is_overspent_and_goes_on_with_more(tmp_path, endpoint, monkeypatch):
+    monkeypatch.setattr(following, "part_chunks_of", lambda _model: 2)
+    with reembedded_line(tmp_path, embedding=settings_of(endpoint, "hash-256")) as line:
+        line.accept(documents("doc", 12))
+        line.drain()
+        line.begin("openai/priced-256", budget_usd=0.05, forced=True)
+        for _ in range(6):
+            line.step()
+        stopped, asked = line.info(), len(endpoint.requests)
+        assert 0.0 < billed_usd(endpoint) <= 0.05
+        assert stopped.cost_usd == pytest.approx(billed_usd(endpoint))
+        assert (stopped.state, stopped.held_up.paused) == ("copying", True)
+        assert "penstock reembed docs --set-budget" in stopped.held_up.reason
+        assert line.current().generation.model == "hash-256"
+        line.step()
+        assert len(endpoint.requests) == asked, "what has no money is not tried again and again"
+
+        set_budget(line.catalog, line.current(), budget_usd=10.0)
+        done = line.until("switched")
+        assert done.cost_usd > 0.05
+        [row] = [row for row in read_costs(line.catalog, by=("job",)) if row.named["job"] == done.id]
+        assert row.amounts.cost_usd == pytest.approx(done.cost_usd)

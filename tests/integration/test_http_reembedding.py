@@ -36,16 +36,20 @@ def served(tmp_path: Path) -> Iterator[tuple[ReembeddedLine, Service, Penstock]]
 def test_it_goes_from_the_first_request_to_the_switch_and_back_and_searches_never_fail(served):
     line, _service, penstock = served
     before = penstock.search("docs", "water", k=6)
-    begun = penstock.reembed("docs", model="hash-384", force=True)
+    begun = penstock.reembed("docs", model="hash-384", force=True, budget_usd=1.0)
     assert (begun.state, begun.serving.model, begun.other.model) == ("copying", "hash-256", "hash-384")
+    assert penstock.set_reembedding_budget("docs", 2.5).budget_usd == 2.5
     assert penstock.reembed("docs", model="hash-384").id == begun.id
     assert penstock.pause_reembedding("docs").paused_at is not None
+    [told] = penstock.status().reembeddings
+    assert (told.id, told.tenant, told.collection, told.paused_at is None) == (begun.id, "acme", "docs", False)
     assert penstock.wait_for_reembedding("docs", timeout_s=5).state == "copying"  # it stands still
     assert penstock.resume_reembedding("docs").paused_at is None
     while penstock.reembedding("docs").state != "switched":
         assert len(penstock.search("docs", "water", k=6).hits) == len(before.hits)
         line.step()
     switched = penstock.reembedding("docs")
+    assert penstock.status().reembeddings == [], "it rests"
     assert (switched.serving.model, switched.report["old"]["model"]) == ("hash-384", "hash-256")
     assert switched.kept_until > switched.switched_at
     after = penstock.search("docs", "water", k=6, min_token=before.token, explain=True)
@@ -98,6 +102,10 @@ def test_the_command_line_begins_shows_and_cancels(served, monkeypatch, tmp_path
 
     assert json.loads(run("--model", "hash-384", "--keep", "60", "--json"))["state"] == "copying"
     assert "the generation of hash-384 (384 dimensions, 0 chunks) is being copied" in run("--status")
+    assert "$2.5 that it may cost" in run("--set-budget", "2.50")
+    assert "that it may cost" not in run("--set-budget", "none")
+    assert "--set-budget much: write US dollars" in run("--set-budget", "much", code=2)
+    assert "give no model" in run("--pause", "--budget", "1", code=2)
     assert "paused" in run("--pause")
     assert "contradict each other" in run("--pause", "--resume", code=2)
     assert "give no model" in run("--cancel", "--model", "hash-512", code=2)

@@ -10,11 +10,15 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
+from penstock.pipeline.chunking import ResolvedChunking, count_tokens
+from penstock.pipeline.estimating import Cutting, cut, estimate
+from penstock.pipeline.parsing import ParseLimits
 from penstock.storage import ledger
 from penstock.storage.backups.needed import read_names
 from penstock.storage.backups.scope import Scope
 from penstock.storage.catalog.jobs import cancel_job
-from penstock.storage.catalog.tables import batches, orders, tenants
+from penstock.storage.catalog.tables import batches, orders
+from penstock.storage.catalog.tenants import change_tenant
 from penstock.storage.errors import Conflict
 from penstock.storage.intake.documents import SubmittedDocument
 from penstock.storage.ledger.aside import staged_for_orders
@@ -45,6 +49,9 @@ def line(tmp_path: Path, endpoint: OrdersEndpoint) -> Iterator[EconomyLine]:
         yield made
 
 
+HALF = 0.5 / 1e6  # what an ordered token costs
+
+
 def all_found(line: EconomyLine, texts: dict[str, str]) -> bool:
     return {source: line.nearest(text) for source, text in texts.items()} == {source: source for source in texts}
 
@@ -54,6 +61,7 @@ def test_what_is_for_economy_is_ordered_and_nothing_of_it_is_embedded_at_once(li
     waiting = line.job(accepted)
     assert set(line.states().values()) == {"embedding"}
     assert not waiting.held_up.paused
+    assert waiting.held_up.ordered
     assert "ordered as batch_1" in waiting.held_up.reason
 
     line.endpoint.finish()
@@ -97,12 +105,101 @@ def test_vectors_that_are_cut_here_are_ordered_too_and_cut_as_they_come(tmp_path
 
 
 def test_nothing_is_ordered_for_which_there_is_no_money(line):
-    with line.catalog.write("test") as connection:
-        connection.execute(sa.update(tenants).values(monthly_budget_usd=1e-9))
+    change_tenant(line.catalog, ACME, monthly_budget_usd=1e-9)
     accepted = line.order(**TEXTS)
 
     assert line.orders() == []
     assert line.job(accepted).held_up.paused
+
+
+def test_orders_under_way_do_not_overspend_a_month_together_and_what_is_left_goes_on_after_a_delivery(line):
+    price = count_tokens(TEXTS["d0"]) * HALF
+    change_tenant(line.catalog, ACME, monthly_budget_usd=1.6 * price)
+    line.order(d0=TEXTS["d0"])
+    assert line.reserved_usd() == pytest.approx(price)
+    second = line.order(d1=TEXTS["d1"])
+    assert len(line.orders()) == 1
+    assert "set aside for calls and orders under way" in line.job(second).held_up.reason
+    assert line.costs()[1] + line.reserved_usd() <= 1.6 * price
+
+    line.endpoint.finish()  # it counts one token
+    line.tick()
+    line.settle()
+    line.tick()
+    line.endpoint.finish()
+    line.tick()
+    line.drain()
+    assert line.states() == {"d0": "indexed", "d1": "indexed"}
+    assert line.embedded_at_once() == []
+    assert (line.costs(), line.reserved_usd()) == ((2, pytest.approx(2 * HALF)), 0.0)
+
+
+def test_an_order_needs_half_of_what_its_texts_cost_at_once(line):
+    price = sum(map(count_tokens, TEXTS.values())) * HALF
+    accepted = line.order(budget_usd=1.01 * price, **TEXTS)
+    assert [order.state for order in line.orders()] == ["placed"]
+    assert line.job(accepted).held_up.ordered
+
+
+def test_what_was_refused_is_given_back_and_what_is_then_embedded_at_once_costs_the_full_price(line):
+    line.order(**TEXTS)
+    line.endpoint.fail("batch_1", "invalid_model", "The model cannot be used in batches.")
+    line.tick()
+    assert line.reserved_usd() == 0.0
+    line.drain()
+    assert line.costs()[1] == pytest.approx(line.endpoint.billed_tokens / 1e6)
+    assert line.reserved_usd() == 0.0
+
+
+def test_a_text_of_several_batches_is_ordered_once_and_costs_once(line):
+    same = {"again": TEXTS["d0"], "d1": TEXTS["d1"]}
+    for texts in ({"d0": TEXTS["d0"]}, same, {"twice": TEXTS["d0"]}):
+        accepted = line.submit(**texts)
+        line.settle()
+    line.tick()
+    line.endpoint.finish()
+    line.tick()
+    line.drain()
+
+    assert Counter(line.endpoint.ordered()) == Counter([TEXTS["d0"], TEXTS["d1"]])
+    assert line.embedded_at_once() == []
+    assert line.states() == dict.fromkeys(("d0", "again", "d1", "twice"), "indexed")
+    assert line.nearest(TEXTS["d1"]) == "d1"
+    assert line.nearest(TEXTS["d0"]) in {"d0", "again", "twice"}
+    assert (line.costs(), line.reserved_usd()) == ((2, pytest.approx(2 * HALF)), 0.0)
+    assert line.job(accepted).cost_usd == 0.0, "who asked first has paid"
+
+
+def test_a_text_whose_buyer_is_cancelled_is_embedded_for_the_others(line):
+    first = line.submit(d0=TEXTS["d0"])
+    line.settle()
+    line.order(again=TEXTS["d0"], d1=TEXTS["d1"])
+    cancel_job(line.catalog, tenant=ACME, job_id=first.job_id, now=time.time())
+    line.endpoint.finish()
+    line.tick()
+    line.drain()
+
+    assert line.embedded_at_once() == [TEXTS["d0"]]
+    assert all_found(line, {"again": TEXTS["d0"], "d1": TEXTS["d1"]})
+    assert line.reserved_usd() == 0.0
+
+
+def test_what_an_order_costs_is_what_was_estimated(line):
+    line.endpoint.size_of = count_tokens
+    texts = {f"{name}{number}": text for name in "ab" for number, text in TEXTS.items()}
+    cutting = Cutting(ResolvedChunking.model_validate(line.collection.generation.chunking), ParseLimits(), None)
+    read = {one: cut(text.encode(), filename="a.txt", media_type=None, cutting=cutting) for one, text in texts.items()}
+    estimated = estimate(read.items(), kept=(), cached=lambda _: ())
+    for source, text in texts.items():
+        line.submit(**{source: text})
+        line.settle()
+    line.tick()
+    line.endpoint.finish()
+    line.tick()
+    line.drain()
+
+    assert estimated.repeated == len(TEXTS)
+    assert line.costs()[1] == pytest.approx(estimated.tokens * HALF, rel=0.05)
 
 
 def test_other_priorities_go_on_at_once_beside_an_order(line):

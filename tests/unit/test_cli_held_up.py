@@ -2,6 +2,7 @@
 
 import io
 import time
+from collections.abc import Sequence
 
 import pytest
 from rich.console import Console
@@ -10,13 +11,18 @@ from penstock.api.cli import following
 from penstock.api.cli import jobs as jobs_command
 from penstock.api.cli import status as status_command
 from penstock.api.cli.following import Progress, said
-from penstock.client.wire import HeldUp, Job, Status, TenantJob
+from penstock.api.http.examples.reembeddings import EXAMPLES
+from penstock.client.wire import HeldUp, Job, Reembedding, Status, TenantJob, TenantReembedding
 
 REASON = "https://api [x] refuses the key in embedding.openai_api_key: wrong"
 
 
+def held(**fields) -> HeldUp:
+    return HeldUp(**({"paused": False, "reason": REASON, "next_attempt_at": None} | fields))
+
+
 def job(*, paused: bool | None, left_s: float = 30.0, **fields) -> dict:
-    held_up = None if paused is None else HeldUp(paused=paused, reason=REASON, next_attempt_at=time.time() + left_s)
+    held_up = None if paused is None else held(paused=paused, next_attempt_at=time.time() + left_s)
     known = {
         "id": "job_1",
         "collection": "docs",
@@ -49,7 +55,12 @@ def shown(monkeypatch):
     return text
 
 
-def now_with(*running: dict) -> Status:
+def reembedding(**fields) -> TenantReembedding:
+    known = EXAMPLES[Reembedding] | {"tenant": "acme", "collection": "docs"}
+    return TenantReembedding.model_validate(known | fields)
+
+
+def now_with(*running: dict, reembeddings: Sequence[TenantReembedding] = ()) -> Status:
     return Status(
         version="1",
         now=1.0,
@@ -58,6 +69,7 @@ def now_with(*running: dict) -> Status:
         stages={},
         roles=[],
         jobs=[TenantJob(**one, tenant="acme") for one in running],
+        reembeddings=reembeddings,
         collections=[],
     )
 
@@ -67,6 +79,32 @@ def test_a_job_is_shown_with_the_reason_and_when_it_is_tried_again(shown, paused
     jobs_command._show(Job(**job(paused=paused)))
 
     assert f"{word} {REASON} (tried again in 30 s)" in shown() or f"{word} {REASON} (tried again in 29 s)" in shown()
+
+
+def test_a_job_that_waits_for_an_order_is_not_said_to_be_retried(shown):
+    ordered = job(paused=None) | {"held_up": held(ordered=True)}
+    jobs_command._show(Job(**ordered))
+    shown.screen.print(status_command._page(now_with(ordered)))
+
+    assert f"economy {REASON}" in shown()
+    assert f"economy: job job_1: {REASON}" in shown()
+    assert "retried" not in shown()
+    assert "paused" not in shown()
+
+
+def test_status_tells_what_is_embedded_again_and_why_it_does_not_go_on(shown):
+    waiting = reembedding(id="reemb_1", held_up=held(paused=True))
+    ordered = reembedding(id="reemb_2", held_up=held(ordered=True))
+    stopped = reembedding(id="reemb_3", paused_at=1.0, error="a text was refused")
+    told = (waiting, ordered, stopped, reembedding(id="reemb_4", paused_at=1.0))
+    shown.screen.print(status_command._page(now_with(reembeddings=told)))
+
+    assert f"paused: re-embedding reemb_1: {REASON}" in shown()
+    assert f"economy: re-embedding reemb_2: {REASON}" in shown()
+    assert "static to minilm" in shown()
+    assert shown().count("copying, paused") == 2
+    assert "copying, stands still: a text was refused" in shown()
+    assert shown().count("4,096/12,000") == 4
 
 
 def test_a_job_whose_time_has_come_is_being_tried(shown):

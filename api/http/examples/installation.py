@@ -61,6 +61,7 @@ EXAMPLES: Examples = {
         "unwritten_shards": [],
         "absent_roles": [],
         "setbacks": [],
+        "reembeddings": [],
         "queued_documents": 0,
         "oldest_queued_s": None,
         "stages": {"embed": {"ready": 3, "sent": 2, "running": 1, "dead": 0, "oldest_s": 1.4}},

@@ -13,6 +13,7 @@ def _side(number: int, **told: object) -> dict[str, object]:
 
 EXAMPLES: Examples = {
     wire.NewReembedding: {"model": "minilm", "keep_s": 604800.0},
+    wire.ReembeddingChange: {"budget_usd": 8.0},
     wire.Switch: {"force": False},
     wire.Reembedding: {
         "id": "reemb_0192f1c0a5b4d2e3f4a5b6c7d8",
@@ -28,6 +29,7 @@ EXAMPLES: Examples = {
         "chunks_reused": 0,
         "embedded_tokens": 700416,
         "cost_usd": 0.0,
+        "budget_usd": None,
         "report": None,
         "paused_at": None,
         "error": None,

@@ -71,6 +71,22 @@ async def show(request: Request, tenant: str, collection: str, query: Annotated[
     return answers.answer(await polled(request, look, tenant=tenant, waits=waits, wait_s=query.wait))
 
 
+@router.patch(
+    REEMBEDDING,
+    response_model=wire.Reembedding,
+    summary="Change what a re-embedding may cost",
+    description="What it has cost is part of it. One that waits for money goes on at once when there is some.",
+    openapi_extra=json_body(wire.ReembeddingChange),
+)
+async def change(request: Request, tenant: str, collection: str) -> Response:
+    asked = await read_json(request, wire.ReembeddingChange)
+
+    def set_budget(catalog: Catalog, collection: CollectionInfo, **_: float) -> ReembeddingInfo:
+        return commands.set_budget(catalog, collection, budget_usd=asked.budget_usd)
+
+    return await _told(request, tenant, collection, set_budget)
+
+
 @router.post(
     REEMBEDDING + "/pause",
     response_model=wire.Reembedding,
@@ -163,7 +179,14 @@ def _begin(
     if asked.economy:
         check_economy(settings, chosen.model)
     keep_s = settings.reembedding.keep_s if asked.keep_s is None else asked.keep_s
-    terms = Terms(keep_s=keep_s, switches=asked.switch, forced=asked.force, economy=asked.economy, afresh=asked.afresh)
+    terms = Terms(
+        keep_s=keep_s,
+        switches=asked.switch,
+        forced=asked.force,
+        economy=asked.economy,
+        afresh=asked.afresh,
+        budget_usd=asked.budget_usd,
+    )
     try:
         return answers.reembedding(commands.begin(catalog, found, NewGeneration(**vars(chosen)), terms=terms, now=now))
     except AlreadyExists as error:

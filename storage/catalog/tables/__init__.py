@@ -9,6 +9,7 @@ which is in ``transitions.py``.
 from .batches import (
     BATCH_STAGES,
     BATCH_STATES,
+    GOES_ON_BY_ITSELF,
     IS_STAGED,
     POSTPONED,
     batches,
@@ -91,6 +92,7 @@ __all__ = [
     "DELIVERY_STATES",
     "ECONOMY",
     "GENERATION_STATES",
+    "GOES_ON_BY_ITSELF",
     "GONE",
     "HAS_CACHE_HITS",
     "HAS_CHUNKS_REUSED",

@@ -21,8 +21,10 @@ from .documents import NORMAL
 
 BATCH_STAGES = ("chunk", "embed", "index", "expire", "rollback", "merge", "swap", "follow", "check")
 BATCH_STATES = ("ready", "sent", "running", "done", "dead")
-# Until a budget is raised, or the month ends; until a person has acted; or for a while. In this order they are told.
-POSTPONED = ("job_budget", "month_budget", "paused", "retrying")
+# Until a budget is raised, or the month ends; until a person has acted; for a while; or until an order at a provider is
+# over. In this order they are told: by the alphabet.
+POSTPONED = ("job_budget", "month_budget", "paused", "retrying", "waits_for_order")
+GOES_ON_BY_ITSELF = POSTPONED[3:]
 # As one truth value: told the stage and the state, SQLite would prefer the index by which batches are dispatched.
 _STAGED = "(stage = 'index' AND state IN ('ready', 'sent', 'running') AND size_bytes > 0) IS TRUE"
 _OPEN_ROLLBACK = "stage = 'rollback' AND state IN ('ready', 'sent', 'running')"

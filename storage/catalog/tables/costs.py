@@ -49,10 +49,12 @@ reservations = Table(  # calls under way: set aside before they are made, so tha
     Column("tokens", BigInteger, nullable=False),
     Column("cost_usd", Double),  # NULL: their price is not known
     Column("batch_id", String(64)),  # of this attempt: it is charged in full when that is over and did not settle it
-    Column("attempt", Integer),
+    Column("attempt", Integer),  # NULL: the batch is put aside for an order, whose end settles it
+    Column("order_id", String(64)),  # of that order; NULL: there is none yet
     Column("expires_at", Double),  # of searches: then it is charged in full
     Column("made_at", Double, nullable=False),
     Index(None, "batch_id"),
+    Index(None, "order_id"),
     Index(None, "expires_at"),
 )
 

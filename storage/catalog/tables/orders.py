@@ -1,6 +1,6 @@
 """The table of orders: vectors of many chunks that a provider makes for half the price, within a day."""
 
-from sqlalchemy import BigInteger, Column, Double, ForeignKey, Index, Integer, String, Table, Text
+from sqlalchemy import JSON, BigInteger, Column, Double, ForeignKey, Index, Integer, String, Table, Text
 
 from .conventions import metadata, one_of, partial
 
@@ -22,6 +22,7 @@ orders = Table(
     Column("owner", String(128)),  # who works on it
     Column("lease_until", Double),
     Column("next_look_at", Double, nullable=False),
+    Column("repeated", JSON(none_as_null=True)),  # by batch, the rows whose texts another batch of its file asks for
     Column("told", Text),  # how it goes, for people
     Column("created_at", Double, nullable=False),
     Column("placing_at", Double),  # when the provider may have been told first

@@ -46,6 +46,7 @@ reembeddings = Table(
     Column("chunks_reused", BigInteger, nullable=False, default=0),  # whose vectors the target had already
     Column("embedded_tokens", BigInteger, nullable=False, default=0),
     Column("cost_usd", Double, default=0.0),  # of those; NULL: their price is not known
+    Column("budget_usd", Double),  # NULL: whatever it costs
     Column("report", JSON(none_as_null=True)),  # of the check before the switch
     Column("error", Text),  # why it stands still, though nobody paused it
     Column("paused_at", Double),

@@ -210,7 +210,7 @@ def _create_reembeddings() -> None:
         _time("keep_s"),
         *(_count(name) for name in ("chunks_total", "chunks_copied", "documents_copied", "cache_hits")),
         *(_count(name) for name in ("chunks_reused", "embedded_tokens")),
-        sa.Column("cost_usd", sa.Double),
+        *(sa.Column(name, sa.Double) for name in ("cost_usd", "budget_usd")),
         sa.Column("report", sa.JSON(none_as_null=True)),
         sa.Column("error", sa.Text),
         *(_time(name, nullable=True) for name in ("paused_at", "hold_until")),
@@ -370,7 +370,7 @@ def _create_batches() -> None:
         sa.Column("reembedding_id", sa.String(64)),
         sa.Column("details", sa.JSON(none_as_null=True)),
         sa.Column("error", sa.Text),
-        _optional_state("postponed", 16, "job_budget month_budget paused retrying"),
+        _optional_state("postponed", 16, "job_budget month_budget paused retrying waits_for_order"),
         _time("aside_since", nullable=True),
         sa.Column("order_id", sa.String(64)),
         _time("created_at"),
@@ -418,10 +418,12 @@ def _create_costs() -> None:
         sa.Column("cost_usd", sa.Double),
         sa.Column("batch_id", sa.String(64)),
         sa.Column("attempt", sa.Integer),
+        sa.Column("order_id", sa.String(64)),
         _time("expires_at", nullable=True),
         _time("made_at"),
     )
     op.create_index("ix_reservations_batch_id", "reservations", ["batch_id"])
+    op.create_index("ix_reservations_order_id", "reservations", ["order_id"])
     op.create_index("ix_reservations_expires_at", "reservations", ["expires_at"])
     op.create_table(
         "purses",
@@ -448,6 +450,7 @@ def _create_orders() -> None:
         sa.Column("owner", sa.String(128)),
         _time("lease_until", nullable=True),
         _time("next_look_at"),
+        sa.Column("repeated", sa.JSON(none_as_null=True)),
         sa.Column("told", sa.Text),
         _time("created_at"),
         _time("placing_at", nullable=True),
