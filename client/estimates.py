@@ -2,18 +2,16 @@
 
 import base64
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 from .errors import Invalid, TooLarge
 from .session import Session
 from .transport import worded
-from .uploads import Upload, form_part
-from .wire import Chunking, Estimate, Unreadable, UploadForm
+from .uploads import REQUEST_FILES, Upload, form_part, in_requests
+from .wire import Chunking, Estimate, Priority, Unreadable, UploadForm
 
-REQUEST_BYTES, REQUEST_FILES = 8 << 20, 200
 LONGEST_ESTIMATE_S = 1_800.0  # hundreds of files are read and cut before the answer
 _TEXT = struct.Struct("<8sI")
 
@@ -28,18 +26,20 @@ class Estimates(Session):
         *,
         model: str | None = None,
         chunking: Chunking | None = None,
+        priority: Priority = "normal",
         on_progress: Callable[[int], None] | None = None,
     ) -> Estimate:
         """Return what submitting these files now would take: documents, chunks, tokens, cost, time.
 
         They are sent in bounded requests, read and cut by the server, and forgotten: nothing is stored or enqueued. A
         text that occurs in several of them counts once. ``model`` and ``chunking``: of a collection that is not there
-        yet. ``on_progress`` is told how many files were looked at.
+        yet. ``priority``: of the submission; ``economy`` costs half. ``on_progress`` is told how many files were looked
+        at.
         """
         total = _Sum()
         done = 0
-        for request in _requests(files):
-            self._add(total, collection, request, model=model, chunking=chunking)
+        for request in in_requests(files, lambda file: file.size_bytes, most_files=REQUEST_FILES):
+            self._add(total, collection, request, model=model, chunking=chunking, priority=priority)
             done += len(request)
             if on_progress is not None:
                 on_progress(done)
@@ -58,7 +58,13 @@ class Estimates(Session):
             self._add(total, collection, files[middle:], **made)
 
     def _estimated(
-        self, collection: str, files: Sequence[Upload], *, model: str | None, chunking: Chunking | None
+        self,
+        collection: str,
+        files: Sequence[Upload],
+        *,
+        model: str | None,
+        chunking: Chunking | None,
+        priority: Priority,
     ) -> Estimate:
         with worded(UploadForm):
             described = UploadForm(documents=[file.fields() for file in files])
@@ -69,7 +75,7 @@ class Estimates(Session):
             return {"data": form, "files": [("files", form_part(file, opened=opened)) for file in files]}
 
         path = self._path("collections", collection, "documents:estimate")
-        params = {"texts": "true", "model": model, **cut}
+        params = {"texts": "true", "model": model, "priority": priority, **cut}
         return self._transport.send_files(path, Estimate, params=params, wait_s=LONGEST_ESTIMATE_S, content=content)
 
 
@@ -125,17 +131,3 @@ _ADDED = ("documents", "unchanged", "failed", "chunks", "chunks_reused", "cache_
 
 def _texts(found: Estimate) -> dict[bytes, int]:
     return dict(_TEXT.iter_unpack(base64.b64decode(found.texts or "")))
-
-
-def _requests(files: Sequence[Upload]) -> Iterator[Sequence[Upload]]:
-    request: list[Upload] = []
-    size_bytes = 0
-    for file in files:
-        length = file.content.stat().st_size if isinstance(file.content, Path) else len(file.content)
-        if request and (len(request) == REQUEST_FILES or size_bytes + length > REQUEST_BYTES):
-            yield request
-            request, size_bytes = [], 0
-        request.append(file)
-        size_bytes += length
-    if request:
-        yield request

@@ -1,12 +1,15 @@
 """A file to submit, and how it becomes part of a form. Opens nothing before it is sent."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from .wire import DocumentFields
+
+REQUEST_BYTES, REQUEST_FILES = 8 << 20, 200  # of one request
+FileT = TypeVar("FileT")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,6 +29,10 @@ class Upload:
     expires_at: float | str | None = None
 
     @property
+    def size_bytes(self) -> int:
+        return self.content.stat().st_size if isinstance(self.content, Path) else len(self.content)
+
+    @property
     def sent_name(self) -> str:
         if self.filename is not None:
             return self.filename
@@ -41,6 +48,26 @@ class Upload:
             event_time=self.event_time,
             expires_at=self.expires_at,
         )
+
+
+def in_requests(
+    files: Sequence[FileT], size_of: Callable[[FileT], int], *, most_files: int = REQUEST_FILES
+) -> Iterator[list[FileT]]:
+    """Yield groups of files, in order, each small enough for one request. A file above the bound goes alone.
+
+    ``size_of``: its bytes.
+    """
+    request: list[FileT] = []
+    size_bytes = 0
+    for file in files:
+        length = size_of(file)
+        if request and (len(request) >= most_files or size_bytes + length > REQUEST_BYTES):
+            yield request
+            request, size_bytes = [], 0
+        request.append(file)
+        size_bytes += length
+    if request:
+        yield request
 
 
 def form_part(file: Upload, *, opened: ExitStack) -> tuple[Any, ...]:

@@ -22,7 +22,7 @@ from penstock.storage.errors import StorageError
 from penstock.storage.ledger.due import Due, look
 from penstock.storage.ledger.overview import unwritten_shards
 from penstock.storage.ledger.turns import CLAIMED_IN_TURN
-from penstock.storage.reembedding.steps import wake_missed
+from penstock.storage.reembedding.reminders import wake_missed
 
 from . import routes
 from .backoff import full_jitter

@@ -10,7 +10,14 @@ from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from penstock.pipeline.errors import InvalidFilter, InvalidQuery, NoOrders, ProviderUnavailable
+from penstock.pipeline.errors import (
+    InputRejected,
+    InvalidFilter,
+    InvalidQuery,
+    NoOrders,
+    ProviderMisconfigured,
+    ProviderUnavailable,
+)
 from penstock.pipeline.moments import given_time
 from penstock.storage.errors import (
     AlreadyExists,
@@ -51,8 +58,10 @@ CODES: tuple[tuple[type[Exception], str], ...] = (
     (NotYet, "not_yet"),
     (TooManyWaits, "too_many_waits"),
     (Unavailable, "unavailable"),
-    (ProviderUnavailable, "embedding_unavailable"),
     (NoOrders, "no_economy"),
+    (InputRejected, "query_rejected"),
+    (ProviderUnavailable, "embedding_unavailable"),
+    (ProviderMisconfigured, "embedding_misconfigured"),
 )
 
 
@@ -130,6 +139,7 @@ class SubmitRequest(Request):
         default=None, pattern="^[!-~]+$", min_length=1, max_length=MAX_IDEMPOTENCY_KEY_CHARACTERS
     )
     priority: Literal["high", "normal", "low", "economy"] = "normal"
+    budget_usd: float | None = Field(default=None, ge=0.0, le=1e9)  # of the whole job; None: as before, or none
 
 
 class DeleteRequest(Request):

@@ -160,6 +160,9 @@ class Searcher:
             "state": job.state,
             "documents": dict(job.documents),
             "unchanged": job.unchanged,
+            "cost_usd": job.cost_usd,
+            "budget_usd": job.budget_usd,
+            "held_up": None if job.held_up is None else vars(job.held_up),
             "token": token_of(*job.token) if job.token else None,
         }
 
@@ -180,7 +183,9 @@ class Searcher:
             job_id=None if asked.job_id is None else JobId(asked.job_id),
             idempotency_key=asked.idempotency_key,
             terms=Terms(
-                PRIORITIES.index(asked.priority), Amount(limits.max_backlog_documents, limits.max_backlog_bytes)
+                PRIORITIES.index(asked.priority),
+                Amount(limits.max_backlog_documents, limits.max_backlog_bytes),
+                budget_usd=asked.budget_usd,
             ),
         )
         components.notices.work_ready()

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from penstock.client import Chunking, Penstock
-    from penstock.client.wire import Estimate
+    from penstock.client.wire import Estimate, Priority
 
     from .folders import Found
     from .uploading import Sending
@@ -25,12 +25,12 @@ def show_estimate(
     notes: "Console",
     *,
     made: "tuple[str | None, Chunking | None]",
-    economy: bool,
+    priority: "Priority",
     as_json: bool,
 ) -> None:
     """Send what is new, to be looked at, and show what an ingest would take.
 
-    ``made``: the model and chunking that were asked for. ``economy``: for half the price, in up to a day.
+    ``made``: the model and chunking that were asked for.
     """
     from penstock.client import NotFound, Upload
 
@@ -52,9 +52,9 @@ def show_estimate(
         ]
         found = None
         if uploads:
-            found = client.estimate(collection, uploads, model=model, chunking=chunking, on_progress=show)
+            terms: dict[str, Any] = {"model": model, "chunking": chunking, "priority": priority}
+            found = client.estimate(collection, uploads, **terms, on_progress=show)
     told = _with_unchanged(found, sending, model=model)
-    told = _for_economy(told) if economy else told
     print_json(told) if as_json else _show(told, collection)
 
 
@@ -80,14 +80,6 @@ def _with_unchanged(found: "Estimate | None", sending: "Sending", *, model: str 
         )
     here = sending.unchanged
     return found.model_copy(update={"documents": found.documents + here, "unchanged": found.unchanged + here})
-
-
-def _for_economy(found: "Estimate") -> "Estimate":
-    def half(amount: float | None) -> float | None:
-        return None if amount is None else amount / 2
-
-    price, cost_usd = half(found.price_per_million_tokens), half(found.cost_usd)
-    return found.model_copy(update={"price_per_million_tokens": price, "cost_usd": cost_usd, "duration_s": None})
 
 
 def _show(found: "Estimate", collection: str) -> None:

@@ -163,7 +163,7 @@ def ingest(
                     outcome.sending,
                     notes,
                     made=(model, cut),
-                    economy=economy,
+                    priority=priority.value,
                     as_json=as_json,
                 )
                 return

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from penstock.client import Busy, ClientError, Invalid, ServerError, TooLarge, Unreachable, Upload
+from penstock.client.uploads import REQUEST_BYTES, REQUEST_FILES, in_requests
 from penstock.client.wire import Submitted
 from penstock.storage.folders import content_hash
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     from penstock.client import Penstock
     from penstock.client.wire import Priority
 
-REQUEST_BYTES = 8 << 20
-REQUEST_DOCUMENTS = 200
 ASKED_AT_ONCE = 1_000
 ATTEMPTS = 5
 BACKLOG_FULL = "backlog_full"  # the server's word for it
@@ -112,7 +111,7 @@ def send_all(
 ) -> None:
     """Send these files, known or not. The rest is as in `send`."""
     submit = _Submitting(client, collection, sending, priority=priority, on_progress=on_progress)
-    for request in _requests(files):
+    for request in in_requests(files, lambda file: file.size_bytes, most_files=REQUEST_FILES):
         submit(_opened(request, metadata, sending))
         on_progress()
 
@@ -168,20 +167,6 @@ def _groups(files: Sequence[Found], length: int) -> Iterator[list[Found]]:
     rest = iter(files)
     while group := list(islice(rest, length)):
         yield group
-
-
-def _requests(files: Sequence[Found]) -> Iterator[list[Found]]:
-    """Yield groups of bounded size. A file above the bound goes alone."""
-    request: list[Found] = []
-    size_bytes = 0
-    for file in files:
-        if request and (len(request) >= REQUEST_DOCUMENTS or size_bytes + file.size_bytes > REQUEST_BYTES):
-            yield request
-            request, size_bytes = [], 0
-        request.append(file)
-        size_bytes += file.size_bytes
-    if request:
-        yield request
 
 
 def _opened(files: Sequence[Found], metadata: Mapping[str, Any], sending: Sending) -> list[Upload]:

@@ -56,14 +56,9 @@ def collection(info: CollectionInfo) -> dict[str, Any]:
         "id": info.id,
         "name": info.name,
         "created_at": info.created_at,
-        "model": generation.model,
-        "dimensions": generation.dimensions,
+        **_generation(generation),
         "metric": generation.metric,
-        "quantization": generation.quantization,
-        "chunking": dict(generation.chunking),
-        "version": generation.version,
         "published_at": generation.published_at,
-        "chunks": generation.live_chunks,
         "documents": dict(info.documents),
         "token": token_of(generation.id, generation.version),
         "keep_versions": info.keep_versions,
@@ -201,16 +196,15 @@ def reembedding(info: ReembeddingInfo) -> dict[str, Any]:
             "switched_at", "finished_at")  # fmt: skip
     return {
         **{name: getattr(info, name) for name in same},
-        "serving": _side(info.source),
-        "other": _side(info.target),
+        "serving": {"id": info.source.id, **_generation(info.source)},
+        "other": {"id": info.target.id, **_generation(info.target)},
         "held_up": None if info.held_up is None else vars(info.held_up),
         "kept_until": info.kept_until,
     }
 
 
-def _side(generation: GenerationInfo) -> dict[str, Any]:
+def _generation(generation: GenerationInfo) -> dict[str, Any]:
     return {
-        "id": generation.id,
         "model": generation.model,
         "dimensions": generation.dimensions,
         "quantization": generation.quantization,

@@ -14,6 +14,7 @@ from penstock.pipeline.embedding import ModelCard
 from penstock.pipeline.embedding.cached import name_in_cache
 from penstock.pipeline.errors import ParseError
 from penstock.pipeline.estimating import CutChunk, Estimated, estimate
+from penstock.settings.providers import check_economy
 from penstock.storage.cache import Wanted
 from penstock.storage.catalog.collections import CollectionInfo
 from penstock.storage.costs import read_speed
@@ -60,6 +61,8 @@ def estimated(
     """
     documents = submission.read(components.settings.limits).documents
     place = _place(components, tenant, name, query)
+    if query.priority == "economy":
+        check_economy(components.settings, place.model)
     known = _NEITHER_KNOWN
     if place.collection is not None:
         known = compare(components.catalog, place.collection.id, documents)
@@ -73,7 +76,7 @@ def estimated(
         cached=_cached(components, place, card),
     )
     counts = {"documents": len(documents), "unchanged": len(documents) - len(changed), "failed": len(unreadable)}
-    told = {**counts, "unreadable": unreadable[:TOLD_UNREADABLE], **_told(components, place, card, found)}
+    told = {**counts, "unreadable": unreadable[:TOLD_UNREADABLE], **_told(components, place, card, found, query)}
     return told | ({"texts": _packed(found.new)} if query.texts else {})
 
 
@@ -137,9 +140,13 @@ def _cached(
     return cached
 
 
-def _told(components: Components, place: _Place, card: ModelCard, found: Estimated) -> dict[str, Any]:
-    price = card.price_per_million_tokens
-    speed = read_speed(components.catalog, model=place.model, dimensions=place.dimensions)
+def _told(
+    components: Components, place: _Place, card: ModelCard, found: Estimated, query: EstimateQuery
+) -> dict[str, Any]:
+    price, speed = card.order_price_per_million_tokens, None  # how long an order takes nobody knows
+    if query.priority != "economy":
+        price = card.price_per_million_tokens
+        speed = read_speed(components.catalog, model=place.model, dimensions=place.dimensions)
     return {
         "model": place.model,
         "chunks": found.chunks,

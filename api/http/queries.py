@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 from starlette.requests import Request
 from starlette.responses import Response
 
-from penstock.client.wire import DeliveryState, DocumentState
+from penstock.client.wire import DeliveryState, DocumentState, Priority
 from penstock.client.wire.problems import worded_problem
 
 from ..errors import Refused
@@ -142,6 +142,7 @@ class EstimateQuery(Parameters):
     strategy: Literal["auto", "recursive", "tokens"] | None = Field(default=None, description="likewise: its chunking")
     size_tokens: int | None = Field(default=None, ge=4, le=100_000)
     overlap_tokens: int | None = Field(default=None, ge=0, le=100_000)
+    priority: Priority = Field(default="normal", description="of the submission; `economy` costs half, within a day")
 
 
 class ReembeddingQuery(Parameters):

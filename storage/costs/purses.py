@@ -13,7 +13,7 @@ from sqlalchemy.engine import Connection
 
 from ..catalog.engine import Catalog
 from ..catalog.statements import insert_absent
-from ..catalog.tables import purses
+from ..catalog.tables import purses, tenants
 from ..ids import TenantId
 
 ROUNDING_USD = 1e-9  # sums of fractions are not exact
@@ -90,9 +90,13 @@ def read_purses(connection: Connection, tenant: TenantId, names: list[str]) -> d
     return {name: found.get(name, Purse()) for name in names}
 
 
-def read_month(catalog: Catalog, at: float) -> dict[str, Purse]:
-    """Return what is in the purse of each tenant that used it in the month of ``at``."""
-    wanted = sa.select(purses).where(purses.c.name == of_month(month_of(at)))
+def read_month(catalog: Catalog, at: float, *, tenant: TenantId | None = None) -> dict[str, Purse]:
+    """Return what is in the purse of each tenant that used it in the month of ``at``; of ``tenant`` alone, if given."""
+    # By tenant, as the key has it: there may be a purse of every job, too.
+    wanted = sa.select(purses).join(tenants, tenants.c.id == purses.c.tenant_id)
+    wanted = wanted.where(purses.c.name == of_month(month_of(at)))
+    if tenant is not None:
+        wanted = wanted.where(tenants.c.id == tenant)
     with catalog.read() as connection:
         return {row.tenant_id: Purse(row.spent_usd, row.reserved_usd) for row in connection.execute(wanted)}
 

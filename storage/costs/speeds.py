@@ -5,7 +5,7 @@ from statistics import median
 import sqlalchemy as sa
 
 from ..catalog.engine import Catalog
-from ..catalog.tables import generations, jobs
+from ..catalog.tables import ECONOMY, generations, jobs, versions
 
 JOBS = 20
 LEAST_TOKENS = 200  # a job of one note says more of the machine's other work
@@ -25,6 +25,8 @@ def read_speed(catalog: Catalog, *, model: str, dimensions: int) -> float | None
         jobs.c.state == "done",
         jobs.c.embedded_tokens >= LEAST_TOKENS,
         jobs.c.finished_at > jobs.c.created_at,
+        jobs.c.created_at >= sa.func.coalesce(generations.c.active_since, 0.0),  # before that it was another model
+        ~sa.exists().where(versions.c.job_id == jobs.c.id, versions.c.priority == ECONOMY),  # it may wait for a day
     )
     with catalog.read() as connection:
         rows = connection.execute(wanted.order_by(jobs.c.created_at.desc()).limit(JOBS)).all()

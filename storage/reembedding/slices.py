@@ -273,13 +273,6 @@ def postpone_slices(connection: Connection, reembedding_id: str) -> None:
     _move_slices(connection, reembedding_id, at=FAR_AWAY)
 
 
-def goes_on_by_itself(connection: Connection, reembedding_id: str) -> bool:
-    """Say whether a slice waits for its next attempt that `postpone_slices` has not put off."""
-    mine = (batches.c.reembedding_id == reembedding_id, batches.c.stage.in_(("chunk", "embed")))
-    waits = (batches.c.state == "ready", batches.c.next_attempt_at < FAR_AWAY)
-    return connection.scalar(sa.select(batches.c.id).where(*mine, *waits).limit(1)) is not None
-
-
 def resume_slices(connection: Connection, reembedding_id: str, *, now: float) -> None:
     """Let the slices go on, and those that were given up begin again."""
     _move_slices(connection, reembedding_id, at=now)

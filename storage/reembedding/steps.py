@@ -12,11 +12,10 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
 from ..catalog.batches import ready_batch
-from ..catalog.completion import OPEN_BATCH
 from ..catalog.engine import Catalog
-from ..catalog.followers import IN_HASTE, REST_S, follow_batch_of, wake
+from ..catalog.followers import IN_HASTE, REST_S, wake
 from ..catalog.manifests import hold_manifest, read_kept
-from ..catalog.tables import REEMBEDDING_ENDS, batches, generations, reembeddings
+from ..catalog.tables import batches, generations, reembeddings
 from ..catalog.values import storable
 from ..errors import Conflict
 from ..ids import GenerationId, ManifestVersion
@@ -27,7 +26,6 @@ from .slices import (
     OnTheirWay,
     Slice,
     forget_groups,
-    goes_on_by_itself,
     insert_slices,
     postpone_slices,
     read_slices,
@@ -40,7 +38,6 @@ PUBLISHED_GROUPS = 12
 HOLD_S = 10.0  # so long nothing is published in the source while the last of it is copied
 HOLD_AGAIN_S = 60.0  # after the end of one that was in vain
 HELD_CHUNKS = 4_096  # what is more is copied first, with nobody held up
-GIVEN_UP_S = 3_600.0
 
 Step = Literal["stop", "publish", "plan", "end_round", "begin_round", "check", "switch"]
 
@@ -94,10 +91,11 @@ def claim_follow(
 def look(catalog: Catalog, claim: Claim) -> Situation:
     """Return how things stand. Raises Conflict: the re-embedding is no more."""
     with catalog.read() as connection:
-        return _look(connection, str(claim.reembedding_id))
+        return situation_of(connection, str(claim.reembedding_id))
 
 
-def _look(connection: Connection, reembedding_id: str) -> Situation:
+def situation_of(connection: Connection, reembedding_id: str) -> Situation:
+    """Return how things stand, in a transaction of the caller. Raises Conflict as `look`."""
     info = read_reembedding(connection, reembedding_id)
     if info is None:
         raise Conflict("the re-embedding was deleted with its collection")
@@ -249,45 +247,12 @@ def finish_step(catalog: Catalog, claim: Claim, *, now: float) -> bool:
     with catalog.write("finish_step") as connection:
         # Whoever ends a slice waits here for the row, and then wakes the batch; what ended before is seen.
         end(connection, claim, state="done", now=now, error=None)
-        situation = _look(connection, str(claim.reembedding_id))
+        situation = situation_of(connection, str(claim.reembedding_id))
         if situation.next_step is None:
             return False
         rests = situation.rests()
         wake(connection, situation.info.id, at=now + REST_S if rests else now)
         return not rests
-
-
-def wake_missed(catalog: Catalog, *, now: float) -> int:
-    """Look after what nobody was told of: slices given up, a step that failed at every attempt. Returns how many.
-
-    Run every few seconds by anyone; a few rows are read for each re-embedding that is open.
-    """
-    mine = sa.select(reembeddings.c.id, reembeddings.c.paused_at)
-    mine = mine.where(reembeddings.c.state.not_in(REEMBEDDING_ENDS))
-    with catalog.read() as connection:
-        rows = connection.execute(mine).all()
-        waiting = [row.id for row in rows if _is_overdue(connection, row.id, now=now)]
-        restless = [row.id for row in rows if row.paused_at is not None and goes_on_by_itself(connection, row.id)]
-    for one in restless:  # what was tried when it was paused, and handed back after that
-        with catalog.write("pause_reembedding") as connection:
-            if hold_reembedding(connection, one).paused_at is not None:
-                postpone_slices(connection, one)
-    for one in waiting:
-        with catalog.write("wake_reembedding") as connection:
-            hold_reembedding(connection, one)
-            wake(connection, one, at=now)
-    return len(waiting)
-
-
-def _is_overdue(connection: Connection, reembedding_id: str, *, now: float) -> bool:
-    batch = sa.select(batches.c.state, batches.c.finished_at).where(batches.c.id == follow_batch_of(reembedding_id))
-    row = connection.execute(batch).first()
-    if row is None or row.state in OPEN_BATCH:
-        return False
-    if row.state == "dead" and row.finished_at > now - GIVEN_UP_S:
-        return False
-    situation = _look(connection, reembedding_id)
-    return situation.next_step is not None and not situation.rests()
 
 
 def _update(connection: Connection, reembedding_id: str, **values: Any) -> None:

@@ -8,11 +8,31 @@ import sqlalchemy as sa
 from penstock.storage import ledger
 from penstock.storage.catalog.collections import delete_collection
 from penstock.storage.catalog.jobs import get_job
-from penstock.storage.catalog.tables import costs, jobs, purses, reservations, tenants
-from penstock.storage.costs import Amounts, Bill, ForBatch, Payee, SearchCosts, charge_lapsed, read_costs, settle
+from penstock.storage.catalog.tables import (
+    ECONOMY,
+    costs,
+    generations,
+    jobs,
+    purses,
+    reservations,
+    tenants,
+    versions,
+)
+from penstock.storage.costs import (
+    Amounts,
+    Bill,
+    ForBatch,
+    Payee,
+    SearchCosts,
+    charge_lapsed,
+    read_costs,
+    read_month,
+    read_speed,
+    settle,
+)
 from penstock.storage.costs.bills import UNRESERVED
 from penstock.storage.errors import Conflict, OverBudget
-from penstock.storage.ids import JobId
+from penstock.storage.ids import JobId, TenantId
 
 from ..ledger_line import TENANT, Line, new_line
 
@@ -190,6 +210,39 @@ def test_costs_outlive_their_collection(line):
     [row] = read_costs(line.catalog, by=("collection",))
     assert row.named["collection"] == "papers"
     assert row.amounts.cost_usd == 35.0
+
+
+def test_how_fast_a_model_is_tell_the_jobs_that_it_embedded_and_for_which_nobody_waited_a_day(line):
+    claim = embed_claim(line, "a")
+    with bill_of(line, claim) as bill:
+        finish(line, claim, bill)
+    generation = claim.generation
+
+    def change(table: sa.Table, **values: object) -> None:
+        with line.catalog.write() as connection:
+            connection.execute(sa.update(table).values(values))
+
+    def speed() -> float | None:
+        return read_speed(line.catalog, model=generation.model, dimensions=generation.dimensions)
+
+    change(jobs, state="done", embedded_tokens=1_000, created_at=100.0, finished_at=110.0)
+    change(generations, active_since=50.0)
+    assert speed() == 100.0
+    change(generations, active_since=105.0)
+    assert speed() is None, "another model served then"
+    change(generations, active_since=50.0)
+    change(versions, priority=ECONOMY)
+    assert speed() is None
+
+
+def test_what_one_tenant_spent_in_a_month_is_read_alone(line):
+    claim = embed_claim(line, "a")
+    with bill_of(line, claim) as bill:
+        bill.reserve(30)
+        bill.paid(10)
+    assert read_month(line.catalog, line.now) == read_month(line.catalog, line.now, tenant=line.tenant) != {}
+    assert read_month(line.catalog, line.now, tenant=TenantId("globex")) == {}
+    assert read_month(line.catalog, DECEMBER_1) == {}
 
 
 def test_sums_are_of_the_time_and_the_tenant_that_were_asked_for(line):

@@ -17,7 +17,7 @@ from penstock.storage.inspection.rebuilding import rebuild_catalog
 from penstock.storage.intake.documents import SubmittedDocument
 from penstock.storage.reembedding.commands import go_back, pause, resume, switch
 from penstock.storage.reembedding.endings import cancel, let_go, let_go_in_time
-from penstock.storage.reembedding.steps import wake_missed
+from penstock.storage.reembedding.reminders import wake_missed
 from penstock.workers import following
 
 from ..reembedded_line import ReembeddedLine, reembedded_line
@@ -149,6 +149,35 @@ def test_a_paused_one_copies_nothing_until_it_is_resumed(line):
     assert line.info().chunks_copied == 0
     resume(line.catalog, line.current(), now=time.time())
     assert line.until("switched").chunks_copied > 0
+
+
+@on_sqlite
+def test_where_nothing_is_overdue_two_statements_find_that_out(line):
+    filled(line, 3)
+    line.begin()
+    line.until("switched")
+    line.until_caught_up()
+    statements: list[str] = []
+
+    def note(_connection, _cursor, statement, _parameters, _context, _many) -> None:
+        statements.append(statement)
+
+    sa.event.listen(line.catalog._reader, "before_cursor_execute", note)
+    assert wake_missed(line.catalog, now=time.time()) == 0
+    sa.event.remove(line.catalog._reader, "before_cursor_execute", note)
+    assert len([one for one in statements if one.startswith("SELECT")]) <= 2
+
+
+def test_a_follower_that_nobody_woke_is_looked_after(line):
+    filled(line, 3)
+    line.begin()
+    with line.catalog.write() as connection:  # as if whoever was to wake it had died
+        mine = (batches.c.stage == "follow", batches.c.reembedding_id == line.info().id)
+        connection.execute(sa.update(batches).where(*mine).values(state="sent"))
+        connection.execute(sa.update(batches).where(*mine).values(state="running"))
+        connection.execute(sa.update(batches).where(*mine).values(state="done", finished_at=time.time()))
+    assert wake_missed(line.catalog, now=time.time()) == 1
+    assert line.until("switched").error is None
 
 
 def test_a_cancelled_one_leaves_the_collection_as_it_is_and_drops_what_was_built(line):

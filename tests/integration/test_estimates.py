@@ -32,6 +32,7 @@ def line(tmp_path, endpoint: Endpoint, valkey_url):
         "openai_dimensions": DIMENSIONS,
         "openai_usd_per_million_tokens": PRICE,
         "openai_passage_prefix": "passage: ",
+        "openai_batches": True,
     }
     with role_line(tmp_path, seed=1, embedding=embedding, cache_url=valkey_url) as made:
         yield made
@@ -137,6 +138,8 @@ def test_a_collection_that_is_not_there_yet_is_estimated_and_not_made(line, serv
     with service.penstock("acme") as penstock:
         assert [one.name for one in penstock.collections()] == ["docs"]
         assert penstock.estimate("other", uploads({"a": "one"}), model="hash").cost_usd == 0.0
+        with pytest.raises(client.Invalid, match="leave economy out"):
+            penstock.estimate("other", uploads({"a": "one"}), model="hash", priority="economy")
         with pytest.raises(client.Conflict):
             penstock.estimate("docs", uploads({"a": "one"}), model="hash")
         with pytest.raises(client.NotFound), service.penstock("nobody") as nobody:

@@ -111,11 +111,13 @@ def test_what_is_deleted_is_logged_when_the_answer_comes_and_twice_is_harmless(s
     assert others["error"]["code"] == "not_found"
 
 
-def test_a_submission_can_go_on_with_a_job(searcher):
-    first = searcher.submit(**ADDRESS, documents=[{"source": "a", "text": "some text"}])
+def test_a_submission_can_go_on_with_a_job_and_its_budget(searcher):
+    first = searcher.submit(**ADDRESS, documents=[{"source": "a", "text": "some text"}], budget_usd=2.5)
     second = searcher.submit(**ADDRESS, documents=[{"source": "b", "text": "more"}], job_id=first["job_id"])
 
     assert second["job_id"] == first["job_id"]
+    told = searcher.job(tenant="acme", job_id=first["job_id"])
+    assert (told["budget_usd"], told["cost_usd"], told["held_up"]) == (2.5, 0.0, None)
 
 
 @pytest.mark.parametrize(

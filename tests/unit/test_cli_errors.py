@@ -216,7 +216,7 @@ def test_ctrl_c_before_the_command_began_is_said_too(penstock, monkeypatch, word
 
 
 def test_ctrl_c_while_sending_says_what_was_accepted_and_what_perhaps(penstock, server, monkeypatch):
-    monkeypatch.setattr("penstock.api.cli.uploading.REQUEST_DOCUMENTS", 1)
+    monkeypatch.setattr("penstock.api.cli.uploading.REQUEST_FILES", 1)
     upload, sent = server.upload, []
 
     def once(name, uploads, *, job_id=None, idempotency_key=None, priority="normal"):

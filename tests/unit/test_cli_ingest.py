@@ -9,7 +9,7 @@ from penstock.api.cli.exits import UsageError
 from penstock.api.cli.folders import walk
 from penstock.api.cli.following import Progress, said
 from penstock.api.cli.outcomes import Outcome, as_plain
-from penstock.api.cli.uploading import REQUEST_BYTES, REQUEST_DOCUMENTS, Sending, content_hash, send
+from penstock.api.cli.uploading import REQUEST_BYTES, REQUEST_FILES, Sending, content_hash, send
 from penstock.client import Busy, Chunking, Conflict, Invalid, ServerError, TooLarge, Unreachable
 from penstock.client import content_hash as client_hash
 from penstock.client.wire import Job, Known, Submitted
@@ -147,16 +147,16 @@ def test_a_file_that_failed_before_stays_dead_until_it_is_asked_for(server, fold
 def test_requests_are_bounded_and_belong_to_one_job(server, tmp_path):
     folder = tmp_path / "many"
     folder.mkdir()
-    for number in range(REQUEST_DOCUMENTS + 7):
+    for number in range(REQUEST_FILES + 7):
         (folder / f"{number:04}.txt").write_text(str(number))
     for number in range(3):
         (folder / f"large-{number}.bin").write_bytes(bytes([number]) * (REQUEST_BYTES // 2 + 1))
 
     sending = sent(server, folder)
 
-    assert sending.accepted == REQUEST_DOCUMENTS + 10
+    assert sending.accepted == REQUEST_FILES + 10
     assert sending.examined == sending.files
-    assert max(len(request) for request in server.requests) == REQUEST_DOCUMENTS
+    assert max(len(request) for request in server.requests) == REQUEST_FILES
     large = [[source for source in request if "large" in source] for request in server.requests]
     assert max(map(len, large)) == 1
     assert server.job_ids == [None] + ["job_1"] * (len(server.requests) - 1)
@@ -322,7 +322,8 @@ def test_json_of_an_outcome_has_a_stable_shape(server, folder):
 
 
 def test_a_large_file_that_vanishes_while_it_is_sent_is_skipped_alone(server, folder, monkeypatch):
-    monkeypatch.setattr("penstock.api.cli.uploading.REQUEST_BYTES", 6)
+    for module in ("api.cli.uploading", "client.uploads"):
+        monkeypatch.setattr(f"penstock.{module}.REQUEST_BYTES", 6)
     (folder / "2.txt").write_text("a long text")
     upload = server.upload
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from penstock.pipeline.errors import InvalidFilter, InvalidQuery
+from penstock.pipeline.errors import InputRejected, InvalidFilter, InvalidQuery, ProviderMisconfigured
 from penstock.storage.errors import BacklogFull, NotFound, NotYet
 from penstock.workers.errors import InvalidRequest
 from penstock.workers.requests import CODES, refusal, search_request, submit_request
@@ -62,6 +62,8 @@ def test_errors_have_the_codes_of_the_http_interface_and_defects_have_none():
         (InvalidFilter("no"), "invalid_filter"),
         (InvalidQuery("no", param="k"), "invalid_query"),
         (InvalidRequest("no"), "invalid_request"),
+        (InputRejected("no"), "query_rejected"),
+        (ProviderMisconfigured("no", setting="embedding.model"), "embedding_misconfigured"),
     ]:
         assert refusal(error) == {"error": {"code": code, "message": "no"}}
     assert refusal(ZeroDivisionError("no")) is None
@@ -76,6 +78,13 @@ def test_the_manual_explains_every_code():
 def test_who_finds_no_room_is_told_when_to_come_again():
     told = refusal(BacklogFull("10 wait, and 10 may", retry_after_s=7.5))
     assert told == {"error": {"code": "backlog_full", "message": "10 wait, and 10 may", "retry_after_s": 7.5}}
+
+
+def test_a_budget_is_an_amount_of_money():
+    documents = [{"source": "a", "text": "x"}]
+    assert submit_request({**ADDRESS, "documents": documents, "budget_usd": 0.5}).budget_usd == 0.5
+    with pytest.raises(InvalidRequest, match="budget_usd"):
+        submit_request({**ADDRESS, "documents": documents, "budget_usd": -1.0})
 
 
 def test_a_priority_is_one_of_three_words():

@@ -134,7 +134,7 @@ def _all(catalog: Catalog, *, now: float) -> dict[str, Any]:
 
 def _described(catalog: Catalog, name: str, *, now: float) -> dict[str, Any]:
     info = get_tenant(catalog, find_tenant(catalog, name))
-    return answers.tenant(info, read_month(catalog, now).get(info.id, Purse()))
+    return answers.tenant(info, read_month(catalog, now, tenant=info.id).get(info.id, Purse()))
 
 
 def _cache(catalog: Catalog, server: redis.Redis, name: str) -> dict[str, Any]:
