@@ -102,7 +102,7 @@ def test_the_command_line_begins_shows_and_cancels(served, monkeypatch, tmp_path
 
     assert json.loads(run("--model", "hash-384", "--keep", "60", "--json"))["state"] == "copying"
     assert "the generation of hash-384 (384 dimensions, 0 chunks) is being copied" in run("--status")
-    assert "$2.5 that it may cost" in run("--set-budget", "2.50")
+    assert "$2.50 that it may cost" in run("--set-budget", "2.50")
     assert "that it may cost" not in run("--set-budget", "none")
     assert "--set-budget much: write US dollars" in run("--set-budget", "much", code=2)
     assert "give no model" in run("--pause", "--budget", "1", code=2)
