@@ -1,5 +1,8 @@
 """What the client can do with schedules: a part of `Penstock`."""
 
+from collections.abc import Mapping
+from typing import Any
+
 from .session import Session
 from .transport import worded
 from .wire import (
@@ -36,18 +39,13 @@ class Schedules(Session):
         every_s: float | None = None,
         timezone: str = "UTC",
         jitter_s: float = 0.0,
-        options: ScheduleOptions | None = None,
+        options: ScheduleOptions | Mapping[str, Any] | None = None,
     ) -> Schedule:
         """Make a schedule of a collection; without one the installation's own. Give ``cron`` or ``every_s``."""
         with worded(NewSchedule):
-            new = NewSchedule(
-                action=action,
-                cron=cron,
-                every_s=every_s,
-                timezone=timezone,
-                jitter_s=jitter_s,
-                options=options or ScheduleOptions(),
-            )
+            told = options.model_dump() if isinstance(options, ScheduleOptions) else options or {}
+            cadence = {"cron": cron, "every_s": every_s, "timezone": timezone, "jitter_s": jitter_s}
+            new = NewSchedule.model_validate({"action": action, "options": told, **cadence})
         path = self._schedules(True) if collection is None else self._path("collections", collection, "schedules")
         return self._transport.post(path, Schedule, body=new.model_dump(exclude_none=True))
 

@@ -17,7 +17,9 @@ def _listed(value: object) -> object:
 
 def _from_the_root(folders: tuple[Path, ...]) -> tuple[Path, ...]:
     if any(not folder.is_absolute() or ".." in folder.parts for folder in folders):
-        raise ValueError("must be folders from the root, without '..', such as /srv/notes")
+        raise ValueError(
+            "must be folders from the root, without '..', such as /srv/notes; several with commas between them"
+        )
     return folders
 
 

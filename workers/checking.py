@@ -6,10 +6,13 @@ What it finds is a report, and whether the new one passes; a person may force th
 import logging
 from contextlib import closing
 
+from penstock.pipeline.embedding.billing import billed
+from penstock.pipeline.embedding.embedder import Embedder
 from penstock.pipeline.shadow import ShadowReport, shadow_check
 from penstock.settings import wiring
 from penstock.settings.checking import shadow_options
 from penstock.storage import ledger
+from penstock.storage.costs import SearchCosts
 from penstock.storage.errors import Conflict
 from penstock.storage.reembedding.records import ReembeddingInfo, read_reembedding
 from penstock.storage.reembedding.steps import finish_check
@@ -39,7 +42,10 @@ def check_generations(components: Components, claim: ledger.Claim, *, liveness: 
 
 
 def compare_generations(components: Components, info: ReembeddingInfo, *, liveness: Liveness) -> ShadowReport:
-    """Ask ``info.source``, which serves, and ``info.target``, which is to take over. Raises as `shadow_check`."""
+    """Ask ``info.source``, which serves, and ``info.target``, which is to take over. Raises as `shadow_check`.
+
+    Its questions are searches, and paid for as those are. Raises OverBudget: the tenant has no money left for them.
+    """
 
     def proceed(_done: int, _all: int) -> None:
         liveness.moved()
@@ -47,11 +53,18 @@ def compare_generations(components: Components, info: ReembeddingInfo, *, livene
             raise Conflict("the worker was stopped: another one checks")
 
     settings = components.settings
-    with closing(wiring.new_snapshots(settings, components.catalog, components.objects)) as snapshots:
+    opened = closing(wiring.new_snapshots(settings, components.catalog, components.objects))
+    with opened as snapshots, SearchCosts(components.catalog, clock=components.clock) as costs:
+
+        def embedder_for(model: str, dimensions: int) -> Embedder:
+            found = components.embedders.of(model, dimensions)
+            price = found.card.price_per_million_tokens
+            return billed(found, costs.payer(info.tenant_id, info.collection_id, model=model, price=price))
+
         return shadow_check(
             components.catalog,
             snapshots,
-            components.embedders.of,
+            embedder_for,
             tenant=info.tenant_id,
             collection_id=info.collection_id,
             old=info.source.id,

@@ -7,10 +7,14 @@ MISSING = re.compile(
     r"^(?:tenant '(?P<tenant>[a-z0-9_-]+)' has no collection '(?P<collection>[a-z0-9_-]+)'"
     r"|there is no tenant '(?P<unknown>[a-z0-9_-]+)'|there is no job '(?P<job>[^']*)')"
 )
+NEVER = re.compile(r"^(?P<said>collection '(?P<collection>[a-z0-9_-]+)' was never embedded again)")
 
 
 def in_commands(message: str) -> str:
     """Return the message of a server with the command that mends it, where there is one."""
+    never = NEVER.match(message)
+    if never is not None:
+        return f"{never['said']}: `penstock reembed {never['collection']} --model …` begins"
     missing = MISSING.match(message)
     if missing is None:
         return message

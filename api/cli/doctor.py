@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 STYLES = {"error": "red", "warning": "yellow", "note": "dim"}
 
 UNKNOWN = (
-    "[dim]Not known any more: schedules, tags, jobs, failed documents, documents that were accepted and not indexed "
-    "yet, collections that never published, and the admin key (`penstock up` makes one). `penstock doctor` looks at "
-    "the files next.[/]"
+    "[dim]Not known any more: what embedding cost and the budgets of tenants, schedules, tags, jobs, failed documents, "
+    "documents that were accepted and not indexed yet, collections that never published, and the admin key (`penstock "
+    "up` makes one). `penstock doctor` looks at the files next.[/]"
 )
 
 OneTenant = Annotated[str | None, typer.Option("--tenant", help="Look at this tenant only; default: at all of them.")]

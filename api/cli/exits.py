@@ -120,6 +120,8 @@ def _message(error: BaseException) -> str:
 
         return in_commands(str(error))
     text = str(error) or type(error).__name__
+    setting = getattr(error, "setting", None)  # of a provider that cannot work as configured: it is always named
+    text = f"{setting}: {text}" if setting and setting not in text else text
     return text if _expected(error) else f"unexpected {type(error).__name__}: {text} (PENSTOCK_DEBUG=1 shows where)"
 
 

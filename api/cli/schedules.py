@@ -8,7 +8,7 @@ import typer
 from . import timetables
 from .arguments import parse_budget, parse_period
 from .connection import connect
-from .exits import ExitCode, UsageError
+from .exits import ExitCode, UsageError, need_consent
 from .options import Json, Key, Limit, Tenant, Url, Yes
 from .output import console, duration, plain, print_json, print_page, table, when
 
@@ -74,8 +74,6 @@ def add(
     Folders are those of the machine that runs maintenance, and must lie below one that `schedules.sync_roots` or
     `schedules.backup_roots` allows.
     """
-    from penstock.client.wire import ScheduleOptions
-
     collection, action, folder = _read(words, everything=everything)
     place = {"sync": "folder", "backup": "destination"}.get(action)
     if folder is not None and place is None:
@@ -92,7 +90,7 @@ def add(
             every_s=None if every is None else parse_period("--every", every),
             timezone=timezone,
             jitter_s=0.0 if jitter is None else parse_period("--jitter", jitter),
-            options=ScheduleOptions.model_validate(options),
+            options=options,
         )
     if as_json:
         print_json(made)
@@ -261,8 +259,9 @@ def delete(
     as_json: Json = False,
 ) -> None:
     """Forget a schedule and its history."""
+    need_consent("forget the schedule and its history", given=yes, as_json=as_json)
     with connect(url, key, tenant) as client:
-        if not yes and not as_json:
+        if not yes:
             found = client.schedule(schedule, everything=everything)
             typer.confirm(f"Forget {found.id} ({timetables.does(found)}) and its history?", abort=True)
         client.delete_schedule(schedule, everything=everything)

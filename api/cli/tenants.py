@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .arguments import parse_budget
 from .connection import connect
 from .exits import UsageError
 from .options import Json, Key, Url
@@ -16,6 +17,7 @@ app = typer.Typer(name="tenants", help="List, make and change tenants.", no_args
 
 Name = Annotated[str, typer.Argument(help="Name of the tenant.", show_default=False)]
 DEFAULT = "default"
+NO_BUDGET = ("none", DEFAULT)
 
 
 @app.command("list")
@@ -74,9 +76,7 @@ def change(
     ] = None,
     monthly_budget: Annotated[
         str | None,
-        typer.Option(
-            "--monthly-budget", help="US dollars that embedding may cost it in a month (UTC); 'default': no budget."
-        ),
+        typer.Option("--monthly-budget", help="US dollars that embedding may cost it in a month (UTC), or 'none'."),
     ] = None,
     record_queries: Annotated[
         bool | None,
@@ -99,7 +99,8 @@ def change(
     if max_backlog_bytes is not None:
         values["max_backlog_bytes"] = _number("--max-backlog-bytes", max_backlog_bytes, kind=int)
     if monthly_budget is not None:
-        values["monthly_budget_usd"] = _number("--monthly-budget", monthly_budget, kind=float)
+        wanted = None if monthly_budget in NO_BUDGET else parse_budget("--monthly-budget", monthly_budget)
+        values["monthly_budget_usd"] = wanted
     if record_queries is not None:
         values["record_queries"] = record_queries
     if not values:

@@ -37,7 +37,7 @@ def configuration(new: NewCollection, settings: Settings) -> Configuration:
         Refused: the model is not known, or its vectors cannot have so many dimensions; those that can are listed.
         InvalidChunking: the sizes contradict each other, or exceed what the model reads.
     """
-    card = _card(new.model or settings.embedding.model, settings, dimensions=new.dimensions)
+    card = known_card(new.model or settings.embedding.model, settings, dimensions=new.dimensions)
     asked = ChunkingConfig.model_validate((new.chunking or settings.chunking).model_dump())
     check_size(asked, input_limit=card.input_limit_tokens, model=card.name)
     chunking = resolve(asked, limit=card.input_limit_tokens)
@@ -54,7 +54,7 @@ def other_configuration(asked: NewReembedding, there: GenerationInfo, settings: 
         InvalidChunking: the sizes contradict each other, or exceed what the model reads.
     """
     dimensions = asked.dimensions if asked.model or asked.dimensions else there.dimensions
-    card = _card(asked.model or there.model, settings, dimensions=dimensions)
+    card = known_card(asked.model or there.model, settings, dimensions=dimensions)
     wanted = asked.chunking.model_dump() if asked.chunking else dict(there.chunking)
     config = ChunkingConfig.model_validate(wanted)
     try:
@@ -69,10 +69,11 @@ def other_configuration(asked: NewReembedding, there: GenerationInfo, settings: 
     return Configuration(card.name, card.dimensions, there.metric, quantization, chunking.model_dump())
 
 
-def _card(model: str, settings: Settings, *, dimensions: int | None = None) -> ModelCard:
+def known_card(model: str, settings: Settings, *, dimensions: int | None = None, param: str = "model") -> ModelCard:
+    """Return the card of a model. Raises Refused: it is not known, or its vectors cannot have so many dimensions."""
     try:
         return wiring.card_of(settings, model, dimensions=dimensions)
     except EmbeddingError as error:
         if dimensions is not None and getattr(error, "setting", None) == DIMENSIONS_SETTING:
             raise Refused(str(error), code="invalid_dimensions", param="dimensions") from error
-        raise Refused(str(error), code="unknown_model", param="model") from error
+        raise Refused(str(error), code="unknown_model", param=param) from error

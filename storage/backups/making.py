@@ -14,6 +14,7 @@ from pathlib import Path
 from ..catalog.engine import Catalog
 from ..catalog.migrations import revision_of
 from ..errors import Damaged, NotFound
+from ..failpoints import hit
 from ..objects.store import ObjectStore
 from .copies import Copy, copy_object, copy_there
 from .needed import Needed, add_files, read_names
@@ -126,6 +127,7 @@ def _recorded(making: _Making, *, now: float) -> Backup:
         if not missing:
             break
     mine = {name: copy for name, copy in making.copies.items() if name in needed.objects}
+    hit("backup.copied")
     write_copies(path, mine)
     names = [OBJECTS, *(f"tables/{table}.jsonl.gz" for table in rows)]
     made = Backup(

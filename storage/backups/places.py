@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import Conflict, Damaged, NotFound, Unsupported
+from ..failpoints import hit
 from ..objects.local import LocalObjects
 from .copies import Copy
 from .rows import checksum
@@ -89,9 +90,12 @@ class Place:
     def finish(self, path: Path, backup: Backup) -> None:
         """Give a backup its name, with all its files durable."""
         (path / ABOUT).write_text(json.dumps(asdict(backup), indent=2), encoding="utf-8")
+        hit("backup.written")
         for file in (*path.rglob("*"), path):
             _sync(file)
+        hit("backup.synced")
         path.rename(path.with_name(backup.id))
+        hit("backup.named")
         _sync(path.parent)
         _sync(self.folder)
 
@@ -148,6 +152,7 @@ class Place:
         path = self.path(backup)
         hidden = path.with_name(f".{backup.id}")
         path.rename(hidden)  # never half a backup under its name
+        hit("backup.hidden")
         shutil.rmtree(hidden)
 
     def sweep(self) -> int:
@@ -157,6 +162,7 @@ class Place:
         gone = [info.name for info in objects.list("") if info.name not in kept]
         for name in gone:
             objects.delete(name)
+            hit("backup.object_deleted")
         for path in objects.scratch().iterdir():
             path.unlink()
         return len(gone)

@@ -85,7 +85,7 @@ def begin(
         if _describes(source, chosen) and not terms.afresh:
             raise AlreadyExists(
                 f"collection {collection.name!r} is embedded with {chosen.model} ({chosen.dimensions} dimensions) and "
-                "the same chunking already: choose another model, or ask for it afresh"
+                "the same chunking already: choose another model, or ask for it afresh (--afresh)"
             )
         target = {
             **{name: source[name] for name in ("tenant_id", "collection_id", "shard")},
@@ -243,7 +243,8 @@ def _same(connection: Connection, info: ReembeddingInfo, chosen: NewGeneration, 
     if info.state in BEFORE_SWITCH:
         raise Conflict(f"the collection is being embedded again with {info.target.model}: wait for that, or cancel it")
     raise Conflict(
-        f"the generation of {info.target.model} that served before is still kept, to go back to: let it go first"
+        f"the generation of {info.target.model} that served before is still kept, to go back to: let it go first "
+        "(--drop)"
     )
 
 

@@ -86,7 +86,9 @@ def changed(
     if last is None or not last.is_open:
         if last is not None and last.state == twice:
             return last
-        raise NotFound(f"collection {collection.name!r} is not being embedded again")
+        raise NotFound(
+            f"collection {collection.name!r} is not being embedded again, and no other generation of it is kept"
+        )
     with catalog.write(what) as connection:
         _hold_generation(connection, last.target.id)
         info = hold_reembedding(connection, last.id)

@@ -22,7 +22,7 @@ MAX_CRON_CHARACTERS = 255
 FIELDS = {  # as people write them, with what may stand there
     "minute": "0-59",
     "hour": "0-23",
-    "day-of-month": "1-31, L for the last or LW for the last weekday",
+    "day-of-month": "1-31, but no day that the month has not, L for the last or LW for the last weekday",
     "month": "1-12 or JAN-DEC",
     "day-of-week": "0-7 or SUN-SAT, 0 and 7 are Sunday; 5#2 is the second Friday, 5L the last",
 }
@@ -90,7 +90,7 @@ def checked_cadence(cadence: Cadence, *, now: float) -> Cadence:
 def _check_interval(cadence: Cadence) -> None:
     every_s = cadence.every_s
     if every_s is not None and not LEAST_EVERY_S <= every_s <= MOST_EVERY_S:
-        told = f"from a minute to a year, {LEAST_EVERY_S:g} to {MOST_EVERY_S:g} seconds"
+        told = f"from a minute to a year, {LEAST_EVERY_S:,.0f} to {MOST_EVERY_S:,.0f} seconds"
         raise InvalidSchedule(f"an interval of {every_s:g} s is not allowed: use {told}", param="every_s")
     if every_s is not None and cadence.timezone != "UTC":
         raise InvalidSchedule(

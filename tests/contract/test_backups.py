@@ -21,6 +21,7 @@ from penstock.storage.inspection.examination import examine
 from penstock.storage.objects.local import LocalObjects
 
 from ..examined_installation import Installation, copied, make_installation
+from ..mortal_roles import dies
 
 EVERYTHING = Scope()
 NOW = 1_767_225_600.0
@@ -223,6 +224,42 @@ def test_killed_anywhere_it_leaves_the_backups_that_were_there_and_the_next_one_
     made = back_up(here, place, at=NOW + 1_000)
     assert [path.name for path in (place.folder / "backups").iterdir() if path.name.startswith(".")] == []
     assert restore(target.catalog, target.objects, place.folder) == made
+    assert rows(target.catalog) == rows(here.catalog)
+
+
+OF_BACKUPS = {f"backup.{step}" for step in ("copied", "written", "synced", "named", "hidden", "object_deleted")}
+
+
+def test_a_backup_that_is_killed_is_there_whole_or_not_at_all_and_the_next_one_is_made(here, place, target, tmp_path):
+    """With ``keep``: a backup is made, the one before it goes, and an object with it that nobody needs any more."""
+    old = back_up(here, place)
+    lost = min(place.copies(old))
+    place.objects.delete(lost)  # is copied again
+    place.objects.put("tenants/default/packs/" + "3" * 64, [b"of a backup that was given up"])
+    shutil.copytree(place.folder, tmp_path / "before")
+    here.catalog.dispose()
+
+    def story() -> None:
+        back_up(here, place, at=NOW + 1, keep=1)
+
+    assert not dies(story, record=tmp_path / "record")
+    passed = (tmp_path / "record").read_text().splitlines()
+    assert OF_BACKUPS <= {*passed}
+    for name in dict.fromkeys(passed):
+        shutil.rmtree(place.folder)
+        shutil.copytree(tmp_path / "before", place.folder)
+        assert dies(story, at=f"{name}:{passed.count(name)}"), name
+        named = place.list()
+        assert named[-1] == old or [one.created_at for one in named] == [NOW + 1], name
+        for backup in named:
+            place.check(backup)
+            missing = place.objects.missing(place.copies(backup))
+            assert missing == [] or (backup, missing) == (old, [lost]), name
+        made = back_up(here, place, at=NOW + 2, keep=1)
+        assert (made.missing, place.list(), verify(place.folder)) == ([], [made], []), name
+        assert [path.name for path in (place.folder / "backups").iterdir()] == [made.id], name
+        assert {info.name for info in place.objects.list("")} == {*place.copies(made)}, name
+    restore(target.catalog, target.objects, place.folder)
     assert rows(target.catalog) == rows(here.catalog)
 
 

@@ -12,6 +12,7 @@ from penstock.storage.catalog.collections import delete_collection, generation_i
 from penstock.storage.catalog.tables import batches, manifests, reembeddings
 from penstock.storage.catalog.tags import put_tag
 from penstock.storage.collecting import collect_lost_staging, list_staged
+from penstock.storage.costs import read_costs
 from penstock.storage.errors import AlreadyExists, Conflict, NotFound
 from penstock.storage.inspection.rebuilding import rebuild_catalog
 from penstock.storage.intake.documents import SubmittedDocument
@@ -57,6 +58,20 @@ def test_a_collection_is_served_whole_by_the_new_model_after_the_switch(line):
     assert now.id != former.id
     assert now.version > former.version
     assert line.served() == before
+
+
+@on_sqlite
+def test_the_questions_of_the_check_are_in_the_books_as_searches_of_both_models(line):
+    filled(line, 2)
+    line.begin()
+    report = line.until("switched").report
+    assert report is not None
+    found = {row.named["model"]: row for row in read_costs(line.catalog, by=("job", "model")) if not row.named["job"]}
+    asked = report["recorded"] + report["sampled"]
+    assert {model: row.amounts.calls for model, row in found.items()} == dict.fromkeys(
+        ("hash-256", "hash-384"), asked + 1
+    )
+    assert all(row.amounts.tokens > asked for row in found.values())
 
 
 def test_what_changes_while_it_runs_reaches_both_generations(line):

@@ -54,7 +54,13 @@ def test_a_search_costs_its_tenant_what_the_provider_counts(service, endpoint):
 
 
 def test_what_is_asked_wrongly_is_told(service):
-    for query, param in (("by=hour", "by"), ("by=day,day", "by"), ("since=yesterday", "since"), ("until=nan", "until")):
+    for query, param in (
+        ("by=hour", "by"),
+        ("by=day,day", "by"),
+        ("since=yesterday", "since"),
+        ("until=nan", "until"),
+        ("since=2026-03-02&until=2026-03-01", "until"),
+    ):
         answer = service.http.get(f"/v1/tenants/default/usage?{query}")
         assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
     with service.penstock("nobody") as penstock, pytest.raises(client.NotFound):

@@ -74,6 +74,9 @@ def test_what_cannot_be_is_refused_and_says_what_to_do(served):
         penstock.reembed("docs", model="nonsense")
     with pytest.raises(client.Invalid, match="exceeds what the embedding model minilm reads"):
         penstock.reembed("docs", model="minilm", chunking=Chunking(size_tokens=9_000))
+    with pytest.raises(client.Invalid, match="dimensions") as refused:
+        penstock.reembed("docs", model="hash-384", dimensions=3)
+    assert refused.value.param == "dimensions"
     penstock.reembed("docs", model="hash-384")
     with pytest.raises(client.Conflict, match="wait for that, or cancel it"):
         penstock.reembed("docs", model="hash-512")

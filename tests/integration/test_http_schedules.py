@@ -118,6 +118,11 @@ def test_the_installations_own_are_kept_apart_from_those_of_tenants(penstock):
             "backup_roots",
         ),
         ({"action": "expire", "cron": DAILY, "options": {"folder": "/srv/a"}}, "options.folder", "no option 'folder'"),
+        (
+            {"action": "reembed", "cron": DAILY, "options": {"model": "bert"}},
+            "options.model",
+            "no embedding model 'bert'",
+        ),
         ({"action": "expire", "cron": DAILY, "options": {"fold": 1}}, "options.fold", "did you mean 'folder'"),
     ],
 )
@@ -175,7 +180,12 @@ def test_the_command_line_makes_lists_and_follows(service, said, penstock):
     told = said("schedules", "history", made["id"])
     for word in ("(asked for)", "failed", "the folder is [away]"):
         assert word in told
-    assert said("schedules", "delete", made["id"], "--json") == {"id": made["id"], "deleted": True}
+    asked_nobody = CliRunner().invoke(
+        app, ["schedules", "delete", made["id"], "--json", "--url", service.url, "--key", KEY]
+    )
+    assert isinstance(asked_nobody.exception, UsageError), "programs are asked for consent, too"
+    assert made["id"] in said("schedules", "list")
+    assert said("schedules", "delete", made["id"], "--json", "--yes") == {"id": made["id"], "deleted": True}
     whole = said("schedules", "add", "backup", "/backups/a", "--keep", "7", "--every", "1d", "--all", "--json")
     assert (whole["collection"], whole["options"]) == (None, {"destination": "/backups/a", "keep": 7})
     assert "(all)" in said("schedules", "list", "--all")
@@ -191,6 +201,7 @@ def test_the_command_line_makes_lists_and_follows(service, said, penstock):
         ("notes", "expire", "--cron", "61 * * * *"),
         ("notes", "--all", "expire", "--every", "1h"),
         ("notes", "sync", "/srv/a", "b", "--every", "1h"),
+        ("notes", "reembed", "--model", "", "--every", "1h"),
     ],
 )
 def test_wrong_usage_makes_no_schedule(service, penstock, words):

@@ -10,9 +10,10 @@ import pytest
 
 from penstock.api import cli
 from penstock.api.cli.advice import in_commands
-from penstock.api.cli.exits import wants_json
+from penstock.api.cli.exits import report, wants_json
 from penstock.client import NotFound, ServerError, Unauthorized, Unreachable
 from penstock.client.wire import Collection, Job, Known, Submitted
+from penstock.pipeline.errors import ProviderMisconfigured
 
 JOB = Job(
     id="job_1",
@@ -300,6 +301,10 @@ def test_waiting_for_a_job_that_is_stopped_tells_how_far_it_is(penstock, server,
         ),
         ("there is no job 'x y'", "there is no job 'x y': `penstock jobs list` shows the ids"),
         ("k is 0: POST /v1 is no help", "k is 0: POST /v1 is no help"),
+        (
+            "collection 'x' was never embedded again: POST to this path begins",
+            "collection 'x' was never embedded again: `penstock reembed x --model …` begins",
+        ),
     ],
 )
 def test_advice_for_programs_becomes_advice_for_people(said, advised, penstock, server):
@@ -307,6 +312,14 @@ def test_advice_for_programs_becomes_advice_for_people(said, advised, penstock, 
     server.raises["collection"] = NotFound(said)
     told = penstock("collections", "show", "x", "--json").told
     assert told["error"]["message"] == advised
+
+
+def test_a_provider_that_cannot_work_as_configured_is_told_with_the_setting_to_change(capsys):
+    told = "There is no embedding model 'bert': use minilm"
+    assert report(ProviderMisconfigured(told, setting="embedding.model"), as_json=False) == 1
+    assert capsys.readouterr().err == f"error: embedding.model: {told}\n"
+    report(ProviderMisconfigured("embedding.model is x, which lacks weights", setting="embedding.model"), as_json=False)
+    assert capsys.readouterr().err == "error: embedding.model is x, which lacks weights\n", "named once is enough"
 
 
 def test_ctrl_c_while_the_result_is_printed_does_not_say_that_nothing_was_submitted(penstock, server, monkeypatch):

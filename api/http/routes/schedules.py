@@ -22,6 +22,7 @@ from penstock.storage.schedules.actions import checked_options
 from .. import answers
 from ..bodies import read_json
 from ..components import components_of
+from ..configurations import known_card
 from ..docs import json_body
 from ..lookups import find_collection, find_tenant
 from ..queries import RunsQuery, SchedulesQuery, StrictRoute
@@ -191,6 +192,8 @@ def _add(
     everything = owner.tenant is None
     asked = new.options.model_dump()
     options = checked_options(new.action, asked, of_everything=everything, roots=_roots(settings))
+    if "model" in options:
+        known_card(options["model"], settings, param="options.model")
     cadence = Cadence(cron=new.cron, every_s=new.every_s, timezone=new.timezone, jitter_s=new.jitter_s)
     wanted = NewSchedule(new.action, options, cadence)
     return schedules.add_schedule(catalog, owner, wanted, now=now, chance=random.random)

@@ -46,6 +46,8 @@ async def of_all(request: Request, query: Annotated[UsageQuery, Query()]) -> Res
 def _usage(catalog: Catalog, query: UsageQuery, *, tenant: str | None) -> dict[str, Any]:
     by = _groups(query.by)
     since, until = _moment(query.since, "since"), _moment(query.until, "until", whole_day=True)
+    if since is not None and until is not None and since >= until:
+        raise Refused(f"until: {query.until} is not after since, {query.since}: change one of them", param="until")
     where: dict[str, Any] = {
         "tenant": None if tenant is None else find_tenant(catalog, tenant),
         "since": since,
