@@ -981,20 +981,9 @@ def test_an_empty_answer_from_before_the_first_version_says_so(capsys, past, tol
 
 
 def test_a_tenant_is_changed_by_what_is_given_and_default_brings_the_servers_limit_back(penstock, server):
-    penstock(
-        "tenants",
-        "set",
-        "acme",
-        "--weight",
-        "0.5",
-        "--monthly-budget",
-        "none",
-        "--max-backlog",
-        "default",
-        "--max-backlog-bytes",
-        "1000",
-    )
-    values = {"weight": 0.5, "max_backlog_documents": None, "max_backlog_bytes": 1000}
+    words = ("--weight", "0.5", "--max-backlog", "default", "--max-backlog-bytes", "1000", "--monthly-budget", "none")
+    penstock("tenants", "set", "acme", *words)
+    values = {"weight": 0.5, "max_backlog_documents": None, "max_backlog_bytes": 1000, "monthly_budget_usd": None}
     assert ("change_tenant", "acme", values) in server.asked
     with pytest.raises(UsageError, match="nothing to change"):
         penstock("tenants", "set", "acme")
