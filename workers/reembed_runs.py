@@ -3,6 +3,7 @@
 from penstock.pipeline.chunking import ChunkingConfig, check_size, resolve
 from penstock.pipeline.errors import EmbeddingError, InvalidChunking
 from penstock.settings import wiring
+from penstock.settings.providers import check_economy
 from penstock.storage.catalog.collections import CollectionInfo
 from penstock.storage.errors import AlreadyExists, Conflict
 from penstock.storage.reembedding.commands import NewGeneration, Terms, begin
@@ -35,12 +36,13 @@ def _begun(work: RunWork, collection: CollectionInfo) -> ReembeddingInfo:
 
     Raises:
         RunSkipped: the collection is embedded so already, or another re-embedding is in the way.
-        RunFailed: the model is not known, or cannot read chunks of this size.
+        RunFailed: the model is not known, cannot read chunks of this size, or is not to be had for less.
     """
     components, options = work.components, work.run.options
     chosen = _chosen(work, collection)
     terms = Terms(
-        keep_s=components.settings.reembedding.keep_s,
+        keep_s=options.get("keep_s", components.settings.reembedding.keep_s),
+        economy=bool(options.get("economy")),
         switches=not options.get("no_switch"),
         forced=bool(options.get("force")),
         afresh=bool(options.get("afresh")),
@@ -54,15 +56,20 @@ def _begun(work: RunWork, collection: CollectionInfo) -> ReembeddingInfo:
 
 def _chosen(work: RunWork, collection: CollectionInfo) -> NewGeneration:
     """Return what the collection is to be: as it is, with the model of the schedule or of new collections."""
-    settings, there = work.components.settings, collection.generation
+    settings, there, options = work.components.settings, collection.generation, work.run.options
+    model = options.get("model") or settings.embedding.model
+    dimensions = options.get("dimensions") or (there.dimensions if model == there.model else None)
     try:
-        card = wiring.card_of(settings, work.run.options.get("model") or settings.embedding.model)
-        config = ChunkingConfig.model_validate(dict(there.chunking))
+        card = wiring.card_of(settings, model, dimensions=dimensions)
+        if options.get("economy"):
+            check_economy(settings, model)
+        config = ChunkingConfig.model_validate(dict(options.get("chunking") or there.chunking))
         check_size(config, input_limit=card.input_limit_tokens, model=card.name)
     except (EmbeddingError, InvalidChunking) as error:
         raise RunFailed(str(error)) from error
     chunking = resolve(config, limit=card.input_limit_tokens).model_dump()
-    return NewGeneration(card.name, card.dimensions, there.metric, there.quantization, chunking)
+    quantization = options.get("quantization") or there.quantization
+    return NewGeneration(card.name, card.dimensions, there.metric, quantization, chunking)
 
 
 def _judge(found: ReembeddingInfo, *, name: str, only_build: bool) -> None:

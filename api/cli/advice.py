@@ -7,11 +7,15 @@ MISSING = re.compile(
     r"^(?:tenant '(?P<tenant>[a-z0-9_-]+)' has no collection '(?P<collection>[a-z0-9_-]+)'"
     r"|there is no tenant '(?P<unknown>[a-z0-9_-]+)'|there is no job '(?P<job>[^']*)')"
 )
+SHOWN = "the list of schedules shows the ids"
+NO_SCHEDULE = re.compile(r"^there is no schedule '")
 NEVER = re.compile(r"^(?P<said>collection '(?P<collection>[a-z0-9_-]+)' was never embedded again)")
 
 
 def in_commands(message: str) -> str:
     """Return the message of a server with the command that mends it, where there is one."""
+    if NO_SCHEDULE.match(message):
+        return message.replace(SHOWN, "`penstock schedules list` shows the ids, with --all those of everything")
     never = NEVER.match(message)
     if never is not None:
         return f"{never['said']}: `penstock reembed {never['collection']} --model …` begins"

@@ -53,6 +53,10 @@ def backup(
 
     from .doctor import opened_catalog
 
+    if folder.exists() and not folder.is_dir():
+        raise UsageError(f"{folder} is no folder: name one for backups")
+    if (listed or checked) and not folder.exists():
+        raise UsageError(f"there is no folder {folder}: name one that `penstock backup` wrote to")
     if listed:
         _show_list(folder, as_json=as_json)
         return

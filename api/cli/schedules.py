@@ -1,20 +1,20 @@
 """`penstock schedules`: what runs again and again, when it does next, and what became of its runs."""
 
 import time
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from . import timetables
-from .arguments import parse_budget, parse_period
+from . import scheduling, timetables
 from .connection import connect
 from .exits import ExitCode, UsageError, need_consent
 from .options import Json, Key, Limit, Tenant, Url, Yes
 from .output import console, duration, plain, print_json, print_page, table, when
+from .scheduling import Everything
 
 if TYPE_CHECKING:
     from penstock.client import Penstock
-    from penstock.client.wire import ScheduleAction, ScheduleRun
+    from penstock.client.wire import ScheduleRun
 
 app = typer.Typer(
     name="schedules", help="Run something again and again: reembed, sync, expire, merge, backup.", no_args_is_help=True
@@ -23,81 +23,9 @@ app = typer.Typer(
 POLL_S = 1.0
 OVER = ("ok", "failed", "skipped", "lost")
 Id = Annotated[str, typer.Argument(help="Id, as `penstock schedules list` shows it.", show_default=False)]
-Everything = Annotated[bool, typer.Option("--all", help="The installation's own schedules, which are of everything.")]
 
 
-@app.command("add")
-def add(
-    words: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="[COLLECTION] ACTION [FOLDER]",
-            help="The collection (none with --all), then reembed, sync FOLDER, expire, merge or backup FOLDER.",
-            show_default=False,
-        ),
-    ],
-    cron: Annotated[
-        str | None,
-        typer.Option("--cron", help="Minute, hour, day of the month, month, day of the week: '0 3 * * *'."),
-    ] = None,
-    every: Annotated[
-        str | None, typer.Option("--every", help="In place of --cron: from one time to the next: 90s, 30m, 6h, 7d.")
-    ] = None,
-    timezone: Annotated[str, typer.Option("--timezone", help="Whose clocks --cron means, such as Europe/Berlin.")] = (
-        "UTC"
-    ),
-    jitter: Annotated[
-        str | None, typer.Option("--jitter", help="Each time comes up to so much later, by chance: 10m.")
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option("--model", help="reembed: the model; default: the one that new collections have then.")
-    ] = None,
-    afresh: Annotated[bool, typer.Option("--afresh", help="reembed: also where the model is the same.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="reembed: switch whatever the check says.")] = False,
-    no_switch: Annotated[bool, typer.Option("--no-switch", help="reembed: build, check, and do not switch.")] = False,
-    budget: Annotated[str | None, typer.Option("--budget", help="reembed: US dollars that each may cost.")] = None,
-    prefix: Annotated[
-        str | None, typer.Option("--prefix", help="sync: what sources begin with; default: the folder's own name.")
-    ] = None,
-    delete_much: Annotated[
-        bool, typer.Option("--delete-much", help="sync: delete what is gone from the folder, however much it is.")
-    ] = False,
-    keep: Annotated[int | None, typer.Option("--keep", min=1, help="backup: how many stay; default: all.")] = None,
-    everything: Everything = False,
-    url: Url = None,
-    key: Key = None,
-    tenant: Tenant = "default",
-    as_json: Json = False,
-) -> None:
-    """Make a schedule of a collection, or with --all one of everything.
-
-    Folders are those of the machine that runs maintenance, and must lie below one that `schedules.sync_roots` or
-    `schedules.backup_roots` allows.
-    """
-    collection, action, folder = _read(words, everything=everything)
-    place = {"sync": "folder", "backup": "destination"}.get(action)
-    if folder is not None and place is None:
-        raise UsageError(f"{action} takes no folder: leave {folder!r} out")
-    options: dict[str, Any] = {"prefix": prefix, "delete_much": delete_much, "keep": keep}
-    options |= {"model": model, "afresh": afresh, "force": force, "no_switch": no_switch}
-    options |= {} if budget is None else {"budget_usd": parse_budget("--budget", budget)}
-    options |= {place: folder} if place is not None else {}
-    with connect(url, key, tenant) as client:
-        made = client.add_schedule(
-            collection,
-            action,
-            cron=cron,
-            every_s=None if every is None else parse_period("--every", every),
-            timezone=timezone,
-            jitter_s=0.0 if jitter is None else parse_period("--jitter", jitter),
-            options=options,
-        )
-    if as_json:
-        print_json(made)
-        return
-    console().print(
-        f"{made.id}: {timetables.does(made)}, {timetables.cadence(made)}; next {timetables.next_time(made)}"
-    )
+app.command("add")(scheduling.add)
 
 
 @app.command("list")
@@ -266,21 +194,6 @@ def delete(
             typer.confirm(f"Forget {found.id} ({timetables.does(found)}) and its history?", abort=True)
         client.delete_schedule(schedule, everything=everything)
     print_json({"id": schedule, "deleted": True}) if as_json else console().print(f"{plain(schedule)} is forgotten")
-
-
-def _read(words: list[str], *, everything: bool) -> "tuple[str | None, ScheduleAction, str | None]":
-    """Return the collection, the action and the folder of a command line. Raises UsageError."""
-    from typing import get_args
-
-    from penstock.client.wire import ScheduleAction
-
-    collection, rest = (None, words) if everything else (words[0], words[1:])
-    known: tuple[ScheduleAction, ...] = get_args(ScheduleAction)
-    action = next((one for one in known if rest and one == rest[0]), None)
-    if action is None or len(rest) > 2:
-        shape = "--all ACTION [FOLDER]" if everything else "COLLECTION ACTION [FOLDER]"
-        raise UsageError(f"write {shape}, the action being one of {', '.join(known)}; given: {' '.join(words)}")
-    return collection, action, rest[1] if len(rest) == 2 else None
 
 
 def _waited(client: "Penstock", begun: "ScheduleRun", *, everything: bool) -> "ScheduleRun":

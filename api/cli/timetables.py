@@ -1,10 +1,9 @@
 """How schedules and their runs are said: what one does, when it does next, and what became of a run."""
 
 import time
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from .output import duration, plain, state
+from .output import duration, plain, state, when
 
 if TYPE_CHECKING:
     from penstock.client.wire import Schedule, ScheduleRun
@@ -16,21 +15,29 @@ def does(one: "Schedule") -> str:
 
 
 def cadence(one: "Schedule") -> str:
-    told = f"every {duration(one.every_s)}" if one.cron is None else f"{one.cron} {one.timezone}"
-    return f"{told}, up to {duration(one.jitter_s)} later" if one.jitter_s else told
+    told = f"every {_exactly(one.every_s or 0.0)}" if one.cron is None else f"{one.cron} {one.timezone}"
+    return f"{told}, up to {_exactly(one.jitter_s)} later" if one.jitter_s else told
 
 
 def next_time(one: "Schedule") -> str:
-    """Return the next time in ISO 8601, and how far away it is."""
+    """Return the next time as this machine's clock shows it, and how far away it is."""
     if one.next_run_at is None:
         return "[yellow]paused[/]"
-    at = datetime.fromtimestamp(one.next_run_at).astimezone().isoformat(timespec="seconds")
+    at = when(one.next_run_at)
     left_s = one.next_run_at - time.time()
     return f"{at} (in {_roughly(left_s)})" if left_s > 0 else f"{at} (now)"
 
 
 def ago(run: "ScheduleRun") -> str:
     return f"{_roughly(time.time() - (run.finished_at or run.started_at or run.created_at))} ago"
+
+
+def _exactly(seconds: float) -> str:
+    """Return ``6 h``, ``7 d``: in the largest unit of which it is a whole number; else as any duration."""
+    for unit, size_s in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= size_s and seconds % size_s == 0:
+            return f"{seconds / size_s:.0f} {unit}"
+    return duration(seconds)
 
 
 def _roughly(seconds: float) -> str:

@@ -201,7 +201,7 @@ class _Submitting:
             submitted = self._patiently(uploads)
         except (Invalid, TooLarge) as error:
             sending.under_way = 0
-            if error.code == "invalid_webhook_url":  # no document is to blame
+            if error.code in ("invalid_webhook_url", "no_economy"):  # no document is to blame
                 raise
             if len(uploads) > 1:
                 middle = len(uploads) // 2

@@ -37,7 +37,7 @@ def configuration(new: NewCollection, settings: Settings) -> Configuration:
         Refused: the model is not known, or its vectors cannot have so many dimensions; those that can are listed.
         InvalidChunking: the sizes contradict each other, or exceed what the model reads.
     """
-    card = known_card(new.model or settings.embedding.model, settings, dimensions=new.dimensions)
+    card = _card(new.model or settings.embedding.model, settings, dimensions=new.dimensions)
     asked = ChunkingConfig.model_validate((new.chunking or settings.chunking).model_dump())
     check_size(asked, input_limit=card.input_limit_tokens, model=card.name)
     chunking = resolve(asked, limit=card.input_limit_tokens)
@@ -53,8 +53,9 @@ def other_configuration(asked: NewReembedding, there: GenerationInfo, settings: 
         Refused: the model is not known, or does not read chunks as long as those that are there.
         InvalidChunking: the sizes contradict each other, or exceed what the model reads.
     """
-    dimensions = asked.dimensions if asked.model or asked.dimensions else there.dimensions
-    card = known_card(asked.model or there.model, settings, dimensions=dimensions)
+    stays = asked.model in {None, there.model}
+    dimensions = asked.dimensions or (there.dimensions if stays else None)
+    card = _card(asked.model or there.model, settings, dimensions=dimensions)
     wanted = asked.chunking.model_dump() if asked.chunking else dict(there.chunking)
     config = ChunkingConfig.model_validate(wanted)
     try:
@@ -69,11 +70,10 @@ def other_configuration(asked: NewReembedding, there: GenerationInfo, settings: 
     return Configuration(card.name, card.dimensions, there.metric, quantization, chunking.model_dump())
 
 
-def known_card(model: str, settings: Settings, *, dimensions: int | None = None, param: str = "model") -> ModelCard:
-    """Return the card of a model. Raises Refused: it is not known, or its vectors cannot have so many dimensions."""
+def _card(model: str, settings: Settings, *, dimensions: int | None = None) -> ModelCard:
     try:
         return wiring.card_of(settings, model, dimensions=dimensions)
     except EmbeddingError as error:
         if dimensions is not None and getattr(error, "setting", None) == DIMENSIONS_SETTING:
             raise Refused(str(error), code="invalid_dimensions", param="dimensions") from error
-        raise Refused(str(error), code="unknown_model", param=param) from error
+        raise Refused(str(error), code="unknown_model", param="model") from error

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from .collections import Chunking, Quantization
 from .messages import Answer, Budget, Request
 
 ScheduleAction = Literal["reembed", "sync", "expire", "merge", "backup"]
@@ -19,7 +20,19 @@ class ScheduleOptions(Request):
         max_length=128,
         description="reembed: the model; default: the one that new collections have then (`embedding.model`)",
     )
-    afresh: bool = Field(default=False, description="reembed: also where the collection has that model already")
+    dimensions: int | None = Field(default=None, ge=256, le=4096, description="reembed: of Matryoshka models")
+    chunking: Chunking | None = Field(
+        default=None, description="reembed: how documents are cut; they are cut anew then"
+    )
+    quantization: Quantization | None = Field(default=None, description="reembed: default: as the collection has it")
+    economy: bool = Field(default=False, description="reembed: for half the price, within a day")
+    keep_s: float | None = Field(
+        default=None,
+        ge=0,
+        le=10_000_000_000,
+        description="reembed: how long the former generation is kept after the switch; a run before its end is skipped",
+    )
+    afresh: bool = Field(default=False, description="reembed: also where nothing would be different")
     force: bool = Field(default=False, description="reembed: switch whatever the check says")
     no_switch: bool = Field(default=False, description="reembed: build and check, and leave the switch to somebody")
     budget_usd: Budget | None = Field(

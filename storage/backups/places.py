@@ -122,7 +122,8 @@ class Place:
             if backup_id in (None, backup.id):
                 return backup
         there = ", ".join(one.id for one in found) or "none"
-        raise NotFound(f"there is no backup {backup_id or ''} in {self.folder}; there are: {there}")
+        which = "no backup" if backup_id is None else f"no backup {backup_id}"
+        raise NotFound(f"there is {which} in {self.folder}; there are: {there}")
 
     def check(self, backup: Backup) -> None:
         """Compare the files of a backup with their checksums. Raises Damaged."""

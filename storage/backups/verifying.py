@@ -14,12 +14,15 @@ def verify(folder: Path, *, on_object: Callable[[int], None] = lambda _size_byte
     A damaged copy is removed: the next backup that needs the object copies it again, and mends the older ones.
 
     Raises:
-        Conflict: a backup is being made there. Damaged: the rows of one, or its list of objects, are.
+        NotFound: there are none. Conflict: a backup is being made there.
+        Damaged: the rows of one, or its list of objects, are.
     """
     place = Place(folder)
     bad: list[str] = []
     with place.held():
         backups = place.list()
+        if not backups:
+            raise NotFound(f"there are no backups in {folder}: nothing was verified")
         for backup in backups:
             place.check(backup)
         for name, copy in {name: copy for one in backups for name, copy in place.copies(one).items()}.items():

@@ -134,12 +134,12 @@ def pause(catalog: Catalog, collection: CollectionInfo, *, now: float) -> Reembe
 
 
 def resume(catalog: Catalog, collection: CollectionInfo, *, now: float) -> ReembeddingInfo:
-    """Go on; what failed is tried again. Raises NotFound."""
+    """Go on; what failed, or waits to be tried again, is tried now. Raises NotFound."""
 
     def change(connection: Connection, info: ReembeddingInfo) -> None:
         if info.paused_at is not None:
-            resume_slices(connection, info.id, now=now)
             update(connection, info.id, paused_at=None, error=None)
+        resume_slices(connection, info.id, now=now)  # what waits for a provider or for money is tried now, too
         wake(connection, info.id, at=now)
 
     return changed(catalog, collection, "resume_reembedding", change)

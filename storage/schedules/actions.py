@@ -24,7 +24,12 @@ class Action:
 
 
 ACTIONS: Mapping[str, Action] = {
-    "reembed": Action(allowed=("model", "afresh", "force", "no_switch", "budget_usd")),
+    "reembed": Action(
+        allowed=(
+            *("model", "dimensions", "chunking", "quantization", "economy", "keep_s"),
+            *("afresh", "force", "no_switch", "budget_usd"),
+        )
+    ),
     "sync": Action(needed=("folder",), allowed=("prefix", "delete_much")),
     "expire": Action(of_everything=True),
     "merge": Action(of_everything=True),

@@ -11,6 +11,7 @@ import sqlalchemy as sa
 from typer.testing import CliRunner
 
 from penstock.api.cli.application import app
+from penstock.api.cli.exits import UsageError
 from penstock.storage.backups import Place, Progress, Scope, make_backup, making, restore, verify
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.migrations import migrate
@@ -273,6 +274,12 @@ def test_the_commands_back_up_and_restore_and_say_what_they_did(here, place, tmp
     part = said("backup", str(place.folder), "--data-dir", str(here.folder), "-c", "books", "--keep", "1")
     assert [one["id"] for one in said("backup", str(place.folder), "--list")] == [part["id"], made["id"]]
     assert (made["missing"], part["copied"]) == ([], 0)
+    for words in (["--list"], ["--verify"]):
+        nowhere = CliRunner().invoke(app, ["backup", str(tmp_path / "nowhere"), *words])
+        assert isinstance(nowhere.exception, UsageError), "that nothing is there is no good news"
+    assert not (tmp_path / "nowhere").exists()
+    with pytest.raises(NotFound, match="nothing was verified"):
+        verify(tmp_path / "empty")
     restored = said("restore", str(place.folder), "--data-dir", str(tmp_path / "new"))
     assert restored["id"] == made["id"]  # not the newer one, which is of one collection only
     new = Installation(tmp_path / "new")

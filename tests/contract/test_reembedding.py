@@ -271,6 +271,21 @@ def test_an_empty_collection_is_switched_too(line):
     assert set(line.served()) == {"first"}
 
 
+@on_sqlite
+def test_resuming_tries_at_once_what_waits_for_its_provider(line):
+    filled(line, 2)
+    line.begin()
+    line.stalled = {"embed"}
+    line.step()
+    slices = (batches.c.reembedding_id == line.info().id, batches.c.stage == "embed")
+    waiting = {"next_attempt_at": time.time() + 900.0, "postponed": "paused", "error": "the key is refused"}
+    with line.catalog.write() as connection:
+        assert connection.execute(sa.update(batches).where(*slices).values(**waiting)).rowcount == 1
+    resume(line.catalog, line.current(), now=time.time())
+    with line.catalog.read() as connection:
+        assert connection.scalars(sa.select(batches.c.next_attempt_at).where(*slices)).one() <= time.time()
+
+
 def test_a_text_that_the_model_refuses_stops_it_with_the_reason_and_resuming_tries_again(line, monkeypatch):
     before = filled(line, 3)
     line.begin()

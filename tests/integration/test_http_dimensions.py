@@ -57,6 +57,14 @@ def test_a_matryoshka_collection_has_fewer_dimensions_for_documents_and_queries(
             penstock.create_collection("short")
 
 
+def test_embedded_again_with_the_model_it_has_a_collection_keeps_its_dimensions(service):
+    with service.penstock() as penstock:
+        penstock.create_collection("kept", dimensions=512)
+        with pytest.raises(client.Conflict, match="512 dimensions"):
+            penstock.reembed("kept", model=SMALL)
+        assert penstock.reembed("kept", model=SMALL, dimensions=256).other.dimensions == 256
+
+
 def test_a_whole_vector_is_cut_and_explain_tells_it(service, endpoint):
     filled(service, "cut", dimensions=256)
     vector = 3 * endpoint.vector_of("cedars")

@@ -123,6 +123,13 @@ def test_the_installations_own_are_kept_apart_from_those_of_tenants(penstock):
             "options.model",
             "no embedding model 'bert'",
         ),
+        (
+            {"action": "reembed", "cron": DAILY, "options": {"chunking": {"size_tokens": 20, "overlap_tokens": 19}}},
+            "options.chunking",
+            "more than half",
+        ),
+        ({"action": "reembed", "cron": DAILY, "options": {"dimensions": 300}}, "options.dimensions", "cut to 300"),
+        ({"action": "expire", "cron": DAILY, "options": {"economy": True}}, "options.economy", "no option 'economy'"),
         ({"action": "expire", "cron": DAILY, "options": {"fold": 1}}, "options.fold", "did you mean 'folder'"),
     ],
 )
@@ -167,7 +174,7 @@ def test_the_command_line_makes_lists_and_follows(service, said, penstock):
     made = said("schedules", "add", "notes", "sync", "/srv/notes", "--cron", DAILY, "--delete-much", "--json")
     assert made["options"] == {"folder": "/srv/notes", "delete_much": True}
     text = said("schedules", "add", "notes", "expire", "--every", "6h", "--jitter", "10m")
-    assert "every 6 h 00 min, up to 10 min 00 s later; next 20" in text
+    assert "every 6 h, up to 10 min later; next 20" in text
     assert "(in 6 h)" in text
     listed = said("schedules", "list")
     assert (made["id"] in listed, "0 3 * * *" in listed, "(in " in listed) == (True, True, True)
@@ -186,6 +193,20 @@ def test_the_command_line_makes_lists_and_follows(service, said, penstock):
     assert isinstance(asked_nobody.exception, UsageError), "programs are asked for consent, too"
     assert made["id"] in said("schedules", "list")
     assert said("schedules", "delete", made["id"], "--json", "--yes") == {"id": made["id"], "deleted": True}
+    again = (
+        "notes",
+        "reembed",
+        "--chunk-size",
+        "200",
+        "--quantization",
+        "int8",
+        "--keep-former",
+        "6d",
+        "--every",
+        "7d",
+    )
+    options = said("schedules", "add", *again, "--json")["options"]
+    assert (options.pop("chunking")["size_tokens"], options) == (200, {"quantization": "int8", "keep_s": 518_400.0})
     whole = said("schedules", "add", "backup", "/backups/a", "--keep", "7", "--every", "1d", "--all", "--json")
     assert (whole["collection"], whole["options"]) == (None, {"destination": "/backups/a", "keep": 7})
     assert "(all)" in said("schedules", "list", "--all")

@@ -305,6 +305,10 @@ def test_waiting_for_a_job_that_is_stopped_tells_how_far_it_is(penstock, server,
             "collection 'x' was never embedded again: POST to this path begins",
             "collection 'x' was never embedded again: `penstock reembed x --model …` begins",
         ),
+        (
+            "there is no schedule 's' here: the list of schedules shows the ids",
+            "there is no schedule 's' here: `penstock schedules list` shows the ids, with --all those of everything",
+        ),
     ],
 )
 def test_advice_for_programs_becomes_advice_for_people(said, advised, penstock, server):

@@ -13,16 +13,20 @@ from fastapi import APIRouter, Query, Request
 from starlette.responses import Response
 
 from penstock.client import wire
+from penstock.pipeline.errors import InvalidChunking
 from penstock.settings.model import Settings
+from penstock.settings.providers import check_economy
 from penstock.storage import schedules
+from penstock.storage.catalog.collections import CollectionInfo
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.schedules import Cadence, NewSchedule, Owner
 from penstock.storage.schedules.actions import checked_options
 
+from ...errors import Refused
 from .. import answers
 from ..bodies import read_json
 from ..components import components_of
-from ..configurations import known_card
+from ..configurations import other_configuration
 from ..docs import json_body
 from ..lookups import find_collection, find_tenant
 from ..queries import RunsQuery, SchedulesQuery, StrictRoute
@@ -187,16 +191,31 @@ def _add(
     now: float,
 ) -> schedules.ScheduleInfo:
     owner = _owner(catalog, tenant)
-    if tenant is not None and collection is not None:
-        owner = Owner(owner.tenant, find_collection(catalog, tenant, collection).id)
-    everything = owner.tenant is None
+    found = None if tenant is None or collection is None else find_collection(catalog, tenant, collection)
+    if found is not None:
+        owner = Owner(owner.tenant, found.id)
     asked = new.options.model_dump()
-    options = checked_options(new.action, asked, of_everything=everything, roots=_roots(settings))
-    if "model" in options:
-        known_card(options["model"], settings, param="options.model")
+    options = checked_options(new.action, asked, of_everything=found is None, roots=_roots(settings))
+    if new.action == "reembed" and found is not None:
+        _check_reembedding(new.options, found, settings)
     cadence = Cadence(cron=new.cron, every_s=new.every_s, timezone=new.timezone, jitter_s=new.jitter_s)
     wanted = NewSchedule(new.action, options, cadence)
     return schedules.add_schedule(catalog, owner, wanted, now=now, chance=random.random)
+
+
+def _check_reembedding(options: wire.ScheduleOptions, there: CollectionInfo, settings: Settings) -> None:
+    """Raise Refused, or NoOrders, where a run could not begin as the collection is now."""
+    named = ("model", "dimensions", "chunking", "quantization")
+    try:
+        chosen = other_configuration(
+            wire.NewReembedding(**{name: getattr(options, name) for name in named}), there.generation, settings
+        )
+    except Refused as error:
+        raise Refused(error.message, code=error.code, param=f"options.{error.param}") from error
+    except InvalidChunking as error:
+        raise Refused(str(error), code="invalid_chunking", param="options.chunking") from error
+    if options.economy:
+        check_economy(settings, chosen.model)
 
 
 def _roots(settings: Settings) -> dict[str, tuple[Path, ...]]:
