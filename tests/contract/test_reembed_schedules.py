@@ -110,13 +110,13 @@ def test_a_build_without_a_switch_ends_well_when_it_is_ready(line):
 
 def test_a_run_cuts_and_stores_otherwise_where_the_schedule_says_so(line):
     filled(line, 2)
+    run = begin(line, add(line, model="hash-512", economy=True))
+    assert (run.state, "not to be had for less" in str(run.reason)) == ("failed", True)
     chunking = {"strategy": "recursive", "size_tokens": 8, "overlap_tokens": 0}
     begin(line, add(line, model="hash-384", chunking=chunking, quantization="int8", keep_s=60.0))
     begun = line.info()
     assert (begun.target.quantization, begun.target.chunking["size_tokens"], begun.keep_s) == ("int8", 8, 60.0)
     assert begun.recuts
-    run = begin(line, add(line, model="hash-512", economy=True))
-    assert (run.state, "not to be had for less" in run.reason) == ("failed", True)
 
 
 def test_the_run_goes_with_its_collection(line):
