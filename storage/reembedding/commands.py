@@ -27,7 +27,7 @@ from ..errors import AlreadyExists, Conflict, NotFound
 from ..ids import new_id
 from .endings import BEFORE_SWITCH, changed, read, update
 from .records import ReembeddingInfo, hold_reembedding, read_reembedding
-from .slices import postpone_slices, resume_slices
+from .slices import postpone_slices, resume_slices, retry_slices
 from .steps import insert_check
 
 IDS_OF_GENERATION = 1 << 40  # chunk ids: those of two generations of a collection never are the same
@@ -134,12 +134,14 @@ def pause(catalog: Catalog, collection: CollectionInfo, *, now: float) -> Reembe
 
 
 def resume(catalog: Catalog, collection: CollectionInfo, *, now: float) -> ReembeddingInfo:
-    """Go on; what failed, or waits to be tried again, is tried now. Raises NotFound."""
+    """Go on; what failed, or waits for somebody to mend the settings, is tried now. Raises NotFound."""
 
     def change(connection: Connection, info: ReembeddingInfo) -> None:
         if info.paused_at is not None:
+            resume_slices(connection, info.id, now=now)
             update(connection, info.id, paused_at=None, error=None)
-        resume_slices(connection, info.id, now=now)  # what waits for a provider or for money is tried now, too
+        else:
+            retry_slices(connection, info.id, now=now)
         wake(connection, info.id, at=now)
 
     return changed(catalog, collection, "resume_reembedding", change)

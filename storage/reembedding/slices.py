@@ -285,6 +285,12 @@ def resume_slices(connection: Connection, reembedding_id: str, *, now: float) ->
         connection.execute(sa.insert(batches), [{**row, **fresh} for row in rows])
 
 
+def retry_slices(connection: Connection, reembedding_id: str, *, now: float) -> None:
+    """Try at once what waits for a person to see to its provider."""
+    waiting = (batches.c.reembedding_id == reembedding_id, batches.c.state == "ready", batches.c.postponed == "paused")
+    connection.execute(sa.update(batches).where(*waiting).values(next_attempt_at=now))
+
+
 def _move_slices(connection: Connection, reembedding_id: str, *, at: float) -> None:
     waiting = (batches.c.reembedding_id == reembedding_id, batches.c.state.in_(("ready", "sent")))
     copying = batches.c.stage.in_(("chunk", "embed"))
