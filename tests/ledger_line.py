@@ -29,6 +29,13 @@ def document(source: str, text: str = "", **fields: Any) -> SubmittedDocument:
     return SubmittedDocument(source, f"{source}.txt", text.encode(), **fields)
 
 
+def form(catalog: Catalog, forming: ledger.Forming, *, now: float) -> int:
+    """Form chunk batches without sending them, which the dispatcher does in the same transaction."""
+    with catalog.write("form") as connection:
+        waiting = ledger.find_waiting(connection, forming, now=now)
+        return ledger.form_waiting(connection, waiting, forming, now=now)
+
+
 @dataclass
 class Line:
     """``now`` is the clock; it moves only when a test moves it. ``parts``: embed parts a chunk batch is cut into."""
@@ -94,10 +101,11 @@ class Line:
         return len(expired)
 
     def form(self, *, max_batches: int = 100, **limits: int) -> int:
-        return ledger.form_chunk_batches(self.catalog, now=self.now, max_batches=max_batches, **limits)
+        return form(self.catalog, ledger.Forming(max_batches, **limits), now=self.now)
 
-    def send(self, stage: str, *, limit: int = 100) -> list[BatchId]:
-        ready = ledger.take_ready(self.catalog, stage=stage, now=self.now, limit=limit, resend_after_s=LEASE_S)
+    def send(self, stage: str, *, limit: int = 100, **options: Any) -> list[BatchId]:
+        lasting = {"limit": limit, "resend_after_s": LEASE_S}
+        ready = ledger.take_ready(self.catalog, stage=stage, now=self.now, **lasting, **options)
         return [batch.id for batch in ready]
 
     def claim(self, batch_id: BatchId, *, owner: str | None = None, in_company: bool = False) -> ledger.Claim | None:

@@ -26,6 +26,7 @@ from penstock.storage.segments.records import DocumentRecord
 from penstock.workers.liveness import Liveness
 from penstock.workers.maintenance import Maintenance
 
+from .ledger_line import form
 from .role_line import ACME, HASH, RoleLine, role_line
 
 CHUNKING = MappingProxyType({"strategy": "recursive", "size_tokens": 16, "overlap_tokens": 0})
@@ -58,7 +59,7 @@ class ReembeddedLine(RoleLine):
             if stage in self.stalled:
                 continue
             if stage == "chunk":
-                ledger.form_chunk_batches(self.catalog, now=time.time(), max_batches=2)
+                form(self.catalog, ledger.Forming(2), now=time.time())
             for batch in ledger.take_ready(
                 self.catalog, stage=stage, now=time.time() + 60.0, limit=4, resend_after_s=60.0
             ):

@@ -31,6 +31,8 @@ from penstock.workers.embed import Embedding
 from penstock.workers.index import Writer
 from penstock.workers.liveness import Liveness
 
+from .ledger_line import form
+
 ACME = TenantId("acme")
 HASH = MappingProxyType({"model": "hash-256", "threads": 1})
 
@@ -64,7 +66,7 @@ class RoleLine:
         return accept(self.catalog, objects, **self.place, documents=documents, now=now, **options)
 
     def send(self) -> None:
-        ledger.form_chunk_batches(self.catalog, now=time.time(), max_batches=2, max_documents=self.dice.choice([1, 9]))
+        form(self.catalog, ledger.Forming(2, max_documents=self.dice.choice([1, 9])), now=time.time())
         for stage in ("chunk", "embed"):
             ready = ledger.take_ready(self.catalog, stage=stage, now=time.time(), limit=2, resend_after_s=60.0)
             self.messages += [(stage, batch.id) for batch in ready]

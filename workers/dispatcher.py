@@ -164,17 +164,9 @@ class Dispatcher:
         return room
 
     def _chunk_messages(self, due: Due, *, limit: int) -> list[Message]:
-        formed = 0
-        if due.queued and limit > 0:
-            formed = ledger.form_chunk_batches(
-                self._catalog,
-                now=self._clock(),
-                max_batches=limit,
-                caps=self._caps("chunk", due),
-                ahead=ledger.Caps(self._workers.queue_depth),
-                staged=self._staged(),
-            )
-        return self._messages("chunk", due, limit=limit) if formed or "chunk" in due.stages else []
+        ahead, caps = ledger.Caps(self._workers.queue_depth), self._caps("chunk", due)
+        forming = ledger.Forming(limit, caps=caps, ahead=ahead, staged=self._staged()) if due.queued else None
+        return self._messages("chunk", due, limit=limit, forming=forming) if forming or "chunk" in due.stages else []
 
     def _caps(self, stage: str, due: Due) -> ledger.Caps | None:
         """Return what a tenant may have of a stage; merges and checks only take turns."""
@@ -188,12 +180,12 @@ class Dispatcher:
         most = workers.max_staged_chunks or STAGED_PUBLISHES * workers.max_chunks_per_publish
         return ledger.Caps(most, workers.tenant_percent / 100)
 
-    def _messages(self, stage: str, due: Due, *, limit: int) -> list[Message]:
+    def _messages(self, stage: str, due: Due, *, limit: int, forming: ledger.Forming | None = None) -> list[Message]:
         if limit <= 0:
             return []
         task = TASKS[stage]
         express = max(0, EXPRESS_DEPTH - due.express[stage]) if self._express else 0
-        taken = self._take(stage, limit=limit, caps=self._caps(stage, due), express=express)
+        taken = self._take(stage, limit=limit, caps=self._caps(stage, due), express=express, forming=forming)
         # Merges wait for one that may take an hour. Were they gone by then, the next choice would begin with the oldest
         # again, and whoever came second would never have a turn.
         lasting_s = max(EXPIRES_LEAST_S, EXPIRES_RESENDS * self._workers.resend_after_s)
@@ -234,7 +226,13 @@ class Dispatcher:
         self._unwritten = found
 
     def _take(
-        self, stage: str, *, limit: int, caps: ledger.Caps | None = None, express: int = 0
+        self,
+        stage: str,
+        *,
+        limit: int,
+        caps: ledger.Caps | None = None,
+        express: int = 0,
+        forming: ledger.Forming | None = None,
     ) -> list[ledger.ReadyBatch]:
         return ledger.take_ready(
             self._catalog,
@@ -244,6 +242,7 @@ class Dispatcher:
             resend_after_s=self._workers.resend_after_s,
             caps=caps,
             express=express,
+            forming=forming,
         )
 
     def _send(self, messages: Sequence[Message]) -> int:

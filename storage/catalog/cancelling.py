@@ -1,11 +1,11 @@
 """Cancels the documents of a job, a bounded number in each transaction: what is nearest to being indexed comes first.
 
 Of a million documents in one transaction everybody else would have to wait for half a minute. What is last, and in no
-batch yet, is not put into any meanwhile: see `being_cancelled`.
+batch yet, is not put into any meanwhile: see `is_being_cancelled`.
 """
 
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -95,16 +95,12 @@ def finish_cancelled(catalog: Catalog, *, now: float) -> int:
     return slowly(islice(steps, TURNS))
 
 
-def being_cancelled(connection: Connection, job_ids: Collection[str], *, now: float) -> set[str]:
-    """Return those of these jobs that were cancelled: what is left of them is about to be, and not worth beginning.
+def is_being_cancelled(now: sa.BindParameter[float]) -> sa.ColumnElement[bool]:
+    """Return the condition for jobs that were cancelled: what is left of them is about to be, and not worth beginning.
 
     Those of which `finish_cancelled` would know nothing are not among them, so that nothing stays for ever.
     """
-    found: set[str] = set()
-    for some in slices(sorted(job_ids)):
-        cancelled = sa.select(jobs.c.id).where(jobs.c.id.in_(some), jobs.c.state == "cancelled")
-        found.update(connection.scalars(cancelled.where(jobs.c.finished_at > now - _LATELY_S)))
-    return found
+    return sa.and_(jobs.c.state == "cancelled", jobs.c.finished_at > now - _LATELY_S)
 
 
 def _unfinished(connection: Connection, job_id: JobId, *, limit: int) -> list[Row[Any]]:

@@ -1,6 +1,7 @@
-"""The statement that SQLite and PostgreSQL spell differently: INSERT, unless a unique constraint says it is there."""
+"""The statements that SQLite and PostgreSQL spell differently: INSERT, and what becomes of rows that are there."""
 
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -21,6 +22,22 @@ def insert_absent(connection: Connection, table: sa.Table, rows: Sequence[Mappin
         connection.execute(_insert(connection, table), rows)
 
 
+def insert_or_replace(connection: Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Insert the rows, each with all columns, in place of those of the same primary key."""
+    if rows:
+        connection.execute(_replacing(connection.dialect.name, table), rows)
+
+
 def _insert(connection: Connection, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
-    insert = sqlite.insert(table) if connection.dialect.name == "sqlite" else postgresql.insert(table)
-    return insert.on_conflict_do_nothing()
+    return _of(connection.dialect.name, table).on_conflict_do_nothing()
+
+
+@cache
+def _replacing(dialect: str, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
+    insert, key = _of(dialect, table), list(table.primary_key.columns)
+    replaced = {column.name: insert.excluded[column.name] for column in table.columns if column not in set(key)}
+    return insert.on_conflict_do_update(index_elements=key, set_=replaced)
+
+
+def _of(dialect: str, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
+    return sqlite.insert(table) if dialect == "sqlite" else postgresql.insert(table)

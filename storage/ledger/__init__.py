@@ -12,7 +12,7 @@ from .claims import Claim, Held, MustBeAlone, claim, give_turn_back, renew
 from .contents import NEVER, FailedDocument, Tried, VersionRow
 from .dead_bytes import release_dead_bytes
 from .expiry import ExpiredDocument, claim_expiry, finish_expiry, open_expiries, read_expired
-from .forming import form_chunk_batches
+from .forming import Forming, find_waiting, form_waiting
 from .indexing import IndexGroup, claim_index, finish_indexing
 from .merges import being_merged, check_not_merged, claim_swap, drop_merge, finish_merge, finish_swap, open_merge
 from .moving import bring_over, bring_stragglers_over, forget_counts
@@ -54,6 +54,7 @@ __all__ = [
     "EmbedPart",
     "ExpiredDocument",
     "FailedDocument",
+    "Forming",
     "Held",
     "IndexGroup",
     "MustBeAlone",
@@ -83,6 +84,7 @@ __all__ = [
     "end_order",
     "fail_rollback",
     "fail_versions",
+    "find_waiting",
     "finish_chunking",
     "finish_embedding",
     "finish_expiry",
@@ -92,7 +94,7 @@ __all__ = [
     "finish_swap",
     "forget_counts",
     "forget_orders",
-    "form_chunk_batches",
+    "form_waiting",
     "gather",
     "get_rollback",
     "give_turn_back",

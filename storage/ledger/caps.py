@@ -18,6 +18,32 @@ ASIDE_SHARE = 0.01
 _LEAST = 1e-9  # of a batch: less is arithmetic
 
 
+def _loads() -> sa.Select[Any]:
+    """Return the statement of `Load.read`: made once, for it takes longer to make than to run."""
+    waits = sa.and_(batches.c.state == "ready", batches.c.next_attempt_at > sa.bindparam("now", type_=sa.Double))
+    flies = batches.c.state.in_(("sent", "running"))
+    # A job that waits for its own budget must not keep the tenant's other jobs from being cut.
+    poor = sa.and_(waits, batches.c.postponed.is_not_distinct_from("job_budget"))
+    what = sa.case((poor, "poor"), (waits, "waits"), (flies, "flies"), else_="due").label("what")
+    key = (batches.c.stage, batches.c.tenant_id, generations.c.model, batches.c.priority, what)
+    # What is put aside for an order is to become one of tens of thousands of chunks.
+    share = sa.case((batches.c.aside_since.is_not(None), ASIDE_SHARE), else_=1.0)
+    sums = [sa.func.sum(batches.c[name] * share).label(name) for name in ("document_count", "chunk_count")]
+    wanted = sa.select(*key, sa.func.count().label("batches"), *sums).join(
+        generations, generations.c.id == batches.c.generation_id
+    )
+    # Who has work in either stage has a share of both: soon it will be there.
+    wanted = wanted.where(batches.c.stage.in_(CLAIMED_IN_TURN), batches.c.state.in_(OPEN_BATCH))
+    # What is copied and waits, paused perhaps, says nothing of documents: a few batches, whatever happens.
+    return wanted.where(sa.or_(batches.c.reembedding_id.is_(None), ~waits)).group_by(*key)
+
+
+_LOADS = _loads()
+_WEIGHTS = sa.select(tenants.c.id, tenants.c.weight).where(
+    tenants.c.id.in_(sa.bindparam("tenants", expanding=True)), tenants.c.paused_at.is_(None)
+)
+
+
 @dataclass(frozen=True)
 class Caps:
     """``depth``: the batches of one stage that all tenants may have together, shared by weight among those with work.
@@ -59,23 +85,7 @@ class Load:
     @classmethod
     def read(cls, connection: Connection, *, now: float) -> "Load":
         """Return the load of the stages chunk and embed."""
-        waits = sa.and_(batches.c.state == "ready", batches.c.next_attempt_at > now)
-        flies = batches.c.state.in_(("sent", "running"))
-        # A job that waits for its own budget must not keep the tenant's other jobs from being cut.
-        poor = sa.and_(waits, batches.c.postponed.is_not_distinct_from("job_budget"))
-        what = sa.case((poor, "poor"), (waits, "waits"), (flies, "flies"), else_="due").label("what")
-        key = (batches.c.stage, batches.c.tenant_id, generations.c.model, batches.c.priority, what)
-        # What is put aside for an order is to become one of tens of thousands of chunks.
-        share = sa.case((batches.c.aside_since.is_not(None), ASIDE_SHARE), else_=1.0)
-        sums = [sa.func.sum(batches.c[name] * share).label(name) for name in ("document_count", "chunk_count")]
-        wanted = sa.select(*key, sa.func.count().label("batches"), *sums).join(
-            generations, generations.c.id == batches.c.generation_id
-        )
-        # Who has work in either stage has a share of both: soon it will be there.
-        wanted = wanted.where(batches.c.stage.in_(CLAIMED_IN_TURN), batches.c.state.in_(OPEN_BATCH))
-        # What is copied and waits, paused perhaps, says nothing of documents: a few batches, whatever happens.
-        wanted = wanted.where(sa.or_(batches.c.reembedding_id.is_(None), ~waits))
-        rows = connection.execute(wanted.group_by(*key)).all()
+        rows = connection.execute(_LOADS, {"now": now}).all()
         opened: Counter[tuple[str, str, int]] = Counter()
         in_flight: Counter[tuple[str, str]] = Counter()
         postponed: dict[tuple[str, str, str, int], float] = {}
@@ -104,6 +114,5 @@ def weights_of(connection: Connection, tenant_ids: Iterable[str]) -> dict[str, f
     """Return the weights of those of these tenants that are not paused."""
     found: dict[str, float] = {}
     for some in slices(sorted(set(tenant_ids))):
-        wanted = sa.select(tenants.c.id, tenants.c.weight).where(tenants.c.id.in_(some), tenants.c.paused_at.is_(None))
-        found |= {row.id: row.weight for row in connection.execute(wanted)}
+        found |= {row.id: row.weight for row in connection.execute(_WEIGHTS, {"tenants": some})}
     return found

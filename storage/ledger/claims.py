@@ -4,6 +4,7 @@ A claim is proved by (owner, attempt). Whoever lost it gets Conflict from every 
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +63,34 @@ class Claim(Held):
     ready_at: float
 
 
+# Statements that run while others wait are made once: to make one takes longer than to run it.
+_BATCH, _NOW = sa.bindparam("batch", type_=sa.String), sa.bindparam("now", type_=sa.Double)
+
+
+def one_more_attempt(now: float | sa.BindParameter[float]) -> dict[str, Any]:
+    """Return the values that count an attempt."""
+    first = sa.func.coalesce(batches.c.first_attempt_at, now)
+    return {"attempts": batches.c.attempts + 1, "first_attempt_at": first, "last_attempt_at": now}
+
+
+_DUE = sa.and_(batches.c.state.in_(("ready", "sent")), batches.c.next_attempt_at <= _NOW)
+# At the cap the reconciler decides: one more attempt could only kill one more worker.
+_LAPSED = sa.and_(
+    batches.c.state == "running",
+    batches.c.lease_until < _NOW,
+    batches.c.attempts < sa.bindparam("max_attempts", type_=sa.Integer),
+)
+_TAKE = (
+    sa.update(batches)
+    .where(batches.c.id == _BATCH, sa.or_(_DUE, _LAPSED))
+    .values(state="running", owner=sa.bindparam("taker"), lease_until=sa.bindparam("until"), **one_more_attempt(_NOW))
+    .returning(batches)
+)
+_SUSPICION: sa.Select[Any] = sa.select(batches.c.document_count, batches.c.attempts, batches.c.details).where(
+    batches.c.id == _BATCH
+)
+
+
 class MustBeAlone(Exception):
     """The batch is a suspect: its only document was tried before, there or in a batch taken apart.
 
@@ -95,16 +124,14 @@ def claim(
         chosen = BatchId(whose_turn(connection, batch_id, now=now)) if in_turn else batch_id
         if in_company and _is_suspect(connection, chosen):
             raise MustBeAlone
-        row = _take(connection, chosen, owner=owner, lease_s=lease_s, now=now, max_attempts=max_attempts)
-        if row is None:
-            return None
-        wanted = read_versions(connection, *wanted_by(row)) if holds_documents(row) else []
-        generation = read_generations(connection, [row.generation_id])[GenerationId(row.generation_id)]
-        taken = _claim(row, generation, wanted, tried=tried(connection, row), max_attempts=max_attempts)
-        if holds_documents(row) and not wanted:
-            end(connection, taken, state="done", now=now, error="no document left")
-            join_groups(connection, [taken.group_id], now=now)  # it may have been the last part of a living group
-            return None
+        taking = {"batch": chosen, "taker": owner, "until": now + lease_s, "now": now, "max_attempts": max_attempts}
+        row = connection.execute(_TAKE, taking).first()
+    if row is None:
+        return None
+    taken = _read_claim(catalog, row, max_attempts=max_attempts)
+    if holds_documents(row) and not taken.versions:
+        _end_empty(catalog, taken, now=now)
+        return None
     return taken
 
 
@@ -157,31 +184,28 @@ def lost(claim: Held) -> Conflict:
     return Conflict(f"batch {claim.batch_id} is no longer held by {claim.owner}: it was taken over, or cancelled")
 
 
-def _take(
-    connection: Connection, batch_id: BatchId, *, owner: str, lease_s: float, now: float, max_attempts: int
-) -> Row[Any] | None:
-    due = sa.and_(batches.c.state.in_(("ready", "sent")), batches.c.next_attempt_at <= now)
-    # At the cap the reconciler decides: one more attempt could only kill one more worker.
-    below_cap = batches.c.attempts < max_attempts
-    lapsed = sa.and_(batches.c.state == "running", batches.c.lease_until < now, below_cap)
-    values = {"state": "running", "owner": owner, "lease_until": now + lease_s, **one_more_attempt(now)}
-    taken = sa.update(batches).where(batches.c.id == batch_id, sa.or_(due, lapsed)).values(values)
-    return connection.execute(taken.returning(batches)).first()
+def _read_claim(catalog: Catalog, row: Row[Any], *, max_attempts: int) -> Claim:
+    """Return the claim on a batch that was just taken. After the commit: nobody who writes waits for what it reads."""
+    with catalog.read() as connection:
+        wanted = read_versions(connection, *wanted_by(row)) if holds_documents(row) else []
+        generation = read_generations(connection, [row.generation_id])[GenerationId(row.generation_id)]
+        return _claim(row, generation, wanted, tried=tried(connection, row), max_attempts=max_attempts)
+
+
+def _end_empty(catalog: Catalog, taken: Claim, *, now: float) -> None:
+    """End a batch of which nobody wants a document any more, unless whoever cancelled them has ended it."""
+    with suppress(Conflict), catalog.write("claim_empty") as connection:
+        end(connection, taken, state="done", now=now, error="no document left")
+        join_groups(connection, [taken.group_id], now=now)  # it may have been the last part of a living group
 
 
 def _is_suspect(connection: Connection, batch_id: BatchId) -> bool:
-    row = connection.execute(sa.select(batches).where(batches.c.id == batch_id)).first()
+    row = connection.execute(_SUSPICION, {"batch": batch_id}).first()
     return row is not None and _suspected(row, tried_before=row.attempts)
 
 
 def _suspected(row: Row[Any], *, tried_before: int) -> bool:
     return row.document_count == 1 and bool(tried_before or (row.details or {}).get("quarantined"))
-
-
-def one_more_attempt(now: float) -> dict[str, Any]:
-    """Return the values that count an attempt."""
-    first = sa.func.coalesce(batches.c.first_attempt_at, now)
-    return {"attempts": batches.c.attempts + 1, "first_attempt_at": first, "last_attempt_at": now}
 
 
 def _claim(

@@ -85,14 +85,21 @@ def wanted_by(batch: Row[Any]) -> tuple[sa.ColumnElement[bool], ...]:
     return of_group
 
 
-def read_versions(connection: Connection, *conditions: sa.ColumnElement[bool]) -> list[VersionRow]:
-    """Return the versions that meet the conditions, by id."""
+def _version_rows() -> sa.Select[Any]:
     named: dict[str, sa.ColumnElement[Any]] = {
         name: versions.c[name] for name in VersionRow.__dataclass_fields__ if name != "source"
     }
     named |= {"source": documents.c.source, "number": sa.func.coalesce(versions.c.number, 0)}
-    wanted = sa.select(*(named[name] for name in VersionRow.__dataclass_fields__)).join(documents, OF_DOCUMENT)
-    return [VersionRow(*row) for row in connection.execute(wanted.where(*conditions).order_by(versions.c.id))]
+    wanted: sa.Select[Any] = sa.select(*(named[name] for name in VersionRow.__dataclass_fields__))
+    return wanted.join(documents, OF_DOCUMENT).order_by(versions.c.id)
+
+
+_VERSION_ROWS = _version_rows()
+
+
+def read_versions(connection: Connection, *conditions: sa.ColumnElement[bool]) -> list[VersionRow]:
+    """Return the versions that meet the conditions, by id."""
+    return [VersionRow(*row) for row in connection.execute(_VERSION_ROWS.where(*conditions))]
 
 
 def hold_versions(connection: Connection, *conditions: sa.ColumnElement[bool]) -> dict[VersionId, JobId]:

@@ -1,7 +1,8 @@
 """Forms chunk batches of what is queued, tenants in turn. What is in no batch waits here, where nothing can lose it."""
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
@@ -9,8 +10,7 @@ from sqlalchemy.engine import Connection, Row
 
 from ..catalog.backlogs import Amount, count_left
 from ..catalog.batches import ready_batch
-from ..catalog.cancelling import being_cancelled
-from ..catalog.engine import Catalog
+from ..catalog.cancelling import is_being_cancelled
 from ..catalog.tables import IS_QUEUED, batches, jobs, versions
 from ..catalog.values import slices
 from ..ids import TenantId, VersionId
@@ -21,14 +21,58 @@ from .turns import FULL_BYTES, FULL_DOCUMENTS, Turns, cost_of
 
 TURNS = "form"  # of this; what was formed takes turns again where it is worked on
 
+# Statements that run while others wait are made once: to make one takes longer than to run it.
+_OLDEST: sa.Select[Any] = (
+    sa.select(versions.c.id, versions.c.job_id, versions.c.size_bytes)
+    .where(
+        IS_QUEUED, versions.c.collection_id == sa.bindparam("collection"), versions.c.priority == sa.bindparam("lane")
+    )
+    .order_by(versions.c.id)
+    .limit(sa.bindparam("most"))
+    .with_for_update(skip_locked=True)
+)
+_JOBS = sa.select(
+    jobs.c.id,
+    jobs.c.budget_usd.is_not(None).label("is_frugal"),
+    is_being_cancelled(sa.bindparam("now", type_=sa.Double)).label("is_leaving"),
+).where(jobs.c.id.in_(sa.bindparam("jobs", expanding=True)))
+_INSERT = sa.insert(batches)
+_MOVE = (
+    sa.update(versions)
+    .where(versions.c.id.in_(sa.bindparam("ids", expanding=True)), versions.c.state == "queued")
+    .values(state="chunking", batch_id=sa.bindparam("batch"))
+)
 
-class _Waiting:
-    """What waits, by tenant and priority; collections that share both follow each other."""
 
-    def __init__(self, backlogs: Iterable[Backlog]) -> None:
+@dataclass(frozen=True)
+class Forming:
+    """How many chunk batches are formed at once, and how large they are.
+
+    A batch holds documents of one generation and one priority, oldest first, up to either limit (a larger document
+    goes alone). ``caps`` bounds how many chunk batches a tenant has open, ``ahead`` how many embed batches: what cannot
+    be embedded yet need not lie about in chunks. Batches that wait for their next attempt, because their model is out
+    perhaps or their documents kill workers, hold up only what needs the same model, and only when they are many.
+    ``staged`` bounds how many chunks wait for the writer of each shard: while nobody publishes, no money is spent on
+    ever more of them. Batches of a lower priority do not count: they are overtaken.
+    """
+
+    max_batches: int
+    max_documents: int = FULL_DOCUMENTS
+    max_bytes: int = FULL_BYTES
+    caps: Caps | None = None
+    ahead: Caps | None = None
+    staged: Caps | None = None
+
+
+class Waiting:
+    """What waits and has room, by tenant and priority; collections that share both follow each other."""
+
+    def __init__(self, backlogs: Iterable[Backlog], room: dict[Place, int]) -> None:
         self._backlogs: dict[str, dict[int, deque[Backlog]]] = {}
         for one in backlogs:
             self._lanes(one.tenant_id).setdefault(one.lane, deque()).append(one)
+        self._room = room
+        self._keep()
 
     def lanes(self) -> dict[str, list[int]]:
         """Return the priorities that each tenant waits with."""
@@ -44,11 +88,15 @@ class _Waiting:
         return backlog
 
     def put_back(self, backlog: Backlog) -> None:
+        """Let it have another turn, behind the tenant's other collections, if there is room for one more batch."""
         self._lanes(backlog.tenant_id).setdefault(backlog.lane, deque()).append(backlog)
+        for tenant, lane in self._room:
+            self._room[tenant, lane] -= tenant == backlog.tenant_id and lane >= backlog.lane
+        self._keep()
 
-    def keep(self, room: Mapping[Place, int]) -> None:
+    def _keep(self) -> None:
         """Leave out what has no room."""
-        for tenant, lane in [place for place, free in room.items() if free <= 0]:
+        for tenant, lane in [place for place, free in self._room.items() if free <= 0]:
             self._lanes(tenant).pop(lane, None)
             if not self._backlogs[tenant]:
                 del self._backlogs[tenant]
@@ -57,54 +105,33 @@ class _Waiting:
         return self._backlogs.setdefault(tenant, {})
 
 
-def form_chunk_batches(
-    catalog: Catalog,
-    *,
-    now: float,
-    max_batches: int,
-    max_documents: int = FULL_DOCUMENTS,
-    max_bytes: int = FULL_BYTES,
-    caps: Caps | None = None,
-    ahead: Caps | None = None,
-    staged: Caps | None = None,
-) -> int:
-    """Put queued versions into new chunk batches and return how many were made.
+def find_waiting(connection: Connection, forming: Forming, *, now: float) -> Waiting:
+    """Return what may be formed. It reads only, so that nobody waits for who looks.
 
-    A batch holds documents of one generation and one priority, oldest first, up to either limit (a larger document
-    goes alone). ``caps`` bounds how many chunk batches a tenant has open, ``ahead`` how many embed batches: what cannot
-    be embedded yet need not lie about in chunks. Batches that wait for their next attempt, because their model is out
-    perhaps or their documents kill workers, hold up only what needs the same model, and only when they are many.
-    ``staged`` bounds how many chunks wait for the writer of each shard: while nobody publishes, no money is spent on
-    ever more of them. Batches of a lower priority do not count: they are overtaken.
+    What several find at once they may all form: the bounds are no promises, and the next look counts what was formed.
     """
+    bounds = {"caps": forming.caps, "ahead": forming.ahead, "staged": forming.staged}
+    return Waiting(*with_room(connection, now=now, most=forming.max_batches, **bounds))
+
+
+def form_waiting(connection: Connection, waiting: Waiting, forming: Forming, *, now: float) -> int:
+    """Put queued versions of what waits into new chunk batches, tenants in turn, and return how many were made."""
     made = 0
-    with catalog.read() as connection:  # the common case, without the write lock
-        if connection.scalar(sa.select(versions.c.id).where(IS_QUEUED).limit(1)) is None:
-            return 0
-    with catalog.write("form_chunk_batches") as connection:
-        backlogs, room = with_room(connection, now=now, most=max_batches, caps=caps, ahead=ahead, staged=staged)
-        waiting = _Waiting(backlogs)
-        waiting.keep(room)
-        left: dict[TenantId, Amount] = {}
-        turns = Turns.read(connection, TURNS, among=waiting.lanes())
-        while made < max_batches and (lanes := waiting.lanes()):
-            backlog = waiting.pop(*turns.next_of(lanes))
-            found = _oldest_queued(connection, backlog, max_documents=max_documents, max_bytes=max_bytes)
-            cancelled = being_cancelled(connection, {row.job_id for row in found}, now=now)
-            found = [row for row in found if row.job_id not in cancelled]
-            if not found:  # or all is being cancelled, and makes way for what comes after it
-                continue
-            _form(connection, backlog, found, now=now)
-            made += 1
-            size_bytes = sum(row.size_bytes for row in found)
-            turns.charge(backlog.tenant_id, backlog.lane, cost_of(documents=len(found), size_bytes=size_bytes))
-            left[backlog.tenant_id] = left.get(backlog.tenant_id, Amount()) + Amount(len(found), size_bytes)
-            for tenant, lane in room:
-                room[tenant, lane] -= tenant == backlog.tenant_id and lane >= backlog.lane
-            waiting.put_back(backlog)  # behind the tenant's other collections
-            waiting.keep(room)
-        turns.write(connection)
-        count_left(connection, left)
+    left: dict[TenantId, Amount] = {}
+    turns = Turns.read(connection, TURNS, among=waiting.lanes())
+    while made < forming.max_batches and (lanes := waiting.lanes()):
+        backlog = waiting.pop(*turns.next_of(lanes))
+        found = _oldest_queued(connection, backlog, forming, now=now)
+        if not found:  # or all is being cancelled, and makes way for what comes after it
+            continue
+        _form(connection, backlog, found, now=now)
+        made += 1
+        size_bytes = sum(row.size_bytes for row in found)
+        turns.charge(backlog.tenant_id, backlog.lane, cost_of(documents=len(found), size_bytes=size_bytes))
+        left[backlog.tenant_id] = left.get(backlog.tenant_id, Amount()) + Amount(len(found), size_bytes)
+        waiting.put_back(backlog)
+    turns.write(connection)
+    count_left(connection, left)
     return made
 
 
@@ -131,35 +158,31 @@ def put_off(connection: Connection, claim: Claim, version_ids: Sequence[VersionI
     return cost_of(documents=len(sizes), size_bytes=size_bytes)
 
 
-def _oldest_queued(connection: Connection, backlog: Backlog, *, max_documents: int, max_bytes: int) -> list[Row[Any]]:
-    mine = (versions.c.collection_id == backlog.collection_id, versions.c.priority == backlog.lane)
-    wanted: sa.Select[Any] = (
-        sa.select(versions.c.id, versions.c.job_id, versions.c.size_bytes)
-        .where(IS_QUEUED, *mine)
-        .order_by(versions.c.id)
-        .limit(max_documents)
-        .with_for_update(skip_locked=True)
-    )
+def _oldest_queued(connection: Connection, backlog: Backlog, forming: Forming, *, now: float) -> list[Row[Any]]:
+    oldest = {"collection": backlog.collection_id, "lane": backlog.lane, "most": forming.max_documents}
     taken: list[Row[Any]] = []
     size_bytes = 0
-    for row in connection.execute(wanted):
+    for row in connection.execute(_OLDEST, oldest):
         size_bytes += row.size_bytes
-        if taken and size_bytes > max_bytes:
+        if taken and size_bytes > forming.max_bytes:
             break
         taken.append(row)
-    return _of_one_purse(connection, taken)
+    return _worth_beginning(connection, taken, now=now)
 
 
-def _of_one_purse(connection: Connection, found: list[Row[Any]]) -> list[Row[Any]]:
-    """Return the documents of the oldest one's job where that has a budget, else those of jobs that have none.
+def _worth_beginning(connection: Connection, found: list[Row[Any]], *, now: float) -> list[Row[Any]]:
+    """Return those of one purse, without those whose jobs are being cancelled.
 
-    A batch waits as a whole when a budget has no room, and others must not wait with it.
+    One purse: the documents of the oldest one's job where that has a budget, else those of jobs that have none. A batch
+    waits as a whole when a budget has no room, and others must not wait with it.
     """
-    mine = sa.select(jobs.c.id).where(jobs.c.id.in_({row.job_id for row in found}), jobs.c.budget_usd.is_not(None))
-    frugal = set(connection.scalars(mine)) if found else set()
-    if found and found[0].job_id in frugal:
-        return [row for row in found if row.job_id == found[0].job_id]
-    return [row for row in found if row.job_id not in frugal]
+    if not found:
+        return found
+    their_jobs = connection.execute(_JOBS, {"jobs": sorted({row.job_id for row in found}), "now": now}).all()
+    frugal = {job.id for job in their_jobs if job.is_frugal}
+    leaving = {job.id for job in their_jobs if job.is_leaving}
+    mine = {found[0].job_id} if found[0].job_id in frugal else {job.id for job in their_jobs} - frugal
+    return [row for row in found if row.job_id in mine - leaving]
 
 
 def _form(connection: Connection, backlog: Backlog, found: list[Row[Any]], *, now: float) -> None:
@@ -173,7 +196,6 @@ def _form(connection: Connection, backlog: Backlog, found: list[Row[Any]], *, no
         document_count=len(found),
         size_bytes=sum(row.size_bytes for row in found),
     )
-    connection.execute(sa.insert(batches).values(batch))
+    connection.execute(_INSERT, batch)
     for some in slices([row.id for row in found]):
-        moved = sa.update(versions).where(versions.c.id.in_(some), versions.c.state == "queued")
-        connection.execute(moved.values(state="chunking", batch_id=batch["id"]))
+        connection.execute(_MOVE, {"ids": some, "batch": batch["id"]})

@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -34,7 +35,7 @@ def with_room(
 ) -> tuple[list[Backlog], dict[Place, int]]:
     """Return what waits and may go on, and how many batches of each priority of a tenant, at most ``most``.
 
-    The bounds are those of `form_chunk_batches`.
+    The bounds are those of `Forming`.
     """
     backlogs = _backlogs(connection)
     if backlogs and staged is not None:
@@ -60,17 +61,31 @@ def with_room(
     return backlogs, room
 
 
-def _backlogs(connection: Connection) -> list[Backlog]:
-    # A few index probes per collection, however many documents wait in it.
+def _queued_lanes() -> sa.Select[Any]:
+    """Return the statement of `_backlogs`: a few index probes per collection, however many documents wait in it."""
     queued = sa.exists().where(IS_QUEUED, versions.c.collection_id == generations.c.collection_id)
     lanes = [queued.where(versions.c.priority == lane).label(f"lane_{lane}") for lane in range(len(PRIORITIES))]
     names = ("tenant_id", "collection_id", "id", "model", "shard")
     of_generation = [generations.c[name] for name in names]
     found = sa.select(*of_generation, *lanes)
     found = found.where(generations.c.state == "active", queued, goes_on(generations.c.tenant_id))
+    return found.order_by(generations.c.id)
+
+
+def _staged_sums() -> sa.Select[Any]:
+    """Return the statement of `_staged`: a walk over one index."""
+    at_least = sa.case((batches.c.chunk_count > LEAST_CHUNKS, batches.c.chunk_count), else_=LEAST_CHUNKS)
+    key = (batches.c.shard, batches.c.tenant_id, batches.c.priority)
+    return sa.select(*key, sa.func.sum(at_least)).where(IS_STAGED).group_by(*key)
+
+
+_QUEUED_LANES, _STAGED_SUMS = _queued_lanes(), _staged_sums()  # made once: to make one takes longer than to run it
+
+
+def _backlogs(connection: Connection) -> list[Backlog]:
     return [
         Backlog(TenantId(tenant), CollectionId(collection), GenerationId(generation), model, shard, lane)
-        for tenant, collection, generation, model, shard, *waits in connection.execute(found.order_by(generations.c.id))
+        for tenant, collection, generation, model, shard, *waits in connection.execute(_QUEUED_LANES)
         for lane, waiting in enumerate(waits)
         if waiting
     ]
@@ -99,8 +114,6 @@ def _below_staged(connection: Connection, backlogs: Iterable[Backlog], staged: C
 
 
 def _staged(connection: Connection) -> Counter[tuple[int, str, int]]:
-    """Return the embedded chunks that wait for their writer, by shard, tenant and priority: a walk over one index."""
-    at_least = sa.case((batches.c.chunk_count > LEAST_CHUNKS, batches.c.chunk_count), else_=LEAST_CHUNKS)
-    key = (batches.c.shard, batches.c.tenant_id, batches.c.priority)
-    counted = sa.select(*key, sa.func.sum(at_least)).where(IS_STAGED).group_by(*key)
-    return Counter({(shard, tenant, lane): int(chunks) for shard, tenant, lane, chunks in connection.execute(counted)})
+    """Return the embedded chunks that wait for their writer, by shard, tenant and priority."""
+    rows = connection.execute(_STAGED_SUMS)
+    return Counter({(shard, tenant, lane): int(chunks) for shard, tenant, lane, chunks in rows})

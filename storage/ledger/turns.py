@@ -20,6 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
 from ..catalog.engine import Catalog
+from ..catalog.statements import insert_or_replace
 from ..catalog.tables import PRIORITIES, accounts, batches, tenants
 from ..catalog.values import slices
 from ..errors import Unavailable
@@ -38,6 +39,25 @@ COLUMNS = tuple(
 )
 _TENANT = -1  # the lane of a tenant among tenants
 assert len(LANE_WEIGHTS) == len(PRIORITIES)
+
+# Statements that run while others wait are made once: to make one takes longer than to run it.
+_STAGE, _BATCH = sa.bindparam("stage", type_=sa.String), sa.bindparam("batch", type_=sa.String)
+_NOW = sa.bindparam("now", type_=sa.Double)
+_LAST = sa.select(sa.func.max(accounts.c.started)).where(accounts.c.stage == _STAGE, accounts.c.lane == _TENANT)
+_ACCOUNTS = (
+    sa.select(tenants.c.id, tenants.c.weight, accounts.c.lane, accounts.c.started, accounts.c.settled)
+    .add_columns(_LAST.scalar_subquery().label("last"))
+    .join(accounts, sa.and_(accounts.c.tenant_id == tenants.c.id, accounts.c.stage == _STAGE), isouter=True)
+    .where(tenants.c.id.in_(sa.bindparam("tenants", expanding=True)))
+)
+_KIND = sa.select(batches.c.stage, batches.c.express).where(batches.c.id == _BATCH)
+_SENT = (
+    sa.select(*COLUMNS)
+    .where(batches.c.stage == _STAGE, batches.c.state.in_(("sent", "ready")))
+    .where(sa.or_(batches.c.state == "sent", sa.and_(batches.c.state == "ready", batches.c.id == _BATCH)))
+    .where(batches.c.next_attempt_at <= _NOW, batches.c.express == sa.bindparam("express"))
+    .order_by(batches.c.id)
+)
 
 
 def cost_of(*, documents: int = 0, chunks: int = 0, size_bytes: int = 0) -> float:
@@ -99,20 +119,17 @@ class Turns:
         weights: dict[str, float] = {}
         outer: dict[str, tuple[float, float]] = {}
         inner: dict[str, dict[int, tuple[float, float]]] = {}
+        last = 0.0
         for some in slices(sorted(among)):
-            wanted = sa.select(tenants.c.id, tenants.c.weight).where(tenants.c.id.in_(some))
-            weights |= {row.id: row.weight for row in connection.execute(wanted)}
-            own = sa.select(accounts).where(accounts.c.stage == stage, accounts.c.tenant_id.in_(some))
-            for row in connection.execute(own):
+            for row in connection.execute(_ACCOUNTS, {"stage": stage, "tenants": some}):
+                weights[row.id], last = row.weight, row.last or 0.0
                 account = (row.started, row.settled)
                 if row.lane == _TENANT:
-                    outer[row.tenant_id] = account
-                else:
-                    inner.setdefault(row.tenant_id, {})[row.lane] = account
-        last = sa.select(sa.func.max(accounts.c.started)).where(accounts.c.stage == stage, accounts.c.lane == _TENANT)
-        current = connection.scalar(last) or 0.0
+                    outer[row.id] = account
+                elif row.lane is not None:
+                    inner.setdefault(row.id, {})[row.lane] = account
         rounds = {tenant: Round(lanes) for tenant, lanes in inner.items()}
-        return cls(stage, weights=weights, outer=Round(outer, current), inner=rounds)
+        return cls(stage, weights=weights, outer=Round(outer, last), inner=rounds)
 
     def next_of(self, waiting: Mapping[str, Iterable[int]]) -> tuple[str, int]:
         """Return tenant and priority whose turn it is. ``waiting``: by tenant, the priorities that it waits with."""
@@ -127,12 +144,7 @@ class Turns:
 
     def write(self, connection: Connection) -> None:
         """Store the accounts that changed."""
-        for some in slices(sorted(self._changed)):
-            mine = (accounts.c.stage == self._stage, accounts.c.tenant_id.in_(some))
-            connection.execute(sa.delete(accounts).where(*mine))
-        rows = [row for tenant in sorted(self._changed) for row in self._rows(tenant)]
-        if rows:
-            connection.execute(sa.insert(accounts), rows)
+        insert_or_replace(connection, accounts, [row for tenant in sorted(self._changed) for row in self._rows(tenant)])
 
     def _rows(self, tenant: str) -> Iterable[dict[str, Any]]:
         lanes = {_TENANT: self._outer.accounts[tenant], **self._lanes(tenant).accounts}
@@ -180,15 +192,12 @@ def whose_turn(connection: Connection, batch_id: str, *, now: float) -> str:
     turn it is comes first, however many of others were sent before. Each message brings one of them to a worker. Those
     that were sent to the worker of short ones are its own.
     """
-    sought = sa.select(batches.c.stage, batches.c.express).where(batches.c.id == batch_id)
-    stage, express = connection.execute(sought).one_or_none() or (None, False)
+    stage, express = connection.execute(_KIND, {"batch": batch_id}).one_or_none() or (None, False)
     if stage not in CLAIMED_IN_TURN:
         return batch_id
     _hold(connection, stage)  # before the look: two that looked at once would want the same batch, and one get none
-    sent = sa.or_(batches.c.state == "sent", sa.and_(batches.c.state == "ready", batches.c.id == batch_id))
-    found = sa.select(*COLUMNS).where(batches.c.stage == stage, batches.c.state.in_(("sent", "ready")), sent)
-    found = found.where(batches.c.next_attempt_at <= now, batches.c.express.is_(express)).order_by(batches.c.id)
-    waiting = BatchesInTurn(connection.execute(found).all())
+    sent = {"stage": stage, "batch": batch_id, "now": now, "express": express}
+    waiting = BatchesInTurn(connection.execute(_SENT, sent).all())
     if not waiting.tenants:
         return batch_id
     turns = Turns.read(connection, stage, among=waiting.tenants)

@@ -23,7 +23,6 @@ pytestmark = pytest.mark.filterwarnings("ignore:This process .* is multi-threade
 POINTS = ("before_commit", "after_commit")
 COMMITS = (
     "accept",
-    "form_chunk_batches",
     "take_ready",
     "claim",
     "renew",
@@ -57,8 +56,7 @@ def killed(failpoint: str, work: Callable[[], object]) -> bool:
 def whole_story(line: Line) -> None:
     """Do everything once that the line can do, a batch handed back and a lapsed claim included."""
     line.submit("c", "d")
-    line.form()
-    (batch,) = line.send("chunk")
+    (batch,) = line.send("chunk", forming=ledger.Forming(100))
     claim = line.claim(batch)
     ledger.renew(line.catalog, claim, lease_s=LEASE_S, now=line.now)
     line.retry(claim, counted=False)

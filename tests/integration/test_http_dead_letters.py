@@ -11,6 +11,7 @@ from penstock.client import Invalid, NewDocument, Penstock
 from penstock.storage import ledger
 
 from ..http_service import KEY, Service, running_service
+from ..ledger_line import form
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def penstock(service):
 def kill(service: Service, *, code: str = "truncated") -> None:
     """Let all that is queued fail at its first attempt."""
     catalog, now = service.components.catalog, service.components.clock()
-    ledger.form_chunk_batches(catalog, now=now, max_batches=100)
+    form(catalog, ledger.Forming(100), now=now)
     for batch in ledger.take_ready(catalog, stage="chunk", now=now, limit=100, resend_after_s=60.0):
         claim = ledger.claim(catalog, batch.id, owner="tests", lease_s=60.0, now=now, max_attempts=5)
         assert claim is not None
