@@ -112,11 +112,12 @@ def open_redis(settings: Settings) -> "redis.Redis":
 
 def open_catalog(settings: Settings) -> "Catalog":
     """Return the catalog and ledger. Does not look at the schema: see `storage.catalog.migrations`."""
-    from penstock.storage.catalog.engine import Catalog
+    from penstock.storage.catalog.engine import LOCK_LOOK_S, LOCK_PAUSE_S, Catalog
 
     if settings.catalog_url is None:
         make_data_dir(settings)
-    return Catalog.open(catalog_url(settings))
+    gives_way = os.nice(0) > 0  # at the processor, and then at SQLite's lock too: see ``workers/run.py``
+    return Catalog.open(catalog_url(settings), lock_pause_s=LOCK_PAUSE_S if gives_way else LOCK_LOOK_S)
 
 
 def check_shards(settings: Settings, catalog: "Catalog") -> None:

@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 IDLE_S = 0.5  # what a lost notification may cost
 GATHER_S = 0.005  # notices that come together are served together
-GATHER_SHARE = 3.0  # a busy dispatcher takes at most a quarter of a core
+GATHER_SHARE = 1.5  # a busy dispatcher takes at most two fifths of a core
 GATHER_MOST_S = 1.0  # a turn may have waited for a broker that was away: what is due by now waited with it
 RECONCILE_EVERY_S = 5.0
 RECOUNT_EVERY_S = 60.0  # of all that waits: a tenth of a second for a million documents

@@ -10,6 +10,7 @@ import time
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Self
 
 import sqlalchemy as sa
@@ -20,7 +21,8 @@ from ..errors import Damaged, InvalidName, Unavailable, Unsupported
 from ..failpoints import hit
 
 LOCK_WAIT_S = 30
-LOCK_LOOK_S = (0.001, 0.008)  # the first and the longest pause between two looks whether the write lock is free
+LOCK_LOOK_S = 0.001  # the first pause between two looks whether the write lock is free
+LOCK_PAUSE_S = 0.008  # the longest; whoever looks more often than others is mostly the next
 OLDEST_SQLITE = (3, 35, 0)  # UPDATE … RETURNING
 _WRITES = "penstock_writes"
 _compact_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
@@ -45,10 +47,11 @@ class Catalog:
         _leave_connections_out_of_forks(engine)
 
     @classmethod
-    def open(cls, url: str) -> Self:
+    def open(cls, url: str, *, lock_pause_s: float = LOCK_LOOK_S) -> Self:
         """Return the catalog at ``url``: ``sqlite:////folder/catalog.db`` or ``postgresql://user@host/name``.
 
-        Nothing is connected until the first use.
+        Nothing is connected until the first use. ``lock_pause_s``: of SQLite, the longest pause between two looks
+        whether the write lock is free. `LOCK_PAUSE_S` lets others go first.
 
         Raises:
             InvalidName: the URL is malformed, names another kind of database, or SQLite without a file.
@@ -62,7 +65,7 @@ class Catalog:
             ) from error
         match address.get_backend_name():
             case "sqlite":
-                return cls(_sqlite_engine(address))
+                return cls(_sqlite_engine(address, lock_pause_s=lock_pause_s))
             case "postgresql" | "postgres":
                 return cls(_postgresql_engine(address))
             case other:
@@ -118,7 +121,7 @@ class Catalog:
             ) from error
 
 
-def _sqlite_engine(address: URL) -> Engine:
+def _sqlite_engine(address: URL, *, lock_pause_s: float) -> Engine:
     if not address.database or address.database == ":memory:":
         raise InvalidName("the catalog needs a file that every process can open: use sqlite:////path/to/file")
     if sqlite3.sqlite_version_info < OLDEST_SQLITE:
@@ -130,7 +133,7 @@ def _sqlite_engine(address: URL) -> Engine:
         json_serializer=_compact_json,
     )
     event.listen(engine, "connect", _prepare_sqlite)
-    event.listen(engine, "begin", _begin_sqlite)
+    event.listen(engine, "begin", partial(_begin_sqlite, lock_pause_s=lock_pause_s))
     return engine
 
 
@@ -173,15 +176,15 @@ def _enter_wal(connection: sqlite3.Connection) -> None:
             return
 
 
-def _begin_sqlite(connection: Connection) -> None:
+def _begin_sqlite(connection: Connection, *, lock_pause_s: float) -> None:
     # IMMEDIATE takes the write lock at once: a read that turned into a write later could not wait for it.
     if connection.get_execution_options().get(_WRITES):
-        _begin_writing(connection)
+        _begin_writing(connection, lock_pause_s=lock_pause_s)
     else:
         connection.exec_driver_sql("BEGIN")
 
 
-def _begin_writing(connection: Connection) -> None:
+def _begin_writing(connection: Connection, *, lock_pause_s: float) -> None:
     """Take the write lock as soon as it is free.
 
     SQLite's own waiting would sleep up to a tenth of a second between two looks, for a lock that is held for a few
@@ -191,10 +194,10 @@ def _begin_writing(connection: Connection) -> None:
     assert isinstance(driver, sqlite3.Connection)
     driver.execute("PRAGMA busy_timeout=0")
     try:
-        deadline, pause_s = time.monotonic() + LOCK_WAIT_S, LOCK_LOOK_S[0]
+        deadline, pause_s = time.monotonic() + LOCK_WAIT_S, LOCK_LOOK_S
         while _is_locked(driver) and time.monotonic() < deadline:
             time.sleep(pause_s)
-            pause_s = min(1.5 * pause_s, LOCK_LOOK_S[1])
+            pause_s = min(1.5 * pause_s, lock_pause_s)
         if not driver.in_transaction:
             connection.exec_driver_sql("BEGIN IMMEDIATE")  # what fails, fails here as `Catalog` knows it
     finally:

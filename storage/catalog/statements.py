@@ -29,7 +29,12 @@ def insert_or_replace(connection: Connection, table: sa.Table, rows: Sequence[Ma
 
 
 def _insert(connection: Connection, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
-    return _of(connection.dialect.name, table).on_conflict_do_nothing()
+    return _leaving(connection.dialect.name, table)
+
+
+@cache
+def _leaving(dialect: str, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
+    return _of(dialect, table).on_conflict_do_nothing()
 
 
 @cache

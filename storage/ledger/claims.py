@@ -6,6 +6,7 @@ A claim is proved by (owner, attempt). Whoever lost it gets Conflict from every 
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import sqlalchemy as sa
@@ -176,8 +177,17 @@ def is_held(claim: Held) -> tuple[sa.ColumnElement[bool], ...]:
 def end(connection: Connection, claim: Held, *, state: str, now: float, **values: Any) -> None:
     """Finish the claimed batch as ``state``. Raises Conflict when the claim was lost."""
     ended = {"state": state, "owner": None, "lease_until": None, "finished_at": now, **values}
-    if connection.execute(sa.update(batches).where(*is_held(claim)).values(ended)).rowcount != 1:
+    proof = {"batch": claim.batch_id, "holder": claim.owner, "attempt": claim.attempt}
+    told = {f"new_{name}": value for name, value in ended.items()}
+    if connection.execute(_ending(tuple(sorted(ended))), {**proof, **told}).rowcount != 1:
         raise lost(claim)
+
+
+@cache
+def _ending(names: tuple[str, ...]) -> sa.Update:
+    mine = (batches.c.owner == sa.bindparam("holder"), batches.c.attempts == sa.bindparam("attempt"))
+    held = sa.update(batches).where(batches.c.id == _BATCH, batches.c.state == "running", *mine)
+    return held.values({name: sa.bindparam(f"new_{name}", type_=batches.c[name].type) for name in names})
 
 
 def lost(claim: Held) -> Conflict:

@@ -24,10 +24,19 @@ from .claims import Held, lost, one_more_attempt
 from .contents import STATES_IN, VersionRow, read_versions
 from .outcomes import CONTENT, Key, key_of, mark_published
 from .pauses import goes_on
-from .turns import BatchesInTurn, Turns, batch_cost
+from .turns import COLUMNS, BatchesInTurn, Turns, batch_cost
 
 SUSPECT_ATTEMPTS = 2  # groups that failed so often are claimed alone, so that they can hurt no others
 _LOOK_AHEAD = 1_000
+_STANDING = ("id", "collection_id", "document_id", "number", "state", "action", "batch_id", "job_id")
+_OF_DOCUMENTS = (  # made once: the words of a statement for hundreds take longer to put together than it takes
+    sa.select(*(versions.c[name] for name in _STANDING), *CONTENT)
+    .where(versions.c.collection_id.in_(sa.bindparam("collections", expanding=True)))
+    .where(versions.c.document_id.in_(sa.bindparam("documents", expanding=True)))
+    .where(versions.c.state.in_((*UNFINISHED, "indexed")))
+    .order_by(versions.c.id)
+    .with_for_update()
+)
 
 
 @dataclass(frozen=True)
@@ -65,29 +74,25 @@ def claim_index(
     open_ones = _claimable(shard=shard, owner=owner, now=now, max_attempts=max_attempts)
     open_ones = (*open_ones, goes_on(batches.c.tenant_id), batches.c.generation_id.not_in(sorted(resting)))
     open_ones = (*open_ones, not_held(now), _serves())
-    with catalog.read() as connection:  # the common case, without the write lock
-        if connection.execute(sa.select(batches.c.id).where(*open_ones).limit(1)).first() is None:
-            return []
-    with catalog.write("claim_index") as connection:
-        while True:
-            suspect = min(SUSPECT_ATTEMPTS, max_attempts - 1)
-            turns = Turns.read(connection, "index", among=_tenants(connection, open_ones))
-            taken = _within(
-                connection.execute(_first_of_each(open_ones)).all(),
-                turns,
-                max_chunks=max_chunks,
-                suspect_attempts=suspect,
-            )
-            group_ids = [row.group_id for row in taken]
-            closed = close_empty_batches(connection, group_ids, now=now)
-            wanted = _read_wanted(connection, group_ids)
+    suspect = min(SUSPECT_ATTEMPTS, max_attempts - 1)
+    while True:
+        with catalog.read() as connection:  # nobody waits for who looks
+            rows = connection.execute(_first_of_each(open_ones)).all()
+            turns = Turns.look(connection, "index", among={row.tenant_id for row in rows})
+            chosen = _within(rows, turns, max_chunks=max_chunks, suspect_attempts=suspect)
+            wanted = _read_wanted(connection, [row.group_id for row in chosen])
             # A group of nothing but older versions stays ready: it ends when the newer ones are indexed.
-            working = [row for row in taken if row.group_id in wanted]
-            if working or not closed:
-                break
-        turns.write(connection)
-        _mark_running(connection, working, owner=owner, lease_s=lease_s, now=now)
-        return _groups(connection, working, wanted, owner=owner, max_attempts=max_attempts)
+            working = [row for row in chosen if row.group_id in wanted]
+            groups = _groups(connection, working, wanted, owner=owner, max_attempts=max_attempts)
+        if not chosen:
+            return []
+        with catalog.write("claim_index") as connection:
+            empty = {row.group_id for row in chosen if row.group_id not in wanted}
+            closed = close_empty_batches(connection, empty, now=now)
+            held = _mark_running(connection, working, open_ones, owner=owner, lease_s=lease_s, now=now)
+            _charge(connection, [row for row in working if row.id in held])
+        if held or not closed:
+            return [group for group in groups if group.batch_id in held]
 
 
 def finish_indexing(
@@ -139,20 +144,15 @@ def _serves() -> sa.ColumnElement[bool]:
     return sa.exists().where(generations.c.id == batches.c.generation_id, generations.c.state == "active")
 
 
-def _tenants(connection: Connection, open_ones: Sequence[sa.ColumnElement[bool]]) -> Sequence[str]:
-    return connection.scalars(sa.select(batches.c.tenant_id).where(*open_ones).distinct()).all()
-
-
 def _first_of_each(open_ones: Sequence[sa.ColumnElement[bool]]) -> sa.Select[Any]:
-    """Return the oldest batches of each tenant and priority, and hold them."""
+    """Return the oldest batches of each tenant and priority."""
     age = (batches.c.created_at, batches.c.id)
     lane = (batches.c.tenant_id, batches.c.priority)
     turn = sa.func.row_number().over(partition_by=lane, order_by=age).label("turn")
     ranked = sa.select(batches.c.id, turn).where(*open_ones).subquery()
-    # Asked again outside: what somebody ended before it was locked is not ranked anew.
-    wanted = sa.select(batches).join(ranked, ranked.c.id == batches.c.id).where(*open_ones)
-    ordered = wanted.order_by(ranked.c.turn, *age).limit(_LOOK_AHEAD)
-    return ordered.with_for_update(of=batches, skip_locked=True)
+    columns = (*COLUMNS, batches.c.group_id, batches.c.generation_id, batches.c.attempts)
+    wanted = sa.select(*columns).join(ranked, ranked.c.id == batches.c.id)
+    return wanted.order_by(ranked.c.turn, *age).limit(_LOOK_AHEAD)
 
 
 def _within(rows: Sequence[Row[Any]], turns: Turns, *, max_chunks: int, suspect_attempts: int) -> list[Row[Any]]:
@@ -177,10 +177,34 @@ def _within(rows: Sequence[Row[Any]], turns: Turns, *, max_chunks: int, suspect_
     return taken
 
 
-def _mark_running(connection: Connection, taken: Sequence[Row[Any]], *, owner: str, lease_s: float, now: float) -> None:
+def _mark_running(
+    connection: Connection,
+    chosen: Sequence[Row[Any]],
+    open_ones: Sequence[sa.ColumnElement[bool]],
+    *,
+    owner: str,
+    lease_s: float,
+    now: float,
+) -> set[str]:
+    """Take those of the chosen batches that are still open, and have been tried no more often since; return which."""
+    attempts = {row.id: row.attempts for row in chosen}
+    held: list[str] = []
+    for some in slices(sorted(attempts)):
+        found = sa.select(batches.c.id, batches.c.attempts).where(batches.c.id.in_(some), *open_ones)
+        rows = connection.execute(found.order_by(batches.c.id).with_for_update(of=batches, skip_locked=True))
+        held += [row.id for row in rows if row.attempts == attempts[row.id]]
     values = {"state": "running", "owner": owner, "lease_until": now + lease_s, **one_more_attempt(now)}
-    for some in slices([row.id for row in taken]):
+    for some in slices(held):
         connection.execute(sa.update(batches).where(batches.c.id.in_(some)).values(values))
+    return set(held)
+
+
+def _charge(connection: Connection, taken: Sequence[Row[Any]]) -> None:
+    """Let the tenants pay, by accounts as they are now: another shard's writer may have changed them since the look."""
+    turns = Turns.read(connection, "index", among={row.tenant_id for row in taken})
+    for row in taken:
+        turns.charge(row.tenant_id, row.priority, batch_cost(row))
+    turns.write(connection)
 
 
 def _groups(
@@ -253,14 +277,11 @@ def _hold_batches(connection: Connection, groups: Sequence[IndexGroup]) -> None:
 def _hold_documents(connection: Connection, wanted: dict[VersionId, VersionRow]) -> list[Row[Any]]:
     """Check that every wanted version may be indexed now, and return the older ones that it replaces."""
     numbers = {key_of(row): row.number for row in wanted.values() if row.action != "trim"}
-    names = ("id", "collection_id", "document_id", "number", "state", "action", "batch_id", "job_id")
-    held: sa.Select[Any] = sa.select(*(versions.c[name] for name in names), *CONTENT)
-    mine = versions.c.collection_id.in_({row.collection_id for row in wanted.values()})
-    held = held.where(mine, versions.c.state.in_((*UNFINISHED, "indexed"))).order_by(versions.c.id)
+    collections = sorted({row.collection_id for row in wanted.values()})
     older: list[Row[Any]] = []
     ready: set[str] = set()
     for some in slices(sorted({row.document_id for row in wanted.values()})):
-        for row in connection.execute(held.where(versions.c.document_id.in_(some)).with_for_update()):
+        for row in connection.execute(_OF_DOCUMENTS, {"collections": collections, "documents": some}):
             number = numbers.get(key_of(row), 0)
             if row.id in wanted:
                 ready |= {row.id} if row.state in STATES_IN["index"] else set()

@@ -14,6 +14,25 @@ from ..ids import BatchId
 _OVER = ("done", "dead")
 
 
+# Statements that run while others wait are made once: to make one takes longer than to run it.
+_GROUPS = sa.bindparam("groups", type_=sa.String, expanding=True)
+
+
+def _complete() -> sa.Select[Any]:
+    over = sa.func.sum(sa.case((batches.c.state.in_(_OVER), 0), else_=1)) == 0
+    key = (batches.c.group_id, batches.c.tenant_id, batches.c.generation_id, batches.c.shard, batches.c.priority)
+    sums = (sa.func.sum(batches.c.chunk_count).label("chunks"), sa.func.sum(batches.c.size_bytes).label("size_bytes"))
+    began = sa.func.min(batches.c.first_attempt_at).label("first_attempt_at")
+    of_groups = sa.select(*key, *sums, began).where(batches.c.stage == "embed", batches.c.group_id.in_(_GROUPS))
+    return of_groups.group_by(*key).having(over)
+
+
+_COMPLETE = _complete()
+_EMBEDDED = (versions.c.batch_id.in_(_GROUPS), versions.c.state == "embedding")
+_COUNTED = sa.select(versions.c.batch_id, sa.func.count()).where(*_EMBEDDED).group_by(versions.c.batch_id)
+_MOVE = sa.update(versions).where(*_EMBEDDED).values(state="indexing")
+
+
 def index_batch_of(group_id: BatchId) -> BatchId:
     """Return the id of a group's index batch: always the same, so that a join done twice makes one."""
     return BatchId(f"{group_id}-index")
@@ -26,17 +45,15 @@ def join_groups(connection: Connection, group_ids: Sequence[str], *, now: float)
     """
     joined = 0
     for some in slices(list(group_ids)):
-        complete = {row.group_id: row for row in connection.execute(_complete(some))}
+        complete = {row.group_id: row for row in connection.execute(_COMPLETE, {"groups": some})}
         if not complete:
             continue
-        waiting = sa.select(versions.c.batch_id, sa.func.count()).where(versions.c.state == "embedding")
-        waiting = waiting.where(versions.c.batch_id.in_(list(complete))).group_by(versions.c.batch_id)
-        rows = [_index_batch(complete[group_id], count, now=now) for group_id, count in connection.execute(waiting)]
+        waiting = connection.execute(_COUNTED, {"groups": list(complete)})
+        rows = [_index_batch(complete[group_id], count, now=now) for group_id, count in waiting]
         if not rows:
             continue
         insert_absent(connection, batches, rows)
-        moved = sa.update(versions).where(versions.c.batch_id.in_([row["group_id"] for row in rows]))
-        connection.execute(moved.where(versions.c.state == "embedding").values(state="indexing"))
+        connection.execute(_MOVE, {"groups": [row["group_id"] for row in rows]})
         joined += len(rows)
     return joined
 
@@ -48,15 +65,6 @@ def missed_joins(connection: Connection) -> Sequence[str]:
         batches.c.group_id == waiting.c.batch_id, batches.c.stage == "embed", batches.c.state.not_in(_OVER)
     )
     return connection.scalars(sa.select(waiting.c.batch_id).where(~still_open)).all()
-
-
-def _complete(group_ids: Sequence[str]) -> sa.Select[Any]:
-    over = sa.func.sum(sa.case((batches.c.state.in_(_OVER), 0), else_=1)) == 0
-    key = (batches.c.group_id, batches.c.tenant_id, batches.c.generation_id, batches.c.shard, batches.c.priority)
-    sums = (sa.func.sum(batches.c.chunk_count).label("chunks"), sa.func.sum(batches.c.size_bytes).label("size_bytes"))
-    began = sa.func.min(batches.c.first_attempt_at).label("first_attempt_at")
-    of_groups = sa.select(*key, *sums, began).where(batches.c.stage == "embed", batches.c.group_id.in_(group_ids))
-    return of_groups.group_by(*key).having(over)
 
 
 def _index_batch(group: Row[Any], document_count: int, *, now: float) -> dict[str, Any]:

@@ -60,8 +60,9 @@ def mark_published(
 
 
 def _end(connection: Connection, rows: Sequence[VersionRow], values: Mapping[str, Any]) -> None:
+    ended = sa.update(versions).where(versions.c.id.in_(sa.bindparam("ids", expanding=True))).values(values)
     for some in slices([row.id for row in rows]):
-        connection.execute(sa.update(versions).where(versions.c.id.in_(some)).values(values))
+        connection.execute(ended, {"ids": some})
 
 
 def _end_updates(

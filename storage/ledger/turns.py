@@ -116,6 +116,11 @@ class Turns:
     def read(cls, connection: Connection, stage: str, *, among: Iterable[str]) -> "Turns":
         """Return the turns of these tenants. Nobody else takes turns in this stage until the commit."""
         _hold(connection, stage)
+        return cls.look(connection, stage, among=among)
+
+    @classmethod
+    def look(cls, connection: Connection, stage: str, *, among: Iterable[str]) -> "Turns":
+        """Return the turns of these tenants as they are, to see who is next. They cannot be written."""
         weights: dict[str, float] = {}
         outer: dict[str, tuple[float, float]] = {}
         inner: dict[str, dict[int, tuple[float, float]]] = {}

@@ -10,6 +10,7 @@ from penstock.storage.catalog.jobs import cancel_job
 from penstock.storage.catalog.tables import batches
 from penstock.storage.errors import Conflict
 from penstock.storage.ids import BatchId
+from penstock.storage.ledger import claims
 
 from ..ledger_line import LEASE_S, MAX_ATTEMPTS, Line, document, new_line, rows
 
@@ -142,6 +143,24 @@ def test_a_batch_whose_documents_were_all_cancelled_is_not_worked_on(line):
     line.form()
     (batch,) = line.send("chunk")
     cancel_job(line.catalog, tenant=line.tenant, job_id=job_id, now=line.now)
+    assert line.claim(batch) is None
+    assert line.batch_states("chunk") == ["done"]
+
+
+def test_what_is_cancelled_just_after_the_claim_ends_its_batch_and_brings_no_work(line, monkeypatch):
+    """What a claim brings is read after its commit, so that nobody waits for that."""
+    job_id = line.submit("a").job_id
+    line.form()
+    (batch,) = line.send("chunk")
+    read = claims.read_versions
+
+    def cancelled(*arguments):
+        with ThreadPoolExecutor(1) as other:
+            other.submit(cancel_job, line.catalog, tenant=line.tenant, job_id=job_id, now=line.now).result()
+        with line.catalog.read() as connection:
+            return read(connection, *arguments[1:])
+
+    monkeypatch.setattr(claims, "read_versions", cancelled)
     assert line.claim(batch) is None
     assert line.batch_states("chunk") == ["done"]
 

@@ -7,9 +7,10 @@ import pytest
 import sqlalchemy as sa
 
 from penstock.storage.catalog.jobs import cancel_job, get_job
-from penstock.storage.catalog.tables import batches, versions
+from penstock.storage.catalog.tables import accounts, batches, versions
 from penstock.storage.catalog.tenants import create_tenant
 from penstock.storage.errors import Conflict
+from penstock.storage.ledger import indexing
 
 from ..ledger_line import LEASE_S, MAX_ATTEMPTS, TENANT, Line, new_line, rows
 
@@ -51,6 +52,26 @@ def test_the_newest_version_is_served_whatever_order_they_are_published_in(line,
     assert states == ["superseded", "superseded", "indexed"]
     assert {get_job(line.catalog, tenant=TENANT, job_id=job).state for job in jobs} == {"done"}
     assert set(line.batch_states("index")) == {"done"}
+
+
+def test_what_ends_between_the_look_and_the_claim_is_not_claimed_and_nobody_pays_for_it(line, monkeypatch):
+    """What is to be published is read before the claim, so that nobody waits for that."""
+    kept, cancelled = embedded(line, "a"), embedded(line, "b")
+    look = indexing._groups
+
+    def looked(*arguments, **options):
+        found = look(*arguments, **options)
+        cancel_job(line.catalog, tenant=TENANT, job_id=cancelled, now=line.now)
+        return found
+
+    monkeypatch.setattr(indexing, "_groups", looked)
+    (group,) = line.claim_index()
+    assert [version.job_id for version in group.versions] == [kept]
+    line.publish([group])
+    assert line.states() == {"a": ["indexed"], "b": ["cancelled"]}
+    with line.catalog.read() as connection:
+        owed = sa.select(accounts.c.settled).where(accounts.c.stage == "index", accounts.c.lane == -1)
+        assert connection.scalars(owed).all() == [pytest.approx(1 / 256)]
 
 
 def test_two_versions_that_arrive_together_are_one_document_to_index(line):

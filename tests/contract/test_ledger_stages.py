@@ -14,6 +14,7 @@ from penstock.storage.collecting import collect_lost_staging, list_staged
 from penstock.storage.errors import Conflict
 from penstock.storage.grace import MIN_AGE_S
 from penstock.storage.ids import BatchId, VersionId
+from penstock.storage.ledger.stages import ALIKE
 
 from ..ledger_line import Line, document, new_line, rows
 
@@ -44,6 +45,26 @@ def test_chunked_documents_wait_to_be_embedded(line):
         (1, 2, 2, 0),
     ]
     assert {row.group_id for row in found} == set(next(zip(*line.version_rows("batch_id"), strict=True)))
+
+
+def test_each_of_many_documents_moves_on_with_its_own_group_chunks_and_title(line):
+    """Those of which the same is told move on together."""
+    line.submit(*(f"d{number:02}" for number in range(3 * ALIKE)))
+    claim = line.claimed("chunk")
+    ids = [version.id for version in claim.versions]
+    (whole,) = line.cut(claim)
+    told = {
+        version: ("one" if at < 2 * ALIKE else "two", 1 if at % 2 else at, "Found" if at == 1 else None)
+        for at, version in enumerate(ids)
+    }
+    parts = []
+    for group in ("one", "two"):
+        mine = [version for version in ids if told[version][0] == group]
+        counts, titles = ({version: told[version][which] for version in mine} for which in (1, 2))
+        named = {"batch_id": BatchId(f"of_{group}"), "group_id": BatchId(group), "chunk_counts": counts}
+        parts.append(replace(whole, document_version_ids=mine, titles=titles, **named))
+    line.finish_chunking(claim, parts=parts)
+    assert {row[0]: row[1:] for row in line.version_rows("id", "batch_id", "chunk_count", "title")} == told
 
 
 def test_a_title_found_in_the_document_does_not_replace_the_producers(line):

@@ -11,10 +11,20 @@ from penstock.settings import wiring
 from penstock.settings.errors import MissingComponent
 from penstock.settings.keys import admin_key_file, flower_password, keep_secret, kept_secret, read_secret
 from penstock.settings.model import Settings
+from penstock.storage.catalog.engine import LOCK_LOOK_S, LOCK_PAUSE_S, Catalog
 
 
 def settings(tmp_path, **fields) -> Settings:
     return Settings(data_dir=tmp_path / "data", **fields)
+
+
+@pytest.mark.parametrize(("niceness", "most_s"), [(0, LOCK_LOOK_S), (5, LOCK_PAUSE_S)])
+def test_who_gives_way_at_the_processor_gives_way_at_the_lock_of_the_catalog(tmp_path, monkeypatch, niceness, most_s):
+    asked: list[float] = []
+    monkeypatch.setattr(wiring.os, "nice", lambda more: niceness + more)
+    monkeypatch.setattr(Catalog, "open", lambda _url, *, lock_pause_s: asked.append(lock_pause_s))
+    wiring.open_catalog(settings(tmp_path))
+    assert asked == [most_s]
 
 
 def test_the_private_server_is_the_same_for_every_process_of_a_directory():
