@@ -16,7 +16,7 @@ from penstock.pipeline.embedding.orders import MOST_BYTES, Provider, Standing, T
 from penstock.pipeline.errors import EmbeddingError, InputRejected, ProviderMisconfigured, ProviderUnavailable
 from penstock.storage import ledger
 from penstock.storage.cache import text_digest
-from penstock.storage.errors import Conflict, StorageError
+from penstock.storage.errors import Conflict, Damaged, NotFound, StorageError
 from penstock.storage.failpoints import hit
 from penstock.storage.ids import BatchId
 from penstock.storage.ledger.orders import NOTHING, Delivered, Member, Order
@@ -86,6 +86,8 @@ class OrderDesk:
             self._resume(order, provider)
         elif not members:
             self._end(order, NOTHING, told="nothing of it is wanted any more")
+        elif lost := self._unreadable(members):
+            self._part_with(order, members, lost)
         else:
             self._place(order, provider, members)
 
@@ -120,6 +122,24 @@ class OrderDesk:
             return
         hit("orders.placed")
         self._record(placing, provider, standing)
+
+    def _unreadable(self, members: Sequence[Member]) -> list[BatchId]:
+        """Return the batches whose chunks are gone or damaged."""
+        lost = []
+        for member in members:
+            try:
+                staging.read_chunks(self._components.objects, member.input)
+            except (NotFound, Damaged):
+                lost.append(member.batch_id)
+        return lost
+
+    def _part_with(self, order: Order, members: Sequence[Member], lost: Sequence[BatchId]) -> None:
+        """Let batches whose chunks cannot be read go the usual way, which knows what becomes of such; alone."""
+        told = "chunks of it cannot be read"
+        if len(lost) == len(members):
+            self._end(order, NOTHING, told=told)
+        else:
+            ledger.split_order(self._components.catalog, order, lost, told=told, now=self._components.clock())
 
     def _write(self, file: IO[bytes], provider: Provider, members: Sequence[Member]) -> dict[BatchId, list[int]]:
         """Write the requests of as many batches as there is room for, each text once.
@@ -193,7 +213,9 @@ class OrderDesk:
         if standing.state == "failed":
             self._refused(order, provider, members, standing, "; ".join(message for _, message in standing.errors))
             return
-        unpacking = Unpacking(self._components, order, members, renew=lambda: self._renew(order))
+        lost = {*self._unreadable(members)}
+        wanted = [member for member in members if member.batch_id not in lost]
+        unpacking = Unpacking(self._components, order, wanted, renew=lambda: self._renew(order))
         delivered = unpacking.unpack(provider, standing)
         hit("orders.collected")
         told = f"{standing.state}: {standing.done} of {standing.total} requests done"
@@ -213,7 +235,8 @@ class OrderDesk:
         if standing.is_too_much and ledger.are_others_open(self._components.catalog, order):
             self._later(order, told=told, look_s=FULL_S, again=True)
         elif standing.is_too_much and len(members) > 1:
-            ledger.split_order(self._components.catalog, order, members, told=told, now=now)
+            half = [member.batch_id for member in members[len(members) // 2 :]]
+            ledger.split_order(self._components.catalog, order, half, told=told, now=now)
         else:  # the usual way will tell whose fault it is
             self._end(order, NOTHING, told=told)
 

@@ -164,11 +164,10 @@ def look_later(
         _tell_members(connection, order, told=told, now=now, paused=paused)
 
 
-def split_order(catalog: Catalog, order: Order, members: Sequence[Member], *, told: str, now: float) -> None:
-    """Make two orders of one that the provider finds too large; the provider has nothing of it. Raises Conflict."""
-    half = [member.batch_id for member in members[len(members) // 2 :]]
+def split_order(catalog: Catalog, order: Order, batch_ids: Sequence[BatchId], *, told: str, now: float) -> None:
+    """Make another order of these of its batches; the provider has nothing of it. Raises Conflict."""
     with catalog.write("split_order") as connection:
-        rows = connection.execute(sa.select(batches).where(batches.c.id.in_(half), *IS_ASIDE)).all()
+        rows = connection.execute(sa.select(batches).where(batches.c.id.in_(batch_ids), *IS_ASIDE)).all()
         _release(connection, order, told=told, next_look_at=now, **_ANEW)
         insert_order(connection, rows, now=now)
 

@@ -532,6 +532,29 @@ def test_what_is_delivered_but_damaged_is_embedded_at_once(line):
     assert Counter(line.embedded_at_once()) == Counter(TEXTS.values())
 
 
+@pytest.mark.parametrize("placed", [False, True])
+def test_a_batch_whose_chunks_are_lost_holds_up_no_other(line, placed):
+    for source, text in (("lost", TEXTS["d0"]), ("good", TEXTS["d1"])):
+        line.submit(**{source: text})
+        line.settle()
+    with line.catalog.read() as connection:
+        aside = sa.select(batches.c.input).where(batches.c.aside_since.is_not(None)).order_by(batches.c.id)
+        chunks = connection.scalars(aside).first()
+    if placed:
+        line.tick()
+    line.components.objects.delete(chunks)
+    for _ in range(3):
+        line.tick()
+        line.endpoint.finish()
+    line.tick()
+    line.drain()
+
+    assert line.states() == {"lost": "failed", "good": "indexed"}
+    assert line.nearest(TEXTS["d1"]) == "good"
+    assert line.embedded_at_once() == []
+    assert [order.state for order in line.orders()] == ["over"] * len(line.orders())
+
+
 def test_a_backup_holds_what_an_order_brought_and_what_one_is_made_of(line):
     """Else a restored installation would pay for it again, and could not read the answers of an order under way."""
     line.order(**TEXTS)
