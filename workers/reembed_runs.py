@@ -51,7 +51,18 @@ def _begun(work: RunWork, collection: CollectionInfo) -> ReembeddingInfo:
     try:
         return begin(components.catalog, collection, chosen, terms=terms, now=components.clock())
     except (AlreadyExists, Conflict) as error:
+        if (mine := _begun_before(work, collection, chosen)) is not None:
+            return mine
         raise RunSkipped(str(error)) from error
+
+
+def _begun_before(work: RunWork, collection: CollectionInfo, chosen: NewGeneration) -> ReembeddingInfo | None:
+    """Return what this run has begun in an attempt that could not tell, and that has switched since."""
+    found = find_reembedding(work.components.catalog, collection.id)
+    if found is None or found.created_at < work.run.began_at:
+        return None
+    built = found.target if found.switched_at is None else found.source
+    return found if (built.model, built.dimensions) == (chosen.model, chosen.dimensions) else None
 
 
 def _chosen(work: RunWork, collection: CollectionInfo) -> NewGeneration:

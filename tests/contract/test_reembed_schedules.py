@@ -61,7 +61,8 @@ def test_a_run_begins_a_reembedding_and_ends_with_it(line):
     assert (run.state, "already" in run.reason or "still kept" in run.reason) == ("skipped", True)
 
 
-def test_a_run_whose_worker_died_after_it_began_goes_on_with_the_same_reembedding(line, monkeypatch):
+@pytest.mark.parametrize("until", ["copying", "switched"])
+def test_a_run_whose_worker_died_after_it_began_goes_on_with_the_same_reembedding(line, monkeypatch, until):
     filled(line)
     weekly = add(line, model="hash-384")
 
@@ -73,12 +74,25 @@ def test_a_run_whose_worker_died_after_it_began_goes_on_with_the_same_reembeddin
         patched.setattr("penstock.storage.catalog.engine.hit", die)
         with pytest.raises(SystemExit):
             begin(line, weekly)
-    begun = line.info()
+    begun = line.until(until)
     assert schedules.take_back_runs(line.catalog, now=time.time() + 10_000) == 1
     run = go_on(line, weekly)
-    assert (run.state, run.progress["reembedding"]) == ("waiting", begun.id)
+    assert (run.state, run.progress["reembedding"]) == ("ok" if until == "switched" else "waiting", begun.id)
     line.until("switched")
-    assert go_on(line, weekly).state == "ok"
+    if until == "copying":
+        assert go_on(line, weekly).state == "ok"
+
+
+def test_a_collection_of_fewer_dimensions_has_its_model_already_and_keeps_them(tmp_path):
+    declared = {
+        "model": "openai/declared",
+        "openai_base_url": "http://127.0.0.1:1/v1",
+        "openai_dimensions": 512,
+        "openai_shortest_dimensions": 256,
+    }
+    with reembedded_line(tmp_path / "data", embedding=declared) as line:
+        run = begin(line, add(line))
+    assert (run.state, "256 dimensions" in run.reason) == ("skipped", True)
 
 
 def test_a_reembedding_that_ends_otherwise_fails_the_run_with_the_reason(line):
