@@ -130,7 +130,7 @@ def claim(
     if row is None:
         return None
     taken = _read_claim(catalog, row, max_attempts=max_attempts)
-    if holds_documents(row) and not taken.versions:
+    if taken is not None and holds_documents(row) and not taken.versions:
         _end_empty(catalog, taken, now=now)
         return None
     return taken
@@ -194,11 +194,16 @@ def lost(claim: Held) -> Conflict:
     return Conflict(f"batch {claim.batch_id} is no longer held by {claim.owner}: it was taken over, or cancelled")
 
 
-def _read_claim(catalog: Catalog, row: Row[Any], *, max_attempts: int) -> Claim:
-    """Return the claim on a batch that was just taken. After the commit: nobody who writes waits for what it reads."""
+def _read_claim(catalog: Catalog, row: Row[Any], *, max_attempts: int) -> Claim | None:
+    """Return the claim on a batch that was just taken, or None where all of its collection was deleted since.
+
+    After the commit: nobody who writes waits for what it reads.
+    """
     with catalog.read() as connection:
         wanted = read_versions(connection, *wanted_by(row)) if holds_documents(row) else []
-        generation = read_generations(connection, [row.generation_id])[GenerationId(row.generation_id)]
+        generation = read_generations(connection, [row.generation_id]).get(GenerationId(row.generation_id))
+        if generation is None:
+            return None
         return _claim(row, generation, wanted, tried=tried(connection, row), max_attempts=max_attempts)
 
 

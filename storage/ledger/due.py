@@ -10,6 +10,23 @@ from ..catalog.tables import BATCH_STAGES, IS_QUEUED, batches, collections, vers
 from .pauses import goes_on, read_pauses
 
 
+# Made once: to make a statement takes longer than to run it, and the dispatcher asks all the time.
+_WAITING = (
+    sa.select(batches.c.stage)
+    .where(batches.c.state == "ready", batches.c.next_attempt_at <= sa.bindparam("now", type_=sa.Double))
+    .where(batches.c.stage.in_(BATCH_STAGES))
+    .distinct()
+)
+_GOING_ON = _WAITING.where(goes_on(batches.c.tenant_id))
+_COUNTED = (
+    sa.select(batches.c.stage, batches.c.state, sa.func.count().label("batches"))
+    .add_columns(sa.func.count().filter(batches.c.express).label("express"))
+    .where(batches.c.state.in_(("sent", "running")))
+    .group_by(batches.c.stage, batches.c.state)
+)
+_ANY_QUEUED = sa.select(sa.exists().where(IS_QUEUED))
+
+
 @dataclass(frozen=True)
 class Due:
     """``stages`` have batches that are due; ``queued``: some document is in no batch yet. What is paused is neither.
@@ -26,17 +43,12 @@ class Due:
 
 def look(catalog: Catalog, *, now: float) -> Due:
     """Return what a dispatcher could do now."""
-    waiting = sa.select(batches.c.stage).where(batches.c.state == "ready", batches.c.next_attempt_at <= now).distinct()
-    waiting = waiting.where(batches.c.stage.in_(BATCH_STAGES))
-    express = sa.func.count().filter(batches.c.express).label("express")
-    counted = sa.select(batches.c.stage, batches.c.state, sa.func.count().label("batches"), express)
-    counted = counted.where(batches.c.state.in_(("sent", "running"))).group_by(batches.c.stage, batches.c.state)
     in_flight, running, fast = (dict.fromkeys(BATCH_STAGES, 0) for _ in range(3))
     with catalog.read() as connection:
         paused = read_pauses(connection).any
-        stages = frozenset(connection.scalars(waiting.where(goes_on(batches.c.tenant_id)) if paused else waiting))
+        stages = frozenset(connection.scalars(_GOING_ON if paused else _WAITING, {"now": now}))
         queued = _queued(connection, paused=paused)
-        for row in connection.execute(counted):
+        for row in connection.execute(_COUNTED):
             in_flight[row.stage] += row.batches
             running[row.stage] += row.batches if row.state == "running" else 0
             fast[row.stage] += row.express
@@ -45,7 +57,7 @@ def look(catalog: Catalog, *, now: float) -> Due:
 
 def _queued(connection: Connection, *, paused: bool) -> bool:
     if not paused:
-        return bool(connection.scalar(sa.select(sa.exists().where(IS_QUEUED))))
+        return bool(connection.scalar(_ANY_QUEUED))
     # One probe per collection: a look at every document of a paused tenant would take long.
     here = sa.exists().where(IS_QUEUED, versions.c.collection_id == collections.c.id)
     found = sa.select(collections.c.id).where(here, goes_on(collections.c.tenant_id))

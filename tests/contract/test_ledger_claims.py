@@ -6,6 +6,7 @@ import pytest
 import sqlalchemy as sa
 
 from penstock.storage import ledger
+from penstock.storage.catalog.collections import delete_collection
 from penstock.storage.catalog.jobs import cancel_job
 from penstock.storage.catalog.tables import batches
 from penstock.storage.errors import Conflict
@@ -163,6 +164,20 @@ def test_what_is_cancelled_just_after_the_claim_ends_its_batch_and_brings_no_wor
     monkeypatch.setattr(claims, "read_versions", cancelled)
     assert line.claim(batch) is None
     assert line.batch_states("chunk") == ["done"]
+
+
+def test_a_batch_whose_collection_is_deleted_just_after_the_claim_brings_no_work(line, monkeypatch):
+    line.submit("a")
+    line.form()
+    (batch,) = line.send("chunk")
+
+    def deleted(*_arguments):
+        with ThreadPoolExecutor(1) as other:
+            other.submit(delete_collection, line.catalog, tenant=line.tenant, name="papers").result()
+        return []
+
+    monkeypatch.setattr(claims, "read_versions", deleted)
+    assert line.claim(batch) is None
 
 
 def test_a_claim_leaves_cancelled_documents_out(line):
