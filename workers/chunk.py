@@ -116,12 +116,12 @@ class Chunker:
     def _turn(self, claim: ledger.Claim) -> Turn:
         components = self._components
 
-        def short_waits() -> bool:
+        def others_wait(had_turn: bool) -> bool:
             with suppress(Unavailable):  # whoever waits then waits no longer than for the end of a turn
-                return ledger.short_waits(components.catalog, claim, now=components.clock())
-            return False
+                return ledger.others_wait(components.catalog, claim, now=components.clock(), had_turn=had_turn)
+            return had_turn
 
-        return Turn(short_waits)
+        return Turn(others_wait)
 
     def _chunk_one(
         self,

@@ -29,7 +29,7 @@ from .orders import (
     renew_order,
     split_order,
 )
-from .passing import short_waits
+from .passing import others_wait
 from .pauses import Pauses, goes_on, pause, read_pauses, resume
 from .pruning import Pruned, PruningProgress, prune
 from .quarantine import UNTIL_RAISED_S, Postponed, retry_later, set_apart
@@ -103,6 +103,7 @@ __all__ = [
     "open_expiries",
     "open_merge",
     "open_rollback",
+    "others_wait",
     "pause",
     "prune",
     "put_aside",
@@ -120,7 +121,6 @@ __all__ = [
     "resume",
     "retry_later",
     "set_apart",
-    "short_waits",
     "split_order",
     "take_ready",
     "trip_of",

@@ -9,7 +9,6 @@ from ..catalog.engine import Catalog
 from ..catalog.tables import BATCH_STAGES, IS_QUEUED, batches, collections, versions
 from .pauses import goes_on, read_pauses
 
-
 # Made once: to make a statement takes longer than to run it, and the dispatcher asks all the time.
 _WAITING = (
     sa.select(batches.c.stage)

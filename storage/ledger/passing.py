@@ -16,17 +16,17 @@ def is_short(*, documents: int, chunks: int, size_bytes: int) -> bool:
     return 0 < documents <= SHORT_DOCUMENTS and chunks <= SHORT_CHUNKS and size_bytes <= SHORT_BYTES
 
 
-def short_waits(catalog: Catalog, claim: Claim, *, now: float) -> bool:
-    """Return whether a batch was sent for the same stage that is short and does not belong behind ``claim``.
+def others_wait(catalog: Catalog, claim: Claim, *, now: float, had_turn: bool) -> bool:
+    """Return whether a batch was sent for the same stage that does not belong behind what is left of ``claim``.
 
-    It is another tenant's, or more urgent. Full batches pass no other: their tenants would take turns more often, and
-    get less done. What another kind of worker was sent for is no concern of this one.
+    It is short, and another tenant's or more urgent. Full batches pass no other: their tenants would take turns more
+    often, and get less done. Once ``claim`` ``had_turn``, either is enough. What another kind of worker was sent for is
+    no concern of this one.
     """
     first = sa.or_(batches.c.tenant_id != claim.tenant_id, batches.c.priority < claim.priority)
-    short = (batches.c.document_count <= SHORT_DOCUMENTS, batches.c.size_bytes <= SHORT_BYTES)
+    short = sa.and_(batches.c.document_count <= SHORT_DOCUMENTS, batches.c.size_bytes <= SHORT_BYTES)
     waits = (batches.c.stage == claim.stage, batches.c.state == "sent", batches.c.next_attempt_at <= now)
-    mine = batches.c.express.is_(claim.express)
+    passes = sa.or_(first, short) if had_turn else sa.and_(first, short)
+    found = sa.select(batches.c.id).where(*waits, batches.c.express.is_(claim.express), passes).limit(1)
     with catalog.read() as connection:
-        return (
-            connection.execute(sa.select(batches.c.id).where(*waits, mine, first, *short).limit(1)).first() is not None
-        )
+        return connection.execute(found).first() is not None

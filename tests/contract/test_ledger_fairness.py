@@ -144,19 +144,29 @@ def test_a_long_batch_is_told_of_short_ones_that_come_first_and_of_no_others(lin
     claim = ledger.claim(line.catalog, sent, now=line.now, **options)
     assert claim is not None
 
-    def told() -> bool:
-        return ledger.short_waits(line.catalog, claim, now=line.now)
+    def told(*, had_turn: bool = False) -> bool:
+        return ledger.others_wait(line.catalog, claim, now=line.now, had_turn=had_turn)
 
     assert not told()
-    submit(line, 5, name="mine")  # of the same tenant, no more urgent
+    submit(line, FULL_DOCUMENTS, name="more")  # of the same tenant, neither short nor more urgent
     line.form()
-    line.send("chunk")
+    (more,) = line.send("chunk")
     assert not told()
+    assert not told(had_turn=True)
+    ledger.claim(line.catalog, more, now=line.now, **options)
+    submit(line, 5, name="mine")  # short
+    line.form()
+    (mine,) = line.send("chunk")
+    assert not told()
+    assert told(had_turn=True)
+    ledger.claim(line.catalog, mine, now=line.now, **options)
+    assert not told(had_turn=True)
     long = beside(line, "long")
     submit(long, FULL_DOCUMENTS)
     long.form()
     long.send("chunk")
     assert not told()
+    assert told(had_turn=True)
     few = beside(line, "few")
     submit(few, 5)
     few.form()

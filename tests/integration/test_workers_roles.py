@@ -345,7 +345,7 @@ def test_an_object_store_that_does_not_answer_delays_work_which_is_handed_back_a
     assert line.rows(batches.c.state == "dead") == []
 
 
-def test_whether_something_short_waits_need_not_be_known_to_finish_a_batch(line, monkeypatch):
+def test_whether_somebody_waits_need_not_be_known_to_finish_a_batch(line, monkeypatch):
     asked = []
 
     def away(*_args, **_values):
@@ -353,8 +353,8 @@ def test_whether_something_short_waits_need_not_be_known_to_finish_a_batch(line,
         raise Unavailable("the catalog is locked")
 
     monkeypatch.setattr(turn, "LOOK_S", -1.0)
-    monkeypatch.setattr(turn, "LONGEST_S", 1e9)
-    monkeypatch.setattr(ledger, "short_waits", away)
+    monkeypatch.setattr(turn, "TURN_S", 1e9)
+    monkeypatch.setattr(ledger, "others_wait", away)
     line.submit(one=WORDS, two=WORDS)
     line.run(only=[routes.CHUNK])
 
