@@ -819,7 +819,8 @@ def test_without_a_key_the_message_says_how_to_give_one(penstock, server, monkey
         penstock("tenants", "list")
 
 
-def test_a_settings_file_is_chosen_for_any_command(penstock, server, tmp_path):
+def test_a_settings_file_is_chosen_for_any_command(penstock, server, tmp_path, monkeypatch):
+    monkeypatch.setenv("PENSTOCK_CONFIG", "which the command sets for what it starts, and no other test is to find")
     (tmp_path / "other.toml").write_text("[api]\nport = 4321\n")
     shown = penstock("--config", "other.toml", "config", "show", "--json").stdout
     assert json.loads(shown)["api.port"] == {"value": 4321, "source": str(tmp_path / "other.toml")}
