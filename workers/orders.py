@@ -19,7 +19,8 @@ from penstock.storage.cache import text_digest
 from penstock.storage.errors import Conflict, Damaged, NotFound, StorageError
 from penstock.storage.failpoints import hit
 from penstock.storage.ids import BatchId
-from penstock.storage.ledger.orders import NOTHING, Delivered, Member, Order
+from penstock.storage.ledger.members import Member
+from penstock.storage.ledger.orders import NOTHING, Delivered, Order
 
 from . import staging
 from .components import Components

@@ -8,7 +8,7 @@ import numpy as np
 from penstock.pipeline.embedding.embedder import Vectors
 from penstock.pipeline.embedding.orders import MOST_TEXTS, MOST_TOKENS
 from penstock.storage.ids import BatchId
-from penstock.storage.ledger.orders import Member
+from penstock.storage.ledger.members import Member
 from penstock.storage.segments.rows import Rows
 
 
@@ -23,7 +23,10 @@ class Request:
 
 @dataclass
 class Parcel:
-    """What came for one batch so far: by row of its chunks, float32[d]. ``missing``: requests without an answer."""
+    """What came for one batch and is not staged yet: by row of its chunks, float32[d], and the ``tokens`` of that.
+
+    ``missing``: its requests, of which each is to be answered.
+    """
 
     member: Member
     missing: int = 0

@@ -5,12 +5,16 @@ from collections.abc import Callable, Sequence
 from penstock.pipeline.embedding.embedder import Vectors
 from penstock.pipeline.embedding.orders import Provider, Standing
 from penstock.storage.cache import text_digest
-from penstock.storage.ledger.orders import Delivered, Member, Order
+from penstock.storage.ledger.members import Member
+from penstock.storage.ledger.orders import Delivered, Order
 from penstock.storage.segments.rows import Rows
 
 from . import staging
 from .components import Components
 from .parcels import Parcel, Request, requests_of
+
+HELD_BYTES = 64 << 20  # of vectors that are not staged yet
+_NUMBER_BYTES = 4
 
 
 class Unpacking:
@@ -45,11 +49,21 @@ class Unpacking:
                 parcel = self._parcels[request.batch_id]
                 if delivery.vectors is not None and parcel.take(request, delivery.vectors, delivery.tokens):
                     self._stage(parcel, delivered)
-        for parcel in self._parcels.values():
-            self._stage(parcel, delivered)
+                if self._is_full():
+                    self._stage_all(delivered)
+        self._stage_all(delivered)
         for parcel in self._parcels.values():
             self._stage_repeated(parcel.member, delivered)
         return delivered
+
+    def _is_full(self) -> bool:
+        """Say whether as much is held as may be: answers come in any order, of all batches at once."""
+        held = sum(len(parcel.vectors) for parcel in self._parcels.values())
+        return held * self._order.dimensions * _NUMBER_BYTES > HELD_BYTES
+
+    def _stage_all(self, delivered: Delivered) -> None:
+        for parcel in self._parcels.values():
+            self._stage(parcel, delivered)
 
     def _price(self) -> float | None:
         embedder = self._components.embedders.of(self._order.model or "", self._order.dimensions)
@@ -64,13 +78,13 @@ class Unpacking:
             return
         member, rows, costs = parcel.member, self._rows(parcel.member), delivered.costs
         vectors = {text_digest(rows.text(row)): vector for row, vector in parcel.vectors.items()}
-        self._shared |= {digest: vector for digest, vector in vectors.items() if digest in self._shared}
+        self._shared |= {digest: vector.copy() for digest, vector in vectors.items() if digest in self._shared}
         self._write(member, vectors, delivered)
         costs.tokens[member.batch_id] += parcel.tokens or int(rows.tokens[list(parcel.vectors)].sum())
         for row in parcel.vectors:
             version = rows.documents[int(rows.document[row])].version_id
             costs.weights[member.jobs.get(version) or next(iter(member.jobs.values()))] += int(rows.tokens[row])
-        parcel.vectors = {}
+        parcel.vectors, parcel.tokens = {}, 0
 
     def _stage_repeated(self, member: Member, delivered: Delivered) -> None:
         """Stage for a batch what others asked for in its place, who pay for it."""

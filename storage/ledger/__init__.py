@@ -14,6 +14,7 @@ from .dead_bytes import release_dead_bytes
 from .expiry import ExpiredDocument, claim_expiry, finish_expiry, open_expiries, read_expired
 from .forming import Forming, find_waiting, form_waiting
 from .indexing import IndexGroup, claim_index, finish_indexing
+from .members import read_members
 from .merges import being_merged, check_not_merged, claim_swap, drop_merge, finish_merge, finish_swap, open_merge
 from .moving import bring_over, bring_stragglers_over, forget_counts
 from .orders import (
@@ -23,7 +24,6 @@ from .orders import (
     end_order,
     forget_orders,
     look_later,
-    read_members,
     record_file,
     record_placed,
     renew_order,

@@ -16,8 +16,7 @@ from ..catalog.tables import batches, generations, orders
 from ..catalog.values import slices, storable
 from ..costs import OrderCosts, move_to_order, settle_order
 from ..errors import Conflict
-from ..ids import BatchId, CollectionId, GenerationId, JobId, TenantId, new_id
-from .contents import read_versions, wanted_by
+from ..ids import BatchId, CollectionId, GenerationId, TenantId, new_id
 
 MOST_CHUNKS = 50_000  # that OpenAI takes in one order
 MOST_TIMES = 2  # that a batch is ordered
@@ -50,20 +49,6 @@ class Order:
     placing_at: float | None
     created_at: float
     repeated: Mapping[str, Sequence[int]]
-
-
-@dataclass(frozen=True)
-class Member:
-    """An embed batch of an order: the ``rows`` of its staged chunks to buy; the job of each version still wanted.
-
-    ``repeated``: those of the rows whose texts another batch of the order asks for.
-    """
-
-    batch_id: BatchId
-    input: str
-    rows: tuple[int, ...]
-    jobs: Mapping[str, JobId]
-    repeated: frozenset[int] = frozenset()
 
 
 def claim_order(catalog: Catalog, *, owner: str, lease_s: float, now: float) -> Order | None:
@@ -111,27 +96,6 @@ def renew_order(catalog: Catalog, order: Order, *, lease_s: float, now: float) -
     """Keep the order for ``lease_s`` from now. Raises Conflict: somebody else has it."""
     with catalog.write("renew_order") as connection:
         _change(connection, order, lease_until=now + lease_s)
-
-
-def read_members(catalog: Catalog, order: Order) -> list[Member]:
-    """Return the batches of an order that are still wanted, by id; of each, the versions that are."""
-    mine = sa.select(batches).where(batches.c.order_id == order.id, *IS_ASIDE).order_by(batches.c.id)
-    members = []
-    with catalog.read() as connection:
-        for row in connection.execute(mine).all():
-            jobs = _jobs_of(connection, row)
-            asked = row.details.get("wanted", {})
-            chunks, rows = asked.get("chunks") or row.input, tuple(asked.get("rows", ()))
-            repeated = frozenset(order.repeated.get(row.id, ()))
-            members += [Member(BatchId(row.id), chunks, rows, jobs, repeated)] if jobs else []
-    return members
-
-
-def _jobs_of(connection: Connection, row: Row[Any]) -> dict[str, JobId]:
-    """Return the job of each version still wanted. A re-embedding, whose slices hold none, is told as a job is."""
-    if row.reembedding_id is not None:
-        return {"": JobId(row.reembedding_id)}
-    return {one.id: one.job_id for one in read_versions(connection, *wanted_by(row))}
 
 
 def record_file(

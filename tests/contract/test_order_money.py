@@ -189,6 +189,21 @@ def test_what_was_made_for_a_job_that_was_cancelled_is_charged_as_estimated(line
     assert get_job(line.catalog, tenant=TENANT, job_id=kept).cost_usd == pytest.approx(18.0)
 
 
+def test_the_batches_of_an_order_are_read_in_a_few_statements_however_many_there_are(line):
+    for claim in claims(line, "a", "b", "c"):
+        aside(line, claim, 1)
+    order, statements = ordered(line), []
+
+    def note(_connection, _cursor, statement, _parameters, _context, _many) -> None:
+        statements.append(statement)
+
+    sa.event.listen(line.catalog._reader, "before_cursor_execute", note)
+    members = ledger.read_members(line.catalog, order)
+    sa.event.remove(line.catalog._reader, "before_cursor_execute", note)
+    assert [len(one.jobs) for one in members] == [1, 1, 1]
+    assert len([one for one in statements if one.startswith("SELECT")]) == 2
+
+
 def test_halves_of_an_order_and_what_had_no_room_in_it_keep_their_money(line):
     found = claims(line, "a", "b", "c")
     for claim, tokens in zip(found, (1, 10, 100), strict=True):

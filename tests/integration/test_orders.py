@@ -532,6 +532,21 @@ def test_what_is_delivered_but_damaged_is_embedded_at_once(line):
     assert Counter(line.embedded_at_once()) == Counter(TEXTS.values())
 
 
+def test_of_an_order_no_more_is_held_than_a_bound_while_it_is_unpacked(line, monkeypatch):
+    monkeypatch.setattr("penstock.workers.parcels.MOST_TEXTS", 1)
+    monkeypatch.setattr("penstock.workers.unpacking.HELD_BYTES", 4 * DIMENSIONS)
+    line.order(**TEXTS)
+    line.endpoint.finish()
+    line.tick()
+    staged = [info for info in line.components.objects.list("tenants/acme/staging/") if "/ordered-" in info.name]
+    line.drain()
+
+    assert len(staged) == 3, "of one vector and the next"
+    assert all_found(line, TEXTS)
+    assert line.embedded_at_once() == []
+    assert line.costs()[0] == len(TEXTS)
+
+
 @pytest.mark.parametrize("placed", [False, True])
 def test_a_batch_whose_chunks_are_lost_holds_up_no_other(line, placed):
     for source, text in (("lost", TEXTS["d0"]), ("good", TEXTS["d1"])):
