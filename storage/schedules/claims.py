@@ -48,10 +48,9 @@ def claim_run(catalog: Catalog, *, owner: str, lease_s: float, now: float, most:
     if not count_due(catalog, now=now, most=most):  # without the write lock
         return None
     with catalog.write("claim_run") as connection:
-        if count_going(connection, now=now) >= most:
-            return None
+        # Chosen and held before it is counted what goes: of several who choose at once the others then see the first.
         chosen = _next(connection, now=now)
-        if chosen is None:
+        if chosen is None or count_going(connection, now=now) >= most:
             return None
         values = {"state": "running", "owner": owner, "lease_until": now + lease_s}
         values |= {"attempts": schedule_runs.c.attempts + 1}
@@ -129,7 +128,8 @@ def _next(connection: Connection, *, now: float) -> str | None:
     began = sa.select(sa.func.max(others.c.started_at)).where(same).scalar_subquery()
     wanted = sa.select(schedule_runs.c.id).where(*may_begin(now))
     order = (sa.func.coalesce(began, 0.0), schedule_runs.c.next_attempt_at, schedule_runs.c.id)
-    found: str | None = connection.scalar(wanted.order_by(*order).limit(1))
+    held = wanted.order_by(*order).limit(1).with_for_update(of=schedule_runs)
+    found: str | None = connection.scalar(held)
     return found
 
 

@@ -13,7 +13,7 @@ from penstock.storage.catalog.tables import schedule_runs
 from penstock.storage.catalog.tenants import create_tenant
 from penstock.storage.errors import Conflict, LimitReached, NotFound
 from penstock.storage.ids import CollectionId
-from penstock.storage.schedules import Cadence, NewSchedule, Opened, Owner
+from penstock.storage.schedules import Cadence, NewSchedule, Opened, Owner, claims
 from penstock.storage.schedules.due import STILL_GOING
 
 from ..ledger_line import TENANT, Line, new_line
@@ -188,6 +188,28 @@ def test_only_so_many_run_at_once_and_the_next_is_of_whoever_waited_longest(line
     schedules.end_run(line.catalog, first, state="ok", now=line.now, progress={})
     line.now += 1.0
     assert {first.tenant, claim(line, most=1).tenant} == {TENANT, other_line.tenant}
+
+
+def test_two_processes_that_ask_at_once_take_no_more_runs_than_may_go(line, owner, monkeypatch):
+    for _ in range(2):
+        add(line, owner)
+    line.now += HOUR
+    assert tick(line) == Opened(opened=2)
+    taken: list[schedules.Run | None] = []
+    other = threading.Thread(target=lambda: taken.append(claim(line, owner="the other", most=1)))
+    count_going = claims.count_going
+
+    def count(*args: Any, **options: Any) -> int:
+        going = count_going(*args, **options)
+        if other.ident is None:
+            other.start()
+            other.join(0.2)  # it may have to wait for the one that counts here, who must not wait for it then
+        return going
+
+    monkeypatch.setattr(claims, "count_going", count)
+    taken.append(claim(line, most=1))
+    other.join()
+    assert len([run for run in taken if run is not None]) == 1
 
 
 def test_a_paused_schedule_opens_nothing_and_does_not_make_up_for_its_pause(line, owner):
