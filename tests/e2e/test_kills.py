@@ -38,7 +38,7 @@ def kill(installation: Installation, role: str) -> None:
 
 def test_every_document_is_searchable_once_after_each_role_was_killed(installed):
     # Short leases, so that what a dead worker held is handed out again within seconds.
-    ingest_and_kill(installed(**QUICK))
+    ingest_and_kill(installed(EMBEDDING__MODEL="hash", **QUICK))
 
 
 def test_the_same_with_postgresql_as_the_catalog(installed, postgres_url):
