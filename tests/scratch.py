@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 
 MEMORY = Path("/dev/shm")
@@ -18,7 +19,7 @@ def work_in_memory() -> None:
         return
     folder = MEMORY / f"penstock-tests-{os.geteuid()}"
     folder.mkdir(exist_ok=True, mode=0o755)  # a server that runs as someone else has a folder of its own in it
-    os.environ["TMPDIR"] = str(folder)
+    os.environ["TMPDIR"] = tempfile.tempdir = str(folder)  # pytest has looked where they lie before this is imported
 
 
 def _has_room() -> bool:

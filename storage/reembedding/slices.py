@@ -226,7 +226,7 @@ class EndedGroup:
 
 @dataclass(frozen=True)
 class OnTheirWay:
-    """What there is of slices: parts that are ``open``, groups that ended, and what was given up."""
+    """What there is of slices: parts that are ``open``, groups that ended, and what was given up, a check included."""
 
     open: int
     ended: Sequence[EndedGroup]
@@ -241,7 +241,8 @@ def read_slices(connection: Connection, reembedding_id: str) -> OnTheirWay:
     """Return all slices of a re-embedding that are not published: a few, however large the collection is."""
     columns = ("id", "group_id", "stage", "part", "state", "input", "output", "details", "chunk_count", "error")
     wanted = sa.select(*(batches.c[name] for name in columns)).where(batches.c.reembedding_id == reembedding_id)
-    wanted = wanted.where(batches.c.stage.in_(("chunk", "embed")))
+    given_up = sa.and_(batches.c.stage == "check", batches.c.state == "dead")
+    wanted = wanted.where(sa.or_(batches.c.stage.in_(("chunk", "embed")), given_up))
     groups: dict[str, list[Row[Any]]] = {}
     for row in connection.execute(wanted.order_by(batches.c.group_id, batches.c.stage, batches.c.part)):
         groups.setdefault(row.group_id, []).append(row)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Row
 
 from ..catalog.batches import ready_batch
 from ..catalog.engine import Catalog
@@ -229,14 +229,20 @@ def finish_check(catalog: Catalog, claim: Claim, *, passed: bool, report: dict[s
 def stop(catalog: Catalog, situation: Situation, *, now: float) -> None:
     """Pause a re-embedding of which something was given up, with the reason."""
     dead = situation.slices.dead[0]
-    documents = Slice.of(dead.details).documents if dead.details else ()
-    of = f"{documents[0]} and {len(documents) - 1} other documents" if len(documents) > 1 else "".join(documents[:1])
-    error = f"copying {of or 'some documents'} failed: {dead.error}"
+    error = f"{_what_failed(dead)} failed: {dead.error}"
     with catalog.write("stop_reembedding") as connection:
         standing = hold_reembedding(connection, situation.info.id)
         if standing.is_open and standing.paused_at is None:
             postpone_slices(connection, standing.id)
             _update(connection, standing.id, paused_at=now, error=storable(error), hold_until=None)
+
+
+def _what_failed(dead: Row[Any]) -> str:
+    if dead.stage == "check":
+        return "comparing the two generations"
+    documents = Slice.of(dead.details).documents if dead.details else ()
+    of = f"{documents[0]} and {len(documents) - 1} other documents" if len(documents) > 1 else "".join(documents[:1])
+    return f"copying {of or 'some documents'}"
 
 
 def finish_step(catalog: Catalog, claim: Claim, *, now: float) -> bool:

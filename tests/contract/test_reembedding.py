@@ -13,7 +13,7 @@ from penstock.storage.catalog.tables import batches, manifests, reembeddings
 from penstock.storage.catalog.tags import put_tag
 from penstock.storage.collecting import collect_lost_staging, list_staged
 from penstock.storage.costs import read_costs
-from penstock.storage.errors import AlreadyExists, Conflict, NotFound
+from penstock.storage.errors import AlreadyExists, Conflict, Damaged, NotFound
 from penstock.storage.inspection.rebuilding import rebuild_catalog
 from penstock.storage.intake.documents import SubmittedDocument
 from penstock.storage.reembedding.commands import go_back, pause, resume, switch
@@ -301,6 +301,28 @@ def test_a_text_that_the_model_refuses_stops_it_with_the_reason_and_resuming_tri
     resume(line.catalog, line.current(), now=time.time())
     assert line.until("switched").error is None
     assert line.served() == before
+
+
+def test_a_check_that_fails_at_every_attempt_stops_it_with_the_reason_and_resuming_tries_again(line, monkeypatch):
+    before = filled(line, 3)
+    line.begin()
+    with monkeypatch.context() as patch:
+        patch.setattr("penstock.workers.maintenance.check_generations", rotten)
+        line.until("checking")
+        with line.catalog.write() as connection:  # all attempts but the last one were in vain already
+            connection.execute(sa.update(batches).where(batches.c.stage == "check").values(attempts=4))
+        for _ in range(3):
+            line.step()
+            wake_missed(line.catalog, now=time.time())
+    assert "comparing the two generations failed" in str(line.info().error)
+    assert line.served() == before
+    resume(line.catalog, line.current(), now=time.time())
+    assert line.until("switched").error is None
+    assert line.served() == before
+
+
+def rotten(*_args, **_options):
+    raise Damaged("a segment is not what was written")
 
 
 @on_sqlite
