@@ -17,6 +17,7 @@ from .valkey_server import NoValkey, ValkeyServer
 # What runs lines that others run too is not measured: without the tracer it takes about two thirds of the time.
 UNMEASURED = ("crash", "e2e")  # folders
 UNMEASURED_TWINS = ("postgresql",)  # parameters: the same test is measured on SQLite
+UNMEASURED_FIXTURES = ("plant",)  # processes of every role: tests of one role in this process are measured
 
 
 work_in_memory()
@@ -26,7 +27,12 @@ share_compiled_statements()
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         parameters = set(item.name.rstrip("]").partition("[")[2].split("-"))
-        if item.path.parent.name in UNMEASURED or not parameters.isdisjoint(UNMEASURED_TWINS):
+        fixtures = getattr(item, "fixturenames", ())
+        if (
+            item.path.parent.name in UNMEASURED
+            or not parameters.isdisjoint(UNMEASURED_TWINS)
+            or any(name in UNMEASURED_FIXTURES for name in fixtures)
+        ):
             item.add_marker("no_cover")
 
 

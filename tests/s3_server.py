@@ -1,6 +1,7 @@
 """A private S3-compatible server for tests: SeaweedFS in a folder of its own, on free ports, gone at the end."""
 
 import json
+import os
 import shutil
 import signal
 import socket
@@ -58,7 +59,8 @@ class S3Server:
         command = [str(self._program), "server", "-s3", "-filer", "-s3.autoCreateBucket"]
         command += [f"-{name}={value}" for name, value in options.items()]
         with (self._folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self._folder)
+            mine = {**os.environ, "TMPDIR": str(self._folder)}  # it writes more logs there
+            self._process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self._folder, env=mine)
         deadline = time.monotonic() + _START_S
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > deadline:
