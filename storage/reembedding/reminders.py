@@ -54,12 +54,15 @@ def _open_ones() -> sa.Select[Any]:
 
 
 def _may_be_overdue(row: Row[Any], *, now: float) -> bool:
-    """Say whether nobody looks after it, though there is something to do. Slices there are only within a round."""
+    """Say whether nobody looks after it, though there is something to do. Slices there are only within a round.
+
+    While it is checked, the check may be given up.
+    """
     if row.step in OPEN_BATCH or row.paused_at is not None:
         return False
     if row.step == "dead" and row.finished_at > now - GIVEN_UP_S:
         return False
-    return row.source_version is not None or row.newest != row.base_version or row.state in IN_HASTE
+    return row.source_version is not None or row.newest != row.base_version or row.state in (*IN_HASTE, "checking")
 
 
 def _is_overdue(connection: Connection, reembedding_id: str) -> bool:
