@@ -69,6 +69,7 @@ ROUTES = [
     ("POST", "/collections/theirs/snapshots/{version}/rollback", "theirs", "nothing"),
     ("GET", "/collections/theirs/reembedding", "theirs", "nothing"),
     ("POST", "/collections/theirs/reembedding", "theirs", "nothing"),
+    ("PATCH", "/collections/theirs/reembedding", "theirs", "nothing"),
     *[
         ("POST", f"/collections/theirs/reembedding/{what}", "theirs", "nothing")
         for what in ("pause", "resume", "cancel", "check", "switch", "rollback", "drop")
@@ -107,6 +108,7 @@ BODIES = {
     "judgements": {"judgements": []},
     "shadow": {},
     "reembedding": {"model": "hash-512"},
+    "PATCH reembedding": {"budget_usd": 1.0},
     "switch": {},
     "{document}": {"title": "taken over"},
     "{job}": {"budget_usd": 1.0},
@@ -116,7 +118,8 @@ BODIES = {
 
 @pytest.mark.parametrize(("method", "path", "named", "absent"), ROUTES)
 def test_what_is_another_tenants_is_as_absent_as_what_never_was(service, theirs, method, path, named, absent):
-    body = BODIES.get(path.rpartition("/")[2]) if method in ("POST", "PATCH") else None
+    last = path.rpartition("/")[2]
+    body = BODIES.get(f"{method} {last}", BODIES.get(last)) if method in ("POST", "PATCH") else None
     answers = []
     for name in (named.format(**theirs), absent):
         url = "/v1/tenants/default" + path.format(**theirs).replace(named.format(**theirs), name)
