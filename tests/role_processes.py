@@ -2,6 +2,7 @@
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -68,11 +69,18 @@ class Plant:
         self.processes[role].wait()
 
     def stop(self, *roles: str) -> dict[str, int]:
-        """Ask processes to stop as a supervisor would, and return their exit statuses."""
+        """Ask processes that have begun to listen to stop, as a supervisor would; returns their exit statuses."""
+        self.until(lambda: all(self._listens(role) for role in roles or self.processes), "the roles to be ready")
         asked = {role: self.processes[role] for role in roles or tuple(self.processes)}
         for process in asked.values():
             process.send_signal(signal.SIGTERM)
         return {role: process.wait(timeout=30) for role, process in asked.items()}
+
+    def _listens(self, role: str) -> bool:
+        process = self.processes[role]
+        if "beat" in role or process.poll() is not None:  # beat takes no messages, and does not tell
+            return True
+        return re.search(rf"{role}-{process.pid}@\S+ ready", self.log(role).read_text()) is not None
 
     def restart_server(self) -> None:
         """Kill Valkey and start an empty one at the same address."""

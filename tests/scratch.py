@@ -17,9 +17,8 @@ def work_in_memory() -> None:
     """
     if "TMPDIR" in os.environ or not _has_room():
         return
-    folder = MEMORY / f"penstock-tests-{os.geteuid()}"
-    folder.mkdir(exist_ok=True, mode=0o755)  # a server that runs as someone else has a folder of its own in it
-    os.environ["TMPDIR"] = tempfile.tempdir = str(folder)  # pytest has looked where they lie before this is imported
+    # The folder itself: the path of a socket has at most 107 characters. pytest has looked before this is imported.
+    os.environ["TMPDIR"] = tempfile.tempdir = str(MEMORY)
 
 
 def _has_room() -> bool:

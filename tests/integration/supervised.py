@@ -20,8 +20,8 @@ while True:
     time.sleep(0.05)
 """
 STUBBORN = """
-import signal, time
-signal.signal(signal.SIGTERM, lambda *_: print("not now", flush=True))
+import os, signal, time
+signal.signal(signal.SIGTERM, lambda *_: os.write(1, b"not now\\n"))
 print("up and running", flush=True)
 while True:
     time.sleep(0.05)
@@ -61,7 +61,7 @@ def role_of(name: str, settings: Settings, *, socket_fd: int | None = None) -> R
 def main() -> None:
     """``supervised.py DATA_DIR ROLE,ROLE… [ROLE=good|stubborn|broken …]``"""
     settings = Settings(data_dir=Path(sys.argv[1]), api={"port": 0}, workers=Workers(grace_s=1.5))
-    running.STEADY_S = 0.3
+    running.STEADY_S = 30.0 if "broken" in " ".join(sys.argv) else 0.3  # who is to fail at the start needs time for it
     began = time.monotonic()
     log = LogStream(sys.stdout, as_json=True, coloured=False, clock=lambda: time.monotonic() - began)
     supervisor = Supervisor(

@@ -35,6 +35,7 @@ class Up:
             cwd=data_dir.parent,
         )
         self.seen: list[dict] = []
+        self._roles = set(roles.split(",")) - {"api"}
         self._lines: queue.Queue[str | None] = queue.Queue()
         self._reader = threading.Thread(target=self._read)
         self._reader.start()
@@ -55,6 +56,13 @@ class Up:
             times -= message in entry["message"] and role in (None, entry["role"])
             if times == 0:
                 return entry
+
+    def ready(self) -> dict:
+        """Return the line that says so, when each role has begun to listen to signals too."""
+        said = self.until("ready in")
+        while not self._roles <= {each["role"] for each in self.seen if "up and running" in each["message"]}:
+            self.until("up and running")
+        return said
 
     def send(self, number: signal.Signals) -> None:
         self.process.send_signal(number)
@@ -107,7 +115,7 @@ def wait_until_gone(pids: list[int]) -> None:
 def test_it_answers_when_it_is_ready_and_stops_beat_first_and_the_queue_last(start, tmp_path):
     up = start(ALL)
     starting = up.until("starting")
-    ready = up.until("ready in")
+    ready = up.ready()
     while sum(entry["message"] == "up and running" for entry in up.seen) < 6:
         up.until("up and running")
 
@@ -134,7 +142,7 @@ def test_it_answers_when_it_is_ready_and_stops_beat_first_and_the_queue_last(sta
 
 def test_a_killed_role_comes_back_each_time_after_a_longer_delay(start):
     up = start("beat")
-    up.until("ready in")
+    up.ready()
     for delay in ("0.5", "1", "2"):
         (beat,) = (pid for pid in children(up.process.pid) if "name = 'beat'" in _command(pid))
         os.kill(beat, signal.SIGKILL)
@@ -146,7 +154,7 @@ def test_a_killed_role_comes_back_each_time_after_a_longer_delay(start):
 def test_the_killed_queue_server_comes_back_with_its_keys(start, tmp_path):
     redis = pytest.importorskip("redis")
     up = start("beat")
-    up.until("ready in")
+    up.ready()
     address = str(tmp_path / "data" / "valkey" / "valkey.sock")
     with redis.Redis(unix_socket_path=address) as client:
         client.set("kept", "1")
@@ -169,7 +177,7 @@ def test_the_killed_queue_server_comes_back_with_its_keys(start, tmp_path):
 def test_nothing_outlives_a_killed_supervisor_and_the_next_start_keeps_the_key(start, tmp_path):
     up = start("chunk,beat")
     key = up.until("starting")["admin_key"]
-    up.until("ready in")
+    up.ready()
     pids = children(up.process.pid)
     assert len(pids) == 3
 
@@ -178,13 +186,13 @@ def test_nothing_outlives_a_killed_supervisor_and_the_next_start_keeps_the_key(s
     wait_until_gone(pids)
     again = start("beat")
     assert again.until("starting")["admin_key"] is None
-    again.until("ready in")
+    again.ready()
     assert (tmp_path / "data" / "admin.key").read_text().strip() == key
 
 
 def test_a_role_that_does_not_stop_is_killed_after_the_grace_period(start):
     up = start("chunk,beat", "chunk=stubborn")
-    up.until("ready in")
+    up.ready()
     up.send(signal.SIGINT)
     began = time.monotonic()
     up.until("chunk did not stop in time")
@@ -195,7 +203,7 @@ def test_a_role_that_does_not_stop_is_killed_after_the_grace_period(start):
 
 def test_a_second_signal_does_not_wait_for_the_grace_period(start):
     up = start("beat", "beat=stubborn")  # beat's grace is 5 s
-    up.until("ready in")
+    up.ready()
     up.send(signal.SIGINT)
     up.until("not now", role="beat")
     began = time.monotonic()
