@@ -78,7 +78,10 @@ class Plant:
 
     def _listens(self, role: str) -> bool:
         process = self.processes[role]
-        if "beat" in role or process.poll() is not None:  # beat takes no messages, and does not tell
+        ended = process.poll()
+        if ended is not None:
+            return ended <= 0  # else `until` starts it again
+        if "beat" in role:  # it takes no messages, and does not tell
             return True
         return re.search(rf"{role}-{process.pid}@\S+ ready", self.log(role).read_text()) is not None
 

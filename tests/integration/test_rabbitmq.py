@@ -151,3 +151,4 @@ def test_roles_stop_when_told(plant):
         log = plant.log(role).read_text()
         assert "Traceback (" not in log, log
         assert "direct exchange" not in log
+    plant.start(*ROLES)  # the order of tests is nobody's: one may follow
