@@ -100,7 +100,7 @@ def postgres_url() -> Iterator[str]:
     server.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # one that is idle takes a tenth of a processor
 def s3_server() -> Iterator[S3Server]:
     """A private S3-compatible server; whoever stops or pauses it starts it again. Use a prefix of your own."""
     try:

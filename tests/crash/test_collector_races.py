@@ -409,7 +409,7 @@ def _no_documents(monkeypatch):
     monkeypatch.setattr(copies, "_copy_versions", lambda *_: None)
 
 
-SEEDS = pytest.mark.parametrize("seed", [1, 2, 3, random.randrange(1 << 30)], ids=lambda _: "")
+SEEDS = pytest.mark.parametrize("seed", [1, random.randrange(1 << 30)], ids=lambda _: "")
 
 
 @SEEDS

@@ -512,7 +512,7 @@ def test_whatever_happens_searches_see_what_the_model_holds(monkeypatch):
     monkeypatch.setattr(planning, "REWRITTEN_PER_ROW", 1)
     Engine.ways, Engine.happened = SearchWays(0), Counter()
     Engine.ways.take_over(monkeypatch)
-    run_state_machine_as_test(Engine, settings=machine_settings(examples=30, steps=25))
+    run_state_machine_as_test(Engine, settings=machine_settings(examples=20, steps=25))
     for what in TRANSITIONS:
         print(what, {tenant: Engine.happened[what, tenant] for tenant, _ in TENANTS})
     assert all(Engine.happened[what, tenant] > 0 for what in TRANSITIONS for tenant, _ in TENANTS)

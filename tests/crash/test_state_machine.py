@@ -466,5 +466,5 @@ def is_itself(hit: Hit, line: str) -> bool:
 def test_whatever_happens_a_collection_is_what_its_model_says(monkeypatch):
     Machine.ways = SearchWays(0)
     Machine.ways.take_over(monkeypatch)
-    run_state_machine_as_test(Machine, settings=machine_settings(examples=8, steps=40))
+    run_state_machine_as_test(Machine, settings=machine_settings(examples=6, steps=40))
     Machine.ways.check()

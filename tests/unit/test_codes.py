@@ -23,25 +23,25 @@ def costs_of(query: np.ndarray, vectors: np.ndarray, *, l2: bool) -> np.ndarray:
 
 @pytest.mark.parametrize("dimensions", [256, 300, 384, 1_000])
 @pytest.mark.parametrize("l2", [False, True])
-@pytest.mark.parametrize("looked_at", [1.0, 0.5, 0.05])
-def test_the_nearest_are_among_the_candidates(dimensions, l2, looked_at):
+def test_the_nearest_are_among_the_candidates(dimensions, l2):
     seed = int(np.random.SeedSequence().entropy % 2**32)
     print("seed", seed)
     vectors = passages(COUNT, dimensions=dimensions, seed=seed)
     codes = encode_rows([vectors[:9_000], vectors[9_000:]], count=COUNT, centre=vectors.mean(axis=0), l2=l2)
-    rows = np.flatnonzero(np.random.default_rng(seed).random(COUNT) < looked_at)
-    found = []
-    for query in passages(30, dimensions=dimensions, seed=seed + 1):
-        nearest = rows[np.argsort(costs_of(query, vectors[rows], l2=l2))[:10]]
-        candidates = codes.candidates(query, rows, count=200, l2=l2)
-        assert len(set(candidates.tolist())) == 200
-        assert np.isin(candidates, rows).all()
-        mask = np.zeros(COUNT, np.bool_)
-        mask[rows] = True
-        marked = codes.candidates_marked(query, mask, marked=len(rows), count=200, l2=l2)
-        assert sorted(marked.tolist()) == sorted(candidates.tolist())
-        found.append(np.isin(nearest, candidates).mean())
-    assert np.mean(found) > 0.97
+    for looked_at in (1.0, 0.5, 0.05):
+        rows = np.flatnonzero(np.random.default_rng(seed).random(COUNT) < looked_at)
+        found = []
+        for query in passages(30, dimensions=dimensions, seed=seed + 1):
+            nearest = rows[np.argsort(costs_of(query, vectors[rows], l2=l2))[:10]]
+            candidates = codes.candidates(query, rows, count=200, l2=l2)
+            assert len(set(candidates.tolist())) == 200
+            assert np.isin(candidates, rows).all()
+            mask = np.zeros(COUNT, np.bool_)
+            mask[rows] = True
+            marked = codes.candidates_marked(query, mask, marked=len(rows), count=200, l2=l2)
+            assert sorted(marked.tolist()) == sorted(candidates.tolist())
+            found.append(np.isin(nearest, candidates).mean())
+        assert np.mean(found) > 0.97
 
 
 def test_few_rows_are_all_candidates():
