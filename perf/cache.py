@@ -5,8 +5,9 @@ counts, and answers after ``--latency-ms``. The corpus goes into a collection; t
 changed in 1 % of its documents; then, as it is now, into another collection, which has nothing but the cache; at last
 another corpus into two collections at once, whose batches are embedded side by side.
 
-Doubts: the price is of text-embedding-3-small, by the tokens that Penstock counted, and no bill of anybody; texts are
-made up; a call takes as many texts as a batch has, so that larger documents take fewer calls for the same money.
+Doubts: the price is of text-embedding-3-small, by tokens that the provider here counts as OpenAI does, and no bill of
+anybody; texts are made up; a call takes as many texts as a batch has, so that larger documents take fewer calls for
+the same money.
 """
 
 import random
@@ -19,6 +20,7 @@ from rich.progress import Progress
 from texts import Load, texts_of
 
 from penstock.client import Chunking, NewDocument, Penstock
+from penstock.pipeline.chunking.tokens import encoding
 from pipeline import CHUNK_TOKENS, OVERLAP_TOKENS, TENANT, TIMEOUT_S, started
 
 MODEL, DIMENSIONS = "openai/text-embedding-3-small", 1536
@@ -34,6 +36,10 @@ class Ingestion:
     cost_usd: float
     chunks: int
     cache_hits: int
+
+
+def tokens_of(texts: list[str]) -> int:
+    return sum(map(len, encoding().encode_ordinary_batch(texts, num_threads=1)))
 
 
 def ingest(client: Penstock, provider: Provider, texts: Sequence[str], *collections: str) -> Ingestion:
@@ -124,7 +130,7 @@ def main() -> None:
     }
     with (
         report.progress(quiet=chosen.json) as bar,
-        Provider(dimensions=DIMENSIONS, latency_s=chosen.latency_ms / 1000) as provider,
+        Provider(dimensions=DIMENSIONS, latency_s=chosen.latency_ms / 1000, tokens=tokens_of) as provider,
         started(
             MODEL,
             settings={

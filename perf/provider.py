@@ -6,6 +6,7 @@ import threading
 import time
 import zlib
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -23,10 +24,14 @@ class Asked:
 
 
 class Provider:
-    """Answers after ``latency_s`` with a vector that depends on the text alone. ``url`` is an OpenAI base URL."""
+    """Answers after ``latency_s`` with a vector that depends on the text alone. ``url`` is an OpenAI base URL.
 
-    def __init__(self, *, dimensions: int, latency_s: float) -> None:
+    ``tokens`` counts what a call is charged for; one a text by default, which costs no time.
+    """
+
+    def __init__(self, *, dimensions: int, latency_s: float, tokens: Callable[[list[str]], int] = len) -> None:
         self.dimensions = dimensions
+        self.tokens = tokens
         self.latency_s = latency_s
         self._lock = threading.Lock()
         self._asked = Asked()
@@ -57,7 +62,7 @@ class Provider:
             self._asked.texts.update(texts)
         time.sleep(self.latency_s)
         data = [{"object": "embedding", "index": at, "embedding": self._vector(text)} for at, text in enumerate(texts)]
-        usage = {"prompt_tokens": len(texts), "total_tokens": len(texts)}
+        usage = dict.fromkeys(("prompt_tokens", "total_tokens"), self.tokens(texts))
         return json.dumps({"object": "list", "data": data, "model": "local", "usage": usage}).encode()
 
     def _vector(self, text: str) -> str:
