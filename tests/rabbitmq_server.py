@@ -42,8 +42,6 @@ class RabbitMQServer:
             "RABBITMQ_CONF_ENV_FILE": str(self._folder / "none"),
             "ERL_EPMD_PORT": str(name_port),
             "ERL_EPMD_ADDRESS": "127.0.0.1",
-            # Its threads do not spin while they wait for work.
-            "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": "+sbwt none +sbwtdcpu none +sbwtdio none",
             "HOME": str(self._folder),
         }
         self._environment = {**os.environ, **node}

@@ -61,13 +61,13 @@ class Plan:
 
 
 PLANS: Mapping[str, Plan] = {
-    "chunk": Plan(".chunk:Chunker", "prefork", lambda settings: settings.workers.chunk_processes, niceness=5),
-    "embed": Plan(".embed:Embedding", "threads", lambda settings: settings.workers.embed_threads, niceness=5),
+    "chunk": Plan(".chunk:Chunker", "prefork", lambda settings: settings.workers.chunk_processes, niceness=10),
+    "embed": Plan(".embed:Embedding", "threads", lambda settings: settings.workers.embed_threads, niceness=10),
     "express": Plan(".express:Express", "prefork", lambda _settings: 1),
     "index": Plan(".index:Writer", "solo", lambda _settings: 1),
     "search": Plan(".search:Searcher", "threads", lambda settings: settings.workers.search_threads, results=True),
     "maintenance": Plan(
-        ".maintenance:Maintenance", "prefork", lambda settings: settings.workers.merge_processes, niceness=10
+        ".maintenance:Maintenance", "prefork", lambda settings: settings.workers.merge_processes, niceness=15
     ),
 }
 PROGRAMS = {"beat": ".beat:run", "flower": ".monitor:run"}  # roles that are no Celery workers
