@@ -6,10 +6,11 @@ anything is deleted everything is sent: what was only moved is never gone.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from hashlib import blake2b
 from pathlib import Path
 
+from penstock.pipeline.requests import in_requests
 from penstock.storage.catalog.backlogs import Amount
 from penstock.storage.catalog.collections import CollectionInfo
 from penstock.storage.catalog.documents import known, list_documents
@@ -143,9 +144,14 @@ def _compared(
 
 
 def _send(work: RunWork, collection: CollectionInfo, plan: SyncPlan, skipped: list[Skipped]) -> None:
-    for request in _requests(plan.sent, most_bytes=work.components.settings.limits.max_document_bytes):
+    most_bytes = work.components.settings.limits.max_document_bytes
+
+    def held_bytes(file: Found) -> int:
+        return min(file.size_bytes, most_bytes + 1)  # of a file above the bound no more is read
+
+    for request in in_requests(plan.sent, held_bytes, most=REQUEST_DOCUMENTS, most_size=REQUEST_BYTES):
         work.go_on()
-        documents = _read(request, most_bytes=work.components.settings.limits.max_document_bytes, skipped=skipped)
+        documents = _read(request, most_bytes=most_bytes, skipped=skipped)
         if documents:
             _accept(work, collection, documents, skipped)
             work.save()
@@ -239,21 +245,6 @@ def _key(work: RunWork, documents: Sequence[SubmittedDocument]) -> str:
 def _count(work: RunWork, **more: int) -> None:
     for name, number in more.items():
         work.progress[name] = int(work.progress.get(name, 0)) + number
-
-
-def _requests(files: Sequence[Found], *, most_bytes: int) -> Iterator[list[Found]]:
-    """Yield groups of bounded size; a file above the bound goes alone, one above ``most_bytes`` too."""
-    request: list[Found] = []
-    size_bytes = 0
-    for file in files:
-        held_bytes = min(file.size_bytes, most_bytes + 1)
-        if request and (len(request) >= REQUEST_DOCUMENTS or size_bytes + held_bytes > REQUEST_BYTES):
-            yield request
-            request, size_bytes = [], 0
-        request.append(file)
-        size_bytes += held_bytes
-    if request:
-        yield request
 
 
 def _read(files: Sequence[Found], *, most_bytes: int, skipped: list[Skipped]) -> list[SubmittedDocument]:

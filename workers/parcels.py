@@ -1,12 +1,12 @@
 """An order in its parts: the requests of each batch, whose names lead back to its chunks, and what came for them."""
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from penstock.pipeline.embedding.embedder import Vectors
 from penstock.pipeline.embedding.orders import MOST_TEXTS, MOST_TOKENS
+from penstock.pipeline.requests import in_requests
 from penstock.storage.ids import BatchId
 from penstock.storage.ledger.members import Member
 from penstock.storage.segments.rows import Rows
@@ -46,21 +46,8 @@ class Parcel:
 
 def requests_of(member: Member, rows: Rows) -> list[Request]:
     """Return the requests of a batch, always the same: their names must lead back to the rows."""
+    asked = [row for row in member.rows if row not in member.repeated]
+    requests = in_requests(asked, lambda row: int(rows.tokens[row]), most=MOST_TEXTS, most_size=MOST_TOKENS)
     return [
-        Request(f"{member.batch_id}.{number}", member.batch_id, tuple(some))
-        for number, some in enumerate(_bounded([row for row in member.rows if row not in member.repeated], rows))
+        Request(f"{member.batch_id}.{number}", member.batch_id, tuple(some)) for number, some in enumerate(requests)
     ]
-
-
-def _bounded(chosen: Sequence[int], rows: Rows) -> Iterator[list[int]]:
-    some: list[int] = []
-    tokens = 0
-    for row in chosen:
-        size = int(rows.tokens[row])
-        if some and (len(some) == MOST_TEXTS or tokens + size > MOST_TOKENS):
-            yield some
-            some, tokens = [], 0
-        some.append(row)
-        tokens += size
-    if some:
-        yield some

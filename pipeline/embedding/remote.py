@@ -4,10 +4,9 @@ It retries nothing: whoever calls knows when to try again. Single requests are `
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Self
 
 import numpy as np
@@ -16,6 +15,7 @@ from penstock.storage.errors import StorageError
 
 from ..chunking import count_tokens
 from ..errors import EmbeddingError, InputRejected, ProviderMisconfigured
+from ..requests import in_requests
 from .billing import Payer, Unbilled
 from .embedder import EmbeddingOptions, ModelCard, Vectors, is_openai, takes_orders
 from .endpoint import Endpoint
@@ -104,7 +104,8 @@ class Remote:
             raise
 
     def _embed_left(self, work: "_Work", left: list[int], *, urgent: bool) -> None:
-        requests = [left[start:stop] for start, stop in pairwise(self._bounds([work.sizes[place] for place in left]))]
+        bounds = {"most": self._max_texts, "most_size": self._max_tokens}
+        requests = list(in_requests(left, work.sizes.__getitem__, **bounds))
         with self._traffic.call(urgent=urgent) as call:
             if call.trying and not urgent:  # not with a batch: nobody knows how long it would take to fail
                 self._request(call, [_PROBE], tokens=_PROBE_TOKENS)
@@ -121,18 +122,6 @@ class Remote:
                 f"The text has {sizes[long[0]]} tokens, {self.card.name} reads {limit}: use shorter texts",
                 index=long[0],
             )
-
-    def _bounds(self, sizes: list[int]) -> Iterator[int]:
-        """Yield where requests begin and the last one ends, each within what one may hold."""
-        tokens = count = 0
-        yield 0
-        for index, size in enumerate(sizes):
-            if count and (tokens + size > self._max_tokens or count == self._max_texts):
-                yield index
-                tokens = count = 0
-            tokens, count = tokens + size, count + 1
-        if sizes:
-            yield len(sizes)
 
     def _embed(self, call: Call, work: "_Work", places: list[int]) -> None:
         """Embed the texts of one request; when it is refused, each half of them, to find the text to blame."""
