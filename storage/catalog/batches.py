@@ -4,6 +4,8 @@ from typing import Any
 
 from ..ids import BatchId, GenerationId, TenantId, new_id
 
+PAUSED_FROM = 1e11  # what is to be tried so late, somebody paused: it stays so until somebody resumes it
+
 
 def ready_batch(
     stage: str,

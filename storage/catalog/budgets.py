@@ -5,11 +5,11 @@ from sqlalchemy.engine import Connection
 
 from ..errors import NotFound
 from ..ids import JobId, TenantId
+from .batches import PAUSED_FROM
 from .engine import Catalog
 from .tables import batches, jobs
 
 WAITS_FOR_MONEY = ("job_budget", "month_budget")
-_PAUSED_FROM = 1e11  # what is to be tried so late, somebody paused
 
 
 def set_job_budget(catalog: Catalog, *, tenant: TenantId, job_id: JobId, budget_usd: float | None) -> None:
@@ -28,6 +28,6 @@ def set_job_budget(catalog: Catalog, *, tenant: TenantId, job_id: JobId, budget_
 def wake_for_money(connection: Connection, tenant: TenantId) -> None:
     """Make what waits for a budget of this tenant ready at once. What has no room even now goes back to waiting."""
     mine = (batches.c.tenant_id == tenant, batches.c.stage == "embed", batches.c.state == "ready")
-    waits = (batches.c.postponed.in_(WAITS_FOR_MONEY), batches.c.next_attempt_at < _PAUSED_FROM)
+    waits = (batches.c.postponed.in_(WAITS_FOR_MONEY), batches.c.next_attempt_at < PAUSED_FROM)
     waiting = sa.update(batches).where(*mine, *waits)
     connection.execute(waiting.values(next_attempt_at=sa.func.coalesce(batches.c.last_attempt_at, 0.0)))

@@ -12,24 +12,20 @@ from sqlalchemy.engine import Connection
 def insert_if_absent(connection: Connection, table: sa.Table, row: Mapping[str, Any]) -> bool:
     """Insert one row unless it breaks a unique constraint. Returns whether it was inserted."""
     # RETURNING, because a driver need not count the rows of an INSERT.
-    made = _insert(connection, table).values(row).returning(sa.literal(1))
+    made = _leaving(connection.dialect.name, table).values(row).returning(sa.literal(1))
     return connection.execute(made).first() is not None
 
 
 def insert_absent(connection: Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert those of the rows that break no unique constraint."""
     if rows:
-        connection.execute(_insert(connection, table), rows)
+        connection.execute(_leaving(connection.dialect.name, table), rows)
 
 
 def insert_or_replace(connection: Connection, table: sa.Table, rows: Sequence[Mapping[str, Any]]) -> None:
     """Insert the rows, each with all columns, in place of those of the same primary key."""
     if rows:
         connection.execute(_replacing(connection.dialect.name, table), rows)
-
-
-def _insert(connection: Connection, table: sa.Table) -> postgresql.Insert | sqlite.Insert:
-    return _leaving(connection.dialect.name, table)
 
 
 @cache

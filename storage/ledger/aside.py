@@ -11,12 +11,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Row
 
+from ..catalog.batches import PAUSED_FROM
 from ..catalog.engine import Catalog
 from ..catalog.tables import batches, orders
 from ..costs import Payee, set_aside_for_order
 from ..ids import BatchId
 from .claims import Claim, is_held, lost
-from .orders import FAR_AWAY, IS_ASIDE, MOST_CHUNKS, PATIENT_S, insert_order, waiting_for_order
+from .orders import IS_ASIDE, MOST_CHUNKS, PATIENT_S, insert_order, waiting_for_order
 from .pauses import goes_on
 
 
@@ -102,7 +103,7 @@ def gather(catalog: Catalog, *, now: float, wait_s: float, most_chunks: int = MO
 
     One is made when it is full, or its first batch has waited ``wait_s``.
     """
-    mine = (*IS_ASIDE, batches.c.order_id.is_(None), batches.c.next_attempt_at < FAR_AWAY)
+    mine = (*IS_ASIDE, batches.c.order_id.is_(None), batches.c.next_attempt_at < PAUSED_FROM)
     waiting = sa.select(batches).where(*mine, goes_on(batches.c.tenant_id))
     with catalog.read() as connection:  # the common case, without the write lock
         if connection.scalar(sa.select(batches.c.id).where(*mine).limit(1)) is None:

@@ -10,6 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
+from ..catalog.batches import PAUSED_FROM
 from ..catalog.completion import OPEN_BATCH
 from ..catalog.engine import Catalog
 from ..catalog.tables import batches, generations, orders
@@ -21,7 +22,6 @@ from ..ids import BatchId, CollectionId, GenerationId, TenantId, new_id
 MOST_CHUNKS = 50_000  # that OpenAI takes in one order
 MOST_TIMES = 2  # that a batch is ordered
 PATIENT_S = 26 * 3_600.0  # an order takes a day at most
-FAR_AWAY = 1e11  # what is to be tried after this is paused, and stays so
 _ANEW = dict.fromkeys(("file_id", "provider_id", "placing_at", "repeated"), None) | {"state": "gathered"}
 IS_ASIDE = (batches.c.stage == "embed", batches.c.state == "ready", batches.c.aside_since.is_not(None))
 
@@ -250,7 +250,7 @@ def _tell_members(connection: Connection, order: Order, *, told: str, now: float
 
 def _at(moment: float) -> sa.ColumnElement[float]:
     """Return when a batch is due: at this moment, unless it is paused."""
-    return sa.case((batches.c.next_attempt_at >= FAR_AWAY, batches.c.next_attempt_at), else_=moment)
+    return sa.case((batches.c.next_attempt_at >= PAUSED_FROM, batches.c.next_attempt_at), else_=moment)
 
 
 def waiting_for_order(reason: str) -> dict[str, Any]:

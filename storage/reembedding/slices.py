@@ -10,7 +10,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
-from ..catalog.batches import ready_batch
+from ..catalog.batches import PAUSED_FROM, ready_batch
 from ..catalog.completion import OPEN_BATCH
 from ..catalog.engine import Catalog
 from ..catalog.followers import wake
@@ -28,7 +28,7 @@ from .records import ReembeddingInfo, hold_reembedding
 
 LOW = PRIORITIES.index("low")
 MAX_DOCUMENTS = 256
-FAR_AWAY = 1e12  # when a batch of a paused re-embedding is tried again
+FAR_AWAY = 10 * PAUSED_FROM  # when a batch of a paused re-embedding is tried again
 
 
 @dataclass(frozen=True)
