@@ -9,7 +9,16 @@ import sqlalchemy as sa
 from penstock.storage import ledger, paths
 from penstock.storage.catalog.collections import CollectionInfo, create_collection
 from penstock.storage.catalog.engine import Catalog
-from penstock.storage.catalog.tables import OF_DOCUMENT, VERSION_FINAL_STATES, batches, documents, metadata, versions
+from penstock.storage.catalog.tables import (
+    OF_DOCUMENT,
+    VERSION_FINAL_STATES,
+    batches,
+    documents,
+    jobs,
+    metadata,
+    tenants,
+    versions,
+)
 from penstock.storage.ids import BatchId, DocumentId, JobId, ManifestVersion, SegmentId, TenantId, new_id
 from penstock.storage.intake.documents import Accepted, SubmittedDocument, accept
 from penstock.storage.intake.removals import Removed, remove_documents
@@ -247,6 +256,14 @@ class Line:
         wanted = sa.select(*(versions.c[name] for name in columns)).order_by(versions.c.id)
         with self.catalog.read() as connection:
             return [tuple(row) for row in connection.execute(wanted)]
+
+    def set_budget(self, *, month: float | None = None, job: tuple[JobId, float] | None = None) -> None:
+        """Bound what every tenant may spend in a month, and one job in all."""
+        with self.catalog.write() as connection:
+            if month is not None:
+                connection.execute(sa.update(tenants).values(monthly_budget_usd=month))
+            if job is not None:
+                connection.execute(sa.update(jobs).where(jobs.c.id == job[0]).values(budget_usd=job[1]))
 
 
 def new_line(

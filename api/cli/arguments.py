@@ -58,6 +58,11 @@ def parse_budget(option: str, given: str) -> float:
     return usd
 
 
+def parse_new_budget(option: str, given: str) -> float | None:
+    """Return an amount of US dollars, None for the word that takes a budget away. Raises UsageError."""
+    return None if given == NO_BUDGET else parse_budget(option, given)
+
+
 def parse_object(option: str, given: str) -> dict[str, Any]:
     """Return a JSON object. Raises UsageError."""
     try:

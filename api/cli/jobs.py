@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .arguments import NO_BUDGET, parse_budget
+from .arguments import parse_new_budget
 from .connection import connect
 from .exits import ExitCode
 from .options import Json, Key, Tenant, Timeout, Url
@@ -124,7 +124,7 @@ def budget(
     as_json: Json = False,
 ) -> None:
     """Change what a job may cost. One that waits for money goes on at once when there is some."""
-    budget_usd = None if amount == NO_BUDGET else parse_budget("--set", amount)
+    budget_usd = parse_new_budget("--set", amount)
     with connect(url, key, tenant) as client:
         job = client.set_budget(job_id, budget_usd)
     print_json(job) if as_json else _show(job)

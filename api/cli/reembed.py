@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .arguments import NO_BUDGET, parse_budget
+from .arguments import parse_budget, parse_new_budget
 from .connection import connect
 from .exits import ExitCode, UsageError
 from .options import Json, Key, Tenant, Timeout, Url
@@ -122,8 +122,7 @@ def _asked(client: "Penstock", collection: str, what: str, *, force: bool, budge
     if force:
         raise UsageError("--force goes with --switch, or with what begins a re-embedding")
     if budget is not None:
-        budget_usd = None if budget == NO_BUDGET else parse_budget("--set-budget", budget)
-        return client.set_reembedding_budget(collection, budget_usd)
+        return client.set_reembedding_budget(collection, parse_new_budget("--set-budget", budget))
     return {
         "status": client.reembedding,
         "pause": client.pause_reembedding,

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .arguments import parse_budget
+from .arguments import NO_BUDGET, parse_new_budget
 from .connection import connect
 from .exits import UsageError
 from .options import Json, Key, Url
@@ -17,7 +17,6 @@ app = typer.Typer(name="tenants", help="List, make and change tenants.", no_args
 
 Name = Annotated[str, typer.Argument(help="Name of the tenant.", show_default=False)]
 DEFAULT = "default"
-NO_BUDGET = ("none", DEFAULT)
 
 
 @app.command("list")
@@ -99,8 +98,8 @@ def change(
     if max_backlog_bytes is not None:
         values["max_backlog_bytes"] = _number("--max-backlog-bytes", max_backlog_bytes, kind=int)
     if monthly_budget is not None:
-        wanted = None if monthly_budget in NO_BUDGET else parse_budget("--monthly-budget", monthly_budget)
-        values["monthly_budget_usd"] = wanted
+        wanted = NO_BUDGET if monthly_budget == DEFAULT else monthly_budget
+        values["monthly_budget_usd"] = parse_new_budget("--monthly-budget", wanted)
     if record_queries is not None:
         values["record_queries"] = record_queries
     if not values:

@@ -15,7 +15,6 @@ from penstock.storage.catalog.tables import (
     jobs,
     purses,
     reservations,
-    tenants,
     versions,
 )
 from penstock.storage.costs import (
@@ -73,14 +72,6 @@ def total(line: Line) -> Amounts:
 def rows_of(line: Line, table: sa.Table) -> list[sa.Row]:
     with line.catalog.read() as connection:
         return list(connection.execute(sa.select(table)))
-
-
-def set_budget(line: Line, *, month: float | None = None, job: tuple[str, float] | None = None) -> None:
-    with line.catalog.write() as connection:
-        if month is not None:
-            connection.execute(sa.update(tenants).values(monthly_budget_usd=month))
-        if job is not None:
-            connection.execute(sa.update(jobs).where(jobs.c.id == job[0]).values(budget_usd=job[1]))
 
 
 def test_an_embedded_batch_costs_what_its_calls_took_by_hour_job_and_model(line):
@@ -282,7 +273,7 @@ def test_searches_are_written_in_bulk(line, monkeypatch):
 
 def test_workers_that_reserve_at_once_do_not_spend_the_same_money(line):
     job_id = line.submit("a").job_id
-    set_budget(line, month=10.5, job=(job_id, 20.0))
+    line.set_budget(month=10.5, job=(job_id, 20.0))
     line.chunk()
     claim = line.claimed("embed")
 
@@ -312,7 +303,7 @@ def test_what_was_bought_without_setting_money_aside_counts_for_every_budget(lin
         settle(connection, payee, {UNRESERVED: Amounts.of_call(5, payee.price)}, at=line.now)
     spent = {one.name: one.spent_usd for one in rows_of(line, purses)}
     assert spent == {f"job:{job_id}": 5.0, "month:2026-11": 5.0}
-    set_budget(line, job=(job_id, 6.0))
+    line.set_budget(job=(job_id, 6.0))
     with bill_of(line, claim) as bill, pytest.raises(OverBudget):
         bill.reserve(2)
 
@@ -321,7 +312,7 @@ def test_what_was_bought_without_setting_money_aside_counts_for_every_budget(lin
 def test_a_call_that_a_budget_has_no_room_for_is_not_made_and_the_reason_says_what_to_do(line, which):
     claim = embed_claim(line, "a")
     job_id = claim.versions[0].job_id
-    set_budget(line, **({"month": 5.0} if which == "month_budget" else {"job": (job_id, 5.0)}))
+    line.set_budget(**({"month": 5.0} if which == "month_budget" else {"job": (job_id, 5.0)}))
     with bill_of(line, claim) as bill, pytest.raises(OverBudget) as refused:
         bill.reserve(6)
     assert refused.value.budget == which
@@ -335,7 +326,7 @@ def test_a_call_that_a_budget_has_no_room_for_is_not_made_and_the_reason_says_wh
 
 def test_money_that_is_only_set_aside_may_come_back(line):
     claim = embed_claim(line, "a")
-    set_budget(line, month=10.0)
+    line.set_budget(month=10.0)
     first, second = bill_of(line, claim), bill_of(line, claim)
     first.reserve(6)
     with pytest.raises(OverBudget) as refused:
@@ -347,7 +338,7 @@ def test_money_that_is_only_set_aside_may_come_back(line):
 
 def test_a_budget_begins_anew_with_the_month_and_a_call_counts_for_the_month_it_was_made_in(line):
     claim = embed_claim(line, "a")
-    set_budget(line, month=10.0)
+    line.set_budget(month=10.0)
     old = bill_of(line, claim)
     old.reserve(8)
     line.now = DECEMBER_1 + 1.0
@@ -361,14 +352,14 @@ def test_a_budget_begins_anew_with_the_month_and_a_call_counts_for_the_month_it_
 
 def test_a_budget_cannot_be_kept_where_nobody_knows_the_price(line):
     claim = embed_claim(line, "a")
-    set_budget(line, month=10.0)
+    line.set_budget(month=10.0)
     with pytest.raises(OverBudget, match="openai_usd_per_million_tokens"):
         bill_of(line, claim, price=None).reserve(1)
     bill_of(line, claim, price=0.0).reserve(1)
 
 
 def test_searches_stop_at_the_budget_of_the_month_and_go_on_when_it_is_raised(line):
-    set_budget(line, month=10.0)
+    line.set_budget(month=10.0)
     with SearchCosts(line.catalog, clock=lambda: line.now) as searches:
         payer = searches.payer(TENANT, line.collection.id, model=MODEL, price=USD)
         for _ in range(5):
@@ -376,7 +367,7 @@ def test_searches_stop_at_the_budget_of_the_month_and_go_on_when_it_is_raised(li
             payer.paid(2)
         with pytest.raises(OverBudget):
             payer.reserve(2)
-        set_budget(line, month=12.0)
+        line.set_budget(month=12.0)
         line.now += 2.0
         payer.reserve(2)
         payer.paid(2)
@@ -388,7 +379,7 @@ def test_searches_stop_at_the_budget_of_the_month_and_go_on_when_it_is_raised(li
 
 
 def test_an_allowance_of_a_process_that_died_is_charged_in_full(line):
-    set_budget(line, month=100_000.0)
+    line.set_budget(month=100_000.0)
     searches = SearchCosts(line.catalog, clock=lambda: line.now)
     searches.payer(TENANT, line.collection.id, model=MODEL, price=USD).reserve(2)  # and then it dies
     line.now += 1_000.0

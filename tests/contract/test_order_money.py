@@ -8,10 +8,10 @@ import sqlalchemy as sa
 
 from penstock.storage import ledger
 from penstock.storage.catalog.jobs import cancel_job, get_job
-from penstock.storage.catalog.tables import jobs, purses, reservations, tenants
+from penstock.storage.catalog.tables import purses, reservations
 from penstock.storage.costs import OrderCosts, Payee, charge_lapsed, give_back_unordered, read_costs
 from penstock.storage.errors import Conflict, OverBudget
-from penstock.storage.ids import BatchId, JobId
+from penstock.storage.ids import BatchId
 from penstock.storage.ledger.orders import Delivered, Order
 
 from ..ledger_line import TENANT, Line, new_line
@@ -69,14 +69,6 @@ def month(line: Line) -> tuple[float, float]:
     return next((amounts for name, amounts in money(line).items() if name.startswith("month:")), (0.0, 0.0))
 
 
-def set_budget(line: Line, *, monthly: float | None = None, job: tuple[JobId, float] | None = None) -> None:
-    with line.catalog.write() as connection:
-        if monthly is not None:
-            connection.execute(sa.update(tenants).values(monthly_budget_usd=monthly))
-        if job is not None:
-            connection.execute(sa.update(jobs).where(jobs.c.id == job[0]).values(budget_usd=job[1]))
-
-
 def test_what_is_put_aside_holds_its_price_until_it_is_delivered_and_then_what_it_cost(line):
     [claim] = claims(line, "a")
     job_id = claim.versions[0].job_id
@@ -104,8 +96,8 @@ def test_batches_that_are_put_aside_cannot_overspend_together(line, budget):
     line.form(max_documents=1)
     line.chunk()
     found = [line.claim(batch) for batch in line.send("embed")]
-    limits = {"job": {"job": (found[0].versions[0].job_id, 25.0)}, "month": {"monthly": 25.0}}
-    set_budget(line, **limits[budget])
+    limits = {"job": {"job": (found[0].versions[0].job_id, 25.0)}, "month": {"month": 25.0}}
+    line.set_budget(**limits[budget])
 
     def try_aside(claim: ledger.Claim) -> OverBudget | None:
         try:
@@ -228,7 +220,7 @@ def test_halves_of_an_order_and_what_had_no_room_in_it_keep_their_money(line):
 def test_a_price_that_nobody_knows_is_ordered_where_there_is_no_budget(line):
     first, second = claims(line, "a", "b")
     aside(line, first, price=None)
-    set_budget(line, monthly=1_000.0)
+    line.set_budget(month=1_000.0)
     with pytest.raises(OverBudget, match="nobody knows the price"):
         aside(line, second, price=None)
     assert money(line) == {}
