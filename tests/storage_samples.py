@@ -19,11 +19,12 @@ from penstock.storage.objects.local import LocalObjects
 from penstock.storage.objects.store import ObjectInfo, ObjectStore
 from penstock.storage.publishing.planning import FAN_IN
 from penstock.storage.publishing.publisher import PublishedManifest, Publisher, acquire_lease
+from penstock.storage.segments.checks import verify_segment
 from penstock.storage.segments.manifests import Manifest, read_manifest
 from penstock.storage.segments.records import DocumentRecord
 from penstock.storage.segments.rows import Rows, chunk_identity
 from penstock.storage.segments.sections import Sections, open_sections
-from penstock.storage.segments.segment import open_segment, verify_segment
+from penstock.storage.segments.segment import open_segment
 from penstock.storage.segments.tombstones import read_deletes
 
 TENANT = TenantId("acme")

@@ -20,9 +20,9 @@ from ..grace import Lookout
 from ..ids import CollectionId, GenerationId, JobId, ManifestVersion, TenantId, checked_name, new_id
 from ..limits import MAX_COLLECTIONS_PER_TENANT
 from ..objects.store import ObjectStore
+from ..segments.checks import check_served
 from ..segments.differences import Comparison
 from ..segments.manifests import Manifest, read_manifest, write_manifest
-from ..segments.segment import check_served
 
 _ATTEMPTS = 5  # a version may be published between the comparison and the transaction
 

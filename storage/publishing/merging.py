@@ -21,6 +21,7 @@ from ..failpoints import hit
 from ..ids import SegmentId, new_id
 from ..objects.store import ObjectStore
 from ..segments.blocks import block_digests
+from ..segments.checks import verify_segment
 from ..segments.codes import CodedRows, encode_rows
 from ..segments.columns import FieldIndex, merge
 from ..segments.document_keys import merge_keys, read_keys
@@ -30,7 +31,7 @@ from ..segments.manifests import INT8, Manifest, SegmentEntry, Swap, describe_fi
 from ..segments.rounded import round_records
 from ..segments.rows import Rows
 from ..segments.sections import Array
-from ..segments.segment import TIMES, OpenSegment, StagedGraph, open_segment, verify_segment, write_segment
+from ..segments.segment import TIMES, OpenSegment, StagedGraph, open_segment, write_segment
 from ..segments.tombstones import read_deletes, with_deletes
 from .graphs import build_graph
 from .planning import FAN_IN, GRAPH_ROWS, is_worn, plan_fold

@@ -13,9 +13,9 @@ from ..catalog.references import Reference, find_version
 from ..errors import Conflict, Damaged, NotKept
 from ..ids import GenerationId, ManifestVersion
 from ..objects.store import ObjectStore
+from ..segments.checks import check_served
 from ..segments.differences import Comparison
 from ..segments.manifests import Manifest, read_manifest
-from ..segments.segment import check_served
 
 
 @dataclass(frozen=True)

@@ -18,9 +18,9 @@ from ..catalog.collections import GenerationInfo
 from ..errors import Damaged
 from ..ids import ManifestVersion, SegmentId
 from ..objects.store import ObjectStore
+from ..segments.checks import open_sampled
 from ..segments.fields import Filter
 from ..segments.manifests import Manifest, SegmentEntry, read_manifest, segments_of
-from ..segments.segment import open_sampled
 from ..segments.tombstones import read_deletes
 from .flats import Flats
 from .found import Found

@@ -1,6 +1,7 @@
 """Where the rows of a document are in a segment: a sorted list of hashed document ids, looked up where it is mapped.
 
-It answers for tombstoned rows too, and knows no other segment. Hashes only lead the way: the ids are compared.
+It answers for tombstoned rows too, and knows no other segment. Hashes only lead the way: the ids are compared, also
+those of the neighbours, so that a rotten list cannot hide a document.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -43,8 +44,8 @@ def find_rows(
 ) -> NDArray[np.uint32]:
     """Return the ascending rows u32 of these documents; costs a few lookups each, however large the segment is.
 
-    Whose rows they are is compared with its checksums, where it decides which: rows of another document must not leave
-    with these, nor one of theirs stay.
+    What decides is compared with what was written, and nothing else: rows of another document must not leave with
+    these, nor one of theirs stay.
 
     Args:
         sections: of the segment, with those of ``build_keys``.
@@ -53,22 +54,40 @@ def find_rows(
     Raises:
         Damaged: the sections do not fit the segment, or are not what was written.
     """
-    count = len(documents)
-    keys, order = read_keys(sections.arrays, count=count)
-    wanted = list(dict.fromkeys(map(Documents.encoded_id, document_ids)))
-    sought = np.fromiter(map(_key, wanted), "<u8", len(wanted))
-    first, end = np.searchsorted(keys, sought, "left"), np.searchsorted(keys, sought, "right")
-    places = zip(first.tolist(), end.tolist(), wanted, strict=True)
-    candidates = [(ordinal, encoded) for a, b, encoded in places for ordinal in order[a:b].tolist()]
-    if any(ordinal >= count for ordinal, _ in candidates):
-        raise Damaged("the list of document ids names one that is not there; restore or rebuild the segment")
-    ordinals = np.array(sorted(one for one, encoded in candidates if documents.raw_id(one) == encoded), "<u4")
+    keys, order = read_keys(sections.arrays, count=len(documents))
+    ordinals = _ordinals_of(
+        set(map(Documents.encoded_id, document_ids)), keys, order, documents=documents, source=sections.source
+    )
     if not len(ordinals):
         return np.empty(0, "<u4")
     if not sections.meta.get("documents_in_order"):
         sections.verify("document")
         return np.flatnonzero(np.isin(owners, ordinals)).astype("<u4")
     return _rows_between(sections, owners, ordinals)
+
+
+def _ordinals_of(
+    wanted: set[bytes], keys: Array, order: Array, *, documents: Documents, source: str
+) -> NDArray[np.uint32]:
+    """Return the ascending ordinals u32 of the documents with these ids.
+
+    A search may be led astray by what rotted. But it is right if the hashes where it ended, and those beside them, are
+    the hashes of the documents that they stand for: what was written ascends.
+    """
+    encoded = list(wanted)
+    sought = np.fromiter(map(_key, encoded), "<u8", len(encoded))
+    first, end = np.searchsorted(keys, sought, "left"), np.searchsorted(keys, sought, "right")
+    places = np.unique(joined_ranges(np.maximum(first - 1, 0), np.minimum(end + 1, len(keys))))
+    ordinals, found = order[places].tolist(), []
+    for ordinal, key in zip(ordinals, keys[places].tolist(), strict=True):
+        listed = documents.raw_id(ordinal) if ordinal < len(keys) else None
+        if listed is None or _key(listed) != key:
+            raise Damaged(f"{source}: the list of document ids is not what was written; restore or rebuild it")
+        if listed in wanted:
+            found.append(ordinal)
+    if len(found) > len(set(found)):
+        raise Damaged(f"{source}: the list of document ids names one of them twice; restore or rebuild it")
+    return np.array(sorted(found), "<u4")
 
 
 def _rows_between(sections: Sections, owners: NDArray[np.uint32], ordinals: NDArray[np.uint32]) -> NDArray[np.uint32]:

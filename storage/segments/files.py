@@ -1,7 +1,7 @@
 """The files of a segment where they are stored: found, downloaded once more when a copy is damaged, compared."""
 
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from functools import wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
@@ -28,16 +28,30 @@ def mending(
 
     @wraps(read)
     def reading(objects: ObjectStore, entry: SegmentEntry, /, *args: _P.args, **kwargs: _P.kwargs) -> _Opened:
-        try:
-            return read(objects, entry, *args, **kwargs)
-        except Missing:
-            raise  # no copy is to blame, and to compare them all would take seconds
-        except Damaged:
-            if not drop_damaged_copies(objects, [entry]):
-                raise
-            return read(objects, entry, *args, **kwargs)
+        with naming(entry):
+            try:
+                return read(objects, entry, *args, **kwargs)
+            except Missing:
+                raise  # no copy is to blame, and to compare them all would take seconds
+            except Damaged:
+                if not drop_damaged_copies(objects, [entry]):
+                    raise
+                return read(objects, entry, *args, **kwargs)
 
     return reading
+
+
+@contextmanager
+def naming(entry: SegmentEntry) -> Iterator[None]:
+    """Let what is found damaged within the block say in which segment."""
+    try:
+        yield
+    except Missing:
+        raise
+    except Damaged as error:
+        if entry.id in str(error):
+            raise
+        raise Damaged(f"segment {entry.id}: {error}") from error
 
 
 def drop_damaged_copies(objects: ObjectStore, entries: Iterable[SegmentEntry]) -> bool:

@@ -1,12 +1,11 @@
-"""Segments: immutable sets of chunks, and the tombstones laid over them. Writing, opening, verifying.
+"""Segments: immutable sets of chunks, and the tombstones laid over them. Writing and opening.
 
 A ``.segment`` file holds rows, payload, chunk ids, times and the field index; of a flat segment also the vectors. The
 vectors of a graph segment live in its ``.hnsw`` file only. Tombstones are no part of a segment, so that one opened
 segment serves every version that names it. It searches nothing and publishes nothing.
 """
 
-import mmap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,25 +15,19 @@ from numpy.typing import NDArray
 from .. import paths
 from ..errors import Damaged
 from ..ids import GenerationId, SegmentId, TenantId, new_id
-from ..objects.mapped_files import open_to_map
 from ..objects.store import ObjectStore
-from .blocks import blocks_match
 from .codes import CodedRows
 from .document_keys import build_keys
 from .fields import build_index
-from .files import SEGMENT_KIND, check_is_of, column, descends, local_file, mapped, mending, missing, verify_file
-from .graph_files import GraphView, check_links, open_graph
+from .files import SEGMENT_KIND, check_is_of, column, descends, mapped, mending, naming
+from .graph_files import GraphView, open_graph
 from .manifests import FileEntry, SegmentEntry, file_entry
 from .payloads import Payload
 from .records import DocumentRecord, Documents
 from .rounded import RoundedGraph
 from .rows import Rows, decoded
 from .sections import Array, Sections, open_sections, write_sections
-from .tombstones import read_deletes
 
-VERIFIED_BYTES = 4 << 20  # a file up to this size is compared with all its checksums when it is opened to be served
-_SAMPLED_BLOCKS = 1  # of each section
-_SAMPLED_GRAPH_BLOCKS = 4
 TIMES = ("event_time", "ingested_at", "expires_at")
 MAPPED_BYTES = 32 << 20  # payload of a larger segment is read, not mapped
 
@@ -87,11 +80,12 @@ class OpenSegment:
         if missing := [owner for owner, record in known.items() if record is None]:
             wanted.append(("document", np.array(missing, np.int64)))
         read = [*(texts or ()), *(self._items(wanted) if wanted else ())]
-        if missing:
-            known |= self.documents.remember(missing, lines=read[-len(missing) :])
-        headings = [decoded(text) for text in read[count : 2 * count]] if headed else [""] * count
-        records = [record for owner in owners if (record := known[owner]) is not None]
-        return [decoded(text) for text in read[:count]], headings, records
+        with naming(self.entry):
+            if missing:
+                known |= self.documents.remember(missing, lines=read[-len(missing) :])
+            headings = [decoded(text) for text in read[count : 2 * count]] if headed else [""] * count
+            records = [record for owner in owners if (record := known[owner]) is not None]
+            return [decoded(text) for text in read[:count]], headings, records
 
     def _items(self, wanted: Sequence[tuple[str, NDArray[np.int64]]]) -> list[bytes]:
         """Return these items of each ragged column, one column after the other. What rotted must not lead astray."""
@@ -207,76 +201,6 @@ def open_segment(objects: ObjectStore, entry: SegmentEntry, *, dimensions: int) 
         sections=sections,
         payload=payload,
     )
-
-
-def sample_segment(objects: ObjectStore, entry: SegmentEntry, segment: OpenSegment) -> None:
-    """Compare a small segment with its checksums, of a large one a few blocks of each file: a few milliseconds' work.
-
-    Raises:
-        Damaged: naming the file and the part of it that is not what was written.
-    """
-    if segment.sections.size_bytes <= VERIFIED_BYTES:
-        segment.sections.verify()
-    else:
-        segment.sections.verify_sample(_SAMPLED_BLOCKS)
-    if segment.graph is not None:
-        digests, path = _graph_blocks(segment.sections), local_file(objects, entry.files[1])
-        with (
-            open_to_map(path) as file,
-            mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped,
-            memoryview(mapped) as data,
-        ):
-            intact = blocks_match(data, digests, sample=_SAMPLED_GRAPH_BLOCKS)
-        if not intact:
-            raise Damaged(f"{path.name} does not match the checksums of its blocks; restore or rebuild the segment")
-
-
-@mending
-def open_sampled(objects: ObjectStore, entry: SegmentEntry, *, dimensions: int) -> OpenSegment:
-    """Open a segment to be served. Raises as ``open_segment`` and ``sample_segment``."""
-    segment = open_segment(objects, entry, dimensions=dimensions)
-    sample_segment(objects, entry, segment)
-    return segment
-
-
-def check_served(objects: ObjectStore, entries: Iterable[SegmentEntry], *, dimensions: int) -> None:
-    """Check that readers will serve these segments: those that lie here as they check them, of others that they exist.
-
-    What is elsewhere is compared with its checksum by who downloads it.
-
-    Raises:
-        Damaged: naming a file that is missing or not what was written.
-    """
-    for entry in entries:
-        files = {file.name: file for file in entry.all_files}
-        if all(map(objects.is_local, files)):
-            open_sampled(objects, entry, dimensions=dimensions)
-            read_deletes(objects, entry)
-        elif gone := objects.missing(files):
-            raise missing(files[gone[0]])
-
-
-def _graph_blocks(sections: Sections) -> NDArray[np.uint8]:
-    blocks = sections.arrays.get("graph_blocks")
-    if blocks is None:
-        raise Damaged(f"{sections.source} has no checksums of its graph's blocks; rebuild the segment")
-    return blocks
-
-
-@mending
-def verify_segment(objects: ObjectStore, entry: SegmentEntry, *, dimensions: int) -> None:
-    """Read every file of a segment and compare it with the manifest's checksums; check the links of a graph.
-
-    Raises:
-        Damaged: naming the first file that is not what was written.
-    """
-    for file in entry.all_files:
-        verify_file(objects, file)
-    segment = open_segment(objects, entry, dimensions=dimensions)
-    segment.sections.verify()
-    read_deletes(objects, entry)
-    if segment.graph is not None:
-        check_links(segment.graph, source=entry.files[1].name)
 
 
 def derive_sections(rows: Rows) -> dict[str, Array]:

@@ -22,12 +22,13 @@ from penstock.storage.publishing.revisions import plan_rewriting
 from penstock.storage.search import planner, versions
 from penstock.storage.search.versions import Snapshot
 from penstock.storage.segments import segment as opening
+from penstock.storage.segments.checks import verify_segment
 from penstock.storage.segments.differences import Comparison
 from penstock.storage.segments.fields import Compare, Exists, Member
 from penstock.storage.segments.lookups import copy_rows, read_document_rows
 from penstock.storage.segments.manifests import FileEntry, Manifest, read_manifest
 from penstock.storage.segments.sections import open_sections
-from penstock.storage.segments.segment import open_segment, verify_segment
+from penstock.storage.segments.segment import open_segment
 from penstock.storage.segments.tombstones import read_deletes
 
 from ..storage_samples import GENERATION, Store, current_manifest, many_rows, new_store, unit_vectors
@@ -201,7 +202,7 @@ def test_whatever_rots_every_way_of_searching_ends_with_a_named_error_or_an_answ
     [
         ("document", "contents_of", "'document' does not match its checksum"),
         ("document", "compare", "whose the chunks are is not what was written"),
-        ("document_order", "find", "names one that is not there"),
+        ("document_order", "find", "list of document ids is not what"),
     ],
 )
 def test_places_that_lead_out_of_a_file_are_refused(published, section, read, told):

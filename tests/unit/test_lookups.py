@@ -1,6 +1,8 @@
 """A few rows of a segment read without opening it: the same as an opened one gives, at a cost that is theirs."""
 
 import random
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,13 +11,15 @@ from penstock.storage.errors import Damaged
 from penstock.storage.publishing.merging import build_merge
 from penstock.storage.publishing.publisher import Swap
 from penstock.storage.segments import blocks, lookups
+from penstock.storage.segments.document_keys import build_keys, find_rows
 from penstock.storage.segments.graph_files import HEADER_BYTES, graph_shape
 from penstock.storage.segments.lookups import copy_rows, read_document_rows, read_rows
+from penstock.storage.segments.records import Documents
 from penstock.storage.segments.rows import Rows
-from penstock.storage.segments.sections import Sections, open_sections
+from penstock.storage.segments.sections import Sections, open_sections, write_sections
 from penstock.storage.segments.segment import open_segment
 
-from ..storage_samples import DIMENSIONS, Store, current_manifest, many_rows, new_store, unit_vectors
+from ..storage_samples import DIMENSIONS, Store, current_manifest, many_rows, new_store, rows_of, unit_vectors
 
 ROWS = 300
 
@@ -36,6 +40,13 @@ def store(request, tmp_path, monkeypatch) -> Store:
 @pytest.fixture
 def entry(store):
     return current_manifest(store.catalog, store.objects).segments[0]
+
+
+def attempt(read: Callable[[], list[int]]) -> list[int] | Damaged:
+    try:
+        return read()
+    except Damaged as error:
+        return error
 
 
 def overwrite(store: Store, name: str, at: int, data: bytes) -> None:
@@ -114,6 +125,51 @@ def test_whose_rows_they_are_is_not_believed_where_it_rotted(tmp_path, monkeypat
                 with pytest.raises(Damaged, match="restore or rebuild"):
                     read_document_rows(store.objects, entry, document_ids=[document])
                 overwrite(store, name, 0, held)
+
+
+@pytest.mark.parametrize("section", ["document_keys", "document_order", "document_bytes", "document_offsets"])
+def test_a_rotten_list_of_documents_hides_none(tmp_path, section):
+    """A replaced version would be served beside the newer one, a deleted document for ever."""
+    store = new_store(tmp_path)
+    store.publish(additions=many_rows(60, per_document=3), vectors=unit_vectors(60))
+    (entry,) = current_manifest(store.catalog, store.objects).segments
+    name = entry.files[0].name
+    sections = open_sections(store.objects.local_path(name), kind="segment")
+    sought = [*(f"d{i}" for i in range(20)), "none", "nor this"]
+    right = {one: read_document_rows(store.objects, entry, document_ids=[one]).tolist() for one in sought}
+    assert right["none"] == []
+    data = store.objects.local_path(name).read_bytes()
+    place, chooser, refused = sections.places[section], random.Random(1), 0
+    for _ in range(120):
+        at, bit = place + chooser.randrange(sections.arrays[section].nbytes), 1 << chooser.randrange(8)
+        overwrite(store, name, at, bytes([data[at] ^ bit]))
+        for one in sought:
+            found = attempt(lambda one=one: read_document_rows(store.objects, entry, document_ids=[one]).tolist())
+            if isinstance(found, Damaged):
+                refused += 1
+                assert entry.id in str(found), found
+            else:
+                assert found == right[one], (at - place, bit)
+        overwrite(store, name, 0, data)
+    assert refused > 0
+
+
+def test_a_list_that_names_one_of_two_versions_twice_is_refused(tmp_path):
+    """Both have the same id, so that no hash tells them apart."""
+    documents = Documents.stack([rows_of({"a": ["one"]}).documents, rows_of({"a": ["other"]}).documents])
+    owners = np.array([0, 1], "<u4")
+    keys = build_keys(documents)
+    for order, rows in (([0, 1], [0, 1]), ([1, 1], None)):
+        arrays = {**keys, "document_order": np.array(order, "<u4"), "document": owners}
+        path = tmp_path / f"{order}"
+        path.write_bytes(b"".join(write_sections("segment", meta={}, arrays=arrays)))
+        sections = open_sections(path, kind="segment")
+        find = partial(find_rows, sections, documents=documents, owners=owners, document_ids=["a"])
+        if rows is None:
+            with pytest.raises(Damaged, match="twice"):
+                find()
+        else:
+            assert find().tolist() == rows
 
 
 COPIED = [*Rows.empty().to_arrays(), "vectors"]

@@ -9,9 +9,10 @@ from penstock.storage import paths
 from penstock.storage.errors import Damaged
 from penstock.storage.ids import GenerationId, SegmentId, TenantId
 from penstock.storage.objects.store import ObjectStore
+from penstock.storage.segments.checks import verify_segment
 from penstock.storage.segments.lookups import read_chunk_ids
 from penstock.storage.segments.manifests import SegmentEntry
-from penstock.storage.segments.segment import open_segment, verify_segment, write_segment
+from penstock.storage.segments.segment import open_segment, write_segment
 from penstock.storage.segments.tombstones import read_deletes, with_deletes
 
 from ..memory_objects import MemoryObjects

@@ -29,7 +29,7 @@ from penstock.storage.search.mismatches import check_kinds
 from penstock.storage.search.searchable import SearchableSegment
 from penstock.storage.search.snapshots import SnapshotCache, open_snapshot
 from penstock.storage.search.warming import touch
-from penstock.storage.segments import blocks
+from penstock.storage.segments import blocks, checks
 from penstock.storage.segments import segment as opening
 from penstock.storage.segments.fields import And, Compare, Exists, FieldIndex, Member, Or
 from penstock.storage.segments.rows import Rows, chunk_identity
@@ -513,7 +513,7 @@ def test_a_wrong_bit_in_a_vector_of_a_small_segment_is_noticed_before_it_is_serv
 @pytest.mark.parametrize("file", [0, 1])
 def test_a_large_file_that_was_written_over_is_noticed_when_it_is_opened(store, monkeypatch, file):
     """Neither its size nor its structure tells; a sample of its blocks does."""
-    monkeypatch.setattr(opening, "VERIFIED_BYTES", 0)
+    monkeypatch.setattr(checks, "VERIFIED_BYTES", 0)
     monkeypatch.setattr(blocks, "BLOCK_BYTES", 1 << 10)
     store.publish(additions=documents(40), vectors=unit_vectors(120))
     manifest = current_manifest(store.catalog, store.objects)
