@@ -32,7 +32,7 @@ from penstock.storage.segments.records import DocumentRecord
 from penstock.storage.segments.rows import Rows
 
 CACHE = Path(__file__).parent / ".cache"
-FORMAT = 3
+FORMAT = 4
 DIMENSIONS = 384
 TENANT = TenantId("perf")
 PUBLISHED_ROWS = 50_000

@@ -24,7 +24,7 @@ from ..segments.blocks import block_digests
 from ..segments.checks import verify_segment
 from ..segments.codes import CodedRows, encode_rows
 from ..segments.columns import FieldIndex, merge
-from ..segments.document_keys import merge_keys, read_keys
+from ..segments.document_keys import KeyList, merge_keys
 from ..segments.files import local_file
 from ..segments.graph_files import GraphView, open_built
 from ..segments.manifests import INT8, Manifest, SegmentEntry, Swap, describe_file
@@ -186,7 +186,7 @@ def _merged_sections(inputs: Sequence[_Input], *, document_count: int) -> dict[s
         first += len(kept)
         indexes.append(FieldIndex.from_arrays(each.segment.sections.arrays, document_count=count))
         ordinals.append(new)
-    listed = [read_keys(each.segment.sections.arrays, count=len(each.segment.documents)) for each in inputs]
+    listed = [KeyList.from_sections(each.segment.sections, count=len(each.segment.documents)) for each in inputs]
     return {
         **{name: np.concatenate([each.taken(getattr(each.segment, name)) for each in inputs]) for name in TIMES},
         **merge_keys(listed, ordinals=ordinals),

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from ..errors import Damaged
 from ..objects.store import ObjectStore
 from .blocks import BLOCK_BYTES, DIGEST_BYTES
-from .document_keys import find_rows, read_keys
+from .document_keys import KeyList, find_rows
 from .files import column, mapped, mending, open_segment_file
 from .graph_files import read_vectors
 from .manifests import SegmentEntry
@@ -77,9 +77,9 @@ class DocumentChunks:
         """``rows``: how many there are; ``dead``: u32[k], those that are tombstoned, ascending. Raises Damaged."""
         self._data, self._offsets = (documents := _documents(sections)).data, documents.offsets
         self.count = len(documents)
-        self._keys, self._order = read_keys(sections.arrays, count=self.count)
-        if (self._keys[1:] < self._keys[:-1]).any() or int(self._order.max(initial=0)) >= max(1, self.count):
-            raise Damaged(f"{sections.source}: the list of document ids is not what was written; restore or rebuild it")
+        listed = KeyList.from_sections(sections, count=self.count)
+        listed.check()
+        self._keys, self._order = listed.keys, listed.order
         self._chunk_ids = column(sections, "chunk_id", "<u8", count=rows)
         self._owners = column(sections, "document", "<u4", count=rows)
         self._rows: NDArray[np.uint32] | None = None

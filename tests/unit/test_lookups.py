@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,15 +11,14 @@ from penstock.storage.errors import Damaged
 from penstock.storage.publishing.merging import build_merge
 from penstock.storage.publishing.publisher import Swap
 from penstock.storage.segments import blocks, lookups
-from penstock.storage.segments.document_keys import build_keys, find_rows
+from penstock.storage.segments.document_keys import KeyList, build_keys
 from penstock.storage.segments.graph_files import HEADER_BYTES, graph_shape
 from penstock.storage.segments.lookups import copy_rows, read_document_rows, read_rows
-from penstock.storage.segments.records import Documents
 from penstock.storage.segments.rows import Rows
 from penstock.storage.segments.sections import Sections, open_sections, write_sections
 from penstock.storage.segments.segment import open_segment
 
-from ..storage_samples import DIMENSIONS, Store, current_manifest, many_rows, new_store, rows_of, unit_vectors
+from ..storage_samples import DIMENSIONS, Store, current_manifest, many_rows, new_store, unit_vectors
 
 ROWS = 300
 
@@ -127,7 +126,9 @@ def test_whose_rows_they_are_is_not_believed_where_it_rotted(tmp_path, monkeypat
                 overwrite(store, name, 0, held)
 
 
-@pytest.mark.parametrize("section", ["document_keys", "document_order", "document_bytes", "document_offsets"])
+@pytest.mark.parametrize(
+    "section", ["document_keys", "document_order", "document_marks", "document_bytes", "document_offsets"]
+)
 def test_a_rotten_list_of_documents_hides_none(tmp_path, section):
     """A replaced version would be served beside the newer one, a deleted document for ever."""
     store = new_store(tmp_path)
@@ -154,22 +155,18 @@ def test_a_rotten_list_of_documents_hides_none(tmp_path, section):
     assert refused > 0
 
 
-def test_a_list_that_names_one_of_two_versions_twice_is_refused(tmp_path):
-    """Both have the same id, so that no hash tells them apart."""
-    documents = Documents.stack([rows_of({"a": ["one"]}).documents, rows_of({"a": ["other"]}).documents])
-    owners = np.array([0, 1], "<u4")
-    keys = build_keys(documents)
-    for order, rows in (([0, 1], [0, 1]), ([1, 1], None)):
-        arrays = {**keys, "document_order": np.array(order, "<u4"), "document": owners}
-        path = tmp_path / f"{order}"
-        path.write_bytes(b"".join(write_sections("segment", meta={}, arrays=arrays)))
-        sections = open_sections(path, kind="segment")
-        find = partial(find_rows, sections, documents=documents, owners=owners, document_ids=["a"])
-        if rows is None:
-            with pytest.raises(Damaged, match="twice"):
-                find()
-        else:
-            assert find().tolist() == rows
+def test_each_bit_of_the_list_of_documents_has_a_share_in_a_mark(tmp_path):
+    path = tmp_path / "keys"
+    path.write_bytes(b"".join(write_sections("segment", meta={}, arrays=build_keys(many_rows(400).documents))))
+    listed = KeyList.from_sections(open_sections(path, kind="segment"), count=100)
+    listed.check()
+    for name, bits in (("keys", 64), ("order", 32), ("marks", 32)):
+        array = getattr(listed, name)
+        for bit in range(bits):
+            altered = replace(listed, **{name: array ^ array.dtype.type(1 << bit)})
+            for place in range(100):
+                with pytest.raises(Damaged, match="list of document ids"):
+                    altered.check(slice(place, place + 1))
 
 
 COPIED = [*Rows.empty().to_arrays(), "vectors"]
