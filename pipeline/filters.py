@@ -45,6 +45,9 @@ CONDITION = re.compile(
     r"(?:\s*+,|\s++AND\s++|\s*+$)"
 )
 
+# What looks like a second condition in a value without quotes: as text it would be found nowhere, and nobody told.
+SWALLOWED = re.compile(r'\s(?:(?:AND|and|OR|or)\s++[^\s=!<>,"]++\s*+[=!<>]|OR\s)')
+
 
 def parse_filter(value: Any) -> Filter:
     """Return the filter that ``value`` means: an object of the grammar, text, or a list of these that must all hold.
@@ -185,6 +188,13 @@ def _parse_text(text: str, *, depth: int) -> Filter:
 def _written(key: str, operator: CompareOp, literal: str) -> Filter:
     if literal == "":
         _refuse(key, 'the value is missing; write "" for empty text')
+    if SWALLOWED.search(literal) and not literal.startswith('"'):
+        either = '{"type": "or", "filters": [...]}'
+        _refuse(
+            key,
+            f"{_shown(literal)} holds another condition: all must hold when joined by ',' or AND, and one "
+            f"of several in JSON, {either}; quote the value if it is text",
+        )
     try:
         value = json.loads(literal)
     except ValueError:  # no JSON, or a number of thousands of digits

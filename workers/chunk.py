@@ -24,7 +24,7 @@ from penstock.storage.reembedding.slices import fail_slice, finish_cutting
 
 from . import routes, staging
 from .alarms import Alarm
-from .claims import Claims, ids, ids_of_versions
+from .claims import Claims, ids
 from .components import Components
 from .documents import ChunkedDocument, Chunking, chunk_document, failure_of, rows_of
 from .liveness import Liveness
@@ -79,7 +79,7 @@ class Chunker:
                 if position and turn.is_over():
                     left = [one.id for one in claim.versions[position:]]
                     break
-                self._chunk_one(version, chunking, done=done, failed=failed)
+                self._chunk_one(claim, version, chunking, done=done, failed=failed)
             made = self._finish(claim, done, failed, left)
             if failed:
                 self._components.figures.add([Figure("penstock_failed_documents", ("chunk",), times=len(failed))])
@@ -125,6 +125,7 @@ class Chunker:
 
     def _chunk_one(
         self,
+        claim: ledger.Claim,
         version: ledger.VersionRow,
         chunking: Chunking,
         *,
@@ -140,11 +141,10 @@ class Chunker:
             failure = failure_of(version, error, limits=self._limits)
             if failure is None:
                 raise
+            about = ids(claim, version=version)
             if isinstance(error, Damaged):  # its owner is not told where it lies; who runs this has to look at a disk
-                log.warning(
-                    "Object %s is damaged: a document fails.", version.pack, extra={"document": version.document_id}
-                )
-            log.info("A document fails: %s.", failure.code, extra=ids_of_versions([version]))
+                log.warning("Object %s is damaged: a document fails.", version.pack, extra=about)
+            log.info("A document fails: %s.", failure.code, extra=about)
             failed.append(failure)
         self._liveness.moved()
 

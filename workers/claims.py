@@ -241,10 +241,10 @@ class Attempt:
     outcome: str = "failed"
 
 
-def ids(claim: ledger.Claim) -> dict[str, str]:
-    """Return what a log line about this batch carries."""
+def ids(claim: ledger.Claim, *, version: ledger.VersionRow | None = None) -> dict[str, str]:
+    """Return what a log line about this batch carries, or about one document of it."""
     batch = {"tenant": claim.tenant_id, "generation": claim.generation.id, "batch": claim.batch_id}
-    return batch | ids_of_versions(claim.versions)
+    return batch | ids_of_versions(claim.versions if version is None else [version])
 
 
 def ids_of_versions(versions: Sequence[ledger.VersionRow]) -> dict[str, str]:

@@ -33,7 +33,7 @@ from penstock.storage.segments.manifests import read_manifest
 from penstock.storage.segments.rows import Rows
 
 from . import routes, staging
-from .claims import Claims, ids, ids_of_versions
+from .claims import Claims, ids
 from .components import Components
 from .copying import copy_slice
 from .liveness import Liveness
@@ -182,9 +182,9 @@ class Embedding:
         failure = ledger.FailedDocument(VersionId(version), "input_rejected", str(error))
         now = components.clock()
         ledger.fail_versions(components.catalog, failures=[failure], stage="embed", now=now, tried=claim.tried)
-        mine = [one for one in claim.versions if one.id == version]
+        mine = next(one for one in claim.versions if one.id == version)
         components.figures.add([Figure("penstock_failed_documents", ("embed",))])
-        log.info("A document fails: %s.", failure.code, extra=ids(claim) | ids_of_versions(mine))
+        log.info("A document fails: %s.", failure.code, extra=ids(claim, version=mine))
         return version
 
 

@@ -9,7 +9,7 @@ import typer
 from .connection import connect
 from .exits import ExitCode, UsageError, need_consent
 from .options import FILTERED, METADATA_VALUES, Collection, DocumentName, Json, Key, MinToken, Tenant, Timeout, Url, Yes
-from .output import console, count, plain, print_json, table
+from .output import IDS, console, count, plain, print_json, table
 
 if TYPE_CHECKING:
     from penstock.client import Penstock
@@ -221,7 +221,7 @@ def followed(
 def _show_found(found: dict[str, Any], collection: str) -> None:
     out = console()
     if found["sample"]:
-        rows = table("document", "source")
+        rows = table("document", "source", whole=IDS)
         for one in found["sample"]:
             rows.add_row(one.id, plain(one.source))
         out.print(rows)

@@ -9,7 +9,7 @@ import typer
 from .connection import connect
 from .exits import ExitCode, UsageError, need_consent
 from .options import FILTERED, Collection, DocumentName, Json, Key, Limit, Tenant, Timeout, Url, Yes
-from .output import console, count, plain, print_json, print_page, table, when
+from .output import IDS, console, count, plain, print_json, print_page, table, when
 
 if TYPE_CHECKING:
     from penstock.client import Penstock
@@ -57,7 +57,7 @@ def list_(
     if as_json:
         print_json(page)
         return
-    rows = table("document", "source", "stage", "attempts", "died", "reason", right=("attempts",))
+    rows = table("document", "source", "stage", "attempts", "died", "reason", right=("attempts",), whole=IDS)
     for one in page.data:
         tries = f"{one.attempts:,}" if one.attempts else "-"
         reason = f"{plain(one.error_code)}: {plain(one.error)}"
@@ -228,7 +228,7 @@ def _show(found: "Document") -> None:
 
 
 def _show_sample(sample: "Sequence[Named]", *, more: int) -> None:
-    rows = table("document", "source")
+    rows = table("document", "source", whole=IDS)
     for one in sample:
         rows.add_row(one.id, plain(one.source))
     if more:

@@ -8,7 +8,7 @@ import typer
 
 from .connection import connect
 from .options import Collection, DocumentName, Json, Key, Limit, Tenant, Url
-from .output import console, plain, print_json, print_page, size, state, table, when
+from .output import IDS, console, plain, print_json, print_page, size, state, table, when
 
 if TYPE_CHECKING:
     from penstock.client import Penstock
@@ -44,7 +44,7 @@ def list_(
     if as_json:
         print_json(page)
         return
-    rows = table("document", "source", "state", "chunks", "size", "reason", right=("chunks", "size"))
+    rows = table("document", "source", "state", "chunks", "size", "reason", right=("chunks", "size"), whole=IDS)
     for one in page.data:
         chunks = f"{one.chunks:,}" if one.chunks is not None else "-"
         reason = f"{plain(one.error_code)}: {plain(one.error)}" if one.error else ""

@@ -9,7 +9,7 @@ from .arguments import parse_new_budget
 from .connection import connect
 from .exits import ExitCode
 from .options import Json, Key, Tenant, Timeout, Url
-from .output import by_state, console, count, duration, money, plain, print_json, print_page, state, table, when
+from .output import IDS, by_state, console, count, duration, money, plain, print_json, print_page, state, table, when
 from .waiting import word_of
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def list_(
     if as_json:
         print_json(page)
         return
-    rows = table("job", "collection", "state", "documents", "chunks", "begun", right=("chunks",))
+    rows = table("job", "collection", "state", "documents", "chunks", "begun", right=("chunks",), whole=IDS)
     for job in page.data:
         chunks = f"{job.chunks_indexed:,}/{job.chunks_total:,}"
         told = f"{state(job.state)}, [red]paused[/]" if job.held_up and job.held_up.paused else state(job.state)

@@ -4,7 +4,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 PIPE_WIDTH = 120  # a pipe has no width of its own
+IDS = ("document", "job", "webhook", "schedule")  # columns of ids, to be copied from a table
 LEAST_SHOWN_USD = 0.000001
 
 STATE_STYLES = {
@@ -50,14 +51,15 @@ def print_json(value: "BaseModel | Sequence[BaseModel] | dict[str, Any] | list[A
     sys.stdout.write(text.encode(errors="surrogateescape").decode(errors="replace") + "\n")
 
 
-def table(*columns: str, right: Sequence[str] = ()) -> "Table":
-    """Return an empty table; the columns named in ``right`` hold numbers."""
+def table(*columns: str, right: Sequence[str] = (), whole: Sequence[str] = ()) -> "Table":
+    """Return an empty table; the columns named in ``right`` hold numbers, those in ``whole`` are not broken."""
     from rich import box
     from rich.table import Table
 
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold")
     for column in columns:
-        made.add_column(column, justify="right" if column in right else "left", overflow="fold")
+        justify: Literal["right", "left"] = "right" if column in right else "left"
+        made.add_column(column, justify=justify, overflow="fold", no_wrap=column in whole)
     return made
 
 

@@ -9,7 +9,7 @@ from . import scheduling, timetables
 from .connection import connect
 from .exits import ExitCode, UsageError, need_consent
 from .options import Json, Key, Limit, Tenant, Url, Yes
-from .output import console, duration, plain, print_json, print_page, table, when
+from .output import IDS, console, duration, plain, print_json, print_page, table, when
 from .scheduling import Everything
 
 if TYPE_CHECKING:
@@ -45,8 +45,7 @@ def list_(
     if as_json:
         print_json(found)
         return
-    rows = table("schedule", "collection", "does", "when", "next", "last run")
-    rows.columns[0].no_wrap = True  # an id is copied from here
+    rows = table("schedule", "collection", "does", "when", "next", "last run", whole=IDS)
     for one in found:
         last = "-" if one.last_run is None else f"{timetables.outcome(one.last_run)} {timetables.ago(one.last_run)}"
         rows.add_row(

@@ -7,7 +7,7 @@ import typer
 from .connection import connect
 from .exits import UsageError
 from .options import Json, Key, Limit, Tenant, Url
-from .output import console, duration, plain, print_json, print_page, state, table, when
+from .output import IDS, console, duration, plain, print_json, print_page, state, table, when
 
 app = typer.Typer(
     name="webhooks", help="Show what receivers were told when jobs ended, and make the secret.", no_args_is_help=True
@@ -34,7 +34,7 @@ def list_(
     if as_json:
         print_json(page)
         return
-    rows = table("webhook", "job", "state", "attempts", "url", "because", "made", right=("attempts",))
+    rows = table("webhook", "job", "state", "attempts", "url", "because", "made", right=("attempts",), whole=IDS)
     for one in page.data:
         row = (one.id, one.job_id, state(one.state), str(one.attempts), plain(one.url), plain(one.error) or "-")
         rows.add_row(*row, when(one.created_at))

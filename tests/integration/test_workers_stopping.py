@@ -257,3 +257,5 @@ def test_the_log_names_whose_work_it_is_and_quotes_neither_text_nor_key(line, mo
     failed = [entry for entry in lines if entry["message"].startswith("A document fails")]
     documents = {document.id for document in line.documents().values() if document.state == "failed"}
     assert {entry["document"] for entry in failed} == documents
+    assert {entry["tenant"] for entry in failed} == {ACME}
+    assert all("batch" in entry and "job" in entry and "jobs" not in entry for entry in failed)

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 from penstock.api.cli.application import app
 from penstock.api.cli.exits import ExitCode, UsageError, report
 from penstock.api.cli.hits import show_result
-from penstock.api.cli.output import by_state, count, duration, plain, print_json, size, when
+from penstock.api.cli.output import IDS, by_state, console, count, duration, plain, print_json, size, table, when
 from penstock.api.cli.search import parse_filters, parse_vector
 from penstock.client import Busy, Conflict, Invalid, NotFound, Penstock, Unauthorized, Unreachable
 from penstock.client.wire import (
@@ -673,6 +673,14 @@ def test_people_get_tables(penstock, command, parts):
     shown = " ".join(penstock(*command).stdout.split())
     for part in parts:
         assert part in shown
+
+
+def test_an_id_in_a_table_stays_in_one_piece_to_be_copied_however_long_the_rest_is(capsys):
+    document = "doc_01a2184dd64a3ed88c565fe0d5"
+    rows = table("document", "source", "reason", whole=IDS)
+    rows.add_row(document, "a/path/that/is/long/" * 5, "and many words that say why " * 5)
+    console().print(rows)
+    assert document in capsys.readouterr().out
 
 
 def test_a_document_that_expired_is_shown_by_its_source_with_when_it_did(penstock, server):
