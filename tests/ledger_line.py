@@ -7,6 +7,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from penstock.storage import ledger, paths
+from penstock.storage.catalog.backlogs import count_left
 from penstock.storage.catalog.collections import CollectionInfo, create_collection
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.tables import (
@@ -42,7 +43,9 @@ def form(catalog: Catalog, forming: ledger.Forming, *, now: float) -> int:
     """Form chunk batches without sending them, which the dispatcher does in the same transaction."""
     with catalog.write("form") as connection:
         waiting = ledger.find_waiting(connection, forming, now=now)
-        return ledger.form_waiting(connection, waiting, forming, now=now)
+        formed = ledger.form_waiting(connection, waiting, forming, now=now)
+        count_left(connection, formed.left)
+    return formed.batches
 
 
 @dataclass
@@ -291,3 +294,10 @@ def rows(catalog: Catalog, *, without: Iterable[str] = ()) -> Mapping[str, list[
             for table in metadata.sorted_tables
             if table.name not in without
         }
+
+
+def waits_for_turns(catalog: Catalog) -> bool:
+    """Return whether somebody waits at a PostgreSQL server for another to have taken turns."""
+    waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+    with catalog.read() as connection:
+        return bool(connection.exec_driver_sql(waits).scalar())

@@ -71,12 +71,16 @@ class Queue:
 
 @dataclass
 class MortalRoles:
-    """One installation below ``folder``. ``now``: what every clock shows. ``settings``: instead of the usual ones."""
+    """One installation below ``folder``. ``now``: what every clock shows. ``settings``: instead of the usual ones.
+
+    ``express``: whether the role that takes short batches is there.
+    """
 
     folder: Path
     now: float = field(default_factory=time.time)
     queue: Queue = field(default_factory=Queue)
     settings: dict[str, Any] = field(default_factory=dict)
+    express: bool = False
     working: str = "api"
     raised: list[str] = field(default_factory=list)
 
@@ -147,22 +151,24 @@ class MortalRoles:
 
     @contextmanager
     def roles(self, *names: str) -> Iterator[Callable[[Message], None]]:
-        """Open these roles, all by default, in this process; gives what works on a message."""
-        liveness, tasks, role_of = Liveness(), {}, {}
+        """Open these roles, all that are there by default, in this process; gives what works on a message."""
+        liveness, tasks = Liveness(), {}
+        there = ("chunk", "embed", "index", "maintenance", *(["express"] if self.express else []))
         with ExitStack() as stack:
             stack.enter_context(_in_this_process(self))
-            for name in names or ("chunk", "embed", "index", "maintenance"):
+            for name in names or there:
                 module, _, kind = PLANS[name].work.partition(":")
                 role = getattr(import_module(f"penstock.workers{module}"), kind)(self.chosen, liveness=liveness)
                 role.open()
                 stack.callback(role.close)
-                tasks |= role.tasks()
-                role_of |= dict.fromkeys(role.tasks(), name)
+                queue = routes.EXPRESS_QUEUE if name == "express" else ""  # it does what others do, of its own queue
+                tasks |= {(queue, task): (name, body) for task, body in role.tasks().items()}
 
             def work(message: Message) -> None:
-                self.mark(role_of[message.task])
+                name, body = tasks.get((message.queue, message.task)) or tasks["", message.task]
+                self.mark(name)
                 try:
-                    tasks[message.task](*([message.argument] if message.argument != "" else []))
+                    body(*([message.argument] if message.argument != "" else []))
                 except Exception as error:  # noqa: BLE001 as `workers.run.register`: only the ledger decides
                     self.raised.append(f"{message.task}: {error!r}")
 
@@ -174,7 +180,12 @@ class MortalRoles:
         ``trouble``: what surrounds each round, by its number. Returns how many rounds it took.
         """
         dispatcher = Dispatcher(
-            self.catalog, self.queue, workers=self.chosen.workers, liveness=Liveness(), clock=self.clock
+            self.catalog,
+            self.queue,
+            workers=self.chosen.workers,
+            liveness=Liveness(),
+            has_express=lambda: self.express,
+            clock=self.clock,
         )
         with self.roles() as work:
             for number in range(rounds):

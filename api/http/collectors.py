@@ -17,7 +17,7 @@ from penstock.storage.catalog.engine import Catalog
 from penstock.storage.errors import StorageError, Unavailable
 from penstock.storage.figures import FAMILIES, Family, Figures
 from penstock.storage.ids import TenantId
-from penstock.storage.ledger.overview import Overview, oldest_waiting, overview
+from penstock.storage.ledger.overview import Overview, dead_documents, oldest_waiting, overview
 from penstock.storage.rates import read_rates
 from penstock.storage.schedules import oldest_successes
 from penstock.storage.search.snapshots import SnapshotCache
@@ -39,13 +39,14 @@ class LedgerCollector(Collector):
     def collect(self) -> Iterator[Metric]:
         try:
             seen = overview(self._catalog, max_jobs=0)
-            waiting = oldest_waiting(self._catalog)
+            waiting, dead = oldest_waiting(self._catalog), dead_documents(self._catalog)
         except StorageError as error:
             log.warning("metrics are without the ledger: %s", error, extra={"action": "ledger_not_measured"})
             return
         now = self._clock()
         yield from _ledger(seen, now=now)
         yield _waiting(waiting, now=now)
+        yield _dead(dead)
 
 
 def _ledger(seen: Overview, *, now: float) -> Iterator[Metric]:
@@ -87,6 +88,13 @@ def _waiting(oldest: Mapping[tuple[TenantId, str], float], *, now: float) -> Met
         ages[place] = max(_age(at, now=now), ages.get(place, 0.0))
     for place, age in sorted(ages.items()):
         told.add_metric(place, age)
+    return told
+
+
+def _dead(found: Mapping[str, int]) -> Metric:
+    told = GaugeMetricFamily("penstock_dead_documents", "Documents that failed and wait for a person", labels=["stage"])
+    for stage, count in found.items():
+        told.add_metric([stage], count)
     return told
 
 

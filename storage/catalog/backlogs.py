@@ -3,7 +3,7 @@
 It is counted where it comes and where it leaves, in the transaction that does either, so that to accept something looks
 at one row however much waits. What leaves in some other way, as with a collection that is deleted, is found by
 `measure`, which counts anew: until then too much is taken to wait, never too little. The row of a tenant is changed
-last of all in a transaction: nobody who waits for it holds what another needs.
+last of all in a transaction: whoever holds it waits for nobody.
 """
 
 from collections.abc import Mapping

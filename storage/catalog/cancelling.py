@@ -21,7 +21,7 @@ from .tables import OF_DOCUMENT, batches, documents, jobs, versions
 from .values import slices
 
 AT_ONCE = 5_000
-BREATH_S = 0.1  # between two: SQLite gives its lock to whoever asks first, and others look again after up to 0.1 s
+BREATH_S = 0.1  # between two, which hold SQLite's lock for about 0.2 s each: others have a third of the time
 TURNS = 10
 # Whoever publishes could have done so with what is in the first ones before the last ones are cancelled.
 _ORDER = ("indexing", "deleting", "trimming", "embedding", "chunking", "queued")

@@ -11,6 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
+from ..catalog.backlogs import count_left
 from ..catalog.engine import Catalog
 from ..catalog.tables import batches
 from ..catalog.values import slices
@@ -77,8 +78,7 @@ def take_ready(
         if not (waiting and waiting.lanes()) and connection.scalar(_ONE, due) is None:
             return []
     with catalog.write("take_ready") as connection:
-        if forming and waiting:
-            form_waiting(connection, waiting, forming, now=now)
+        formed = form_waiting(connection, waiting, forming, now=now) if forming and waiting else None
         if stage in _OF_WRITERS:
             chosen = list(connection.scalars(_OLDEST, {**due, "most": limit}))
         else:
@@ -91,6 +91,8 @@ def take_ready(
         for is_fast, ids in ((True, fast), (False, held.keys() - fast)):
             for some in slices(sorted(ids)):
                 connection.execute(_SEND, {"ids": some, "until": now + resend_after_s, "is_fast": is_fast})
+        if formed:
+            count_left(connection, formed.left)
     return [ReadyBatch(BatchId(row.id), row.stage, row.shard, row.id in fast) for row in rows]
 
 

@@ -1,14 +1,14 @@
 """Forms chunk batches of what is queued, tenants in turn. What is in no batch waits here, where nothing can lose it."""
 
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
-from ..catalog.backlogs import Amount, count_left
+from ..catalog.backlogs import Amount
 from ..catalog.batches import ready_batch
 from ..catalog.cancelling import is_being_cancelled
 from ..catalog.tables import IS_QUEUED, batches, jobs, versions
@@ -64,6 +64,14 @@ class Forming:
     staged: Caps | None = None
 
 
+@dataclass(frozen=True)
+class Formed:
+    """How many batches were made, and what waits no more for it, by tenant: for `count_left`, last of all."""
+
+    batches: int
+    left: Mapping[TenantId, Amount]
+
+
 class Waiting:
     """What waits and has room, by tenant and priority; collections that share both follow each other."""
 
@@ -114,8 +122,12 @@ def find_waiting(connection: Connection, forming: Forming, *, now: float) -> Wai
     return Waiting(*with_room(connection, now=now, most=forming.max_batches, **bounds))
 
 
-def form_waiting(connection: Connection, waiting: Waiting, forming: Forming, *, now: float) -> int:
-    """Put queued versions of what waits into new chunk batches, tenants in turn, and return how many were made."""
+def form_waiting(connection: Connection, waiting: Waiting, forming: Forming, *, now: float) -> Formed:
+    """Put queued versions of what waits into new chunk batches, tenants in turn.
+
+    It leaves to its caller to count what was formed, at the end of the transaction: whoever holds that row of a tenant
+    must wait for nobody.
+    """
     made = 0
     left: dict[TenantId, Amount] = {}
     turns = Turns.read(connection, TURNS, among=waiting.lanes())
@@ -131,8 +143,7 @@ def form_waiting(connection: Connection, waiting: Waiting, forming: Forming, *, 
         left[backlog.tenant_id] = left.get(backlog.tenant_id, Amount()) + Amount(len(found), size_bytes)
         waiting.put_back(backlog)
     turns.write(connection)
-    count_left(connection, left)
-    return made
+    return Formed(made, left)
 
 
 def put_off(connection: Connection, claim: Claim, version_ids: Sequence[VersionId], *, now: float) -> float:

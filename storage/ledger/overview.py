@@ -13,15 +13,19 @@ from ..catalog.tables import (
     BATCH_STAGES,
     HAS_CACHE_HITS,
     HAS_CHUNKS_REUSED,
+    IS_DEAD,
     IS_QUEUED,
+    OF_DOCUMENT,
     batches,
     collections,
+    documents,
     generations,
     jobs,
     shards,
     versions,
 )
 from ..ids import GenerationId, JobId, TenantId
+from .contents import STATES_IN
 from .pauses import Pauses, goes_on, read_pauses
 
 PATIENCE_S = 60.0  # so long work waits for a writer without anybody being missed
@@ -84,6 +88,14 @@ def oldest_waiting(catalog: Catalog) -> dict[tuple[TenantId, str], float]:
         rows = connection.execute(oldest.group_by(batches.c.tenant_id, batches.c.stage)).all()
         found = {(TenantId(tenant), stage): made_at for tenant, stage, made_at in rows}
         return found | {(TenantId(tenant), "queued"): at for tenant, at in connection.execute(queued)}
+
+
+def dead_documents(catalog: Catalog) -> dict[str, int]:
+    """Return how many documents are dead, by the stage in which they died. Reads a row for each."""
+    dead = sa.select(versions.c.stage, sa.func.count()).join(documents, OF_DOCUMENT)
+    dead = dead.where(IS_DEAD, versions.c.number == documents.c.newest).group_by(versions.c.stage)
+    with catalog.read() as connection:
+        return dict.fromkeys(STATES_IN, 0) | dict(map(tuple, connection.execute(dead)))
 
 
 def unwritten_shards(catalog: Catalog, *, now: float) -> list[int]:

@@ -1,17 +1,21 @@
 """How much of a tenant may wait: refused whole, told when to come again, counted without counting."""
 
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy import event
 
+from penstock.storage import ledger
 from penstock.storage.catalog.backlogs import (
     MOST_RETRY_S,
     PAUSED_RETRY_S,
     UNKNOWN_RETRY_S,
     Amount,
     check_backlog,
+    count_came,
     measure,
     read_backlog,
 )
@@ -22,8 +26,9 @@ from penstock.storage.catalog.tenants import change_tenant, create_tenant, get_t
 from penstock.storage.errors import BacklogFull, NotFound, TooMuchAtOnce
 from penstock.storage.intake.documents import Terms
 from penstock.storage.ledger import pause
+from penstock.storage.ledger.turns import Turns
 
-from ..ledger_line import Line, document, new_line, rows
+from ..ledger_line import Line, document, new_line, rows, waits_for_turns
 
 MOST = Amount(10, 1_000)
 
@@ -158,6 +163,24 @@ def test_the_rows_of_tenants_are_changed_in_one_order_whoever_changes_them(line)
     finally:
         event.remove(sa.Engine, "before_cursor_execute", listen)
     assert changed == sorted(names) * 2
+
+
+def test_whoever_waits_to_hand_batches_out_keeps_nobody_from_submitting_or_cancelling(postgres_catalog):
+    """Who holds a tenant's row waits for nobody: whoever cancels holds a batch that a claim wants, and wants this."""
+    line = new_line(postgres_catalog)
+    submit(line, *"abc")
+    with ThreadPoolExecutor(1) as thread:
+        with line.catalog.write() as connection:
+            Turns.read(connection, "chunk", among=[line.tenant])  # as a claim does, until it has its batch
+            sending = thread.submit(line.send, "chunk", forming=ledger.Forming(100))
+            deadline = time.monotonic() + 20
+            while not sending.done() and not waits_for_turns(line.catalog):
+                assert time.monotonic() < deadline
+                time.sleep(0.01)
+            with line.catalog.write() as another:
+                another.exec_driver_sql("SET LOCAL lock_timeout = '500ms'")
+                count_came(another, line.tenant, Amount(1, 10))
+        assert len(sending.result()) == 1
 
 
 def test_the_answer_says_when_to_come_again_by_how_fast_things_left(line):

@@ -21,6 +21,7 @@ from penstock.storage.intake import revivals
 from penstock.storage.intake.dead import DeadSelection, ids_of, list_dead, select_dead
 from penstock.storage.intake.documents import Terms
 from penstock.storage.intake.revivals import Revived, drop_documents, retry_documents
+from penstock.storage.ledger.overview import dead_documents
 
 from ..ledger_line import LEASE_S, MAX_ATTEMPTS, TENANT, Line, document, new_line, rows
 
@@ -422,6 +423,24 @@ def test_dead_documents_are_found_by_job_code_stage_and_filter(line):
         assert dead(line, **asked) == sources
         found = ids_of(line.catalog, **place, sources=sources)
         assert select_dead(line.catalog, **place, selection=DeadSelection(**asked)) == sorted(found.values())
+
+
+def test_the_dead_are_counted_whatever_they_died_of_until_they_are_retried_dropped_or_submitted_anew(line):
+    line.submit("a", "b")
+    kill(line, "a", "b")
+    line.submit("c")
+    line.form()
+    for _ in range(MAX_ATTEMPTS):
+        (batch,) = line.send("chunk")
+        line.claim(batch)
+        line.now += LEASE_S + 1
+        line.reconcile()
+    assert dead(line) == ["a", "b", "c"]
+    assert dead_documents(line.catalog) == {"chunk": 3, "embed": 0, "index": 0}
+    line.submit("a", text="another text")
+    drop(line, "b")
+    retry(line, "c")
+    assert dead_documents(line.catalog) == {"chunk": 0, "embed": 0, "index": 0}
 
 
 def test_a_page_ends_before_a_filter_has_looked_at_everything(line, monkeypatch):

@@ -18,7 +18,7 @@ from penstock.storage.catalog.tenants import change_tenant, create_tenant, get_t
 from penstock.storage.intake.documents import Terms
 from penstock.storage.ledger.turns import FULL_BYTES, FULL_CHUNKS, FULL_DOCUMENTS, LANE_WEIGHTS, Round, Turns
 
-from ..ledger_line import LEASE_S, MAX_ATTEMPTS, Line, document, new_line
+from ..ledger_line import LEASE_S, MAX_ATTEMPTS, Line, document, new_line, waits_for_turns
 
 HIGH, NORMAL, LOW, ECONOMY = range(len(PRIORITIES))
 
@@ -524,7 +524,7 @@ def test_what_is_given_back_while_another_takes_a_turn_is_not_lost(postgres_cata
             turns = Turns.read(connection, "chunk", among=[line.tenant])
             finishing = thread.submit(finish)
             deadline = time.monotonic() + 20
-            while not finishing.done() and not waits_for_turns(line):
+            while not finishing.done() and not waits_for_turns(line.catalog):
                 assert time.monotonic() < deadline
                 time.sleep(0.01)
             turns.charge(line.tenant, NORMAL, 1.0)
@@ -534,9 +534,3 @@ def test_what_is_given_back_while_another_takes_a_turn_is_not_lost(postgres_cata
         mine = (accounts.c.stage == "chunk", accounts.c.lane == -1)
         (owed,) = connection.scalars(sa.select(accounts.c.settled - accounts.c.started).where(*mine))
     assert owed == pytest.approx(0.25)
-
-
-def waits_for_turns(line: Line) -> bool:
-    waits = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
-    with line.catalog.read() as connection:
-        return bool(connection.exec_driver_sql(waits).scalar())

@@ -34,11 +34,19 @@ def collect_much_later(line: MortalRoles) -> None:
     line.collect()
 
 
+def run_with_express(line: MortalRoles) -> None:
+    """Let the role that takes short batches do them. Whoever goes on after its death is without it."""
+    line.express = True
+    line.run()
+
+
 NEW = {source: text_of(source, 1) for source in "de"}
 NEWER = {source: text_of(source, 2) for source in "ab"}
+FEW = {"a": NEWER["a"], "d": NEW["d"]}
 OPERATIONS = {
     "submit": Operation(lambda line: line.submit("acme", NEW | {"bad": POISON}), OLD | NEW),
     "replace": Operation(lambda line: line.submit("acme", NEWER), OLD | NEWER),
+    "few": Operation(lambda line: line.submit("acme", FEW), OLD | FEW, run_with_express),
     "delete": Operation(lambda line: line.remove("acme", ["a"]), {source: OLD[source] for source in "bc"}),
     # What is left is so little of its segment that this is written anew, by maintenance, and swapped in.
     "delete most": Operation(lambda line: line.remove("acme", ["a", "b"]), {"c": OLD["c"]}),
@@ -50,6 +58,7 @@ OPERATIONS = {
 ROLES_OF = {
     "submit": ("api", "beat", "chunk", "embed", "index"),
     "replace": ("api", "beat", "chunk", "embed", "index"),
+    "few": ("express",),
     "delete": ("api", "beat", "index"),
     "delete most": ("api", "beat", "index", "maintenance"),
     "retry": ("api", "beat", "chunk"),

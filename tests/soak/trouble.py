@@ -11,7 +11,7 @@ from threading import Event
 
 import redis
 
-ROLES = ("chunk", "embed", "index", "search", "maintenance", "beat")
+ROLES = ("chunk", "embed", "express", "index", "search", "maintenance", "beat")
 WORDS = {"api": "penstock.api.cli serve", "valkey": "valkey-server"}
 WORDS |= {role: f"penstock.workers {role}" for role in ROLES}
 
@@ -44,7 +44,7 @@ class Trouble:
 
     def _kill_child(self) -> None:
         """Kill one of the processes that a role works with."""
-        name = self._rng.choice(["chunk", "maintenance"])
+        name = self._rng.choice(["chunk", "express", "maintenance"])
         children = [child for pid in self._pids(name) for child in _children(pid)]
         if children:
             self._say(f"kill a child of {name}")
