@@ -31,13 +31,11 @@ class MemoryWatch:
     """Samples the memory of every process of an installation during a block.
 
     ``peaks_mb``: by role, the most that its processes had at once of memory that is not of files; what they share after
-    a fork counts once. A role's main process is known by what it reports; pool processes belong to their parent's.
+    a fork counts once. A role's main process is known by its command; pool processes belong to their parent's.
     """
 
     def __init__(self, installation: Installation) -> None:
         self._installation = installation
-        with installation.client() as client:
-            self._roles = {seen.pid: seen.role for seen in client.status().roles or []}
         self.peaks_mb: dict[str, float] = defaultdict(float)
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -55,13 +53,13 @@ class MemoryWatch:
     def _run(self) -> None:
         while not self._stop.wait(EVERY_S):
             now: dict[str, float] = defaultdict(float)
-            for role, pid in _processes(self._installation.supervisor_pid, self._roles):
+            for role, pid in _processes(self._installation.supervisor_pid):
                 now[role] += _private_mb(pid)
             for role, size_mb in now.items():
                 self.peaks_mb[role] = max(self.peaks_mb[role], size_mb)
 
 
-def _processes(supervisor: int, roles: dict[int, str]) -> Iterator[tuple[str, int]]:
+def _processes(supervisor: int) -> Iterator[tuple[str, int]]:
     """Yield the processes below the supervisor with the role of each."""
     children: dict[int, list[int]] = defaultdict(list)
     for folder in Path("/proc").iterdir():
@@ -71,19 +69,25 @@ def _processes(supervisor: int, roles: dict[int, str]) -> Iterator[tuple[str, in
     while below:
         pid, role = below.pop()
         yield role, pid
-        below += [
-            (child, roles.get(child) or (_program(child) if role == "supervisor" else role)) for child in children[pid]
-        ]
+        with suppress(OSError):  # it is gone
+            below += [(child, _role(child) if role == "supervisor" else role) for child in children[pid]]
 
 
 def _parent(folder: Path) -> int:
     return int((folder / "stat").read_text().rpartition(")")[2].split()[1])
 
 
-def _program(pid: int) -> str:
-    """Return what a child of the supervisor is that reports nothing: the queue's server, the HTTP server."""
+def _role(pid: int) -> str:
+    """Return what a child of the supervisor is: a role of its own, the queue's server, or the HTTP server.
+
+    Until it has begun to run another program it is the supervisor, of which it is a copy.
+    """
     words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
-    return "broker" if "valkey" in words[0] or "redis" in words[0] else "api"
+    if "penstock.workers" in words:
+        return words[words.index("penstock.workers") + 1]
+    if "valkey" in words[0] or "redis" in words[0]:
+        return "broker"
+    return "api" if "serve" in words else "supervisor"
 
 
 def _private_mb(pid: int) -> float:

@@ -30,7 +30,7 @@ from .documents import ChunkedDocument, Chunking, chunk_document, failure_of, ro
 from .liveness import Liveness
 from .packing import Group, Part, pack, part_chunks_of
 from .recutting import CannotCut, Cutting, recut_slice
-from .submitted import read_submitted
+from .submitted import SubmittedBytes
 from .turn import Turn
 
 log = logging.getLogger(__name__)
@@ -69,6 +69,7 @@ class Chunker:
                 return made
             began, turn = time.perf_counter(), self._turn(claim)  # not before: to wait for the ledger is nobody's turn
             chunking = self._chunking(claim.generation)
+            submitted = SubmittedBytes(self._components.objects, claim.versions)
             done: list[ChunkedDocument] = []
             failed: list[ledger.FailedDocument] = []
             left: list[VersionId] = []
@@ -79,7 +80,7 @@ class Chunker:
                 if position and turn.is_over():
                     left = [one.id for one in claim.versions[position:]]
                     break
-                self._chunk_one(claim, version, chunking, done=done, failed=failed)
+                self._chunk_one(claim, version, submitted, chunking, done=done, failed=failed)
             made = self._finish(claim, done, failed, left)
             if failed:
                 self._components.figures.add([Figure("penstock_failed_documents", ("chunk",), times=len(failed))])
@@ -127,13 +128,14 @@ class Chunker:
         self,
         claim: ledger.Claim,
         version: ledger.VersionRow,
+        submitted: SubmittedBytes,
         chunking: Chunking,
         *,
         done: list[ChunkedDocument],
         failed: list[ledger.FailedDocument],
     ) -> None:
         try:
-            data = read_submitted(self._components.objects, version)
+            data = submitted.read(version)
             with self._alarm.after(self._limits.timeout_s):
                 document = chunk_document(version, data, chunking=chunking, limits=self._limits)
             done.append(document)

@@ -25,7 +25,7 @@ from penstock.storage.segments.rows import Rows
 from . import staging
 from .documents import ChunkedDocument, Chunking, chunk_document, failure_of, rows_of
 from .packing import Part, pack
-from .submitted import read_submitted
+from .submitted import SubmittedBytes
 
 
 class CannotCut(Exception):
@@ -50,9 +50,11 @@ def recut_slice(cutting: Cutting, claim: ledger.Claim) -> list[Cut]:
     """
     asked = Slice.of(claim.details)
     served = read_chunks(cutting.objects, read_manifest(cutting.objects, asked.manifest), document_ids=asked.documents)
+    versions = [_as_submitted(record, claim) for record in served.documents]
+    submitted = SubmittedBytes(cutting.objects, versions)
     done, records = [], []
-    for position, record in enumerate(served.documents):
-        document = _cut(cutting, claim, record, served.take(served.document == position))
+    for position, (record, version) in enumerate(zip(served.documents, versions, strict=True)):
+        document = _cut(cutting, version, submitted, served.take(served.document == position))
         if document.chunks:
             done.append(document)
             records.append(record)
@@ -63,17 +65,16 @@ def recut_slice(cutting: Cutting, claim: ledger.Claim) -> list[Cut]:
     ]
 
 
-def _cut(cutting: Cutting, claim: ledger.Claim, record: DocumentRecord, served: Rows) -> ChunkedDocument:
-    version = _as_submitted(record, claim)
+def _cut(cutting: Cutting, version: ledger.VersionRow, submitted: SubmittedBytes, served: Rows) -> ChunkedDocument:
     try:
-        data = read_submitted(cutting.objects, version)
+        data = submitted.read(version)
         with cutting.alarmed():
             document = chunk_document(version, data, chunking=cutting.chunking, limits=cutting.limits)
     except Exception as error:
         failure = failure_of(version, error, limits=cutting.limits)
         if failure is None or isinstance(error, NotFound | Damaged):
             raise
-        raise CannotCut(f"document {record.source!r} ({record.document_id}): {failure.error}") from error
+        raise CannotCut(f"document {version.source!r} ({version.document_id}): {failure.error}") from error
     return replace(document, chunks=_still_wanted(document, served))
 
 
