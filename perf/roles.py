@@ -69,8 +69,7 @@ def _processes(supervisor: int) -> Iterator[tuple[str, int]]:
     while below:
         pid, role = below.pop()
         yield role, pid
-        with suppress(OSError):  # it is gone
-            below += [(child, _role(child) if role == "supervisor" else role) for child in children[pid]]
+        below += [(child, _role(child) if role == "supervisor" else role) for child in children[pid]]
 
 
 def _parent(folder: Path) -> int:
@@ -82,7 +81,10 @@ def _role(pid: int) -> str:
 
     Until it has begun to run another program it is the supervisor, of which it is a copy.
     """
-    words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    try:
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    except OSError:  # it is gone
+        return "supervisor"
     if "penstock.workers" in words:
         return words[words.index("penstock.workers") + 1]
     if "valkey" in words[0] or "redis" in words[0]:
