@@ -91,5 +91,5 @@ def counts_of(manifest: Manifest) -> tuple[int, int, int]:
 
 
 def is_lossy(reached: Reached) -> bool:
-    """Say whether more rows were missed than a graph may miss."""
-    return len(reached.missed) > REACHED_MISSED_MAX * reached.asked
+    """Say whether a row was missed to which no link leads, or more than a graph may miss."""
+    return reached.unlinked > 0 or len(reached.missed) > REACHED_MISSED_MAX * reached.asked

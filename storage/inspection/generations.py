@@ -111,6 +111,8 @@ class GenerationExaminer:
             return
         few = not is_lossy(reached)
         told = f"searches for {counted(reached.asked, 'row')} by their own vectors miss {missed:,}"
+        if reached.unlinked:
+            told = f"no link leads to {reached.unlinked:,} of {counted(len(live), 'live row')}, which no search finds"
         if few:
             told += ": as few as that are within what a graph may miss"
         found.report(

@@ -1,5 +1,6 @@
-"""Whether the rows of a graph can be reached: each is looked for with its own vector, by the walk that searches use.
+"""Whether the rows of a graph can be reached: links lead to every one, and a walk with its own vector finds it.
 
+Links are followed to all rows, in about a second for a million; walks are as those of searches, and may be of a sample.
 Rows of flat segments are reached by construction. Tombstoned rows are walked through, and need not be found. Nearly
 every row is found by a narrow walk, which costs an eighth; only the others are looked for as widely as it takes.
 """
@@ -26,10 +27,17 @@ _AT_ONCE = 256  # rows for a thread
 
 @dataclass(frozen=True)
 class Reached:
-    """``asked`` rows were looked for; ``missed`` i64, ascending, are those that were not found."""
+    """What was found out of the rows of a graph that must be found.
+
+    Attributes:
+        asked: how many were looked for by their own vectors.
+        missed: i64, ascending; those of them that were not found, and of all rows those that no link leads to.
+        unlinked: to how many of all rows no link leads.
+    """
 
     asked: int
     missed: NDArray[np.int64]
+    unlinked: int = 0
 
 
 def look_for_rows(
@@ -44,7 +52,7 @@ def look_for_rows(
 
     Args:
         live: i64, the rows that must be found.
-        most: how many of them to look for, chosen evenly; None: all.
+        most: how many of them to look for by their own vectors, chosen evenly; None: all.
         on_rows: told after each piece how many were looked for.
     """
     view = segment.graph
@@ -59,7 +67,16 @@ def look_for_rows(
         for some, lost in zip(_pieces(records), pool.map(walkers.missed, _pieces(records)), strict=True):
             missed += lost
             on_rows(len(some))
-    return Reached(len(records), np.sort(view.record_rows[np.array(missed, np.int64)].astype(np.int64)))
+    unlinked = _unlinked(view, live)
+    unfound = view.record_rows[np.array(missed, np.int64)].astype(np.int64)
+    return Reached(len(records), np.union1d(unfound, unlinked), len(unlinked))
+
+
+def _unlinked(view: GraphView, live: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return those of ``live`` to which no links lead from the entry point, on the level that has all rows."""
+    seen, queue = np.zeros(view.count, np.bool_), np.empty(view.count, np.int64)
+    kernels.reach(view.words, view.stride, view.max_m0, view.entry_point, seen, queue)
+    return live[~seen[view.row_records[live]]]
 
 
 def _pieces(records: NDArray[np.int64]) -> Iterator[NDArray[np.int64]]:

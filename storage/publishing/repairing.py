@@ -81,6 +81,7 @@ class _Repair:
         if len(lost) > SEARCHED_SHARE * len(probed):
             lost = self._missed(range(self._view.count))
         linked += sum(self._link(record) for record in lost)
+        linked += self._connect()[1]  # links that had to make room: one may have been the last to its record
         still = self._missed(probed.tolist())
         if len(still) > MISSED_SHARE_MAX * len(probed):
             raise Damaged(

@@ -8,6 +8,7 @@ import pytest
 
 from penstock.storage import kernels
 from penstock.storage.inspection import reachability
+from penstock.storage.inspection.examined import is_lossy
 from penstock.storage.inspection.reachability import EF, Reached, look_for_rows
 from penstock.storage.segments.graph_files import GraphView
 
@@ -46,6 +47,16 @@ def test_the_rows_that_no_link_leads_to_are_told_and_no_others(tmp_path, metric)
     lost = cut_off(tmp_path / "g", view, list(range(100, 130)))
     expected = sorted(view.record_rows[sorted(lost)].tolist())
     assert look(view, l2=metric == "l2").missed.tolist() == expected
+
+
+def test_the_rows_that_no_link_leads_to_are_told_however_few_are_looked_for(tmp_path):
+    view = built(tmp_path / "g", unit_vectors(ROWS, dimensions=32))
+    assert look(view, most=1).unlinked == 0
+    lost = cut_off(tmp_path / "g", view, list(range(100, 130)))
+    found = look(view, most=1)
+    assert found.missed.tolist() == sorted(view.record_rows[sorted(lost)].tolist())
+    assert found.unlinked == len(lost)
+    assert is_lossy(found)
 
 
 def test_rows_that_need_not_be_found_are_not_looked_for(tmp_path):
