@@ -23,6 +23,7 @@ from typing import Any
 
 from ..errors import Conflict, Damaged, NotFound, Unsupported
 from ..failpoints import hit
+from ..objects.durability import sync_to_disk
 from ..objects.local import LocalObjects
 from .copies import Copy
 from .rows import checksum
@@ -189,6 +190,6 @@ def _read(path: Path) -> Backup:
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        os.fsync(descriptor)
+        sync_to_disk(descriptor)
     finally:
         os.close(descriptor)

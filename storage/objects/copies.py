@@ -27,6 +27,7 @@ from pathlib import Path
 from threading import Lock
 
 from ..errors import Damaged, Unavailable
+from .durability import sync_to_disk
 from .local import SCRATCH
 from .mapped_files import COPY_MODE, remove_unmapped
 
@@ -273,7 +274,7 @@ def _ranges(remote: RemoteFile, at: int) -> Iterator[bytes]:
 def _give_name(part: FileIO, target: Path) -> None:
     """Make the finished file a copy; its bytes are on disk before its name is, which a power loss must not part."""
     os.fchmod(part.fileno(), COPY_MODE)
-    os.fsync(part.fileno())
+    sync_to_disk(part.fileno())
     while True:
         target.parent.mkdir(parents=True, exist_ok=True)
         try:

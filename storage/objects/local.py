@@ -14,6 +14,7 @@ from threading import Lock
 from ..errors import AlreadyExists, NotFound
 from ..failpoints import hit
 from ..paths import checked_object_name
+from .durability import sync_to_disk
 from .store import ObjectInfo
 
 log = logging.getLogger(__name__)
@@ -69,7 +70,7 @@ class LocalObjects:
 
     def adopt(self, name: str, path: Path) -> None:
         with path.open("rb") as file:
-            os.fsync(file.fileno())
+            sync_to_disk(file.fileno())
         hit("objects.adopt.file_synced")
         self._link(path, self._path(name), name=name)
         path.unlink(missing_ok=True)
@@ -189,7 +190,7 @@ def _write_file(path: Path, parts: Sequence[bytes | memoryview]) -> None:
                 written -= views.pop(0).nbytes
             if written:
                 views[0] = views[0][written:]
-        os.fsync(descriptor)
+        sync_to_disk(descriptor)
     finally:
         os.close(descriptor)
 
@@ -197,7 +198,7 @@ def _write_file(path: Path, parts: Sequence[bytes | memoryview]) -> None:
 def _sync_directory(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        os.fsync(descriptor)
+        sync_to_disk(descriptor)
     finally:
         os.close(descriptor)
 

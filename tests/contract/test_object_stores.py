@@ -1,5 +1,7 @@
 """Every object store keeps the promises that ``ObjectStore`` makes."""
 
+import errno
+import fcntl
 import os
 import secrets
 from collections.abc import Callable
@@ -212,6 +214,33 @@ def test_a_local_write_that_fails_leaves_nothing(tmp_path, monkeypatch):
 
     assert not objects.exists(NAME)
     assert list(objects.scratch().iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "plain"),
+    [(None, False), (OSError(errno.ENOTSUP, "not here"), True), (OSError(errno.EIO, "the disk is broken"), None)],
+)
+def test_where_the_system_can_also_empty_the_cache_of_the_disk_it_is_asked_to(tmp_path, monkeypatch, answer, plain):
+    """As on macOS, whose fsync does not. A file system that cannot is synced as elsewhere; a broken disk is told."""
+    asked, synced = list[int](), list[int]()
+
+    def fcntl_(descriptor: int, command: int) -> None:
+        asked.append(command)
+        if answer is not None:
+            raise answer
+
+    monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(fcntl, "fcntl", fcntl_)
+    monkeypatch.setattr(os, "fsync", synced.append)
+    objects = LocalObjects(tmp_path)
+    if plain is None:
+        with pytest.raises(OSError, match="the disk is broken"):
+            objects.put(NAME, [b"x"])
+    else:
+        objects.put(NAME, [b"x"])
+        assert bool(synced) == plain
+    assert set(asked) == {51}
+    assert objects.exists(NAME) == (plain is not None)
 
 
 def test_a_local_object_is_synced_before_its_name_and_its_folders_after(tmp_path, monkeypatch):
