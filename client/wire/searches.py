@@ -52,6 +52,7 @@ class HitDocument(Answer):
     version: int
     media_type: str
     event_time: float | None = Field(description="when its content happened, in seconds since 1970")
+    ingested_at: float = Field(description="when this version of it was accepted, in seconds since 1970")
     expires_at: float | None = Field(description="from then on it is not found, in seconds since 1970")
 
 

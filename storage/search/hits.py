@@ -55,6 +55,7 @@ class Hit(NamedTuple):
                 "version": document.number,
                 "media_type": document.media_type,
                 "event_time": document.event_time,
+                "ingested_at": document.ingested_at,
                 "expires_at": document.expires_at,
             },
         }

@@ -237,6 +237,7 @@ SECONDS = {"event_time": 1_769_860_800.0, "expires_at": 4_102_444_800.0}
 
 
 def test_times_are_taken_as_iso_text_by_json_form_and_update_and_mean_the_same_as_seconds(service):
+    began = time.time()
     with service.penstock() as penstock:
         penstock.submit("docs", [NewDocument(source="a", text="one", **TIMES)])
         penstock.upload("docs", [Upload(content=b"two", source="b", media_type="text/plain", **TIMES)])
@@ -252,6 +253,7 @@ def test_times_are_taken_as_iso_text_by_json_form_and_update_and_mean_the_same_a
         assert {name: (one.event_time, one.expires_at) for name, one in found.items()} == dict.fromkeys(
             "abc", tuple(SECONDS.values())
         ), "hits show them too"
+        assert all(began <= one.ingested_at <= time.time() for one in found.values())
         assert penstock.submit("docs", [NewDocument(source="a", text="one", **SECONDS)]).unchanged == 1
         assert not penstock.update_document("docs", c.id, **SECONDS).changed
         with pytest.raises(Invalid, match="event_time of 'a': 'now' is no date or time: write for example") as refused:

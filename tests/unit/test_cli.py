@@ -237,6 +237,7 @@ HIT = Hit(
         version=1,
         media_type="text/markdown",
         event_time=1_769_860_800.0,
+        ingested_at=1_769_947_200.0,
         expires_at=None,
     ),
 )

@@ -24,6 +24,7 @@ EXAMPLES: Examples = {
                     "version": 2,
                     "media_type": "text/markdown",
                     "event_time": DOCUMENT["event_time"],
+                    "ingested_at": DOCUMENT["created_at"],
                     "expires_at": DOCUMENT["expires_at"],
                 },
             }
