@@ -24,8 +24,9 @@ import sqlalchemy as sa
 
 from penstock.storage import ledger
 from penstock.storage.catalog import tables
-from penstock.storage.catalog.collections import GenerationInfo, get_collection
+from penstock.storage.catalog.collections import get_collection
 from penstock.storage.catalog.engine import Catalog
+from penstock.storage.catalog.generations import GenerationInfo
 from penstock.storage.catalog.references import Reference, find_version
 from penstock.storage.ids import ManifestVersion
 from penstock.storage.objects.local import LocalObjects

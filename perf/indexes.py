@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from sqlalchemy import select
 
 from penstock.storage.catalog import tables
-from penstock.storage.catalog.collections import GenerationInfo, create_collection, generation_info
+from penstock.storage.catalog.collections import create_collection
 from penstock.storage.catalog.engine import Catalog
+from penstock.storage.catalog.generations import GenerationInfo, generation_info
 from penstock.storage.catalog.tenants import create_tenant
 from penstock.storage.ids import GenerationId, TenantId
 from penstock.storage.objects.local import LocalObjects

@@ -25,8 +25,8 @@ import publish
 import report
 import vectors as made_up
 
-from penstock.storage.catalog.collections import generation_info
 from penstock.storage.catalog.engine import Catalog
+from penstock.storage.catalog.generations import generation_info
 from penstock.storage.ids import GenerationId, SegmentId
 from penstock.storage.objects.local import LocalObjects
 from penstock.storage.publishing.merging import Swap, build_merge

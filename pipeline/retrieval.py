@@ -20,7 +20,8 @@ from .highlighting import highlight
 from .routing import Routed, route_vector
 
 if TYPE_CHECKING:  # whoever only marks words needs no compiler and no SQL
-    from penstock.storage.catalog.collections import CollectionInfo, GenerationInfo
+    from penstock.storage.catalog.collections import CollectionInfo
+    from penstock.storage.catalog.generations import GenerationInfo
     from penstock.storage.ids import GenerationId, ManifestVersion
     from penstock.storage.search.snapshots import Hit, SegmentPlan, SnapshotCache
     from penstock.storage.segments.fields import Filter

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from .errors import InvalidQuery
 
 if TYPE_CHECKING:
-    from penstock.storage.catalog.collections import GenerationInfo
+    from penstock.storage.catalog.generations import GenerationInfo
 
 LARGEST_COMPONENT = 1e15  # the square of a larger one may not be a float32
 

@@ -247,7 +247,9 @@ def open_embedder(
     return open_embedder(model, options_of(settings, threads=threads), dimensions=dimensions, traffic=traffic)
 
 
-def new_snapshots(settings: Settings, catalog: "Catalog", objects: "ObjectStore") -> "SnapshotCache":
+def new_snapshots(
+    settings: Settings, catalog: "Catalog", objects: "ObjectStore", *, on_refused: Callable[[], object] = lambda: None
+) -> "SnapshotCache":
     """Return the reader's cache of opened snapshots. The process may have more files open from here on."""
     from penstock.storage.objects.descriptors import files_for_snapshots, raise_open_files
     from penstock.storage.search.snapshots import SnapshotCache
@@ -258,6 +260,7 @@ def new_snapshots(settings: Settings, catalog: "Catalog", objects: "ObjectStore"
         poll_s=settings.search.poll_s,
         capacity_bytes=settings.search.snapshot_cache_bytes,
         capacity_files=files_for_snapshots(raise_open_files()),
+        on_refused=on_refused,
     )
 
 

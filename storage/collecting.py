@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from sqlalchemy import Connection, select
 
 from . import paths
-from .catalog.collections import read_generations
 from .catalog.completion import OPEN_BATCH
 from .catalog.engine import Catalog
+from .catalog.generations import read_generations
 from .catalog.retention import Retention, expire_versions, retained_manifests
 from .catalog.sweeps import Guard, begin_sweep, end_sweep, guard_of_generation, guard_of_tenant
 from .catalog.tables import batches, versions

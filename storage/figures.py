@@ -36,6 +36,7 @@ FAMILIES: Mapping[str, Family] = {
     "penstock_attempts": Family("Attempts on batches that ended so", ("stage", "outcome")),
     "penstock_embedded_chunks": Family("Chunks that got their vectors, by where from", ("source",)),
     "penstock_failed_documents": Family("Documents that a role found bad", ("stage",)),
+    "penstock_refused_versions": Family("Versions that the search role refused as damaged"),
     "penstock_schedule_runs": Family("Runs of schedules that ended so", ("action", "outcome")),
     "penstock_webhook_attempts": Family("Attempts to tell a receiver that ended so", ("outcome",)),
 }

@@ -11,9 +11,10 @@ import sqlalchemy as sa
 from numpy.typing import NDArray
 
 from penstock.storage import ledger
-from penstock.storage.catalog.collections import CollectionInfo, generation_info, get_collection
+from penstock.storage.catalog.collections import CollectionInfo, get_collection
 from penstock.storage.catalog.documents import DocumentInfo, list_documents
 from penstock.storage.catalog.engine import Catalog
+from penstock.storage.catalog.generations import generation_info
 from penstock.storage.catalog.tables import versions
 from penstock.storage.ids import GenerationId, ManifestVersion
 from penstock.storage.intake.documents import SubmittedDocument

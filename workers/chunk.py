@@ -16,7 +16,7 @@ from penstock.pipeline.parsing import ParseLimits
 from penstock.settings import wiring
 from penstock.settings.model import Settings
 from penstock.storage import ledger
-from penstock.storage.catalog.collections import GenerationInfo
+from penstock.storage.catalog.generations import GenerationInfo
 from penstock.storage.errors import Damaged, Unavailable
 from penstock.storage.figures import Figure
 from penstock.storage.ids import BatchId, VersionId, new_id

@@ -11,7 +11,7 @@ from typing import Any
 
 from penstock.settings.model import Settings
 from penstock.storage import ledger
-from penstock.storage.catalog.collections import generation_info
+from penstock.storage.catalog.generations import generation_info
 from penstock.storage.errors import Conflict
 from penstock.storage.ids import BatchId
 from penstock.storage.named_files import NamedFiles

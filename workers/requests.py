@@ -23,6 +23,7 @@ from penstock.storage.errors import (
     AlreadyExists,
     BacklogFull,
     Conflict,
+    Damaged,
     FilterMismatch,
     InvalidMetadata,
     InvalidName,
@@ -33,6 +34,7 @@ from penstock.storage.errors import (
     OverBudget,
     TooMuchAtOnce,
     Unavailable,
+    Unsupported,
 )
 from penstock.storage.intake.documents import SubmittedDocument
 from penstock.storage.limits import MAX_IDEMPOTENCY_KEY_CHARACTERS, MAX_REMOVED_AT_ONCE
@@ -57,6 +59,8 @@ CODES: tuple[tuple[type[Exception], str], ...] = (
     (OverBudget, "over_budget"),
     (NotYet, "not_yet"),
     (TooManyWaits, "too_many_waits"),
+    (Damaged, "damaged"),
+    (Unsupported, "unsupported"),
     (Unavailable, "unavailable"),
     (NoOrders, "no_economy"),
     (InputRejected, "query_rejected"),

@@ -22,12 +22,13 @@ from penstock.settings.logs import log_failure
 from penstock.settings.model import Settings
 from penstock.settings.providers import check_economy, options_of
 from penstock.storage.catalog.backlogs import Amount
-from penstock.storage.catalog.collections import CollectionInfo, get_collection, is_generation_of
-from penstock.storage.catalog.generations import up_to_date_generations
+from penstock.storage.catalog.collections import CollectionInfo, get_collection
+from penstock.storage.catalog.generations import is_generation_of, up_to_date_generations
 from penstock.storage.catalog.jobs import get_job
 from penstock.storage.catalog.references import generation_at
 from penstock.storage.catalog.tables import PRIORITIES
 from penstock.storage.costs import SearchCosts
+from penstock.storage.figures import Figure
 from penstock.storage.ids import GenerationId, JobId, TenantId
 from penstock.storage.intake.documents import Terms, accept
 from penstock.storage.limits import MAX_EF
@@ -64,7 +65,12 @@ class Searcher:
 
     def open(self) -> None:
         self._components = components = Components.open(self._settings, role="search", embed_threads=1)
-        self._snapshots = wiring.new_snapshots(self._settings, components.catalog, components.objects)
+        self._snapshots = wiring.new_snapshots(
+            self._settings,
+            components.catalog,
+            components.objects,
+            on_refused=lambda: components.figures.add([Figure("penstock_refused_versions")]),
+        )
         self._recorder = wiring.new_recorder(self._settings, components.catalog)
         self._costs = SearchCosts(components.catalog, clock=components.clock)
         self._costs.start()

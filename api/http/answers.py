@@ -7,8 +7,9 @@ from typing import Any
 from pydantic_core import to_json
 from starlette.responses import Response
 
-from penstock.storage.catalog.collections import CollectionInfo, GenerationInfo
+from penstock.storage.catalog.collections import CollectionInfo
 from penstock.storage.catalog.documents import DocumentInfo
+from penstock.storage.catalog.generations import GenerationInfo
 from penstock.storage.catalog.jobs import JobInfo
 from penstock.storage.catalog.manifests import ManifestInfo
 from penstock.storage.catalog.tenants import TenantInfo

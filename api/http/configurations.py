@@ -9,7 +9,7 @@ from penstock.pipeline.embedding import DIMENSIONS_SETTING, ModelCard
 from penstock.pipeline.errors import EmbeddingError, InvalidChunking
 from penstock.settings import wiring
 from penstock.settings.model import Settings
-from penstock.storage.catalog.collections import GenerationInfo
+from penstock.storage.catalog.generations import GenerationInfo
 
 from ..errors import Refused
 

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from penstock.storage.catalog.collections import CollectionInfo, GenerationInfo, get_collection
+from penstock.storage.catalog.collections import CollectionInfo, get_collection
 from penstock.storage.catalog.engine import Catalog
-from penstock.storage.catalog.generations import up_to_date_generations
+from penstock.storage.catalog.generations import GenerationInfo, up_to_date_generations
 from penstock.storage.catalog.tenants import require_tenant
 from penstock.storage.errors import InvalidName, NotFound
 from penstock.storage.ids import CollectionId, TenantId, checked_name

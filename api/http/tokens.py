@@ -4,7 +4,7 @@ import asyncio
 
 from starlette.requests import Request
 
-from penstock.storage.catalog.collections import is_generation_of
+from penstock.storage.catalog.generations import is_generation_of
 from penstock.storage.errors import NotYet
 from penstock.storage.ids import ManifestVersion
 from penstock.storage.tokens import read_token

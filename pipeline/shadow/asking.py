@@ -4,7 +4,8 @@ from collections.abc import Callable, Container, Hashable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from penstock.storage.catalog.collections import CollectionInfo, GenerationInfo
+from penstock.storage.catalog.collections import CollectionInfo
+from penstock.storage.catalog.generations import GenerationInfo
 from penstock.storage.errors import FilterMismatch
 from penstock.storage.search.hits import Hit
 from penstock.storage.search.snapshots import SnapshotCache

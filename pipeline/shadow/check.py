@@ -9,8 +9,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from penstock.storage.catalog.collections import GenerationInfo, generation_info
 from penstock.storage.catalog.engine import Catalog
+from penstock.storage.catalog.generations import GenerationInfo, generation_info
 from penstock.storage.catalog.judgements import judged_queries
 from penstock.storage.catalog.recorded_queries import read_recorded
 from penstock.storage.errors import NotFound

@@ -1,7 +1,7 @@
-"""Collections and their generations: what a search reads from, and where its current manifest is."""
+"""Collections: made, listed, changed and deleted; each with the generation that is searched."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -9,10 +9,11 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
 from ..errors import AlreadyExists, LimitReached, NotFound
-from ..ids import CollectionId, GenerationId, ManifestVersion, TenantId, checked_name, new_id
+from ..ids import CollectionId, TenantId, checked_name, new_id
 from ..limits import MAX_COLLECTIONS_PER_TENANT
 from .backlogs import count_left, waiting_in
 from .engine import Catalog
+from .generations import GenerationInfo, generation_columns, generation_of
 from .schedules import delete_schedules
 from .statements import insert_if_absent
 from .tables import (
@@ -38,26 +39,6 @@ from .values import slices
 
 Metric = Literal["cosine", "dot", "l2"]
 Quantization = Literal["none", "int8"]
-
-
-@dataclass(frozen=True)
-class GenerationInfo:
-    """One generation. ``manifest`` is an object name, None until the first publish; ``version`` is then 0."""
-
-    id: GenerationId
-    tenant_id: TenantId
-    collection_id: CollectionId
-    state: str
-    model: str
-    dimensions: int
-    metric: str
-    quantization: str
-    chunking: Mapping[str, Any]
-    shard: int
-    manifest: str | None
-    version: ManifestVersion
-    live_chunks: int
-    published_at: float | None
 
 
 @dataclass(frozen=True)
@@ -226,74 +207,11 @@ def require_collection(connection: Connection, collection_id: CollectionId, *, t
         raise NotFound(f"there is no collection {collection_id!r}")
 
 
-def hold_generation(connection: Connection, generation_id: GenerationId) -> bool:
-    """Keep collectors of the generation's files, and publishers, out until the commit; False: it is no more."""
-    wanted = sa.select(generations.c.id).where(generations.c.id == generation_id)
-    return connection.scalar(wanted.with_for_update(read=True)) is not None
-
-
-def generation_info(catalog: Catalog, generation_id: GenerationId) -> GenerationInfo:
-    """Return one generation. Raises NotFound: there is none, or it was dropped."""
-    with catalog.read() as connection:
-        found = read_generations(connection, [generation_id])
-    if generation_id not in found or found[generation_id].state == "dropped":
-        raise NotFound(f"there is no generation {generation_id!r}")
-    return found[generation_id]
-
-
-def read_generations(connection: Connection, ids: Sequence[str]) -> dict[GenerationId, GenerationInfo]:
-    """Return the generations that exist among ``ids``."""
-    found: dict[GenerationId, GenerationInfo] = {}
-    for some in slices(list(ids)):
-        rows = connection.execute(sa.select(*_generation_columns()).where(generations.c.id.in_(some)))
-        found.update((GenerationId(row.generation_id), _generation(row)) for row in rows)
-    return found
-
-
-def is_generation_of(catalog: Catalog, generation_id: GenerationId, collection_id: CollectionId) -> bool:
-    """Say whether the collection has or had that generation: it may have been dropped since."""
-    mine = (generations.c.id == generation_id, generations.c.collection_id == collection_id)
-    with catalog.read() as connection:
-        return connection.scalar(sa.select(generations.c.id).where(*mine)) is not None
-
-
-def pointers(catalog: Catalog, ids: Iterable[str]) -> dict[GenerationId, tuple[str | None, ManifestVersion]]:
-    """Return (manifest object name, version) of the generations that exist among ``ids``."""
-    found: dict[GenerationId, tuple[str | None, ManifestVersion]] = {}
-    with catalog.read() as connection:
-        for some in slices(sorted(ids)):
-            for row in connection.execute(_POINTERS, {"ids": some}):
-                found[GenerationId(row.id)] = (row.manifest, ManifestVersion(row.version))
-    return found
-
-
-# Made once: readers ask it for every version.
-_POINTERS = sa.select(generations.c.id, generations.c.manifest, generations.c.version).where(
-    generations.c.id.in_(sa.bindparam("ids", expanding=True)), generations.c.state != "dropped"
-)
-
-
 def _collection_rows(tenant: TenantId) -> sa.Select[Any]:
     own = ("id", "name", "created_at", "keep_versions", "keep_s")
-    columns = (*(collections.c[name] for name in own), *_generation_columns())
+    columns = (*(collections.c[name] for name in own), *generation_columns())
     active = sa.and_(generations.c.collection_id == collections.c.id, generations.c.state == "active")
     return sa.select(*columns).join(generations, active).where(collections.c.tenant_id == tenant)
-
-
-def _generation_columns() -> list[sa.ColumnElement[Any]]:
-    # The publisher's own business, and the collectors'.
-    left_out = (
-        *("id", "created_at", "active_since", "next_chunk_id", "writer_epoch"),
-        *("sweeps_begun", "sweeps_ended"),
-    )
-    named = [column for column in generations.c if column.name not in left_out]
-    return [generations.c.id.label("generation_id"), *named]
-
-
-def _generation(row: Row[Any]) -> GenerationInfo:
-    values = row._mapping  # noqa: SLF001 - SQLAlchemy's public name for the row as a mapping
-    names = [name for name in GenerationInfo.__dataclass_fields__ if name != "id"]
-    return GenerationInfo(id=GenerationId(row.generation_id), **{name: values[name] for name in names})
 
 
 def _collection(row: Row[Any]) -> CollectionInfo:
@@ -302,7 +220,7 @@ def _collection(row: Row[Any]) -> CollectionInfo:
         tenant_id=TenantId(row.tenant_id),
         name=row.name,
         created_at=row.created_at,
-        generation=_generation(row),
+        generation=generation_of(row),
         documents={},
         keep_versions=row.keep_versions,
         keep_s=row.keep_s,

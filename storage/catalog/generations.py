@@ -1,14 +1,86 @@
-"""The generations that a collection has: the one that is searched, and those beside it."""
+"""The generations that a collection has, the one that is searched and those beside it, and where each one stands."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Row
 
 from ..errors import NotFound
-from ..ids import CollectionId, GenerationId, TenantId
-from .collections import GenerationInfo, read_generations
+from ..ids import CollectionId, GenerationId, ManifestVersion, TenantId
 from .engine import Catalog
 from .tables import REEMBEDDING_ENDS, generations, manifests, reembeddings
+from .values import slices
 
 LAG_S = 60.0  # behind the active generation, by which one that follows it may be and still answer
+
+
+@dataclass(frozen=True)
+class GenerationInfo:
+    """One generation. ``manifest`` is an object name, None until the first publish; ``version`` is then 0."""
+
+    id: GenerationId
+    tenant_id: TenantId
+    collection_id: CollectionId
+    state: str
+    model: str
+    dimensions: int
+    metric: str
+    quantization: str
+    chunking: Mapping[str, Any]
+    shard: int
+    manifest: str | None
+    version: ManifestVersion
+    live_chunks: int
+    published_at: float | None
+
+
+def hold_generation(connection: Connection, generation_id: GenerationId) -> bool:
+    """Keep collectors of the generation's files, and publishers, out until the commit; False: it is no more."""
+    wanted = sa.select(generations.c.id).where(generations.c.id == generation_id)
+    return connection.scalar(wanted.with_for_update(read=True)) is not None
+
+
+def generation_info(catalog: Catalog, generation_id: GenerationId) -> GenerationInfo:
+    """Return one generation. Raises NotFound: there is none, or it was dropped."""
+    with catalog.read() as connection:
+        found = read_generations(connection, [generation_id])
+    if generation_id not in found or found[generation_id].state == "dropped":
+        raise NotFound(f"there is no generation {generation_id!r}")
+    return found[generation_id]
+
+
+def read_generations(connection: Connection, ids: Sequence[str]) -> dict[GenerationId, GenerationInfo]:
+    """Return the generations that exist among ``ids``."""
+    found: dict[GenerationId, GenerationInfo] = {}
+    for some in slices(list(ids)):
+        rows = connection.execute(sa.select(*generation_columns()).where(generations.c.id.in_(some)))
+        found.update((GenerationId(row.generation_id), generation_of(row)) for row in rows)
+    return found
+
+
+def is_generation_of(catalog: Catalog, generation_id: GenerationId, collection_id: CollectionId) -> bool:
+    """Say whether the collection has or had that generation: it may have been dropped since."""
+    mine = (generations.c.id == generation_id, generations.c.collection_id == collection_id)
+    with catalog.read() as connection:
+        return connection.scalar(sa.select(generations.c.id).where(*mine)) is not None
+
+
+def pointers(catalog: Catalog, ids: Iterable[str]) -> dict[GenerationId, tuple[str | None, ManifestVersion]]:
+    """Return (manifest object name, version) of the generations that exist among ``ids``."""
+    found: dict[GenerationId, tuple[str | None, ManifestVersion]] = {}
+    with catalog.read() as connection:
+        for some in slices(sorted(ids)):
+            for row in connection.execute(_POINTERS, {"ids": some}):
+                found[GenerationId(row.id)] = (row.manifest, ManifestVersion(row.version))
+    return found
+
+
+# Made once: readers ask it for every version.
+_POINTERS = sa.select(generations.c.id, generations.c.manifest, generations.c.version).where(
+    generations.c.id.in_(sa.bindparam("ids", expanding=True)), generations.c.state != "dropped"
+)
 
 
 def generations_of(catalog: Catalog, collection_id: CollectionId, *, tenant: TenantId) -> list[GenerationInfo]:
@@ -56,3 +128,20 @@ def other_generation(
         if info.id != beside:
             return info
     raise NotFound("the collection has one generation only: a re-embedding makes another one to compare it with")
+
+
+def generation_columns() -> list[sa.ColumnElement[Any]]:
+    """Return the columns that `generation_of` needs: all but the publisher's own business, and the collectors'."""
+    left_out = (
+        *("id", "created_at", "active_since", "next_chunk_id", "writer_epoch"),
+        *("sweeps_begun", "sweeps_ended"),
+    )
+    named = [column for column in generations.c if column.name not in left_out]
+    return [generations.c.id.label("generation_id"), *named]
+
+
+def generation_of(row: Row[Any]) -> GenerationInfo:
+    """Return the generation of a row that has `generation_columns`, perhaps among others."""
+    values = row._mapping  # noqa: SLF001 - SQLAlchemy's public name for the row as a mapping
+    names = [name for name in GenerationInfo.__dataclass_fields__ if name != "id"]
+    return GenerationInfo(id=GenerationId(row.generation_id), **{name: values[name] for name in names})

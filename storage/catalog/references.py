@@ -8,8 +8,8 @@ from sqlalchemy.engine import Connection
 
 from ..errors import NotKept
 from ..ids import GenerationId, ManifestVersion
-from .collections import GenerationInfo
 from .engine import Catalog
+from .generations import GenerationInfo
 from .manifests import ManifestInfo, read_manifest_row
 from .tables import manifests, tags
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ..catalog.collections import GenerationInfo, read_generations
 from ..catalog.engine import Catalog
+from ..catalog.generations import GenerationInfo, read_generations
 from ..catalog.tables import collections, generations, manifests, reader_leases, tags
 from ..ids import GenerationId, ManifestVersion, TenantId
 

@@ -12,10 +12,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
-from ..catalog.collections import GenerationInfo, read_generations
 from ..catalog.completion import OPEN_BATCH, UNFINISHED, close_empty_batches, finish_jobs
 from ..catalog.engine import Catalog
 from ..catalog.followers import not_held
+from ..catalog.generations import GenerationInfo, read_generations
 from ..catalog.tables import batches, generations, versions
 from ..catalog.values import slices
 from ..errors import Conflict

@@ -10,9 +10,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ..catalog.collections import hold_generation
 from ..catalog.completion import OPEN_BATCH
 from ..catalog.engine import Catalog
+from ..catalog.generations import hold_generation
 from ..catalog.sweeps import guard_of_generation
 from ..catalog.tables import batches, generations
 from ..catalog.values import storable

@@ -9,9 +9,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-from ..catalog.collections import CollectionInfo, generation_info, get_collection
+from ..catalog.collections import CollectionInfo, get_collection
 from ..catalog.copies import Copy, find_beginning, insert_copy
 from ..catalog.engine import Catalog
+from ..catalog.generations import generation_info
 from ..catalog.manifests import ManifestInfo, is_kept
 from ..catalog.references import Reference, find_version
 from ..catalog.sweeps import guard_of_tenant

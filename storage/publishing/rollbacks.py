@@ -7,8 +7,8 @@ nothing about batches.
 
 from dataclasses import dataclass, replace
 
-from ..catalog.collections import generation_info
 from ..catalog.engine import Catalog
+from ..catalog.generations import generation_info
 from ..catalog.references import Reference, find_version
 from ..errors import Conflict, Damaged, NotKept
 from ..ids import GenerationId, ManifestVersion

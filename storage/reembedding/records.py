@@ -7,9 +7,9 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Row
 
-from ..catalog.collections import GenerationInfo, read_generations
 from ..catalog.completion import OPEN_BATCH
 from ..catalog.engine import Catalog
+from ..catalog.generations import GenerationInfo, read_generations
 from ..catalog.progress import HeldUp
 from ..catalog.tables import REEMBEDDING_ENDS, batches, collections, reembeddings
 from ..errors import NotFound

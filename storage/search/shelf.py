@@ -9,6 +9,7 @@ from collections import Counter, OrderedDict
 from collections.abc import MutableMapping
 from weakref import WeakValueDictionary
 
+from ..errors import Unavailable
 from ..ids import GenerationId, ManifestVersion
 from .searchable import SearchableSegment
 from .versions import Snapshot
@@ -17,12 +18,17 @@ _Key = tuple[GenerationId, ManifestVersion]
 
 
 class Shelf:
-    """Not safe between threads: its owner holds a lock. What is taken off closes when its last search ends."""
+    """Not safe between threads: whoever uses it holds a lock. What is taken off closes when its last search ends.
+
+    Raises Unavailable whatever it is asked for when it was closed.
+    """
 
     def __init__(self, *, capacity_bytes: int, capacity_files: int = sys.maxsize) -> None:
         self.segments: MutableMapping[str, SearchableSegment] = WeakValueDictionary()  # in use somewhere, by file
         self.size_bytes = 0
+        self.opened = 0
         self.evicted = 0
+        self._closed = False
         self._capacity_bytes = capacity_bytes
         self._capacity_files = capacity_files
         self._snapshots: OrderedDict[_Key, Snapshot] = OrderedDict()  # least recently used first
@@ -44,6 +50,7 @@ class Shelf:
 
     def use(self, generation_id: GenerationId, version: ManifestVersion | None = None) -> Snapshot | None:
         """Return the snapshot of a version, by default the newest; it counts as used now."""
+        self._require_open()
         wanted = self._newest.get(generation_id) if version is None else version
         if wanted is None or (generation_id, wanted) not in self._snapshots:
             return None
@@ -52,6 +59,7 @@ class Shelf:
 
     def put_newest(self, snapshot: Snapshot) -> None:
         """Let the snapshot serve its generation, instead of the one that did."""
+        self._require_open()
         former = self._newest.get(snapshot.generation_id)
         if former is not None:
             self._take(snapshot.generation_id, former)
@@ -60,6 +68,7 @@ class Shelf:
 
     def put_past(self, snapshot: Snapshot) -> None:
         """Keep a version beside the newest one. Hold it first: it may leave at once."""
+        self._require_open()
         self._put(snapshot)
 
     def forget(self, generation_id: GenerationId) -> None:
@@ -67,11 +76,32 @@ class Shelf:
         for key in [key for key in self._snapshots if key[0] == generation_id]:
             self._take(*key)
 
-    def clear(self) -> None:
+    def distrust(self, snapshot: Snapshot) -> None:
+        """Let nothing that is opened from now on share a segment with this one; a past version leaves.
+
+        Somebody holds the snapshot.
+        """
+        for reader in snapshot.readers.values():
+            name = reader.entry.files[0].name
+            if self.segments.get(name) is reader.shared:
+                del self.segments[name]
+        key = (snapshot.generation_id, snapshot.version)
+        is_newest = self.newest(snapshot.generation_id) is snapshot
+        if self._snapshots.get(key) is snapshot and not is_newest:
+            self._take(*key)
+
+    def close(self) -> None:
+        """Take all off, and from now on nothing in."""
+        self._closed = True
         for key in list(self._snapshots):
             self._take(*key)
 
+    def _require_open(self) -> None:
+        if self._closed:
+            raise Unavailable("this process is closing its snapshots; ask another")
+
     def _put(self, snapshot: Snapshot) -> None:
+        self.opened += 1
         key = (snapshot.generation_id, snapshot.version)
         if key in self._snapshots:
             newest = self._newest.get(snapshot.generation_id)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .. import kernels
-from ..catalog.collections import GenerationInfo
+from ..catalog.generations import GenerationInfo
 from ..errors import Damaged
 from ..ids import ManifestVersion, SegmentId
 from ..objects.store import ObjectStore

@@ -6,15 +6,9 @@ import pytest
 import sqlalchemy as sa
 
 from penstock.storage import ledger
-from penstock.storage.catalog.collections import (
-    delete_collection,
-    generation_info,
-    get_collection,
-    list_collections,
-    pointers,
-    shard_of,
-)
+from penstock.storage.catalog.collections import delete_collection, get_collection, list_collections, shard_of
 from penstock.storage.catalog.documents import get_document, list_documents
+from penstock.storage.catalog.generations import generation_info, pointers
 from penstock.storage.catalog.jobs import cancel_job, get_job, list_jobs
 from penstock.storage.catalog.progress import Tallies
 from penstock.storage.catalog.tables import batches, generations, installation

@@ -7,7 +7,8 @@ import pytest
 import sqlalchemy as sa
 
 from penstock.storage.catalog import copies
-from penstock.storage.catalog.collections import create_collection, delete_collection, generation_info
+from penstock.storage.catalog.collections import create_collection, delete_collection
+from penstock.storage.catalog.generations import generation_info
 from penstock.storage.catalog.jobs import list_jobs
 from penstock.storage.catalog.manifests import list_manifests
 from penstock.storage.catalog.references import CURRENT, Reference

@@ -8,7 +8,8 @@ import pytest
 import sqlalchemy as sa
 
 from penstock.pipeline.errors import InputRejected
-from penstock.storage.catalog.collections import delete_collection, generation_info, get_collection, is_generation_of
+from penstock.storage.catalog.collections import delete_collection, get_collection
+from penstock.storage.catalog.generations import generation_info, is_generation_of
 from penstock.storage.catalog.tables import batches, manifests, reembeddings
 from penstock.storage.catalog.tags import put_tag
 from penstock.storage.collecting import collect_lost_staging, list_staged

@@ -9,7 +9,8 @@ import sqlalchemy as sa
 
 from penstock.storage import ledger
 from penstock.storage.catalog import sources
-from penstock.storage.catalog.collections import delete_collection, generation_info
+from penstock.storage.catalog.collections import delete_collection
+from penstock.storage.catalog.generations import generation_info
 from penstock.storage.catalog.jobs import cancel_job
 from penstock.storage.catalog.manifests import list_manifests
 from penstock.storage.catalog.references import Reference

@@ -18,8 +18,9 @@ import sqlalchemy as sa
 
 from penstock.storage import ledger
 from penstock.storage.catalog import copies
-from penstock.storage.catalog.collections import delete_collection, generation_info, get_collection
+from penstock.storage.catalog.collections import delete_collection, get_collection
 from penstock.storage.catalog.engine import Catalog
+from penstock.storage.catalog.generations import generation_info
 from penstock.storage.catalog.manifests import hold_manifest, list_manifests
 from penstock.storage.catalog.references import Reference
 from penstock.storage.catalog.retention import Retention

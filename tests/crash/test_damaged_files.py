@@ -11,7 +11,7 @@ from typing import Self
 import numpy as np
 import pytest
 
-from penstock.storage.catalog.collections import generation_info
+from penstock.storage.catalog.generations import generation_info
 from penstock.storage.errors import Damaged, StorageError
 from penstock.storage.inspection.checksums import CheckedFiles
 from penstock.storage.inspection.contents import read_contents

@@ -19,7 +19,7 @@ import numpy as np
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
-from penstock.storage.catalog.collections import generation_info
+from penstock.storage.catalog.generations import generation_info
 from penstock.storage.catalog.references import Reference, find_version
 from penstock.storage.catalog.retention import Retention
 from penstock.storage.catalog.tags import put_tag

@@ -25,8 +25,9 @@ from hypothesis.stateful import (
 )
 
 from penstock.storage import ledger
-from penstock.storage.catalog.collections import delete_collection, generation_info
+from penstock.storage.catalog.collections import delete_collection
 from penstock.storage.catalog.engine import Catalog
+from penstock.storage.catalog.generations import generation_info
 from penstock.storage.catalog.manifests import list_manifests
 from penstock.storage.catalog.references import Reference, generation_at
 from penstock.storage.catalog.retention import Retention

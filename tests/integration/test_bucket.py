@@ -54,7 +54,7 @@ def reading(tmp_path: Path, s3_server: S3Server, prefix: str, store: Store) -> I
         """Return which version is served, after finding each of its chunks."""
         clock[0] += REFUSED_S + 1
         if min_version:
-            snapshots._follow(GENERATION, tenant=TENANT, deadline=clock[0])
+            snapshots._follower.follow(GENERATION, tenant=TENANT, deadline=clock[0])
         with snapshots.get(TENANT, GENERATION) as snapshot:
             hits = snapshot.search(unit_vectors(1)[0], k=1_000, now=0.0)
             assert len(hits) == snapshot.chunk_count
@@ -172,11 +172,11 @@ def test_searches_go_on_while_the_bucket_does_not_answer(tmp_path, s3_server, pr
             assert snapshot.version == 1
         answers[0] = False
         publish(store, "b")
-        snapshots._look([GENERATION])  # as the poller does
+        snapshots._follower.look([GENERATION])  # as the poller does
         with snapshots.get(TENANT, GENERATION) as snapshot:
             assert (snapshot.version, len(snapshot.search(np.ones(8), k=100, now=0.0))) == (1, CHUNKS)
         answers[0] = True
-        snapshots._look([GENERATION])
+        snapshots._follower.look([GENERATION])
         with snapshots.get(TENANT, GENERATION) as snapshot:
             assert snapshot.version == 2
         snapshots.close()
@@ -231,7 +231,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from penstock.storage.objects import copies as object_cache
 from penstock.storage.objects import ranges
-from penstock.storage.catalog.collections import generation_info
+from penstock.storage.catalog.generations import generation_info
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.search.versions import open_snapshot
 from tests.s3_server import open_objects

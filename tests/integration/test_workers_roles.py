@@ -20,9 +20,10 @@ from penstock.settings import wiring
 from penstock.settings.model import Embedding as EmbeddingSettings
 from penstock.settings.model import Limits, Settings, Workers
 from penstock.storage import ledger, paths
-from penstock.storage.catalog.collections import CollectionInfo, change_retention, create_collection, generation_info
+from penstock.storage.catalog.collections import CollectionInfo, change_retention, create_collection
 from penstock.storage.catalog.documents import DocumentInfo, list_documents
 from penstock.storage.catalog.engine import Catalog
+from penstock.storage.catalog.generations import generation_info
 from penstock.storage.catalog.migrations import migrate
 from penstock.storage.catalog.tables import batches, generations, manifests, shards, versions
 from penstock.storage.catalog.tenants import create_tenant

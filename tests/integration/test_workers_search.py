@@ -9,12 +9,15 @@ from functools import partial
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from penstock.settings.model import Limits, Settings
 from penstock.storage.catalog.collections import create_collection
 from penstock.storage.catalog.jobs import get_job
 from penstock.storage.catalog.migrations import migrate
+from penstock.storage.catalog.tables import generations
 from penstock.storage.catalog.tenants import create_tenant
+from penstock.storage.figures import Figure, Figures
 from penstock.storage.ids import TenantId
 from penstock.storage.search.planner import TYPICAL
 from penstock.storage.search.snapshots import SWITCH_S
@@ -208,6 +211,16 @@ def test_a_defect_is_answered_too_and_its_message_is_kept_back(searcher, monkeyp
     assert "words" not in caplog.records[-1].getMessage()
 
 
+def test_a_version_that_the_role_refuses_is_answered_so_and_counted_for_the_metrics(searcher, monkeypatch):
+    added = list[Figure]()
+    monkeypatch.setattr(Figures, "add", lambda _self, figures: added.extend(figures))
+    with searcher._components.catalog.write() as connection:
+        connection.execute(sa.update(generations).values(version=1, manifest="tenants/acme/nowhere"))
+    for _ in range(2):
+        assert searcher.search(**ADDRESS, query="anything")["error"]["code"] == "damaged"
+    assert added == [Figure("penstock_refused_versions")], "once: it is not opened again for each search"
+
+
 def test_the_role_compiles_what_a_search_runs_and_measures_its_cost_before_it_answers(searcher):
-    assert searcher._snapshots._costs != TYPICAL
+    assert searcher._snapshots._opener.costs != TYPICAL
     assert sys.getswitchinterval() == pytest.approx(SWITCH_S)

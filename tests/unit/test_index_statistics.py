@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from penstock.storage import ledger
-from penstock.storage.catalog.collections import generation_info
+from penstock.storage.catalog.generations import generation_info
 from penstock.storage.inspection import probing
 from penstock.storage.inspection.probing import Probe
 from penstock.storage.inspection.statistics import read_statistics

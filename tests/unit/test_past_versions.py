@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from penstock.storage.catalog.collections import GenerationInfo, generation_info
+from penstock.storage.catalog.generations import GenerationInfo, generation_info
 from penstock.storage.catalog.manifests import list_manifests
 from penstock.storage.catalog.retention import Retention, expire_versions
 from penstock.storage.errors import Damaged, NotKept, Unavailable

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
-from penstock.storage.catalog.collections import generation_info
+from penstock.storage.catalog.generations import generation_info
 from penstock.storage.errors import Damaged
 from penstock.storage.ids import GenerationId
 from penstock.storage.intake.selections import locate_chunks, select_documents

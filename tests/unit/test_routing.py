@@ -8,7 +8,7 @@ import pytest
 from penstock.pipeline.embedding import DeclaredModel, model_card
 from penstock.pipeline.errors import InvalidQuery, ProviderMisconfigured
 from penstock.pipeline.routing import route_vector
-from penstock.storage.catalog.collections import GenerationInfo
+from penstock.storage.catalog.generations import GenerationInfo
 from penstock.storage.ids import CollectionId, GenerationId, ManifestVersion, TenantId
 
 ACTIVE = GenerationInfo(

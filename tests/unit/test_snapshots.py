@@ -17,7 +17,8 @@ import pytest
 from sqlalchemy import update
 
 from penstock.storage import kernels
-from penstock.storage.catalog.collections import delete_collection, generation_info
+from penstock.storage.catalog.collections import delete_collection
+from penstock.storage.catalog.generations import generation_info
 from penstock.storage.catalog.retention import Retention, expire_versions
 from penstock.storage.catalog.tables import generations
 from penstock.storage.errors import Damaged, FilterMismatch, NotFound, NotKept, NotYet, Unavailable
@@ -395,7 +396,7 @@ def test_a_snapshot_in_use_is_given_without_a_look_at_the_catalog(store, cache, 
     store.add({"a": ["one"]})
     with cache.get(TENANT, GENERATION) as first:
         pass
-    monkeypatch.setattr("penstock.storage.search.snapshots.generation_info", None)
+    monkeypatch.setattr("penstock.storage.search.following.generation_info", None)
     with cache.get(TENANT, GENERATION) as second:
         assert second is first
 
@@ -429,7 +430,7 @@ def test_a_lost_notice_costs_at_most_the_poll_interval(store):
 
 def test_a_notice_for_a_generation_that_is_not_in_use_opens_nothing(store, cache):
     cache.refresh(GENERATION)
-    assert not cache._due
+    assert not cache._watch._due
     assert cache.counts().open == 0
 
 
@@ -723,7 +724,7 @@ def test_a_catalog_that_does_not_answer_leaves_the_snapshot_in_use(store, monkey
             raise Unavailable("the catalog did not answer")
 
         with monkeypatch.context() as patched:
-            patched.setattr("penstock.storage.search.snapshots.pointers", unavailable)
+            patched.setattr("penstock.storage.search.following.pointers", unavailable)
             eventually(lambda: len(asked) > 2)
             assert version_of(cache) == 1
         store.add({"b": ["two"]})
