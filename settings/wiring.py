@@ -9,10 +9,10 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit
 
 from .errors import InvalidSettings, MissingComponent
 from .model import Settings
+from .urls import as_kombu, as_redis_py
 
 if TYPE_CHECKING:
     import redis
@@ -60,45 +60,28 @@ def uses_embedded_server(settings: Settings) -> bool:
 
 def broker_url(settings: Settings) -> str:
     """Return the queue's URL as kombu writes it (``redis+socket://`` for a unix socket)."""
-    return _kombu(_broker(settings))
+    return as_kombu(_broker(settings))
 
 
 def broker_redis_url(settings: Settings) -> str:
     """Return the queue's URL as redis-py writes it; only for a queue that is a Redis or Valkey."""
-    return _redis_py(_broker(settings))
+    return as_redis_py(_broker(settings))
 
 
 def redis_url(settings: Settings) -> str:
     """Return the URL, as redis-py writes it, of the server for cached vectors, notifications, presence and results."""
-    return _redis_py(settings.cache_url.get_secret_value() if settings.cache_url else _broker(settings))
+    return as_redis_py(settings.cache_url.get_secret_value() if settings.cache_url else _broker(settings))
 
 
 def result_url(settings: Settings) -> str:
     """Return the result backend's URL as Celery writes it, on `redis_url`'s server. For the search role alone."""
-    return _kombu(redis_url(settings))
+    return as_kombu(redis_url(settings))
 
 
 def _broker(settings: Settings) -> str:
     if settings.broker_url is not None:
         return settings.broker_url.get_secret_value()
     return f"unix://{embedded_socket(settings)}"
-
-
-def _kombu(url: str) -> str:
-    return _translated(url, {"unix": "redis+socket", "valkey": "redis", "valkeys": "rediss"}, "db=", "virtual_host=")
-
-
-def _redis_py(url: str) -> str:
-    return _translated(url, {"redis+socket": "unix", "valkey": "redis", "valkeys": "rediss"}, "virtual_host=", "db=")
-
-
-def _translated(url: str, schemes: dict[str, str], theirs: str, ours: str) -> str:
-    """``redis+socket:///path?virtual_host=1`` and ``unix:///path?db=1`` are the same server."""
-    parts = urlsplit(url)
-    query = parts.query.replace(theirs, ours) if parts.scheme in ("unix", "redis+socket") else parts.query
-    # urlunsplit would drop the empty host of redis+socket:///path.
-    rest = url.partition("://")[2].removesuffix(f"?{parts.query}") if parts.query else url.partition("://")[2]
-    return f"{schemes.get(parts.scheme, parts.scheme)}://{rest}{f'?{query}' if query else ''}"
 
 
 def open_redis(settings: Settings) -> "redis.Redis":

@@ -2,7 +2,7 @@
 
 import random
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -13,9 +13,11 @@ import pytest
 
 from penstock.storage.catalog.generations import generation_info
 from penstock.storage.errors import Damaged, StorageError
+from penstock.storage.ids import BatchId
 from penstock.storage.inspection.checksums import CheckedFiles
 from penstock.storage.inspection.contents import read_contents
 from penstock.storage.inspection.remains import read_remains
+from penstock.storage.objects.local import LocalObjects
 from penstock.storage.publishing.merging import build_merge
 from penstock.storage.publishing.publisher import Swap, Trim
 from penstock.storage.publishing.revisions import plan_rewriting
@@ -30,8 +32,18 @@ from penstock.storage.segments.manifests import FileEntry, Manifest, read_manife
 from penstock.storage.segments.sections import open_sections
 from penstock.storage.segments.segment import open_segment
 from penstock.storage.segments.tombstones import read_deletes
+from penstock.workers import staging
 
-from ..storage_samples import GENERATION, Store, current_manifest, many_rows, new_store, unit_vectors
+from ..storage_samples import (
+    DIMENSIONS,
+    GENERATION,
+    TENANT,
+    Store,
+    current_manifest,
+    many_rows,
+    new_store,
+    unit_vectors,
+)
 
 FLIPS_PER_FILE = 150
 TRUNCATIONS_PER_FILE = 60
@@ -238,6 +250,46 @@ def test_a_truncated_or_flipped_manifest_is_refused(published, rng):
             with pytest.raises(Damaged, match=name):
                 read_manifest(store.objects, name)
     assert read_manifest(store.objects, name)
+
+
+@pytest.mark.parametrize("kind", ["chunks", "vectors", "delivered"])
+def test_what_stages_hand_to_each_other_is_refused_by_name_when_it_was_truncated_or_flipped(tmp_path, rng, kind):
+    objects = LocalObjects(tmp_path)
+    name, read = stage(objects, kind)
+    written, refused = read(), 0
+    with Altered(objects.local_path(name)) as altered:
+        size = len(altered.data)
+        versions = [altered.data[:at] for at in {0, 1, size - 1, *rng.choices(range(size), k=TRUNCATIONS_PER_FILE)}]
+        versions += [flipped(altered.data, bit) for bit in rng.sample(range(8 * size), FLIPS_PER_FILE)]
+        for data in versions:
+            altered.write(data)
+            try:
+                found = read()
+            except Damaged as error:
+                assert altered.path.name in str(error)  # noqa: PT017  which of the two it is depends on the bit
+                refused += 1
+            else:
+                assert found in (written, {}), "of padding, or deliveries, of which a lost one is not there"
+                refused += found == {}
+    assert refused > TRUNCATIONS_PER_FILE + FLIPS_PER_FILE // 2
+    assert read() == written
+
+
+def stage(objects: LocalObjects, kind: str) -> tuple[str, Callable[[], object]]:
+    """Store a staged file of one kind; return its name, and what reads all of it as plain values."""
+    rows, vectors = many_rows(40), unit_vectors(40)
+    batch = {"tenant": TENANT, "batch_id": BatchId("batch_1")}
+    if kind == "chunks":
+        name = staging.write_chunks(objects, rows, **batch)
+        return name, lambda: {k: v.tobytes() for k, v in staging.read_chunks(objects, name).to_arrays().items()}
+    if kind == "vectors":
+        name = staging.write_vectors(objects, vectors, attempt=1, **batch)
+        return name, lambda: staging.read_vectors(objects, name, count=40).tolist()
+    name = staging.write_delivered(objects, {bytes([at] * 32): vectors[at] for at in range(40)}, **batch)
+    return name, lambda: {
+        digest: vector.tolist()
+        for digest, vector in staging.read_delivered(objects, [name], dimensions=DIMENSIONS).items()
+    }
 
 
 def open_and_read(store: Store, entry, manifest: Manifest) -> None:
