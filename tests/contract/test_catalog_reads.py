@@ -16,7 +16,7 @@ from penstock.storage.catalog.tenants import admin_key_matches, create_tenant, e
 from penstock.storage.costs import Bill, ForBatch, Payee
 from penstock.storage.errors import AlreadyExists, Conflict, InvalidName, NotFound
 from penstock.storage.ids import DocumentId, GenerationId, JobId, TenantId
-from penstock.storage.ledger.overview import overview
+from penstock.storage.ledger.overview import oldest_waiting, overview
 
 from ..ledger_line import TENANT, Line, document, new_line, rows
 from ..storage_samples import ADMIN_KEY as KEY
@@ -256,6 +256,28 @@ def test_what_the_cache_saved_is_kept_when_the_batches_are_gone(line):
     assert [job.cache_hits for job in reversed(listed)] == [2, 1, 2]
     assert {job.token for job in listed} == {(line.collection.generation.id, 1)}
     assert overview(line.catalog).embedding_cache_hits == 5
+
+
+def test_how_long_work_waits_is_told_by_tenant_and_stage_and_not_of_what_is_worked_on(line, acme):
+    line.submit("embedded")
+    line.chunk()
+    line.embed()
+    line.now += 10
+    line.submit("cut")
+    line.chunk()
+    acme.now = line.now + 5
+    acme.submit("first")
+    acme.now += 1
+    acme.submit("second")
+    assert oldest_waiting(line.catalog) == {
+        (TENANT, "index"): line.now - 10,
+        (TENANT, "embed"): line.now,
+        (acme.tenant, "queued"): acme.now - 1,
+    }
+    (claim,) = [line.claim(batch) for batch in line.send("embed")]
+    assert claim is not None
+    acme.form()
+    assert oldest_waiting(line.catalog) == {(TENANT, "index"): line.now - 10, (acme.tenant, "chunk"): acme.now}
 
 
 def test_the_jobs_of_one_batch_are_written_in_one_round_trip(line):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import fakeredis
 import pytest
 import sqlalchemy as sa
 
@@ -28,6 +29,7 @@ from penstock.storage.catalog.migrations import migrate
 from penstock.storage.catalog.tables import batches, generations, manifests, shards, versions
 from penstock.storage.catalog.tenants import create_tenant
 from penstock.storage.errors import Damaged, Unavailable
+from penstock.storage.figures import Figures
 from penstock.storage.grace import MIN_AGE_S
 from penstock.storage.ids import GenerationId, TenantId
 from penstock.storage.intake.documents import SubmittedDocument, accept
@@ -200,6 +202,14 @@ def line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Line]:
     signal.signal(signal.SIGALRM, alarm)
 
 
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> Figures:
+    """Return what the roles of ``line``, which is named after it, have measured."""
+    server = fakeredis.FakeServer()
+    monkeypatch.setattr(wiring, "open_figures", lambda _settings: Figures(fakeredis.FakeRedis(server=server)))
+    return Figures(fakeredis.FakeRedis(server=server))
+
+
 WORDS = "the gate opens and the water of the river turns the wheel that drives the stones of the mill "
 
 
@@ -210,6 +220,31 @@ def test_accepted_documents_are_found_and_nothing_staged_is_left(line):
     assert line.states() == dict.fromkeys(("one", "two", "three"), "indexed")
     assert line.found().count("three") == line.documents()["three"].chunk_count > 10
     assert line.staged() == []
+
+
+def test_roles_measure_their_attempts_stages_and_lags_and_whom_they_failed(measured, line):
+    line.embedder.failures = [ProviderUnavailable("away")]
+    line.embedder.refused = "forbidden"
+    line.submit(one=WORDS, refused="a forbidden word", empty=" ")
+    line.run()
+    found = measured.read()
+
+    def times(name: str, *labels: str) -> float:
+        return sum(count for part, count in found.get((name, labels), {}).items() if part != "sum")
+
+    done = {stage: times("penstock_attempts", stage, "done") for stage in ("chunk", "embed", "index")}
+    assert done == {"chunk": 1, "embed": 1, "index": 1}
+    assert times("penstock_attempts", "embed", "postponed") == 1
+    assert {stage: times("penstock_stage_seconds", stage) for stage in done} == {"chunk": 1, "embed": 2, "index": 1}
+    assert {stage: times("penstock_dispatch_lag_seconds", stage) for stage in done} == {
+        "chunk": 1, "embed": 2, "index": 0
+    }  # fmt: skip # a writer is not sent for one batch
+    assert times("penstock_publish_lag_seconds") == 1
+    assert {stage: times("penstock_failed_documents", stage) for stage in ("chunk", "embed")} == {
+        "chunk": 1,
+        "embed": 1,
+    }
+    assert times("penstock_embedded_chunks", "model") == len(line.found())
 
 
 def test_a_segment_keeps_what_the_ledger_says_of_a_submission(line):
