@@ -114,7 +114,7 @@ class Documents(Session):
     def compare(self, collection: str, hashes: Mapping[str, str]) -> Known:
         """Return the sources whose newest version has this ``content_hash``: those ``known``, and those ``dead``.
 
-        Submitting a dead one again tries it again, and most often in vain: see `retry_dead`.
+        Submitting a dead one again tries it again, and most often in vain: see `retry_documents`.
         """
         with worded(KnownQuery):
             asked = KnownQuery(documents=[SourceHash(source=s, content_hash=h) for s, h in hashes.items()])

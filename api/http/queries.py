@@ -6,6 +6,7 @@ None of them is a list, so none may stand there twice.
 import re
 from collections import Counter
 from collections.abc import Callable, Coroutine, Sequence
+from functools import partial
 from typing import Annotated, Any, Literal, get_type_hints
 
 from fastapi.exceptions import RequestValidationError
@@ -21,16 +22,17 @@ from penstock.client.wire.problems import worded_problem
 from ..errors import Refused
 
 
-def _checked_place(text: str) -> str:
-    if not PLACE.fullmatch(text):
+def _checked_place(text: str, shape: re.Pattern[str]) -> str:
+    if not shape.fullmatch(text):
         raise PydanticCustomError("no_place", "it is no id: give the `last_id` of the page before")
     return text
 
 
-PLACE = re.compile(r"[a-z0-9_]{1,64}")
 LONGEST_STREAM_S = 86_400  # of those that are to end by themselves
-Place = Annotated[str, AfterValidator(_checked_place), Field(description="`last_id` of the page before")]
-
+LAST_ID = Field(description="`last_id` of the page before")
+Place = Annotated[str, AfterValidator(partial(_checked_place, shape=re.compile(r"[a-z0-9_]{1,64}"))), LAST_ID]
+# A document may be forgotten between two pages, so its id is not looked for; any other word would be a wrong page.
+DocumentPlace = Annotated[str, AfterValidator(partial(_checked_place, shape=re.compile(r"doc_[0-9a-f]{26}"))), LAST_ID]
 
 Word = Annotated[str, Field(max_length=64, pattern=r"^[^\x00]*$")]
 
@@ -51,7 +53,7 @@ class DocumentsQuery(Parameters):
     filter: str | None = Field(
         default=None, max_length=65_536, description="only dead documents that it accepts: `lang=en,year>2020`, or JSON"
     )
-    after: Place | None = None
+    after: DocumentPlace | None = None
     limit: int = Field(default=100, ge=1, le=1000)
 
 
@@ -126,7 +128,7 @@ class SnapshotsQuery(Parameters):
 
 class DiffQuery(Parameters):
     to: str = Field(default="current", min_length=1, max_length=64, description="the later version; any name of it")
-    after: Place | None = None
+    after: DocumentPlace | None = None
     limit: int = Field(default=1000, ge=1, le=10_000)
 
 

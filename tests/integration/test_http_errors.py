@@ -390,6 +390,7 @@ def test_an_unknown_parameter_is_told_what_this_route_has_and_not_what_others_ha
     assert error["message"] == "unknown query parameter 'xyz': the only query parameter here is 'probe'"
     error = refused(service.http.get(f"{DOCUMENTS}?after=../x"), 400)
     assert error["message"] == "query parameter 'after': it is no id: give the `last_id` of the page before"
+    assert refused(service.http.get(f"{DOCUMENTS}?after=2"), 400)["message"] == error["message"]
     error = refused(service.http.get("/v1/tenants/default/jobs?xyz=3"), 400)
     assert error["message"] == "unknown query parameter 'xyz': there are after, limit"
 
