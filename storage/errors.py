@@ -16,6 +16,7 @@ StorageError
 ├── TooMuchAtOnce     it would not even fit where nothing waits: send less at once
 ├── OverBudget        a call would cost more than a budget has left: wait until it is raised, or the next month
 ├── Damaged           a file or row is not what its checksum or format says: never served
+│   ├── DamagedIndex  what is to be published is not at fault, but what is there already: repair that
 │   └── Missing       a file that something names is not there: perhaps what names it is over by now
 ├── Unsupported       written by a newer program: upgrade this one
 └── Unavailable       a server or a lock did not answer: try again
@@ -125,6 +126,10 @@ class OverBudget(StorageError):
 
 class Damaged(StorageError):
     """Raised when bytes do not match their checksum or format. Nothing is served from them."""
+
+
+class DamagedIndex(Damaged):
+    """Raised when nothing can be added to a version that is served, or taken out of it, until it is repaired."""
 
 
 class Missing(Damaged):

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from penstock.pipeline.errors import ProviderHeld, ProviderMisconfigured, ProviderUnavailable
 from penstock.settings.logs import failed_at, log_failure
 from penstock.storage import ledger
-from penstock.storage.errors import Conflict, Damaged, OverBudget, Unavailable
+from penstock.storage.errors import Conflict, Damaged, DamagedIndex, OverBudget, Unavailable
 from penstock.storage.figures import Figure
 from penstock.storage.ids import BatchId
 
@@ -144,6 +144,11 @@ class Claims:
         """Try again later without counting: a full disk is no document's fault, however long it stays full."""
         delay_s = OUTAGE_DELAYS * self._components.settings.workers.retry_delay_s
         self.retry(claim, error=error.strerror or failed_at(error), delay_s=delay_s, counted=False)
+
+    def wait_for_repair(self, claim: ledger.Held, error: DamagedIndex) -> None:
+        """Try again later without counting: a file of the index that rotted is no document's fault."""
+        told = f"{error}; or `penstock doctor --repair` mends the index, and this goes on by itself"
+        self.retry(claim, error=told, delay_s=MISCONFIGURED_DELAY_S, counted=False, postponed="paused")
 
     def hand_back(self, claim: ledger.Held) -> None:
         """Give the batch to another worker at once, because this one was told to stop."""

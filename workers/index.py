@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 from penstock.settings.logs import failed_at, log_failure
 from penstock.settings.model import Settings
 from penstock.storage import ledger
-from penstock.storage.errors import Conflict, Fenced, StorageError, Unavailable
+from penstock.storage.errors import Conflict, DamagedIndex, Fenced, StorageError, Unavailable
 from penstock.storage.failpoints import hit
 from penstock.storage.figures import Figure
 from penstock.storage.ids import GenerationId
@@ -123,6 +123,7 @@ class Writer:
             self._pace.doze()  # what is ready of those that rest has no other message to wait for
 
     def _publish(self, generation_id: GenerationId, groups: Sequence[ledger.IndexGroup], *, epoch: int) -> None:
+        about = {"tenant": groups[0].generation.tenant_id, "generation": generation_id, **_ids_of_groups(groups)}
         with self._claims.keeper.hold(*groups), self._claims.measured("index") as attempt:
             try:
                 self._publish_groups(generation_id, groups, epoch=epoch)
@@ -132,18 +133,16 @@ class Writer:
                 raise
             except OSError as error:
                 attempt.outcome = "postponed"
-                log_failure(
-                    log,
-                    "This machine cannot publish now",
-                    error,
-                    extra={"generation": generation_id, **_ids_of_groups(groups)},
-                )
+                log_failure(log, "This machine cannot publish now", error, extra=about)
                 for group in groups:
                     self._claims.retry_unchanged(group, error)
+            except DamagedIndex as error:  # it names files, and holds no text
+                attempt.outcome = "postponed"
+                log.error("Nothing is published into a damaged index: %s", error, extra=about)  # noqa: TRY400
+                for group in groups:
+                    self._claims.wait_for_repair(group, error)
             except Exception as error:  # noqa: BLE001 whatever it is, the ledger has to know
-                log_failure(
-                    log, "Publishing failed", error, extra={"generation": generation_id, **_ids_of_groups(groups)}
-                )
+                log_failure(log, "Publishing failed", error, extra=about)
                 told = str(error) if isinstance(error, StorageError) else failed_at(error)
                 for group in groups:
                     self._claims.retry(group, error=told)

@@ -14,6 +14,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from penstock.settings.logs import log_failure
+from penstock.storage.errors import Damaged
 
 from ..errors import Refused, refusal
 from .components import Components
@@ -22,6 +23,8 @@ from .gate import OPEN_PATHS
 log = logging.getLogger(__name__)
 
 DEFECT = {"action": "request_failed"}
+DAMAGE = {"action": "damage_met"}
+DAMAGE_S = 60.0
 
 NO_ROUTE = "(none)"  # never the raw path: it holds names of tenants
 LINGER_S = 2.0
@@ -33,6 +36,7 @@ class Front:
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
+        self._damage = _Damage()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -46,6 +50,7 @@ class Front:
         except ClientDisconnect:
             exchange.status = 499
         except Exception as error:  # noqa: BLE001 the last one who can answer
+            self._damage.tell(error, scope)
             await _answer_failure(error, scope, exchange)
         finally:
             components.metrics.observe(
@@ -54,6 +59,20 @@ class Front:
                 status=exchange.status,
                 seconds=None if scope.get(UNTIMED) else time.perf_counter() - started,
             )
+
+
+class _Damage:
+    """Tells whoever runs this what a caller was told of damage: once a minute of each, for many may ask the same."""
+
+    def __init__(self) -> None:
+        self._told_at: dict[str, float] = {}
+
+    def tell(self, error: Exception, scope: Scope) -> None:
+        damage, now = error if isinstance(error, Damaged) else error.__cause__, time.monotonic()
+        if isinstance(damage, Damaged) and now - self._told_at.get(str(damage), -DAMAGE_S) >= DAMAGE_S:
+            self._told_at = {known: at for known, at in self._told_at.items() if now - at < DAMAGE_S}
+            self._told_at[str(damage)] = now  # it names a file, and holds no text
+            log.error("Damage was met on %s %s: %s", scope["method"], _template(scope), damage, extra=DAMAGE)
 
 
 async def _let_in(scope: Scope, components: Components) -> None:

@@ -54,6 +54,7 @@ class Progress:
 
 _UNCUT = ("queued", "chunking")
 _CUT = ("embedding", "indexing", "indexed")
+_IN_BATCHES = ("chunking", "embedding", "indexing", "deleting", "trimming")
 CHEAP_S = 0.02
 COUNTING_SHARE = 20.0
 REMEMBERED = 1_000  # jobs
@@ -108,7 +109,7 @@ class _Known:
 
 @dataclass(frozen=True)
 class _Group:
-    """The embed batches of one group, which may hold documents of several jobs.
+    """The chunks of one group's embed batches, which may be of several jobs' documents, and what holds it up.
 
     ``held_up``: the word of `POSTPONED` and the reason, of a batch that waits.
     """
@@ -128,8 +129,8 @@ def read_progress(connection: Connection, job_ids: Sequence[str]) -> dict[str, P
     for some in slices(list(job_ids)):
         for row in connection.execute(_versions_by_group(some)):
             by_job[row.job_id].append(row)
-    embedding = {row.batch_id for rows in by_job.values() for row in rows if row.state == "embedding"}
-    groups = _read_groups(connection, sorted(embedding))
+    under_way = {row.batch_id for rows in by_job.values() for row in rows if row.batch_id and row.state in _IN_BATCHES}
+    groups = _read_groups(connection, sorted(under_way))
     return {job_id: _progress(rows, groups) for job_id, rows in by_job.items()}
 
 
@@ -146,16 +147,17 @@ def _versions_by_group(job_ids: Sequence[str]) -> sa.Select[Any]:
 
 
 def _read_groups(connection: Connection, group_ids: Sequence[str]) -> dict[str, _Group]:
-    embedded = sa.case((batches.c.state == "done", batches.c.chunk_count), else_=0)
+    of_embedding = batches.c.stage == "embed"
+    chunks = sa.case((of_embedding, batches.c.chunk_count), else_=0)
+    embedded = sa.case((of_embedding & (batches.c.state == "done"), batches.c.chunk_count), else_=0)
     waits = sa.and_(batches.c.postponed.is_not(None), batches.c.state.in_(OPEN_BATCH))
     told = batches.c.postponed + ":" + sa.func.coalesce(batches.c.error, "")  # the least is one that is paused
     held_up = (sa.func.min(sa.case((waits, told))), sa.func.min(sa.case((waits, batches.c.next_attempt_at))))
-    sums = (sa.func.sum(batches.c.chunk_count), sa.func.sum(embedded), *held_up)
-    grouped = sa.select(batches.c.group_id, *sums).where(batches.c.stage == "embed")
+    grouped = sa.select(batches.c.group_id, sa.func.sum(chunks), sa.func.sum(embedded), *held_up)
     found: dict[str, _Group] = {}
     for some in slices(group_ids):
         rows = connection.execute(grouped.where(batches.c.group_id.in_(some)).group_by(batches.c.group_id))
-        found |= {group_id: _Group(int(chunks), int(done), *held) for group_id, chunks, done, *held in rows}
+        found |= {group_id: _Group(int(total), int(done), *held) for group_id, total, done, *held in rows}
     return found
 
 
@@ -170,9 +172,9 @@ def _progress(rows: Sequence[Row[Any]], groups: Mapping[str, _Group]) -> Progres
         documents[row.state] += row.documents
         chunks[row.state] += int(row.chunks)
         sizes[row.state] += int(row.size_bytes)
-        if row.state == "embedding" and row.batch_id in groups:
+        if row.state in _IN_BATCHES and row.batch_id in groups:
             group = groups[row.batch_id]
-            half_embedded += group.embedded_of(int(row.chunks))
+            half_embedded += group.embedded_of(int(row.chunks)) if row.state == "embedding" else 0.0
             held_up += [(group.held_up, group.next_attempt_at or 0.0)] if group.held_up else []
         if row.indexed_version is not None:
             token = newest(token, (row.generation_id, row.indexed_version))

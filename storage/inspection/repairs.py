@@ -149,7 +149,9 @@ class Repairer:
             if epoch is not None:
                 return epoch
             if time.monotonic() >= until:
-                raise Unavailable(f"the writer of shard {shard} is busy: try again, or stop the index role meanwhile")
+                raise Unavailable(
+                    f"the writer of shard {shard} is busy: `penstock pause`, then this again, then `penstock resume`"
+                )
             self._sleep(LOOK_AGAIN_S)
 
     def _publish_mended(

@@ -18,7 +18,7 @@ from ..catalog.engine import Catalog
 from ..catalog.followers import wake_followers
 from ..catalog.manifests import Origin
 from ..catalog.sweeps import guard_of_generation
-from ..errors import Damaged, Fenced, Missing
+from ..errors import Damaged, DamagedIndex, Fenced, Missing
 from ..failpoints import hit
 from ..grace import Lookout, check_not_collected, check_there
 from ..ids import ChunkId, GenerationId, ManifestVersion
@@ -32,7 +32,7 @@ from .merging import fold
 from .planning import FAN_IN
 from .revisions import Revision, Rewriting, Trim, plan_rewriting
 from .rollbacks import Rollback
-from .successors import bury, rows_of_documents, store_successor, swap_in, united
+from .successors import bury, reading_the_index, rows_of_documents, store_successor, swap_in, united
 
 __all__ = [
     "PublishedManifest",
@@ -127,6 +127,7 @@ class Publisher:
             Fenced: another writer has the lease or published first, or a file was collected. Discard, look again.
             Conflict: the swap's inputs or its output are gone.
             Damaged: vectors of another size or not finite; or what is stored contradicts itself. Nothing is published.
+            DamagedIndex: nor can anything else be, until the current version is repaired.
             NotFound: there is no such generation in this shard.
         """
         standing = read_standing(self._catalog, generation_id, shard=shard, epoch=epoch)
@@ -176,7 +177,7 @@ class Publisher:
 
     @contextmanager
     def _looking_again(self, standing: Standing, *, needed: Iterable[str]) -> Iterator[None]:
-        """Raise Fenced instead of Missing, unless one of ``needed`` is: the files of a version that is still current.
+        """Raise Fenced instead of Missing, or DamagedIndex if one of ``needed`` is: files of a version still current.
 
         Else this took so long that what it read was no longer kept, or that what it wrote was collected again.
         """
@@ -185,18 +186,18 @@ class Publisher:
         except Missing as error:
             check_standing(self._catalog, standing)
             if self._objects.missing(needed):
-                raise
+                raise DamagedIndex(str(error)) from error
             raise Fenced(f"a file was collected before anything named it: {error}") from error
 
     def _current(self, standing: Standing) -> Manifest:
         """Return the current manifest, with the catalog's word for everything but the segments."""
         if standing.name is None:
             return standing.empty
-        with self._looking_again(standing, needed=[standing.name]):
+        with reading_the_index(), self._looking_again(standing, needed=[standing.name]):
             stored, stated = read_manifest(self._objects, standing.name), standing.empty
         for fact in ("generation_id", "version", "next_chunk_id", "dimensions", "metric", "model"):
             if getattr(stored, fact) != getattr(stated, fact):
-                raise Damaged(
+                raise DamagedIndex(
                     f"{standing.name} and the catalog differ in {fact}: restore catalog and objects from one backup"
                 )
         return replace(stated, segments=stored.segments)

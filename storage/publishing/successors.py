@@ -3,13 +3,14 @@
 It writes tombstones and manifests under new names and changes nothing that exists. A commit decides whether they count.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ..errors import Conflict, Damaged
+from ..errors import Conflict, Damaged, DamagedIndex, Missing
 from ..ids import ManifestVersion, SegmentId
 from ..objects.store import ObjectStore
 from ..segments.lookups import read_chunk_ids, read_document_rows
@@ -19,11 +20,23 @@ from ..segments.tombstones import read_deletes, with_deletes
 Tombstones = Mapping[SegmentId, NDArray[np.uint32]]  # by segment: ascending rows that are live
 
 
+@contextmanager
+def reading_the_index() -> Iterator[None]:
+    """Say of what the block finds damaged that it was there already. What is missing may only be over: see Missing."""
+    try:
+        yield
+    except (DamagedIndex, Missing):
+        raise
+    except Damaged as error:
+        raise DamagedIndex(str(error)) from error
+
+
 def rows_of_documents(objects: ObjectStore, manifest: Manifest, *, document_ids: Collection[str]) -> Tombstones:
-    """Return the live rows of these documents, in the segments that have some."""
+    """Return the live rows of these documents, in the segments that have some. Raises DamagedIndex."""
     if not document_ids:
         return {}
-    found = {entry.id: read_document_rows(objects, entry, document_ids=document_ids) for entry in manifest.segments}
+    with reading_the_index():
+        found = {entry.id: read_document_rows(objects, entry, document_ids=document_ids) for entry in manifest.segments}
     return {segment: rows for segment, rows in found.items() if len(rows)}
 
 

@@ -586,6 +586,9 @@ def test_a_failing_search_is_an_error_and_never_an_empty_page(service, monkeypat
         assert "secret reason" not in body["message"]
         assert "secret reason" in caplog.text  # the log has it, under the id that the caller was given
         assert body["message"].split("'")[1] in caplog.text
+    if code == "damaged":
+        service.http.post(SEARCH, json={"query": "a"})
+        assert caplog.text.count("segment x is damaged") == 1  # each minute, however many search
 
 
 def test_a_search_in_an_unknown_collection_is_404_and_no_empty_page(service):

@@ -25,6 +25,7 @@ from penstock.storage.catalog.collections import CollectionInfo, change_retentio
 from penstock.storage.catalog.documents import DocumentInfo, list_documents
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.generations import generation_info
+from penstock.storage.catalog.jobs import list_jobs
 from penstock.storage.catalog.migrations import migrate
 from penstock.storage.catalog.tables import batches, generations, manifests, shards, versions
 from penstock.storage.catalog.tenants import create_tenant
@@ -151,6 +152,11 @@ class Line:
 
     def open_batches(self) -> Sequence[sa.Row]:
         return self.rows(batches.c.state.in_(("ready", "sent", "running")))
+
+    def hurry(self) -> None:
+        """Let what waits for its next attempt be due."""
+        with self.catalog.write("hurry") as connection:
+            connection.execute(sa.update(batches).where(batches.c.state == "ready").values(next_attempt_at=0.0))
 
     def documents(self) -> dict[str, DocumentInfo]:
         found = list_documents(self.catalog, tenant=ACME, collection_id=self.collection.id, limit=1_000)
@@ -491,6 +497,37 @@ def test_a_batch_that_cannot_be_published_is_tried_again_and_its_neighbours_are_
 
     assert line.states() == {"one": "indexed"}
     assert line.rows(batches.c.stage == "index")[0].attempts == 2
+
+
+@pytest.mark.parametrize("damaged", ["manifest", "segment"])
+@pytest.mark.parametrize("how", ["gone", "rotten"])
+def test_what_comes_while_the_index_is_damaged_waits_uncounted_and_goes_on_once_it_is_whole(line, damaged, how):
+    line.submit(one=WORDS)
+    line.run()
+    name = generation_info(line.catalog, line.collection.generation.id).manifest
+    if damaged == "segment":
+        [name] = read_manifest(line.objects, name).file_names
+    path = line.objects.local_path(name)
+    whole = path.read_bytes()
+    path.unlink()
+    if how == "rotten":
+        path.write_bytes(bytes(byte ^ 1 for byte in whole))
+
+    line.submit(one=f"{WORDS} changed", two=WORDS)
+    for _ in range(6):  # more often than a batch is tried
+        line.work()
+        line.hurry()
+    assert line.states() == {"one": "indexing", "two": "indexing"}
+    [job, _] = list_jobs(line.catalog, tenant=ACME)
+    assert job.held_up.paused
+    assert name.rpartition("/")[2] in job.held_up.reason
+    assert "penstock doctor --repair" in job.held_up.reason
+
+    path.unlink(missing_ok=True)
+    path.write_bytes(whole)
+    line.run()
+    assert line.states() == {"one": "indexed", "two": "indexed"}
+    assert set(line.found()) == {"one", "two"}
 
 
 def test_a_worker_that_was_told_to_stop_hands_its_batch_back_uncounted(line):
