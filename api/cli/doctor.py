@@ -85,14 +85,23 @@ def doctor(
 
 def _rebuild(settings: "Settings", *, as_json: bool) -> None:
     from penstock.settings import wiring
+    from penstock.settings.errors import MissingComponent
     from penstock.storage.catalog.migrations import migrate
     from penstock.storage.inspection.findings import is_clean
+    from penstock.storage.inspection.lineages import find_tenants
     from penstock.storage.inspection.rebuilding import rebuild_catalog
 
+    objects = wiring.open_objects(settings)
+    if not find_tenants(objects):  # most often a wrong name, which is to leave no catalog behind
+        place = settings.objects.url or settings.objects.directory or settings.data_dir / "objects"
+        raise MissingComponent(
+            f"{place} holds no objects from which a catalog could be made again: name the installation with --data-dir "
+            "or --config"
+        )
     catalog = wiring.open_catalog(settings)
     try:
         migrate(catalog)
-        made = rebuild_catalog(catalog, wiring.open_objects(settings), now=time.time())
+        made = rebuild_catalog(catalog, objects, now=time.time())
     finally:
         catalog.dispose()
     if as_json:

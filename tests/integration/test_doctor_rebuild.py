@@ -4,7 +4,9 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from typer.testing import CliRunner
 
+from penstock.api.cli.application import app
 from penstock.client import NewDocument
 from penstock.storage.catalog.collections import get_collection
 from penstock.storage.catalog.migrations import migrate
@@ -125,6 +127,14 @@ def test_a_catalog_that_is_not_empty_is_left_alone(installation):
     create_tenant(installation.catalog, "default", now=1.0)
     installation.doctor("--rebuild-catalog", code=0)
     assert "not empty" in installation.doctor_fails("--rebuild-catalog")
+
+
+def test_where_there_are_no_objects_it_says_so_and_leaves_no_catalog_behind(tmp_path):
+    folder = tmp_path / "mistyped"
+    result = CliRunner().invoke(app, ["doctor", "--data-dir", str(folder), "--rebuild-catalog"])
+    assert result.exit_code == 1
+    assert f"{folder / 'objects'} holds no objects" in str(result.exception)
+    assert not list(folder.glob("catalog*"))
 
 
 def test_it_goes_alone(installation):
