@@ -7,6 +7,7 @@
 """
 
 import math
+from errno import EDQUOT, ENOSPC
 from http import HTTPStatus
 
 from penstock.pipeline.errors import (
@@ -72,6 +73,8 @@ class Refused(ApiError):
 
 
 # The first class an error is an instance of decides; subclasses come before what they derive from.
+FULL_S = 10.0  # until a full disk is worth another attempt
+
 TRANSLATIONS: tuple[tuple[type[Exception], int, str, str | None], ...] = (
     (InvalidMetadata, 400, "invalid_metadata", "metadata"),
     (InvalidSchedule, 400, "invalid_schedule", None),
@@ -112,6 +115,9 @@ def refusal(error: Exception, *, param: str | None = None) -> Refused | None:
         if isinstance(error, kind):
             field = param or getattr(error, "param", None) or usual_param
             return Refused(str(error), status=status, code=code, param=field, retry_after_s=_retry_after_s(error))
+    if isinstance(error, OSError) and error.errno in {ENOSPC, EDQUOT}:
+        told = "the server's disk is full, and nothing was changed: whoever runs it has to make room; try again then"
+        return Refused(told, status=503, code="disk_full", retry_after_s=FULL_S)
     return None
 
 

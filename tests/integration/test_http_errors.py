@@ -1,5 +1,6 @@
 """What the HTTP interface refuses, how it says so, and that nothing is half accepted."""
 
+import errno
 import gzip
 import json
 import socket
@@ -573,6 +574,7 @@ def test_a_wrong_key_is_not_remembered_as_right(service, keyless):
         (RuntimeError("the secret reason"), 500, "internal"),
         (Unavailable("the catalog did not answer"), 503, "unavailable"),
         (Damaged("segment x is damaged"), 500, "damaged"),
+        (OSError(errno.ENOSPC, "No space left on device"), 503, "disk_full"),
     ],
 )
 def test_a_failing_search_is_an_error_and_never_an_empty_page(service, monkeypatch, caplog, error, status, code):
