@@ -6,7 +6,7 @@ with what came, until it is swapped in. What is published meanwhile a fourth mer
 
 Doubts: a merge reads and writes gigabytes, so this measures the disk and the memory bus too; with two cores the
 searching thread and everything else have one each. At rest nothing else runs, so a p99 of a few hundred microseconds
-is compared.
+is compared, which a machine's other work moves: the ratio is the median of several rounds, each of them told.
 """
 
 import multiprocessing
@@ -63,24 +63,33 @@ class Searches:
         return float(np.quantile(self.ms, 0.99))
 
 
+@dataclass(frozen=True)
+class Round:
+    """What was measured of one copy of the index. ``swapped``: how many merges were."""
+
+    open_ms: float
+    rest: Searches
+    busy: Searches
+    swapped: int
+
+    @property
+    def p99_ratio(self) -> float:
+        return self.busy.p99() / self.rest.p99()
+
+
 def main() -> None:
     flags = report.parser("Do searches notice that their index is merged, swapped and published into?")
     flags.add_argument("--vectors", type=int, default=1_000_000, help="rows of the index")
     flags.add_argument("--every", type=float, default=0.1, metavar="SECONDS", help="between two publishes")
     flags.add_argument("--chunks", type=int, default=5, help="of each publish")
+    flags.add_argument("--rounds", type=int, default=3, help="whole rounds, at rest and merging")
     given = flags.parse_args()
     count = min(given.vectors, indexes.QUICK_ROWS) if given.quick else given.vectors
     costs = planner.prepare()
     indexes.built(count)
-    with tempfile.TemporaryDirectory(dir=indexes.CACHE) as folder:
-        writer = publish.copied(Path(folder), count)
-        open_ms = _open_ms(writer, costs)
-        cache = SnapshotCache(writer.catalog, writer.objects, poll_s=0.2, capacity_bytes=16 << 30)
-        cache.prepare()
-        search_for(cache, writer.generation_id, for_s=3.0)
-        rest = search_for(cache, writer.generation_id, for_s=3.0 if given.quick else REST_S)
-        busy, swapped = _while_merging(cache, Path(folder), writer.generation_id, Publishes(given.every, given.chunks))
-        cache.close()
+    publishes = Publishes(given.every, given.chunks)
+    rest_s, number = (3.0, 1) if given.quick else (REST_S, given.rounds)
+    rounds = [_round(count, costs, publishes, rest_s=rest_s) for _ in range(number)]
     answer = report.Report(
         "reload",
         {
@@ -89,22 +98,38 @@ def main() -> None:
             "seconds between publishes": given.every,
             "chunks published": given.chunks,
             "k": K,
+            "rounds": ", ".join(f"{each.p99_ratio:.2f}" for each in rounds),
         },
     )
+    between = sorted(rounds, key=lambda each: each.p99_ratio)[len(rounds) // 2]
+    rest, busy = between.rest, between.busy
     figures = {
-        "p99_ratio": (busy.p99() / rest.p99(), "merging / at rest", "at most 1.5"),
-        "open_ms": (open_ms, "ms, warm", "under 50"),
+        "p99_ratio": (between.p99_ratio, "merging / at rest", "at most 1.5"),
+        "open_ms": (float(np.median([each.open_ms for each in rounds])), "ms, warm", "under 50"),
         "p99_ms_at_rest": (rest.p99(), "ms", None),
         "p99_ms_merging": (busy.p99(), "ms", None),
         "p50_ratio": (float(np.median(busy.ms) / np.median(rest.ms)), "merging / at rest", None),
-        "slowest_ms_merging": (max(busy.ms), "ms", None),
-        "failed": (busy.failed, "searches", "0"),
+        "slowest_ms_merging": (max(max(each.busy.ms) for each in rounds), "ms", None),
+        "failed": (sum(each.busy.failed for each in rounds), "searches", "0"),
         "searches": (len(busy.ms), "while merging", None),
         "versions": (len(busy.versions), "served while merging", None),
-        "swapped": (swapped, "merges", "at least 1"),
+        "swapped": (min(each.swapped for each in rounds), "merges", "at least 1"),
     }
     answer.figures = {name: report.Figure(*figure) for name, figure in figures.items()}
     report.show(answer, as_json=given.json)
+
+
+def _round(count: int, costs: planner.Costs, publishes: Publishes, *, rest_s: float) -> Round:
+    with tempfile.TemporaryDirectory(dir=indexes.CACHE) as folder:
+        writer = publish.copied(Path(folder), count)
+        open_ms = _open_ms(writer, costs)
+        cache = SnapshotCache(writer.catalog, writer.objects, poll_s=0.2, capacity_bytes=16 << 30)
+        cache.prepare()
+        search_for(cache, writer.generation_id, for_s=3.0)
+        rest = search_for(cache, writer.generation_id, for_s=rest_s)
+        busy, swapped = _while_merging(cache, Path(folder), writer.generation_id, publishes)
+        cache.close()
+    return Round(open_ms, rest, busy, swapped)
 
 
 def search_for(
