@@ -33,7 +33,7 @@ from penstock.storage.segments.records import DocumentRecord
 from penstock.storage.segments.rows import Rows
 
 CACHE = Path(__file__).parent / ".cache"
-FORMAT = 4
+FORMAT = 5
 DIMENSIONS = 384
 TENANT = TenantId("perf")
 PUBLISHED_ROWS = 50_000

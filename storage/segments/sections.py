@@ -6,11 +6,13 @@ It knows nothing of what the arrays mean. Layout, little-endian:
     8    u32      format
     12   u32      header bytes
     16   16 bytes blake2b-128 of bytes 0..16 and of the header
-    32   header   JSON {kind, meta, sections: [{name, dtype, shape, offset, size_bytes, blake2b: [one per block]}]}
+    32   header   JSON {kind, meta, sections: [{name, dtype, shape, offset, size_bytes, blocks}]}
+    checksums     at the next multiple of 64: blake2b-128 of each block of each section, in their order
     data          at the next multiple of 64; ``offset`` counts from here, each section starts at a multiple of 64
 
 The first 32 bytes keep their meaning in every later format, so that a damaged file is told from a newer one.
-Opening reads the header only; the checksums of the sections are compared by ``Sections.verify``.
+Opening reads the header only, which is as short for a large file as for a small one; the checksums of the sections are
+compared by ``Sections.verify``. They need none of their own: one that rotted differs from what its block has.
 """
 
 import json
@@ -107,12 +109,13 @@ def write_sections(kind: str, *, meta: Mapping[str, Any], arrays: Mapping[str, A
         arrays: little-endian arrays of u1, u2, u4, u8, i4, i8, f4 or f8, of any shape.
     """
     entries: list[dict[str, Any]] = []
-    data: list[bytes | memoryview] = []
+    digests, data = list[NDArray[np.uint8]](), list[bytes | memoryview]()
     offset = 0
     for name, given in arrays.items():
         array = np.ascontiguousarray(given)
         if array.dtype.str not in _DTYPES:
             raise TypeError(f"section {name!r} has dtype {array.dtype}, which a container cannot hold")
+        digests.append(block_digests(_bytes_of(array)))
         entries.append(
             {
                 "name": name,
@@ -120,13 +123,13 @@ def write_sections(kind: str, *, meta: Mapping[str, Any], arrays: Mapping[str, A
                 "shape": list(given.shape),
                 "offset": offset,
                 "size_bytes": array.nbytes,
-                "blake2b": [digest.tobytes().hex() for digest in block_digests(_bytes_of(array))],
+                "blocks": len(digests[-1]),
             }
         )
-        padding = -array.nbytes % ALIGNMENT
-        data += [_bytes_of(array), bytes(padding)]
-        offset += array.nbytes + padding
-    return [_head(kind, meta=meta, entries=entries), *data]
+        data += [_bytes_of(array), bytes(-array.nbytes % ALIGNMENT)]
+        offset += array.nbytes + -array.nbytes % ALIGNMENT
+    checksums = b"".join(each.tobytes() for each in digests)
+    return [_head(kind, meta=meta, entries=entries), checksums + bytes(-len(checksums) % ALIGNMENT), *data]
 
 
 def open_sections(path: Path, *, kind: str) -> Sections:
@@ -156,18 +159,20 @@ def _head(kind: str, *, meta: Mapping[str, Any], entries: list[dict[str, Any]]) 
 
 
 def _parse(buffer: mmap.mmap, *, kind: str, source: str) -> Sections:
-    header, data_at = _header(buffer, source=source)
+    header, checksums_at = _header(buffer, source=source)
     if header["kind"] != kind:
         raise Damaged(f"{source} is a {header['kind']!r} file where a {kind!r} file is needed")
     try:
-        return _opened(buffer, header, data_at=data_at, source=source)
+        return _opened(buffer, header, checksums_at=checksums_at, source=source)
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         raise _malformed(source) from error
 
 
-def _opened(buffer: mmap.mmap, header: dict[str, Any], *, data_at: int, source: str) -> Sections:
+def _opened(buffer: mmap.mmap, header: dict[str, Any], *, checksums_at: int, source: str) -> Sections:
     arrays: dict[str, Array] = {}
-    expected = data_at
+    checksums = _checksums(buffer, header["sections"], at=checksums_at, source=source)
+    size_bytes = DIGEST_BYTES * sum(map(len, checksums.values()))
+    expected = data_at = checksums_at + size_bytes + -size_bytes % ALIGNMENT
     for entry in header["sections"]:
         if data_at + entry["offset"] != expected:
             raise Damaged(f"{source}: section {entry['name']!r} does not start where the one before it ends")
@@ -181,13 +186,13 @@ def _opened(buffer: mmap.mmap, header: dict[str, Any], *, data_at: int, source: 
         arrays=arrays,
         size_bytes=expected,
         source=source,
-        checksums={entry["name"]: _digests(entry["blake2b"]) for entry in header["sections"]},
+        checksums=checksums,
         places={entry["name"]: data_at + entry["offset"] for entry in header["sections"]},
     )
 
 
 def _header(buffer: mmap.mmap, *, source: str) -> tuple[dict[str, Any], int]:
-    """Return the checked header and where the data begins."""
+    """Return the checked header and where it ends."""
     magic, version, header_bytes, checksum = PREFIX.unpack(buffer[: PREFIX.size])
     if magic != MAGIC:
         raise Damaged(f"{source} does not begin with {MAGIC.decode()}: it is no container file")
@@ -209,6 +214,16 @@ def _malformed(source: str) -> Damaged:
     return Damaged(f"{source} has a header that its format does not have: it is no file of this program; restore it")
 
 
+def _checksums(
+    buffer: mmap.mmap, entries: list[dict[str, Any]], *, at: int, source: str
+) -> dict[str, NDArray[np.uint8]]:
+    ends = np.cumsum([0, *(entry["blocks"] for entry in entries)]).tolist()
+    if at + DIGEST_BYTES * ends[-1] > len(buffer):
+        raise Damaged(f"{source} is truncated inside its checksums")
+    table = np.frombuffer(buffer, "|u1", count=DIGEST_BYTES * ends[-1], offset=at).reshape(-1, DIGEST_BYTES)
+    return {entry["name"]: table[ends[i] : ends[i + 1]] for i, entry in enumerate(entries)}
+
+
 def _view(buffer: mmap.mmap, entry: dict[str, Any], *, at: int, source: str) -> Array:
     name, shape, size_bytes = entry["name"], tuple(entry["shape"]), entry["size_bytes"]
     if entry["dtype"] not in _DTYPES:
@@ -227,10 +242,6 @@ def _view(buffer: mmap.mmap, entry: dict[str, Any], *, at: int, source: str) -> 
 
 def _bytes_of(array: Array) -> memoryview:
     return array.reshape(-1).view(np.uint8).data if array.nbytes else memoryview(b"")
-
-
-def _digests(written: list[str]) -> NDArray[np.uint8]:
-    return np.frombuffer(bytes.fromhex("".join(written)), "|u1").reshape(-1, DIGEST_BYTES)
 
 
 def _digest(start: bytes, header: bytes) -> bytes:

@@ -195,3 +195,24 @@ def test_of_spans_only_their_own_blocks_are_compared(monkeypatch):
         assert not match((0, 10), span)
     assert not match((0, 10), digests=digests[:-1])
     assert not match((990, 1_001))
+
+
+def test_opening_reads_as_little_of_a_large_file_as_of_a_small_one(monkeypatch):
+    """A publish opens every segment of its generation."""
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 64)
+    few, many = (write_sections("sample", meta={}, arrays={"x": np.zeros(n, "<u8")})[0] for n in (1_000, 100_000))
+    assert len(many) <= len(few) + 64
+
+
+def test_a_checksum_that_rotted_is_damage(monkeypatch):
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 64)
+    head, checksums, *_ = parts = write_sections("sample", meta={}, arrays={"x": np.arange(100, dtype="<u4")})
+    data = bytearray(b"".join(parts))
+    assert len(checksums) == 7 * 16 + 16
+    for number in range(7):
+        data[len(head) + 16 * number] ^= 1
+        sections = sections_of(bytes(data), kind="sample")
+        assert sections.intact_blocks("x").tolist() == [one != number for one in range(7)]
+        with pytest.raises(Damaged, match="'x' does not match its checksum"):
+            sections.verify()
+        data[len(head) + 16 * number] ^= 1

@@ -497,7 +497,7 @@ def cut(store: Store, name: str) -> None:
 def flip(store: Store, name: str) -> None:
     path = store.objects.local_path(name)
     data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
+    data[next(at for at in range(len(data) // 2, len(data)) if data[at])] ^= 1  # what is zero may be padding
     path.write_bytes(data)
 
 
