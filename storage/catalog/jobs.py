@@ -20,10 +20,21 @@ from .history import History, Token
 from .outbox import ENDED, tell
 from .pace import Pace
 from .progress import HeldUp, Progress, Tallies
-from .tables import collections, jobs
+from .tables import collections, installation, jobs, tenants
 from .values import slices
 
 __all__ = ["JobInfo", "cancel_job", "cancelling_steps", "finish_jobs", "get_job", "list_jobs", "read_jobs"]
+
+_NAMED = (
+    sa.select(
+        jobs,
+        collections.c.name.label("collection"),
+        tenants.c.paused_at.is_not(None).label("tenant_paused"),
+        sa.exists().where(installation.c.paused_at.is_not(None)).label("everything_paused"),
+    )
+    .join_from(jobs, collections, collections.c.id == jobs.c.collection_id)
+    .join(tenants, tenants.c.id == jobs.c.tenant_id)
+)
 
 
 @dataclass(frozen=True)
@@ -36,7 +47,7 @@ class JobInfo:
     of the texts that the model was given, for ``cost_usd``; None: nobody knows their price. ``budget_usd``: more it may
     not cost; None: whatever it costs. ``token``: a search that
     waits for this generation's version sees every document the job has indexed so far; None before the first.
-    ``held_up``: why some of it waits although nobody is at fault here; None when nothing does.
+    ``held_up``: why some of it waits although nobody is at fault here, a pause before all; None when nothing does.
     """
 
     id: JobId
@@ -86,10 +97,10 @@ def get_job(catalog: Catalog, *, tenant: TenantId, job_id: JobId, tallies: Talli
 
 def read_jobs(catalog: Catalog, job_ids: Collection[JobId], *, tallies: Tallies) -> dict[JobId, JobInfo]:
     """Return those of the jobs that are still there, whosever they are: for callers that may see every tenant."""
-    named = sa.select(jobs, collections.c.name.label("collection"))
-    named = named.join(collections, collections.c.id == jobs.c.collection_id)
     with catalog.read() as connection:
-        rows = [row for some in slices(sorted(job_ids)) for row in connection.execute(named.where(jobs.c.id.in_(some)))]
+        rows = [
+            row for some in slices(sorted(job_ids)) for row in connection.execute(_NAMED.where(jobs.c.id.in_(some)))
+        ]
         return {info.id: info for info in _described(connection, rows, tallies)}
 
 
@@ -156,8 +167,7 @@ def cancelling_steps(catalog: Catalog, *, tenant: TenantId, job_id: JobId, now: 
 
 
 def _job_rows(tenant: TenantId) -> sa.Select[Any]:
-    named = sa.select(jobs, collections.c.name.label("collection"))
-    return named.join(collections, collections.c.id == jobs.c.collection_id).where(jobs.c.tenant_id == tenant)
+    return _NAMED.where(jobs.c.tenant_id == tenant)
 
 
 def _described(connection: Connection, rows: Iterable[Row[Any]], tallies: Tallies | None) -> list[JobInfo]:
@@ -190,8 +200,18 @@ def _job(row: Row[Any], progress: Progress) -> JobInfo:
         budget_usd=row.budget_usd,
         pace=Pace.from_details(row.pace),
         token=told.token,
-        held_up=progress.held_up if row.state == "running" and not over else None,
+        held_up=(_paused(row) or progress.held_up) if row.state == "running" and not over else None,
     )
+
+
+def _paused(row: Row[Any]) -> HeldUp | None:
+    """Return what is told of a job that nobody works on because somebody wants it so."""
+    if row.everything_paused:
+        return HeldUp(paused=True, reason="everything is paused: `penstock resume --all` ends it", next_attempt_at=None)
+    if row.tenant_paused:
+        reason = f"tenant {row.tenant_id!r} is paused: `penstock resume --tenant {row.tenant_id}` ends it"
+        return HeldUp(paused=True, reason=reason, next_attempt_at=None)
+    return None
 
 
 def _not_found(job_id: JobId) -> NotFound:

@@ -5,6 +5,7 @@ import sqlalchemy as sa
 
 from penstock.storage import ledger
 from penstock.storage.catalog.engine import Catalog
+from penstock.storage.catalog.jobs import list_jobs
 from penstock.storage.catalog.tables import BATCH_STAGES, batches
 from penstock.storage.catalog.tenants import create_tenant
 from penstock.storage.ledger.due import look
@@ -20,6 +21,13 @@ def line(catalog) -> Line:
 @pytest.fixture
 def other(line) -> Line:
     return new_line(line.catalog, tenant=create_tenant(line.catalog, "other", now=1.0), objects=line.objects)
+
+
+def told(line: Line) -> str | None:
+    """Why the line's newest job waits, as whoever waits for it is told."""
+    [job] = list_jobs(line.catalog, tenant=line.tenant, limit=1)
+    assert job.held_up is None or (job.held_up.paused and job.held_up.next_attempt_at is None)
+    return job.held_up and job.held_up.reason
 
 
 def work(line: Line) -> None:
@@ -57,11 +65,17 @@ def test_nothing_of_a_paused_tenant_is_handed_out_in_any_stage_and_all_of_it_lat
 def test_everything_is_paused_until_it_goes_on_and_tenants_of_their_own_stay_paused(line, other):
     for one in (line, other):
         one.submit(f"of {one.tenant}")
+    assert [told(one) for one in (line, other)] == [None, None]
     ledger.pause(line.catalog, now=line.now)
     ledger.pause(line.catalog, now=line.now, tenant=other.tenant)
     work(line)
     assert set(map(tuple, line.states().values())) == {("queued",)}
+    assert [told(one) for one in (line, other)] == ["everything is paused: `penstock resume --all` ends it"] * 2
     ledger.resume(line.catalog)
+    assert [told(one) for one in (line, other)] == [
+        None,
+        "tenant 'other' is paused: `penstock resume --tenant other` ends it",
+    ]
     work(line)
     assert line.states() == {"of default": ["indexed"], "of other": ["queued"]}
 
