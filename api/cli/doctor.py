@@ -143,7 +143,7 @@ def _repaired(catalog: "Catalog", objects: "ObjectStore", found: "Examination") 
     from penstock.storage.inspection.repairs import Repairer
 
     owner = f"doctor@{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(4)}"
-    return Repairer(catalog, objects, owner=owner).repair(found)
+    return Repairer(catalog, objects, owner=owner, waiting=console(stderr=True).print).repair(found)
 
 
 @contextmanager

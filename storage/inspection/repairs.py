@@ -56,6 +56,7 @@ class Repairer:
     Args:
         owner: names this process in leases; never used twice.
         wait_s: how long to wait for the writer of a shard to give its lease back, which it does when it is idle.
+        waiting: told once for each wait, in words for who sits before it.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class Repairer:
         wait_s: float = 60.0,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
+        waiting: Callable[[str], None] = lambda _told: None,
     ) -> None:
         self._catalog = catalog
         self._objects = objects
@@ -74,6 +76,7 @@ class Repairer:
         self._wait_s = wait_s
         self._clock = clock
         self._sleep = sleep
+        self._waiting = waiting
 
     def repair(self, examination: Examination) -> Iterator[Repair]:
         """Mend what can be mended, and say what was done. Each step is one transaction, and is harmless twice."""
@@ -142,12 +145,16 @@ class Repairer:
             yield from self._forget_damaged(again)
 
     def _lease(self, shard: int) -> int:
-        until = time.monotonic() + self._wait_s
+        until, told = time.monotonic() + self._wait_s, False
         while True:
             now = self._clock()
             epoch = acquire_lease(self._catalog, shard=shard, owner=self._owner, ttl_s=LEASE_S, now=now)
             if epoch is not None:
                 return epoch
+            if not told:
+                most = f"for {self._wait_s:g} s at most; `penstock pause` makes it idle within half a minute"
+                self._waiting(f"waiting until the writer of shard {shard} is idle, {most}")
+                told = True
             if time.monotonic() >= until:
                 raise Unavailable(
                     f"the writer of shard {shard} is busy: `penstock pause`, then this again, then `penstock resume`"

@@ -486,7 +486,9 @@ def test_while_a_writer_holds_the_shard_nothing_is_published_and_it_says_so(inst
     installation.path(entry.files[0].name).unlink()
     acquire_lease(installation.catalog, shard=0, owner="writer", ttl_s=3_600, now=time.time())
     before = _pointer(installation)
-    (told,) = _repairer(installation, wait_s=0.0).repair(_examined(installation))
+    waits: list[str] = []
+    (told,) = _repairer(installation, wait_s=0.0, waiting=waits.append).repair(_examined(installation))
+    assert [wait[:43] for wait in waits] == ["waiting until the writer of shard 0 is idle"]
     assert not told.done
     assert "writer of shard 0 is busy" in told.told
     assert _pointer(installation) == before
