@@ -31,7 +31,9 @@ from .watch import VersionWatch
 
 __all__ = ["Hit", "SegmentPlan", "Snapshot", "SnapshotCache", "SnapshotCounts", "open_snapshot"]
 
-SWITCH_S = 0.0005
+SWITCH_S = (
+    0.0001  # two searching threads wait for each other as long as that, and a search for one that opens a version
+)
 LOOK_AGAIN_S = 0.05  # a search that waits for its version looks for itself: a notification may be lost
 
 
