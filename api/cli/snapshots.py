@@ -10,7 +10,8 @@ from .options import Collection, Json, Key, Limit, Tenant, Url, Yes
 from .output import console, count, plain, print_json, size, table, when
 
 if TYPE_CHECKING:
-    from penstock.client.wire import Snapshot, SnapshotDetails, SnapshotDiff
+    from penstock.client import Penstock
+    from penstock.client.wire import Rollback, Snapshot, SnapshotDetails, SnapshotDiff
 
 app = typer.Typer(
     name="snapshots", help="List, show, compare, tag and restore the versions of a collection.", no_args_is_help=True
@@ -145,7 +146,7 @@ def rollback(
         if not yes:
             _confirm(client.diff(collection, "current", version, limit=1), collection)
         asked = client.roll_back(collection, version)
-        ended = client.wait_for_rollback(collection, asked.id, timeout_s=timeout) if wait else asked
+        ended = _awaited(client, asked, collection, timeout_s=timeout) if wait else asked
     if ended.state == "failed":
         from penstock.client import Conflict
 
@@ -158,6 +159,20 @@ def rollback(
         console().print(f"collection {collection!r} serves version {ended.version} already: no new one was made")
     else:
         console().print(f"collection {collection!r} serves version {ended.version} again, as version {ended.published}")
+
+
+def _awaited(client: "Penstock", asked: "Rollback", collection: str, *, timeout_s: float) -> "Rollback":
+    """Wait for a rollback. Raises Busy, with what to do, when it still waits after ``timeout_s``."""
+    from penstock.client import Busy
+
+    try:
+        with console(stderr=True).status(f"rolling {collection!r} back to version {asked.version}"):
+            return client.wait_for_rollback(collection, asked.id, timeout_s=timeout_s)
+    except Busy as error:
+        if error.code != "still_running":
+            raise
+        told = "the server goes on: the same command again waits on, and `penstock status` says whether it is paused"
+        raise Busy(f"{error}; {told}", code=error.code) from error
 
 
 def _confirm(found: "SnapshotDiff", collection: str) -> None:

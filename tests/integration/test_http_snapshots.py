@@ -439,7 +439,9 @@ def test_the_command_line_rolls_back(books, run, service):
     assert "--json asks nobody" in run("snapshots", "rollback", "1", "-c", name, "--json", code=2)
     asked = json.loads(run("snapshots", "rollback", "1", "-c", name, "--yes", "--no-wait", "--json"))
     assert asked["state"] == "waiting"
-    assert "still waits" in run("snapshots", "rollback", "1", "-c", name, "--yes", "--timeout", "0", code=5)
+    told = run("snapshots", "rollback", "1", "-c", name, "--yes", "--timeout", "0", code=5)
+    assert "still waits" in told
+    assert "the same command again waits on" in told
     carry_out(service)
     assert penstock.rollback(name, asked["id"]).state == "done"
     threading.Thread(target=_when_asked, args=[service]).start()
