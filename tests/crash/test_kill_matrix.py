@@ -117,6 +117,7 @@ def play(line: MortalRoles, rng: random.Random) -> None:
     served, asked = dict(OLD), 0
     for _ in range(6):
         wishes = [wish(rng, asked + number) for number in range(rng.randint(1, 4))]
+        line.express = rng.random() < 0.5
         answered.write_text("")
 
         def story(wishes: list[dict[str, str | None]] = wishes) -> None:
