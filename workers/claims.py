@@ -88,7 +88,8 @@ class Claims:
             log.info("The batch was lost: another worker has it, or its documents are gone.", extra=ids(claim))
         except Unavailable as error:
             attempt.outcome = "postponed"
-            self._wait_for_storage(claim, error)
+            log.warning("What the batch needs does not answer: %s", error, extra=ids(claim))
+            self.wait_for_storage([claim], error)
         except ProviderHeld as error:
             attempt.outcome = "held"
             self._wait_for_turn(claim, error)
@@ -150,6 +151,13 @@ class Claims:
         told = f"{error}; or `penstock doctor --repair` mends the index, and this goes on by itself"
         self.retry(claim, error=told, delay_s=MISCONFIGURED_DELAY_S, counted=False, postponed="paused")
 
+    def wait_for_storage(self, claims: Sequence[ledger.Held], error: Unavailable) -> None:
+        """Try again later without counting. Where it is the catalog that is away, the end of the lease hands back."""
+        first_s = self._components.settings.workers.retry_delay_s
+        delay_s = self.outages.delay_s(STORAGE, first_s=first_s, wish_s=None)
+        for claim in claims:
+            self.retry(claim, error=str(error), delay_s=delay_s, counted=False, postponed="retrying")
+
     def hand_back(self, claim: ledger.Held) -> None:
         """Give the batch to another worker at once, because this one was told to stop."""
         self._returned.add(_number(claim))
@@ -161,13 +169,6 @@ class Claims:
 
     def close(self) -> None:
         self.keeper.close()
-
-    def _wait_for_storage(self, claim: ledger.Claim, error: Unavailable) -> None:
-        """Try again later without counting. Where it is the catalog that is away, the end of the lease hands back."""
-        first_s = self._components.settings.workers.retry_delay_s
-        delay_s = self.outages.delay_s(STORAGE, first_s=first_s, wish_s=None)
-        log.warning("What the batch needs does not answer: %s", error, extra=ids(claim))
-        self.retry(claim, error=str(error), delay_s=delay_s, counted=False, postponed="retrying")
 
     def _wait_for_provider(self, claim: ledger.Claim, error: ProviderUnavailable) -> None:
         """Try again later without counting: an outage is no document's fault, however long it lasts."""

@@ -24,7 +24,7 @@ from penstock.storage.publishing.publisher import PublishedManifest, Publisher
 
 from . import routes, staging
 from .changes import changes_of
-from .claims import Claims, ids_of_versions, listed
+from .claims import STORAGE, Claims, ids_of_versions, listed
 from .components import Components
 from .following import Following
 from .liveness import Liveness
@@ -99,8 +99,12 @@ class Writer:
                     break
                 self._publish(generation_id, pending[generation_id], epoch=epoch)
                 del pending[generation_id]
+        except Unavailable as error:  # of the others, too, nothing could be published
+            self._claims.wait_for_storage(_all(pending), error)
+            pending.clear()
+            raise
         finally:
-            for group in (group for some in pending.values() for group in some):
+            for group in _all(pending):
                 self._claims.retry(group, error="handed back: not published now", delay_s=0.0, counted=False)
         return bool(upkept or groups)
 
@@ -128,8 +132,12 @@ class Writer:
             try:
                 self._publish_groups(generation_id, groups, epoch=epoch)
                 attempt.outcome = "done"
-            except (Conflict, Unavailable):
+                self._claims.outages.over(STORAGE)
+            except Conflict:
                 attempt.outcome = "lost"
+                raise
+            except Unavailable:
+                attempt.outcome = "postponed"
                 raise
             except OSError as error:
                 attempt.outcome = "postponed"
@@ -209,6 +217,10 @@ class Writer:
             for names in parts:
                 for name in names:
                     self._components.objects.delete(name)
+
+
+def _all(pending: Mapping[GenerationId, Sequence[ledger.IndexGroup]]) -> list[ledger.IndexGroup]:
+    return [group for some in pending.values() for group in some]
 
 
 def _by_generation(groups: Sequence[ledger.IndexGroup]) -> dict[GenerationId, list[ledger.IndexGroup]]:

@@ -154,11 +154,18 @@ class Upkeep:
             try:
                 yield claim
                 attempt.outcome = "done"
-            except (Fenced, Unavailable):
-                raise
             except Conflict as error:
+                attempt.outcome = "lost"
                 self._claims.retry(claim, error=str(error), delay_s=0.0, counted=False)
                 raise
+            except Unavailable as error:
+                attempt.outcome = "postponed"
+                self._claims.wait_for_storage([claim], error)
+                raise
+            except OSError as error:
+                attempt.outcome = "postponed"
+                log_failure(log, "This machine cannot publish now", error, extra=ids(claim))
+                self._claims.retry_unchanged(claim, error)
             except Exception as error:  # noqa: BLE001 whatever it is, the ledger has to know
                 log_failure(log, "What the shard needs could not be published", error, extra=ids(claim))
                 self._claims.retry(claim, error=failed_at(error))

@@ -368,7 +368,7 @@ def test_a_document_that_takes_too_much_memory_fails_alone(line, monkeypatch):
     assert "workers.chunk_memory_bytes" in line.documents()["bomb"].error
 
 
-@pytest.mark.parametrize("role", [0, 1], ids=["chunk", "embed"])
+@pytest.mark.parametrize("role", [0, 1, 2], ids=["chunk", "embed", "index"])
 def test_an_object_store_that_does_not_answer_delays_work_which_is_handed_back_at_once(line, monkeypatch, role):
     objects = line.roles[role]._components.objects
     real, failures = objects.put, [Unavailable("the bucket does not answer")] * 5
@@ -827,6 +827,29 @@ def test_a_rollback_is_carried_out_before_what_waits_to_be_indexed(line):
     assert line.documents()["one"].number == 1
     where = {"tenant": ACME, "generation_id": line.collection.generation.id}
     assert ledger.get_rollback(line.catalog, **where, rollback_id=asked.id).state == "done"
+
+
+@pytest.mark.parametrize("error", [Unavailable("the bucket does not answer"), OSError(errno.ENOSPC, "No space left")])
+def test_a_rollback_waits_for_an_outage_however_long_it_takes(line, monkeypatch, error):
+    line.submit(one=WORDS)
+    line.run()
+    line.submit(one="something else altogether")
+    line.run()
+    objects = line.roles[2]._components.objects
+    real, failures = objects.put, [error] * (2 * line.settings.workers.max_attempts)
+
+    def put(*args):
+        if failures:
+            raise failures.pop()
+        real(*args)
+
+    monkeypatch.setattr(objects, "put", put)
+    asked = ledger.open_rollback(line.catalog, generation_id=line.collection.generation.id, version=1, now=time.time())
+    line.run()  # leases last longer than this waits
+
+    where = {"tenant": ACME, "generation_id": line.collection.generation.id}
+    assert ledger.get_rollback(line.catalog, **where, rollback_id=asked.id).state == "done"
+    assert line.documents()["one"].number == 1
 
 
 def test_a_rollback_that_cannot_be_fails_with_its_reason_and_the_rest_goes_on(line):
