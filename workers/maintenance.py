@@ -95,11 +95,16 @@ class Maintenance:
     def check(self, batch_id: str) -> None:
         """Compare two generations, of which one is about to take over from the other."""
         with self._claims.working(BatchId(batch_id)) as claim:
-            if claim is not None:
-                if self._liveness.stopping:
-                    self._claims.hand_back(claim)
+            if claim is None:
+                return
+            try:
+                if not self._liveness.stopping:
+                    check_generations(self._components, claim, liveness=self._liveness)
                     return
-                check_generations(self._components, claim, liveness=self._liveness)
+            except Conflict:
+                if not self._liveness.stopping:
+                    raise
+            self._claims.hand_back(claim)
 
     def collect(self) -> None:
         """Plan merges that were missed, and delete what nobody needs any more, of every tenant.

@@ -304,6 +304,29 @@ def test_a_text_that_the_model_refuses_stops_it_with_the_reason_and_resuming_tri
     assert line.served() == before
 
 
+@on_sqlite
+def test_a_check_whose_worker_is_told_to_stop_goes_to_another_one_at_once_and_counts_nothing(line, monkeypatch):
+    before = filled(line, 3)
+    line.begin()
+    liveness = line.maintenance._liveness
+
+    def stopped(*_args: object, proceed, **_options: object) -> None:
+        liveness.stop()
+        proceed(1, 10)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("penstock.workers.checking.shadow_check", stopped)
+        line.until("checking")
+        while not liveness.stopping:
+            line.step()
+    with line.catalog.read() as connection:
+        check = connection.execute(sa.select(batches).where(batches.c.stage == "check")).one()
+    assert (check.state, check.attempts, check.owner) == ("ready", 0, None)
+    liveness._stopping_at.value = 0.0  # another one
+    line.until("switched")
+    assert line.served() == before
+
+
 def test_a_check_that_fails_at_every_attempt_stops_it_with_the_reason_and_resuming_tries_again(line, monkeypatch):
     before = filled(line, 3)
     line.begin()
