@@ -152,9 +152,9 @@ def run(settings: Settings) -> int:
 
 
 def has_express(presence: Presence) -> bool:
-    """Return whether a worker of short batches is there. Where nobody can tell, all workers take them."""
+    """Return whether a worker of short batches is there and moves. Where nobody can tell, all workers take them."""
     with suppress(redis.RedisError):
-        return any(role.role == "express" for role in presence.roles())
+        return any(role.role == "express" and role.still_s is None for role in presence.roles())
     return False
 
 

@@ -81,9 +81,9 @@ class WebhookSender:
             return []
         try:
             found = await asyncio.to_thread(self._claim, room)
-        except StorageError as error:
+        except Exception as error:  # noqa: BLE001 an outage of anything must not end the loop
             if not self._outage:
-                log.warning("Webhooks wait: %s", error)
+                log.warning("Webhooks wait: %s", error if isinstance(error, StorageError) else failed_at(error))
             self._outage = True
             await asyncio.sleep(EVERY_S)
             return []

@@ -20,7 +20,7 @@ from penstock.storage.catalog.tables import deliveries
 from penstock.storage.catalog.tenants import create_tenant
 from penstock.storage.catalog.webhook_defaults import WebhookDefaults, read_defaults, set_default
 from penstock.storage.catalog.webhook_secrets import FORMER_S, rotate_secret, signing_secrets
-from penstock.storage.errors import Conflict, NotFound
+from penstock.storage.errors import Conflict, NotFound, Unavailable
 from penstock.storage.figures import Figures
 from penstock.storage.ids import TenantId
 from penstock.storage.intake.documents import Terms, accept
@@ -34,6 +34,7 @@ from penstock.storage.ledger.deliveries import (
     retry_delivery,
     send_again,
 )
+from penstock.workers import webhooks
 from penstock.workers.posting import post
 from penstock.workers.webhooks import WebhookSender
 
@@ -337,6 +338,24 @@ def test_a_receiver_is_told_what_became_of_the_job_signed_with_the_tenants_secre
     assert (told["type"], told["data"]["id"], told["data"]["documents"]) == ("job.done", job_id, {"indexed": 2})
     assert headers["content-type"] == "application/json"
     assert listed(line)[0].state == "delivered"
+
+
+@pytest.mark.parametrize("catalog_url", ["sqlite"], indirect=True)
+def test_nothing_that_goes_wrong_while_it_looks_what_is_due_ends_the_sender(line, receiver, monkeypatch):
+    failures = [RuntimeError("a defect"), Unavailable("the catalog is away")]
+
+    def failing(*given: Any, **options: Any) -> list[DeliveryInfo]:
+        if failures:
+            raise failures.pop(0)
+        return claim_deliveries(*given, **options)
+
+    monkeypatch.setattr(webhooks, "EVERY_S", 0.01)
+    monkeypatch.setattr(webhooks, "claim_deliveries", failing)
+    submit(line, "a", url=receiver.url)
+    line.run()
+    with sending(line):
+        receiver.got.get(timeout=30)
+    assert failures == []
 
 
 def test_what_is_refused_is_tried_again_later_and_given_up_with_its_reason(line, receiver):
