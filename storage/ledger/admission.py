@@ -1,7 +1,7 @@
 """Which batches that are due enter the queue next: tenants in turn, and of none more than its share.
 
 The queue stays shallow because its callers ask for little; the rest waits here, where nothing can lose it. In which
-order the batches of a queue are worked on is decided when a worker is free (``claim_in_turn`` of ``claims.py``).
+order the batches of a queue are worked on is decided when a worker is free (``whose_turn`` of ``turns.py``).
 """
 
 from collections.abc import Iterable
