@@ -91,6 +91,8 @@ class Follower:
             except (NotFound, NotYet):
                 pass  # deleted, and forgotten by now; or a search is opening it already
             except Exception as error:  # noqa: BLE001  one generation must not keep the others from their versions
+                if self._shelf.closed:
+                    return
                 log.warning(
                     "%s stays at its version: %s", generation_id, error, extra={"action": "snapshot_not_opened"}
                 )

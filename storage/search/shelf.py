@@ -28,7 +28,7 @@ class Shelf:
         self.size_bytes = 0
         self.opened = 0
         self.evicted = 0
-        self._closed = False
+        self.closed = False
         self._capacity_bytes = capacity_bytes
         self._capacity_files = capacity_files
         self._snapshots: OrderedDict[_Key, Snapshot] = OrderedDict()  # least recently used first
@@ -92,12 +92,12 @@ class Shelf:
 
     def close(self) -> None:
         """Take all off, and from now on nothing in."""
-        self._closed = True
+        self.closed = True
         for key in list(self._snapshots):
             self._take(*key)
 
     def _require_open(self) -> None:
-        if self._closed:
+        if self.closed:
             raise Unavailable("this process is closing its snapshots; ask another")
 
     def _put(self, snapshot: Snapshot) -> None:

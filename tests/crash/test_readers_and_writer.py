@@ -93,9 +93,11 @@ def test_no_search_fails_or_mixes_versions_while_a_writer_publishes_ten_times_a_
     for reader in readers:
         reader.join(timeout=60)
 
+    print(f"{number / passed_s:.1f} versions a second, {merges} merges")
     assert [wrong for wrong, *_ in found] == [[], []]
     assert all(searches > 100 for _, searches, _, _ in found)
     assert all(versions > 20 for _, _, versions, _ in found)
     assert all(searched[method] > 20 for *_, searched in found for method in METHODS)
     assert merges > 5
+    assert number > FOR_S * PER_SECOND / 2, "as often as a busy machine can"
     assert passed_s >= FOR_S

@@ -68,6 +68,23 @@ def test_a_record_whose_neighbours_have_no_room_takes_the_place_of_a_link_that_o
     assert repair(tmp_path / "g", view, l2=False).unreachable == 0
 
 
+def test_a_row_that_loses_its_last_link_while_others_are_linked_in_is_linked_in_too(tmp_path, monkeypatch):
+    view = built(tmp_path / "g", unit_vectors(2_000, dimensions=32))
+    missed, lost = repairing._Repair._missed, set[int]()
+
+    def displaced(self, records, **options):
+        """What making room for a link may do, after all records were reached once."""
+        if not lost:
+            lost.update(cut_off(tmp_path / "g", view, [400, 401, 402]))
+        return missed(self, [record for record in records if record not in lost], **options)
+
+    monkeypatch.setattr(repairing._Repair, "_missed", displaced)
+    repair(tmp_path / "g", view, l2=False)
+    monkeypatch.undo()
+    assert lost
+    assert repair(tmp_path / "g", view, l2=False).unreachable == 0
+
+
 def test_equal_vectors_are_not_taken_for_lost_rows(tmp_path):
     view = built(tmp_path / "g", np.repeat(unit_vectors(1), 60, axis=0))
 
