@@ -17,7 +17,14 @@ from typing import NamedTuple, TypeVar
 
 import numpy as np
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from penstock.storage.catalog.generations import generation_info
 from penstock.storage.catalog.references import Reference, find_version
@@ -154,6 +161,7 @@ class Engine(RuleBasedStateMachine):
         self.random = np.random.default_rng(seed)
         self.ways.random.seed(seed)
         self.now = 1_000.0
+        self.has_grown = False
         self.catalog = open_catalog(self.folder, metric=metric)
         rival = {"tenant": TenantId("rival"), "generation_id": GenerationId("gen_2")}
         add_generation(self.catalog, **rival, metric=metric, quantization="int8")
@@ -329,6 +337,20 @@ class Engine(RuleBasedStateMachine):
         """Delete so many documents that a graph is worn, and merge."""
         for number, owner in enumerate(self.owners):
             self.delete(number=number, names=sorted(owner.documents)[:: kept + 1])
+            self.merge_all(number)
+
+    @rule()
+    @precondition(lambda self: not self.has_grown)
+    def grow_a_young_graph(self) -> None:
+        """Make one graph of what there is, then add so much that a young one is begun behind it, and joined to it."""
+        self.has_grown = True  # once is enough: it takes a while
+        for number, owner in enumerate(self.owners):
+            self.swap(number=number)
+            self.delete(number=number, names=sorted(owner.documents)[6:])
+            self.build(number=number, forced=True)
+            self.swap(number=number)
+            absent = [name for name in NAMES if name not in owner.documents]
+            self.put(number, absent[:2], chunks=4, metadata={"tags": ["b"]}, expires_in=None, gone=None)
             self.merge_all(number)
 
     def merge_all(self, number: int) -> None:
