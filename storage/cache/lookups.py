@@ -73,7 +73,10 @@ class Lookup:
 
     def _renew(self) -> None:
         while not self._over.wait(self.server.lease_s / RENEWALS):
-            self.server.renew(self.token)
+            try:
+                self.server.renew(self.token)
+            except ValueError:  # the client was closed under it, as when a process ends
+                return
 
 
 class EmbeddingCache:
