@@ -1,12 +1,17 @@
-"""What a job still tells of document versions whose rows are gone: kept as JSON in the job's row. It runs no SQL."""
+"""What a job still tells of document versions whose rows are gone: kept as JSON in the job's row."""
 
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
-from ..ids import GenerationId, ManifestVersion
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 
+from ..ids import GenerationId, ManifestVersion
+from .tables import jobs
+
+_KEEP = sa.update(jobs).where(jobs.c.id == sa.bindparam("job")).values(pruned=sa.bindparam("told"))
 Token = tuple[GenerationId, ManifestVersion]
 
 
@@ -31,6 +36,12 @@ class History:
             return cls()
         token = details["token"]
         return cls(documents=details["documents"], token=(token[0], token[1]) if token else None)
+
+
+def keep_histories(connection: Connection, histories: Mapping[str, History]) -> None:
+    """Write them into the rows of their jobs, which the caller holds, by job."""
+    if histories:
+        connection.execute(_KEEP, [{"job": job, "told": one.to_details()} for job, one in sorted(histories.items())])
 
 
 def newest(*tokens: Token | None) -> Token | None:

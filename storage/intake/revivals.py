@@ -17,7 +17,7 @@ from sqlalchemy.engine import Connection, Row
 from ..catalog.backlogs import Amount, count_came
 from ..catalog.batches import ready_batch
 from ..catalog.engine import Catalog
-from ..catalog.history import History
+from ..catalog.history import History, keep_histories
 from ..catalog.tables import OF_DOCUMENT, batches, documents, jobs, versions
 from ..catalog.values import slices, storable_names
 from ..ids import BatchId, CollectionId, GenerationId, JobId, TenantId, new_id
@@ -209,9 +209,11 @@ def _keep_counts(connection: Connection, rows: Sequence[Row[Any]]) -> None:
     """Let the jobs in which these died go on saying so, though the versions leave them; the caller holds the jobs."""
     died = Counter(row.job_id for row in rows)
     former = sa.select(jobs.c.id, jobs.c.pruned).where(jobs.c.id.in_(sorted(died)))
-    for job in connection.execute(former).all():
-        told = History.from_details(job.pruned) + History({"failed": died[job.id]})
-        connection.execute(sa.update(jobs).where(jobs.c.id == job.id).values(pruned=told.to_details()))
+    told = {
+        job.id: History.from_details(job.pruned) + History({"failed": died[job.id]})
+        for job in connection.execute(former)
+    }
+    keep_histories(connection, told)
 
 
 def _drop(connection: Connection, target: Target, rows: Sequence[Row[Any]]) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy.engine import Connection, Row
 
 from ..catalog.completion import OPEN_BATCH, UNFINISHED
 from ..catalog.engine import Catalog
-from ..catalog.history import History
+from ..catalog.history import History, keep_histories
 from ..catalog.tables import (
     GONE,
     NEVER_SERVED_AGAIN,
@@ -150,9 +150,8 @@ def _forget_versions(connection: Connection, found: Sequence[Row[Any]]) -> int:
         token = (row.generation_id, row.indexed_version) if row.indexed_version is not None else None
         gone[row.job_id] += History({row.state: 1}, token)
         count += 1
-    for job_id, history in gone.items():
-        pruned = (History.from_details(former[job_id]) + history).to_details()
-        connection.execute(sa.update(jobs).where(jobs.c.id == job_id).values(pruned=pruned))
+    told = {job_id: History.from_details(former[job_id]) + history for job_id, history in gone.items()}
+    keep_histories(connection, told)
     _forget_documents(connection, owners)
     return count
 

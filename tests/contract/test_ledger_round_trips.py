@@ -10,6 +10,7 @@ from penstock.storage import ledger
 from penstock.storage.catalog.jobs import cancel_job
 from penstock.storage.intake.dead import ids_of
 from penstock.storage.intake.revivals import drop_documents, retry_documents
+from penstock.storage.ledger.pruning import KEEP_S
 
 from ..ledger_line import Line, new_line
 
@@ -47,8 +48,12 @@ def cancel(line: Line, names: Sequence[str]) -> None:
 
 
 def die(line: Line, names: Sequence[str]) -> None:
-    """Let all of them fail, retry them, let them fail again, and give them up."""
     line.submit(*names)
+    die_twice(line, names)
+
+
+def die_twice(line: Line, names: Sequence[str]) -> None:
+    """Let what is queued fail, retry it, let it fail again, and give it up."""
     line.form()
     for act in (retry_documents, drop_documents):
         for batch_id in line.send("chunk"):
@@ -62,6 +67,15 @@ def die(line: Line, names: Sequence[str]) -> None:
         of_generation = {"generation_id": line.collection.generation.id, "now": line.now}
         act(line.catalog, *objects, **place, **of_generation, document_ids=ids)
         line.form()
+
+
+def overtake(line: Line, names: Sequence[str]) -> None:
+    """Publish what is queued and what overtakes it, and forget what was overtaken when it is old."""
+    line.run()
+    line.submit(*names, text="other")
+    line.run()
+    line.now += 2 * KEEP_S
+    assert ledger.prune(line.catalog, now=line.now).versions == len(names)
 
 
 @contextmanager
@@ -80,10 +94,30 @@ def counted(seen: list[str]) -> Iterator[None]:
 def test_the_database_is_asked_as_often_for_many_documents_as_for_a_few(
     line, story: Callable[[Line, Sequence[str]], None]
 ):
+    assert_not_more_often(line, story, counts=(FEW, MANY))
+
+
+@pytest.mark.parametrize("story", [die_twice, overtake])
+def test_documents_of_many_jobs_take_no_more_round_trips_than_those_of_a_few(
+    line, story: Callable[[Line, Sequence[str]], None]
+):
+    one_by_one = lambda names: [line.submit(name) for name in names]  # noqa: E731 said where it is used
+    assert_not_more_often(line, story, counts=(4, 24), prepare=one_by_one)
+
+
+def assert_not_more_often(
+    line: Line,
+    story: Callable[[Line, Sequence[str]], None],
+    *,
+    counts: tuple[int, int],
+    prepare: Callable[[Sequence[str]], object] = lambda _names: None,
+) -> None:
     asked: list[int] = []
-    for count in (FEW, MANY):
+    for count in counts:
+        names = [f"{count}-{number}" for number in range(count)]
+        prepare(names)
         seen: list[str] = []
         with counted(seen):
-            story(line, [f"{count}-{number}" for number in range(count)])
+            story(line, names)
         asked.append(len(seen))
     assert asked[1] <= asked[0] + 2, asked  # which is far below one for each
