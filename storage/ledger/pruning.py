@@ -150,8 +150,9 @@ def _forget_versions(connection: Connection, found: Sequence[Row[Any]]) -> int:
         token = (row.generation_id, row.indexed_version) if row.indexed_version is not None else None
         gone[row.job_id] += History({row.state: 1}, token)
         count += 1
-    told = {job_id: History.from_details(former[job_id]) + history for job_id, history in gone.items()}
-    keep_histories(connection, told)
+    keep_histories(
+        connection, {job_id: History.from_details(former[job_id]) + history for job_id, history in gone.items()}
+    )
     _forget_documents(connection, owners)
     return count
 
