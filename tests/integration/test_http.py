@@ -416,5 +416,5 @@ def test_the_interface_describes_itself_without_fetching_anything(service):
 
 
 def test_a_server_compiles_what_a_search_runs_and_measures_its_cost_before_it_answers(service):
-    assert service.components.snapshots._costs != TYPICAL
+    assert service.components.snapshots._opener.costs != TYPICAL
     assert sys.getswitchinterval() == pytest.approx(SWITCH_S)
