@@ -39,6 +39,7 @@ from penstock.workers.run import PLANS
 
 K, EF = 10, 64
 REST_S = 15.0
+SETTLE_S = 20.0  # what the round before wrote and deleted, gigabytes, keeps the disk and the kernel busy for a while
 TIMEOUT_S = 600.0
 AFTER_S = 3.0
 
@@ -89,7 +90,12 @@ def main() -> None:
     indexes.built(count)
     publishes = Publishes(given.every, given.chunks)
     rest_s, number = (3.0, 1) if given.quick else (REST_S, given.rounds)
-    rounds = [_round(count, costs, publishes, rest_s=rest_s) for _ in range(number)]
+    rounds = []
+    for _ in range(number):
+        if rounds:
+            os.sync()
+            time.sleep(SETTLE_S)
+        rounds.append(_round(count, costs, publishes, rest_s=rest_s))
     answer = report.Report(
         "reload",
         {
