@@ -126,10 +126,10 @@ def write_sections(kind: str, *, meta: Mapping[str, Any], arrays: Mapping[str, A
                 "blocks": len(digests[-1]),
             }
         )
-        data += [_bytes_of(array), bytes(-array.nbytes % ALIGNMENT)]
-        offset += array.nbytes + -array.nbytes % ALIGNMENT
+        data += [_bytes_of(array), bytes(_aligned(array.nbytes) - array.nbytes)]
+        offset += _aligned(array.nbytes)
     checksums = b"".join(each.tobytes() for each in digests)
-    return [_head(kind, meta=meta, entries=entries), checksums + bytes(-len(checksums) % ALIGNMENT), *data]
+    return [_head(kind, meta=meta, entries=entries), checksums.ljust(_aligned(len(checksums)), b"\0"), *data]
 
 
 def open_sections(path: Path, *, kind: str) -> Sections:
@@ -155,7 +155,7 @@ def _head(kind: str, *, meta: Mapping[str, Any], entries: list[dict[str, Any]]) 
     header = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode()
     start = struct.pack("<8sII", MAGIC, FORMAT, len(header))
     head = start + _digest(start, header) + header
-    return head + bytes(-len(head) % ALIGNMENT)
+    return head.ljust(_aligned(len(head)), b"\0")
 
 
 def _parse(buffer: mmap.mmap, *, kind: str, source: str) -> Sections:
@@ -171,13 +171,12 @@ def _parse(buffer: mmap.mmap, *, kind: str, source: str) -> Sections:
 def _opened(buffer: mmap.mmap, header: dict[str, Any], *, checksums_at: int, source: str) -> Sections:
     arrays: dict[str, Array] = {}
     checksums = _checksums(buffer, header["sections"], at=checksums_at, source=source)
-    size_bytes = DIGEST_BYTES * sum(map(len, checksums.values()))
-    expected = data_at = checksums_at + size_bytes + -size_bytes % ALIGNMENT
+    expected = data_at = checksums_at + _aligned(DIGEST_BYTES * sum(map(len, checksums.values())))
     for entry in header["sections"]:
         if data_at + entry["offset"] != expected:
             raise Damaged(f"{source}: section {entry['name']!r} does not start where the one before it ends")
         arrays[entry["name"]] = _view(buffer, entry, at=expected, source=source)
-        expected += entry["size_bytes"] + -entry["size_bytes"] % ALIGNMENT
+        expected += _aligned(entry["size_bytes"])
     if len(buffer) != expected:
         raise Damaged(f"{source} has {len(buffer)} bytes where its header says {expected}: truncated or overwritten")
     return Sections(
@@ -204,7 +203,7 @@ def _header(buffer: mmap.mmap, *, source: str) -> tuple[dict[str, Any], int]:
         raise Unsupported(f"{source} has container format {version}, this program reads up to {FORMAT}: upgrade it")
     try:
         document: dict[str, Any] = json.loads(header)
-        return {name: document[name] for name in ("kind", "meta", "sections")}, end + -end % ALIGNMENT
+        return {name: document[name] for name in ("kind", "meta", "sections")}, _aligned(end)
     except (KeyError, TypeError, ValueError) as error:
         raise _malformed(source) from error
 
@@ -238,6 +237,10 @@ def _view(buffer: mmap.mmap, entry: dict[str, Any], *, at: int, source: str) -> 
     view = np.frombuffer(buffer, dtype, count=prod(shape), offset=at).reshape(shape)
     view.flags.writeable = False
     return view
+
+
+def _aligned(size_bytes: int) -> int:
+    return size_bytes + -size_bytes % ALIGNMENT
 
 
 def _bytes_of(array: Array) -> memoryview:
