@@ -1,19 +1,22 @@
 """Do searches notice that their index is merged, swapped and published into?
 
-One thread searches a generation of a million rows through the reader's cache, as a query process does. First nothing
-else happens; then another process publishes a little, ten times a second at most, and a third merges the large graph
-with what came, until it is swapped in. What is published meanwhile a fourth merges, when it is enough for a graph.
+One thread searches a generation of a million rows through the reader's cache, as a query process does. Another process
+publishes a little, ten times a second at most, and a third merges the large graph with what came, until it is swapped
+in. What is published meanwhile a fourth merges, when it is enough for a graph. Every two seconds these are all stopped
+where they are for as long, and a copy is searched into which nothing was published: that is *at rest*.
 
-Doubts: a merge reads and writes gigabytes, so this measures the disk and the memory bus too; with two cores the
-searching thread and everything else have one each. At rest nothing else runs, so a p99 of a few hundred microseconds
-is compared, which a machine's other work moves: the ratio is the median of several rounds, each of them told.
+Doubts: a merge reads and writes gigabytes, so this measures the disk and the memory bus too, and what the kernel has
+still to write while they are stopped; with two cores the searching thread and everything else have one each. The ratio
+is of all searches of a round, and the median of several rounds, each of them told.
 """
 
 import multiprocessing
 import os
+import signal
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from multiprocessing.synchronize import Event
 from pathlib import Path
@@ -24,6 +27,7 @@ import numpy as np
 import publish
 import report
 import vectors as made_up
+from numpy.typing import NDArray
 
 from penstock.storage.catalog.engine import Catalog
 from penstock.storage.catalog.generations import generation_info
@@ -38,7 +42,8 @@ from penstock.storage.segments.manifests import SegmentEntry, read_manifest
 from penstock.workers.run import PLANS
 
 K, EF = 10, 64
-REST_S = 15.0
+TURN_S = 2.0  # as long one thing is searched, then the other: a shared machine is slower by a third for seconds
+BEFORE_S = 15.0
 SETTLE_S = 20.0  # what the round before wrote and deleted, gigabytes, keeps the disk and the kernel busy for a while
 TIMEOUT_S = 600.0
 AFTER_S = 3.0
@@ -69,6 +74,7 @@ class Round:
     """What was measured of one copy of the index. ``swapped``: how many merges were."""
 
     open_ms: float
+    before: Searches
     rest: Searches
     busy: Searches
     swapped: int
@@ -89,13 +95,12 @@ def main() -> None:
     costs = planner.prepare()
     indexes.built(count)
     publishes = Publishes(given.every, given.chunks)
-    rest_s, number = (3.0, 1) if given.quick else (REST_S, given.rounds)
-    rounds = []
-    for _ in range(number):
+    rounds: list[Round] = []
+    for _ in range(1 if given.quick else given.rounds):
         if rounds:
             os.sync()
             time.sleep(SETTLE_S)
-        rounds.append(_round(count, costs, publishes, rest_s=rest_s))
+        rounds.append(_round(count, costs, publishes))
     answer = report.Report(
         "reload",
         {
@@ -105,6 +110,7 @@ def main() -> None:
             "chunks published": given.chunks,
             "k": K,
             "rounds": ", ".join(f"{each.p99_ratio:.2f}" for each in rounds),
+            "over the p99 before": ", ".join(f"{each.busy.p99() / each.before.p99():.2f}" for each in rounds),
         },
     )
     between = sorted(rounds, key=lambda each: each.p99_ratio)[len(rounds) // 2]
@@ -112,6 +118,7 @@ def main() -> None:
     figures = {
         "p99_ratio": (between.p99_ratio, "merging / at rest", "at most 1.5"),
         "open_ms": (float(np.median([each.open_ms for each in rounds])), "ms, warm", "under 50"),
+        "p99_ms_before": (between.before.p99(), "ms, before anything was merged", None),
         "p99_ms_at_rest": (rest.p99(), "ms", None),
         "p99_ms_merging": (busy.p99(), "ms", None),
         "p50_ratio": (float(np.median(busy.ms) / np.median(rest.ms)), "merging / at rest", None),
@@ -125,37 +132,46 @@ def main() -> None:
     report.show(answer, as_json=given.json)
 
 
-def _round(count: int, costs: planner.Costs, publishes: Publishes, *, rest_s: float) -> Round:
-    with tempfile.TemporaryDirectory(dir=indexes.CACHE) as folder:
-        writer = publish.copied(Path(folder), count)
-        open_ms = _open_ms(writer, costs)
-        cache = SnapshotCache(writer.catalog, writer.objects, poll_s=0.2, capacity_bytes=16 << 30)
-        cache.prepare()
-        search_for(cache, writer.generation_id, for_s=3.0)
-        rest = search_for(cache, writer.generation_id, for_s=rest_s)
-        busy, swapped = _while_merging(cache, Path(folder), writer.generation_id, publishes)
-        cache.close()
-    return Round(open_ms, rest, busy, swapped)
+def _round(count: int, costs: planner.Costs, publishes: Publishes) -> Round:
+    with tempfile.TemporaryDirectory(dir=indexes.CACHE) as folder, ExitStack() as closing:
+        folders = [Path(folder) / name for name in ("busy", "resting")]
+        writers = [publish.copied(each, count) for each in folders]
+        open_ms = _open_ms(writers[0], costs)
+        searchers = []
+        for writer, poll_s in zip(writers, (0.2, 3_600.0), strict=True):  # a query process polls, at rest too: one does
+            cache = SnapshotCache(writer.catalog, writer.objects, poll_s=poll_s, capacity_bytes=16 << 30)
+            closing.callback(cache.close)
+            cache.prepare()
+            searchers.append(Searcher(cache, writer.generation_id))
+            searchers[-1].search(for_s=3.0, told=Searches())
+        before = Searches()
+        searchers[1].search(for_s=BEFORE_S, told=before)
+        rest, busy, swapped = _in_turns(*searchers, folder=folders[0], publishes=publishes)
+    return Round(open_ms, before, rest, busy, swapped)
 
 
-def search_for(
-    cache: SnapshotCache, generation_id: GenerationId, *, for_s: float, until: Event | None = None
-) -> Searches:
-    """Search without a pause for so long, or until the event."""
-    queries = made_up.queries(1_000, dimensions=indexes.DIMENSIONS)
-    made, ends_at = Searches(), time.perf_counter() + for_s
-    while time.perf_counter() < ends_at and not (until is not None and until.is_set()):
-        query = queries[len(made.ms) % len(queries)]
-        began = time.perf_counter()
-        try:
-            with cache.get(indexes.TENANT, generation_id) as snapshot:
-                snapshot.search(query, k=K, ef=EF, now=2_000.0)
-                made.versions.add(snapshot.version)
-        except Exception as error:  # noqa: BLE001  counted, whatever it is
-            report.errors.print(f"a search failed: {error}")
-            made.failed += 1
-        made.ms.append(1e3 * (time.perf_counter() - began))
-    return made
+@dataclass
+class Searcher:
+    """One thread of a query process."""
+
+    cache: SnapshotCache
+    generation_id: GenerationId
+    queries: NDArray[np.float32] = field(
+        default_factory=lambda: made_up.queries(1_000, dimensions=indexes.DIMENSIONS), repr=False
+    )
+
+    def search(self, *, for_s: float, told: Searches) -> None:
+        """Search without a pause for so long."""
+        ends_at = time.perf_counter() + for_s
+        while (began := time.perf_counter()) < ends_at:
+            try:
+                with self.cache.get(indexes.TENANT, self.generation_id) as snapshot:
+                    snapshot.search(self.queries[len(told.ms) % len(self.queries)], k=K, ef=EF, now=2_000.0)
+                    told.versions.add(snapshot.version)
+            except Exception as error:  # noqa: BLE001  counted, whatever it is
+                report.errors.print(f"a search failed: {error}")
+                told.failed += 1
+            told.ms.append(1e3 * (time.perf_counter() - began))
 
 
 def _open_ms(writer: publish.Writer, costs: planner.Costs) -> float:
@@ -167,26 +183,46 @@ def _open_ms(writer: publish.Writer, costs: planner.Costs) -> float:
     return float(np.median(times))
 
 
-def _while_merging(
-    cache: SnapshotCache, folder: Path, generation_id: GenerationId, publishes: Publishes
-) -> tuple[Searches, int]:
+def _in_turns(
+    busy: Searcher, resting: Searcher, *, folder: Path, publishes: Publishes
+) -> tuple[Searches, Searches, int]:
+    """Return the searches at rest and those while merging, and how many merges were swapped in."""
     context = multiprocessing.get_context("spawn")
     merged, done = context.Event(), context.Event()
     beside = context.Value("i", 0)
-    writing = context.Process(target=_write, args=[folder, generation_id, publishes, merged, done, beside])
+    writing = context.Process(target=_write, args=[folder, busy.generation_id, publishes, merged, done, beside])
+    at_rest, merging = Searches(), Searches()
     writing.start()
+    assert writing.pid is not None
     try:
-        searches = search_for(cache, generation_id, for_s=TIMEOUT_S, until=done)
-        return searches, int(merged.is_set()) + beside.value
+        ends_at = time.perf_counter() + TIMEOUT_S
+        while not done.is_set() and time.perf_counter() < ends_at:
+            busy.search(for_s=TURN_S, told=merging)
+            with _stopped(writing.pid):
+                resting.search(for_s=TURN_S, told=at_rest)
+        return at_rest, merging, int(merged.is_set()) + beside.value
     finally:
         done.set()
         writing.join()
+
+
+@contextmanager
+def _stopped(group: int) -> Iterator[None]:
+    """Stop the processes of a group where they are, for the time of the block."""
+    with suppress(ProcessLookupError):  # it is over, or did not begin
+        os.killpg(group, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(group, signal.SIGCONT)
 
 
 def _write(
     folder: Path, generation_id: GenerationId, publishes: Publishes, merged: Event, done: Event, swapped: object
 ) -> None:
     """Publish now and then, and swap in each merge that is built; a while after that of the large graph, stop."""
+    os.setpgid(0, 0)  # so that it is stopped with all that it starts
     catalog, objects = Catalog.open(f"sqlite:///{folder / 'catalog.db'}"), LocalObjects(folder / "objects")
     writer = publish.Writer(catalog, objects, generation_id, dimensions=indexes.DIMENSIONS)
     writer.publish(publishes.chunks)
