@@ -13,8 +13,8 @@ from sqlalchemy.engine import Connection
 
 from ..errors import Damaged, NotFound
 from ..ids import JobId, ManifestVersion, TenantId, new_id
-from ..segments.differences import Comparison, Served
 from ..segments.manifests import Manifest
+from ..segments.version_changes import VersionChange, VersionChanges
 from .collections import insert_collection
 from .manifests import ManifestInfo, Origin, hold_manifest, record_manifest
 from .tables import OF_DOCUMENT, collections, documents, generations, jobs, manifests, versions
@@ -26,14 +26,14 @@ _COPIED_AT_ONCE = 5_000  # documents
 
 @dataclass(frozen=True)
 class Copy:
-    """What to copy: the documents of version ``kept``, which ``comparison`` compares with those of version ``seen``.
+    """What to copy: the documents of version ``kept``, which are those of version ``seen`` after ``changes``.
 
     ``first`` is the manifest of the fork, stored as ``name``. The job tells how many documents came.
     """
 
     kept: ManifestInfo
     seen: ManifestVersion
-    comparison: Comparison
+    changes: VersionChanges
     first: Manifest
     name: str
     job_id: JobId
@@ -132,30 +132,30 @@ def _copy_versions(connection: Connection, copy: Copy) -> None:
         _insert(connection, copy, source, between, versions.c.state == "indexed")
     mine = versions.c.collection_id == copy.first.collection_id
     # Without regard to what the current version serves of them: it is nothing where all chunks were deleted.
-    for some in batched(copy.comparison.document_ids()):
+    for some in batched(copy.changes.document_ids()):
         connection.execute(sa.delete(versions).where(mine, versions.c.document_id.in_(some)))
         connection.execute(
             sa.delete(documents).where(documents.c.collection_id == copy.first.collection_id, documents.c.id.in_(some))
         )
-    for changes in batched(copy.comparison.changes_by_id()):
-        if served := [one.after for one in changes if one.after]:
+    for changes in batched(copy.changes):
+        if served := [one for one in changes if one.after is not None]:
             _copy_served(connection, copy, served)
 
 
-def _copy_served(connection: Connection, copy: Copy, served: Sequence[Served]) -> None:
+def _copy_served(connection: Connection, copy: Copy, served: Sequence[VersionChange]) -> None:
     mine = versions.c.collection_id == copy.first.collection_id
-    wanted = [(one.document.document_id, one.document.number) for one in served]
+    wanted = [(one.document_id, one.after) for one in served]
     # The ids alone too: SQLite finds no pairs by an index, and would look at every version there is.
     theirs = versions.c.document_id.in_([document_id for document_id, _ in wanted])
     pairs = sa.and_(theirs, sa.tuple_(versions.c.document_id, versions.c.number).in_(wanted))
     _insert(connection, copy, versions.c.collection_id == _parent(copy), pairs)
     copied = connection.execute(sa.select(versions.c.document_id, versions.c.content_hash).where(mine, pairs))
     hashes = {row.document_id: row.content_hash for row in copied}
-    if not all(one.is_of(hashes.get(one.document.document_id, b"")) for one in served) or len(hashes) != len(served):
+    if not all(one.is_of(hashes.get(one.document_id, b"")) for one in served) or len(hashes) != len(served):
         lacking = f"the catalog lacks documents of version {copy.kept.version}"
         raise Damaged(f"{lacking}: restore catalog and objects from one backup")
     counted = sa.update(versions).where(mine, versions.c.document_id == sa.bindparam("document"))
-    rows = [{"document": one.document.document_id, "count": one.chunks} for one in served]
+    rows = [{"document": one.document_id, "count": one.chunks} for one in served]
     connection.execute(counted.values(chunk_count=sa.bindparam("count")), rows)
 
 

@@ -22,8 +22,8 @@ from ..catalog.tables import OF_DOCUMENT, batches, documents, generations, versi
 from ..catalog.values import batched, storable
 from ..errors import Conflict, Damaged, NotFound
 from ..ids import BatchId, GenerationId, ManifestVersion, TenantId
-from ..segments.differences import Change
 from ..segments.manifests import Manifest
+from ..segments.version_changes import VersionChange
 from .claims import Claim, claim_oldest, end
 from .merges import drop_open_merges
 
@@ -125,12 +125,10 @@ def finish_rollback(
     if manifest.parent != rollback.current:
         raise Conflict(f"{claim.generation.id} was published while it was compared: look again")
     drop_open_merges(connection, claim.generation.id, error="the collection was rolled back", now=now)
-    lock_documents(connection, claim.generation.collection_id, ids=rollback.comparison.document_ids())
-    count = 0
-    for some in batched(rollback.comparison.changes_by_id()):
+    lock_documents(connection, claim.generation.collection_id, ids=rollback.changes.document_ids())
+    for some in batched(rollback.changes):
         _bring_back(connection, claim, some, now=now)
-        count += len(some)
-    return count
+    return len(rollback.changes)
 
 
 def fail_rollback(catalog: Catalog, claim: Claim, *, error: str, now: float) -> None:
@@ -158,9 +156,9 @@ def refuse_rollback(
     return bool(ids)
 
 
-def _bring_back(connection: Connection, claim: Claim, changes: Sequence[Change], *, now: float) -> None:
+def _bring_back(connection: Connection, claim: Claim, changes: Sequence[VersionChange], *, now: float) -> None:
     generation = claim.generation
-    ids = [one.document.document_id for one in changes]
+    ids = [one.document_id for one in changes]
     mine = (versions.c.collection_id == generation.collection_id, versions.c.document_id.in_(ids))
     told = ("id", "document_id", "number", "state", "content_hash", "chunk_count")
     held: sa.Select[Any] = sa.select(*(versions.c[name] for name in told))
@@ -174,17 +172,17 @@ def _bring_back(connection: Connection, claim: Claim, changes: Sequence[Change],
     returned: list[dict[str, Any]] = []
     shown: list[dict[str, Any]] = []
     for one in changes:
-        document, after = one.document.document_id, one.after
+        document, after = one.document_id, one.after
         current = indexed.get(document)
-        if current is not None and (after is None or after.document.number != current.number):
-            ended["superseded" if after else "deleted"].append({"row": current.id})
+        if current is not None and (after is None or after != current.number):
+            ended["deleted" if after is None else "superseded"].append({"row": current.id})
         if after is not None:
-            back = by_number[document, after.document.number]
-            returned.append({"row": back.id, "chunks": after.chunks})
+            back = by_number[document, after]
+            returned.append({"row": back.id, "chunks": one.chunks})
             if newest.get(document) not in _STAYS_SHOWN:
                 shown.append({"document": document, "shown": back.number})
     of_row = sa.update(versions).where(versions.c.id == sa.bindparam("row"))
-    _fail_updates(connection, claim, [one.document.document_id for one in changes if one.after is None], now=now)
+    _fail_updates(connection, claim, [one.document_id for one in changes if one.after is None], now=now)
     for state, gone in ended.items():  # first, for no document is ever served twice
         if gone:
             connection.execute(of_row.values(state=state, finished_at=now), gone)
@@ -219,19 +217,20 @@ def _read_newest(connection: Connection, claim: Claim, ids: Sequence[str]) -> di
     return {row.id: row.state for row in connection.execute(wanted.where(*mine))}
 
 
-def _check(changes: Sequence[Change], *, indexed: Mapping[str, Any], known: Mapping[tuple[str, int], Any]) -> None:
+def _check(
+    changes: Sequence[VersionChange], *, indexed: Mapping[str, Any], known: Mapping[tuple[str, int], Any]
+) -> None:
     """Check that the catalog knows what both versions serve. Raises Damaged."""
     for one in changes:
-        document = one.document.document_id
+        document = one.document_id
         current = indexed.get(document)
         served = current.number if current is not None and current.chunk_count else None  # it may have lost all chunks
-        if served != (one.before.document.number if one.before else None):
+        if served != one.before:
             raise Damaged(f"document {document} is not served as the catalog says: run penstock doctor")
         if one.after is not None:
-            row = known.get((document, one.after.document.number))
-            if row is None or not one.after.is_of(row.content_hash):  # its number was given anew after a rebuild
-                number = one.after.document.number
-                raise Damaged(f"version {number} of document {document} is not in the catalog any more")
+            row = known.get((document, one.after))
+            if row is None or not one.is_of(row.content_hash):  # its number was given anew after a rebuild
+                raise Damaged(f"version {one.after} of document {document} is not in the catalog any more")
             if row.state in UNFINISHED:  # a repair let it start again: to take it off its way would leave it half done
                 raise Damaged(f"document {document} is being indexed again after a repair: roll back when that is over")
 

@@ -24,6 +24,7 @@ from ..objects.store import ObjectStore
 from ..segments.checks import check_served
 from ..segments.differences import Comparison
 from ..segments.manifests import Manifest, read_manifest, write_manifest
+from ..segments.version_changes import VersionChanges
 
 _ATTEMPTS = 5  # a version may be published between the comparison and the transaction
 
@@ -35,7 +36,7 @@ class _Parent:
     kept: ManifestInfo
     manifest: Manifest
     seen: ManifestVersion
-    comparison: Comparison
+    changes: VersionChanges
 
 
 def fork_collection(
@@ -105,15 +106,15 @@ def _look(catalog: Catalog, objects: ObjectStore, parent: CollectionInfo, refere
     try:
         manifest = read_manifest(objects, kept.name)
         check_served(objects, manifest.segments, dimensions=manifest.dimensions)
-        comparison = Comparison(objects, read_manifest(objects, generation.manifest), manifest)
-        comparison.check()  # not first in the transaction, where nobody could mend anything
+        # Now, while nobody has to wait for it.
+        changes = Comparison(objects, read_manifest(objects, generation.manifest), manifest).version_changes()
     except Damaged:
         if not is_kept(catalog, kept.generation_id, kept.version):
             raise NotKept(f"version {kept.version} is not kept any more: choose another") from None
         if generation_info(catalog, generation.id).manifest != generation.manifest:
             raise _Moved from None
         raise
-    return _Parent(kept, manifest, generation.version, comparison)
+    return _Parent(kept, manifest, generation.version, changes)
 
 
 def _advice(parent: CollectionInfo) -> str:
@@ -146,7 +147,7 @@ def _commit(
     copy = Copy(
         kept=looked_at.kept,
         seen=looked_at.seen,
-        comparison=looked_at.comparison,
+        changes=looked_at.changes,
         first=first,
         name=manifest_name,
         job_id=JobId(new_id("job")),

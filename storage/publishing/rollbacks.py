@@ -16,19 +16,17 @@ from ..objects.store import ObjectStore
 from ..segments.checks import check_served
 from ..segments.differences import Comparison
 from ..segments.manifests import Manifest, read_manifest
+from ..segments.version_changes import VersionChanges
 
 
 @dataclass(frozen=True)
 class Rollback:
-    """Version ``version`` as it was, and how its documents differ from those of the manifest ``current``.
-
-    ``comparison`` was gone through once: what it tells is whole.
-    """
+    """Version ``version`` as it was, and how its documents differ from those of the manifest ``current``."""
 
     version: ManifestVersion
     manifest: Manifest
     current: str
-    comparison: Comparison
+    changes: VersionChanges
 
     def applied_to(self, manifest: Manifest) -> Manifest:
         """Return the manifest with the segments of the old version. Chunk ids go on from where they are."""
@@ -55,9 +53,8 @@ def plan_rollback(
         served = read_manifest(objects, current)
         # Those that are served now too: they may have rotted since a reader opened them.
         check_served(objects, manifest.segments, dimensions=manifest.dimensions)
-        comparison = Comparison(objects, served, manifest)
-        comparison.check()  # not first in the transaction, where nobody could mend anything
-        return Rollback(kept.version, manifest, current, comparison)
+        changes = Comparison(objects, served, manifest).version_changes()  # now, while nobody has to wait for it
+        return Rollback(kept.version, manifest, current, changes)
     except Damaged:
         find_version(catalog, generation_id, Reference(version=version))
         if generation_info(catalog, generation_id).manifest != current:

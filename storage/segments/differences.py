@@ -20,7 +20,8 @@ from .document_keys import key_of
 from .files import drop_damaged_copies
 from .lookups import DocumentChunks, open_document_chunks
 from .manifests import Manifest, segments_of
-from .records import DocumentRecord, Documents
+from .records import DocumentRecord, Documents, Original
+from .version_changes import VersionChange, VersionChanges
 
 T = TypeVar("T")
 
@@ -33,11 +34,6 @@ class Served:
 
     document: DocumentRecord
     chunks: int
-
-    def is_of(self, content_hash: bytes) -> bool:
-        """Say whether it was made of these bytes, as far as the segment tells."""
-        told = self.document.original
-        return told is None or told["content_hash"] == content_hash.hex()
 
 
 @dataclass(frozen=True)
@@ -95,7 +91,7 @@ class Comparison:
     """What differs from version ``before`` to version ``after``; None is a version without any document.
 
     The segments stay mapped as long as this is held: to go through it asks the object store nothing. It is gone through
-    as often as somebody asks, each time with the memory of a slice; who asks for it by id holds all ids.
+    as often as somebody asks, each time with the memory of a slice.
     """
 
     def __init__(self, objects: ObjectStore, before: Manifest | None, after: Manifest | None) -> None:
@@ -108,7 +104,6 @@ class Comparison:
         self._objects = objects
         self._former = [entry for entry in old if entry not in new]
         self._latter = [entry for entry in new if entry not in old]
-        self._ids: list[str] | None = None
         self._open()
 
     def changes(self, *, after: str | None = None) -> Iterator[Change]:
@@ -121,18 +116,6 @@ class Comparison:
         """
         return (found.decoded() for found in self._found(after=after))
 
-    def changes_by_id(self) -> Iterator[Change]:
-        """Yield what ``changes`` does by id, the order in which documents lie in a database. Raises as ``changes``."""
-        ids = self.document_ids()
-        for first in range(0, len(ids), _SLICE_DOCUMENTS):
-            yield from (found.decoded() for found in self._among(ids[first : first + _SLICE_DOCUMENTS]))
-
-    def document_ids(self) -> Sequence[str]:
-        """Return the ids of all documents that differ, ascending, and remember them. Raises as ``changes``."""
-        if self._ids is None:
-            self._ids = sorted(found.document_id for found in self._found())
-        return self._ids
-
     def page(self, *, after: str | None = None, limit: int) -> list[Change]:
         """Return the first ``limit`` of ``changes``. A damaged local copy is downloaded again.
 
@@ -144,12 +127,12 @@ class Comparison:
         """Count the documents that differ; decodes none, and mends as ``page``. Raises as ``changes``."""
         return self._mended(self._counted)
 
-    def check(self) -> None:
-        """Go through everything once, so that who does it later finds no damage, and has not to look for what differs.
+    def version_changes(self) -> VersionChanges:
+        """Go through everything, and return what the catalog is told of it; mends as ``page``.
 
-        Mends as ``page``. Raises as ``changes``.
+        Raises as ``changes``, and when a document tells what none has.
         """
-        self._mended(self._decode_all)
+        return self._mended(lambda: VersionChanges.of(map(_of_versions, self.changes())))
 
     def _mended(self, read: Callable[[], T]) -> T:
         try:
@@ -168,11 +151,7 @@ class Comparison:
             changed += bool(found.before and found.after)
         return ChangeCounts(added, changed, removed)
 
-    def _decode_all(self) -> None:
-        self._ids = sorted(change.document.document_id for change in self.changes())
-
     def _open(self) -> None:
-        self._ids = None
         self._parts = [
             (is_after, open_document_chunks(self._objects, entry))
             for is_after, entries in ((False, self._former), (True, self._latter))
@@ -197,14 +176,6 @@ class Comparison:
             ]
             yield from (found for found in _differing(spans) if found.rank > last)
             begin, places = end, ends
-
-    def _among(self, document_ids: Sequence[str]) -> list[_Found]:
-        """Return those of these documents that differ, by id."""
-        keys = np.unique(np.fromiter(map(key_of, document_ids), "<u8", len(document_ids)))
-        spans = [_Span(is_after, part, part.places_of(keys)) for is_after, part in self._parts]
-        wanted = set(document_ids)  # others may have one of these keys
-        found = [one for one in _differing(spans) if one.document_id in wanted]
-        return sorted(found, key=lambda one: one.document_id)
 
 
 def rank(document_id: str) -> tuple[int, str]:
@@ -273,3 +244,24 @@ def _served(places: Sequence[_Place]) -> Served | None:
         return None
     last = places[-1]
     return Served(last.documents[last.position], sum(place.chunks for place in places))
+
+
+def _of_versions(change: Change) -> VersionChange:
+    before, after = change.before, change.after
+    original = after.document.original if after else None
+    return VersionChange(
+        document_id=change.document.document_id,
+        before=before.document.number if before else None,
+        after=after.document.number if after else None,
+        chunks=after.chunks if after else 0,
+        content_hash=None if original is None else _hash_of(original),
+    )
+
+
+def _hash_of(original: Original) -> bytes:
+    try:
+        return bytes.fromhex(original["content_hash"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise Damaged(
+            "a document record tells no hash of its bytes: its segment was overwritten; restore it"
+        ) from error

@@ -98,11 +98,6 @@ class DocumentChunks:
         """Return the key of the document at this place, behind the last one what is above every key."""
         return int(self._keys[place]) if place < self.count else _KEY_MAX + 1
 
-    def places_of(self, keys: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """Return the places of all documents that have one of these keys, which ascend."""
-        first, end = (np.searchsorted(self._keys, keys, side) for side in ("left", "right"))
-        return joined_ranges(first, end)
-
     def documents_at(self, places: NDArray[np.int64]) -> tuple[NDArray[np.uint64], NDArray[np.int64]]:
         """Return the keys at these places and the positions in ``new_documents``."""
         return self._keys[places], self._order[places].astype(np.int64)

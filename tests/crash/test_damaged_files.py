@@ -350,7 +350,7 @@ def find(store: Store, manifest: Manifest) -> None:
 def compare(store: Store, manifest: Manifest) -> None:
     comparison = Comparison(store.objects, None, manifest)
     comparison.counts()
-    list(comparison.changes_by_id())
+    comparison.version_changes()
 
 
 def copy(store: Store, manifest: Manifest) -> None:

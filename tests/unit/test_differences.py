@@ -10,11 +10,12 @@ import pytest
 
 from penstock.storage.errors import Damaged
 from penstock.storage.publishing.merging import build_merge
-from penstock.storage.segments import differences, document_keys, records
+from penstock.storage.segments import differences, document_keys, records, version_changes
 from penstock.storage.segments.differences import ChangeCounts, Comparison, rank
 from penstock.storage.segments.files import SEGMENT_KIND
 from penstock.storage.segments.manifests import Swap
 from penstock.storage.segments.sections import open_sections
+from penstock.storage.segments.version_changes import VersionChange, VersionChanges
 
 from ..storage_samples import InterceptedObjects, Store, new_store, rows_of, unit_vectors
 
@@ -130,13 +131,9 @@ def test_pages_tell_what_the_whole_does_in_one_order(many, monkeypatch, limit, s
     told = [name for page in found for name in page]
     assert [len(page) for page in found[:-1]] == [limit] * (len(found) - 1)
     assert told == sorted(told, key=rank)
-    assert sorted(told) == comparison.document_ids()
     assert set(told) == {f"d{i}" for i in range(60, 110)}
-    by_id = list(comparison.changes_by_id())
-    assert [change.document.document_id for change in by_id] == sorted(told)
-    assert {change.document.document_id: change for change in by_id} == {
-        change.document.document_id: change for change in comparison.changes()
-    }
+    by_id = comparison.version_changes()
+    assert list(by_id.document_ids()) == [change.document_id for change in by_id] == sorted(told)
     assert comparison.counts() == ChangeCounts(added=10, changed=40, removed=0)
     assert Comparison(many.objects, manifest(many, 2), manifest(many, 1)).counts() == ChangeCounts(0, 40, 10)
 
@@ -147,7 +144,6 @@ def test_a_page_decodes_only_its_documents_and_a_count_none(many, monkeypatch):
     monkeypatch.setattr(records, "_record", lambda line: decoded.append(line) or record(line))
     comparison = Comparison(many.objects, manifest(many, 1), manifest(many, 2))
     comparison.counts()
-    list(comparison.document_ids())
     assert decoded == []
     comparison.page(after=None, limit=5)
     assert 5 <= len(decoded) <= 10  # each as it was and as it is
@@ -166,15 +162,14 @@ def test_a_comparison_holds_no_document_that_it_has_told(many, monkeypatch):
     monkeypatch.setattr(records, "_record", noted)
     most = 0
     comparison = Comparison(many.objects, manifest(many, 1), manifest(many, 2))
-    gc.freeze()  # what other tests have left in this process is not looked through 180 times
+    gc.freeze()  # what other tests have left in this process is not looked through 90 times
     try:
-        for changes in (comparison.changes(), comparison.changes_by_id()):
-            for _ in changes:
-                gc.collect()
-                most = max(most, sum(one() is not None for one in kept))
+        for _ in comparison.changes():
+            gc.collect()
+            most = max(most, sum(one() is not None for one in kept))
     finally:
         gc.unfreeze()
-    assert len(kept) == 2 * 90
+    assert len(kept) == 90
     assert most <= 2 * 8
 
 
@@ -183,18 +178,36 @@ def test_once_opened_a_comparison_asks_the_store_nothing(many):
     objects = InterceptedObjects(many.objects, lambda _number, method, *_: asked.append(method))
     comparison = Comparison(objects, manifest(many, 1), manifest(many, 2))
     asked.clear()
-    comparison.check()
-    assert len(list(comparison.changes())) == comparison.counts().added + 40
+    assert len(comparison.version_changes()) == comparison.counts().added + 40
     assert asked == []
 
 
-def test_what_was_checked_is_not_looked_for_again_by_id(many, monkeypatch):
-    """Rollbacks and forks do the first before their transaction, in which others wait, and the second in it."""
-    comparison = Comparison(many.objects, manifest(many, 1), manifest(many, 2))
-    comparison.check()
-    monkeypatch.delattr(Comparison, "_found")
-    assert comparison.document_ids() == sorted(f"d{i}" for i in range(60, 110))
-    assert len(list(comparison.changes_by_id())) == 50
+def test_the_catalog_is_told_numbers_chunks_and_hashes_by_id(store, monkeypatch):
+    monkeypatch.setattr(version_changes, "_AT_ONCE", 2)
+    store.add({"a": ["a1", "a2"], "b": ["b1"], "c": ["c1"]})
+    replace(store, {"a": ["uno"], "d": ["d1"]}, number=2)
+    store.publish(removed_document_ids=["b"])
+    one, three = manifest(store, 1), manifest(store, 3)
+    there, back = (Comparison(store.objects, *pair).version_changes() for pair in ((one, three), (three, one)))
+    assert [change[:4] for change in there] == [("a", 1, 2, 1), ("b", 1, None, 0), ("d", None, 2, 1)]
+    assert [change[:4] for change in back] == [("a", 2, 1, 2), ("b", None, 1, 1), ("d", 2, None, 0)]
+    assert [list(changes.document_ids()) for changes in (there, back)] == [["a", "b", "d"]] * 2
+    assert list(there) == list(there)  # as often as somebody asks
+
+
+def test_what_is_packed_comes_out_as_it_went_in_or_is_refused():
+    ends_in_nothing = b"\x01" + bytes(31)
+    changes = [
+        VersionChange("b", before=None, after=7, chunks=3, content_hash=ends_in_nothing),
+        VersionChange("a", before=1, after=None, chunks=0, content_hash=None),
+    ]
+    assert list(VersionChanges.of(changes)) == sorted(changes)
+    assert changes[0].is_of(ends_in_nothing)
+    assert not changes[0].is_of(bytes(32))
+    assert changes[1].is_of(bytes(32))
+    for spoilt in (changes[0]._replace(content_hash=b"short"), changes[0]._replace(document_id="d" * 65)):
+        with pytest.raises(Damaged, match="is not what was written"):
+            VersionChanges.of([spoilt])
 
 
 def test_documents_whose_keys_are_equal_are_told_apart(store, monkeypatch):
@@ -210,7 +223,7 @@ def test_documents_whose_keys_are_equal_are_told_apart(store, monkeypatch):
         **dict.fromkeys(("d1", "d2"), ((1, 1), None)),
     }
     assert comparison.counts() == ChangeCounts(added=0, changed=3, removed=2)
-    assert [change.document.document_id for change in comparison.changes_by_id()] == ["d0", "d1", "d2", "d4", "d8"]
+    assert list(comparison.version_changes().document_ids()) == ["d0", "d1", "d2", "d4", "d8"]
     assert sorted(name for page in pages(comparison, limit=1) for name in page) == ["d0", "d1", "d2", "d4", "d8"]
 
 
@@ -262,6 +275,6 @@ def test_a_comparison_says_what_comparing_everything_says(tmp_path, seed):
             found = told(compare(store.objects, manifest(store, before), manifest(store, after)))
             assert found == {name: (one.get(name), other.get(name)) for name in differing}
             comparison = Comparison(store.objects, manifest(store, before), manifest(store, after))
-            assert sorted(comparison.document_ids()) == sorted(differing)
+            assert list(comparison.version_changes().document_ids()) == sorted(differing)
             gone, came = one.keys() - other.keys(), other.keys() - one.keys()
             assert comparison.counts() == ChangeCounts(len(came), len(differing) - len(gone | came), len(gone))
