@@ -25,7 +25,7 @@ class Flats:
         self._addresses = np.array([each.ctypes.data for each in floats], np.int64)
         self._counts = np.array([reader.entry.row_count for reader in self._readers], np.int64)
         self._firsts = np.concatenate(([0], self._counts.cumsum()))
-        self._first_expiry = min((reader.shared.first_expiry for reader in self._readers), default=np.inf)
+        self._first_expiry = min((reader.first_expiry for reader in self._readers), default=np.inf)
         none = np.empty(0, np.int64), np.empty(0, np.float32)
         self._scanned = {
             one.entry.id: Found(*none, "scan", one.entry.row_count, compared=one.entry.row_count)

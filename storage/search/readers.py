@@ -60,8 +60,11 @@ class SegmentReader:
         self.segment = shared.segment
         self._l2 = l2
         self._live = np.ones(self.segment.entry.row_count, np.bool_) if len(deleted) else None
+        self.first_expiry = shared.first_expiry  # of the live rows: what expired and left costs no search anything
         if self._live is not None:
             self._live[deleted] = False
+            if self.first_expiry < np.inf:
+                self.first_expiry = float(self.segment.expires_at.min(where=self._live, initial=np.inf))
 
     @cached_property
     def document_count(self) -> int:
@@ -82,7 +85,7 @@ class SegmentReader:
 
     def accepted(self, filter: Filter | None, *, now: float) -> Accepted:  # noqa: A002  (the word of the grammar)
         """Return which rows are live, not expired at ``now``, and of a document that ``filter`` accepts."""
-        unexpired = self.segment.expires_at > now if self.shared.first_expiry <= now else None
+        unexpired = self.segment.expires_at > now if self.first_expiry <= now else None
         if filter is None:
             return self._masked(self._live if unexpired is None else self._both(self._live, unexpired))
         documents = self._documents(filter)

@@ -205,6 +205,23 @@ def test_a_document_is_found_until_the_second_it_expires(store):
     assert found[6_005.0] == ["d1", "d2", "d3", "d4"]
 
 
+def test_what_expired_and_left_the_index_has_no_search_look_at_times_any_more(store):
+    store.publish(additions=documents(6, per_document=1), vectors=unit_vectors(6))
+    reader = first_reader(store)
+    assert np.count_nonzero(reader.accepted(None, now=6_004.9).mask) == 5  # every row is looked at
+    store.publish(removed_document_ids=["d0"])
+    reader = first_reader(store)
+    first, second = (reader.accepted(None, now=now) for now in (NOW, 6_004.9))
+    assert first.mask is second.mask is not None  # the tombstones, and nothing that was made for this search
+    assert np.count_nonzero(reader.accepted(None, now=6_005.0).mask) == 4
+    store.publish(removed_document_ids=["d5"])
+    assert first_reader(store).first_expiry == np.inf
+
+
+def first_reader(store: Store):
+    return next(iter(snapshot_of(store).readers.values()))
+
+
 def grown(store: Store, *, graph: bool, count: int = 90) -> None:
     """Two segments, the first a graph if asked for, with deletes in both."""
 
