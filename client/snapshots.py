@@ -10,6 +10,8 @@ from .session import Session
 from .transport import LONGEST_POLL_S
 from .wire import Collection, Rollback, SnapshotDetails, SnapshotDiff, SnapshotList
 
+LONGEST_FORK_S = 600.0  # a row is copied for each document before the answer
+
 
 class Snapshots(Session):
     """The methods of `Penstock` about versions."""
@@ -70,8 +72,12 @@ class Snapshots(Session):
                 raise Busy(f"rollback {rollback_id} still waits after {timeout_s:g} s", code="still_running")
 
     def fork(self, collection: str, name: str, *, snapshot: int | str = "current") -> Collection:
-        """Make a collection that begins with a version of another one. No file is copied."""
-        return self._transport.post(self._snapshot(collection, snapshot, "fork"), Collection, body={"name": name})
+        """Make a collection that begins with a version of another one. No file is copied, but a row for each document.
+
+        When no answer comes, look for the collection, or ask again: ``Conflict`` says of what it is a fork already.
+        """
+        path = self._snapshot(collection, snapshot, "fork")
+        return self._transport.post(path, Collection, body={"name": name}, wait_s=LONGEST_FORK_S)
 
     def _snapshot(self, collection: str, snapshot: int | str, *parts: str) -> str:
         return self._path("collections", collection, "snapshots", str(snapshot), *parts)

@@ -110,7 +110,7 @@ def fork(
     as_json: Json = False,
 ) -> None:
     """Make a collection that begins with a version of another one. No file is copied."""
-    with connect(url, key, tenant) as client:
+    with connect(url, key, tenant) as client, console(stderr=True).status(f"forking {name!r} into {copy!r}"):
         made = client.fork(name, copy, snapshot=version)
     print_json(made) if as_json else _show(made)
 

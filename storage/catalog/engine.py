@@ -23,6 +23,7 @@ from ..failpoints import hit
 LOCK_WAIT_S = 30
 LOCK_LOOK_S = 0.001  # the first pause between two looks whether the write lock is free
 LOCK_PAUSE_S = 0.008  # the longest; whoever looks more often than others is mostly the next
+LOG_KEPT_BYTES = 64 << 20  # of SQLite's log: what one large transaction made of it is given back after the next one
 OLDEST_SQLITE = (3, 35, 0)  # UPDATE … RETURNING
 _WRITES = "penstock_writes"
 _compact_json = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
@@ -158,7 +159,8 @@ def _prepare_sqlite(connection: sqlite3.Connection, _record: object) -> None:
     # Left to itself the driver begins transactions late and never before a SELECT; _begin_sqlite says when.
     connection.isolation_level = None
     _enter_wal(connection)
-    for pragma in ("synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY", "cache_size=-16384"):
+    log_kept = f"journal_size_limit={LOG_KEPT_BYTES}"
+    for pragma in ("synchronous=FULL", "foreign_keys=ON", "temp_store=MEMORY", "cache_size=-16384", log_kept):
         connection.execute(f"PRAGMA {pragma}")
 
 

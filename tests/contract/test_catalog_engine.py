@@ -204,6 +204,19 @@ def test_sqlite_is_durable_and_checks_its_keys(tmp_path):
     assert found == {"journal_mode": "wal", "synchronous": 2, "foreign_keys": 1}
 
 
+def test_the_room_that_a_large_transaction_took_in_the_log_of_sqlite_is_given_back(tmp_path, monkeypatch):
+    monkeypatch.setattr(engine_module, "LOG_KEPT_BYTES", 1 << 20)
+    catalog, log = Catalog.open(f"sqlite:///{tmp_path}/catalog.sqlite3"), tmp_path / "catalog.sqlite3-wal"
+    with catalog.write() as connection:
+        connection.exec_driver_sql("CREATE TABLE large (content BLOB)")
+        connection.exec_driver_sql(f"INSERT INTO large VALUES (zeroblob({8 << 20}))")
+    assert log.stat().st_size > 8 << 20
+    with catalog.write() as connection:
+        connection.exec_driver_sql("CREATE TABLE small (content BLOB)")
+    assert log.stat().st_size <= 1 << 20
+    catalog.dispose()
+
+
 def test_a_first_use_waits_while_another_process_changes_the_journal_mode(tmp_path):
     path = tmp_path / "catalog.sqlite3"
     other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)

@@ -335,3 +335,18 @@ def test_requests_refuse_fields_that_do_not_exist_and_answers_accept_newer_ones(
 
 def test_content_hash_is_blake2b_256_in_hex():
     assert client.content_hash(b"") == "0e5751c026e543b2e8ab2eb06099daa1d1e5df47778f7787faab45cdf12fe3a8"
+
+
+@pytest.mark.parametrize(
+    "ask", [lambda it: it.fork("books", "copy"), lambda it: it.delete_documents("books", filter="year<2020")]
+)
+def test_what_the_server_does_for_every_document_before_it_answers_may_take_minutes(ask):
+    given: list[float] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        given.append(request.extensions["timeout"]["read"])
+        return httpx.Response(404, json={"error": {"code": "unknown_collection", "message": "none"}})
+
+    with pytest.raises(client.NotFound):
+        ask(client_of(answer, timeout_s=60.0))
+    assert given == [660.0]
