@@ -28,6 +28,7 @@ from .turns import COLUMNS, BatchesInTurn, Turns, batch_cost
 
 SUSPECT_ATTEMPTS = 2  # groups that failed so often are claimed alone, so that they can hurt no others
 _LOOK_AHEAD = 1_000
+_CHUNKS_PER_REMOVAL = 4  # a removed or updated document takes a publish as long as so many new chunks
 _STANDING = ("id", "collection_id", "document_id", "number", "state", "action", "batch_id", "job_id")
 _OF_DOCUMENTS = (  # made once: the words of a statement for hundreds take longer to put together than it takes
     sa.select(*(versions.c[name] for name in _STANDING), *CONTENT)
@@ -166,7 +167,7 @@ def _within(rows: Sequence[Row[Any]], turns: Turns, *, max_chunks: int, suspect_
     while waiting.tenants:
         row = waiting.next_of(turns)
         suspect = row.attempts >= suspect_attempts
-        more = max(row.chunk_count, row.document_count)  # a removal has no chunks, and costs about as much
+        more = max(row.document_count, row.chunk_count or _CHUNKS_PER_REMOVAL * row.document_count)
         if taken and (suspect or chunks + more > max_chunks):
             continue
         taken.append(row)

@@ -185,6 +185,17 @@ def test_who_has_many_groups_lets_others_wait_for_one_publish_and_not_for_all(li
     ]
 
 
+def test_a_publish_takes_fewer_documents_that_leave_than_chunks_that_come(line):
+    """Each takes as long as several chunks, and what others submitted waits for the end of the publish."""
+    for names in ("abc", "def", "ghi"):
+        embedded(line, *names)
+        line.publish(line.claim_index())
+    for names in ("abc", "def", "ghi"):
+        line.now += 1
+        line.remove(*names)
+    assert [len(group.versions) for group in line.claim_index(max_chunks=25)] == [3, 3]
+
+
 def test_a_group_that_is_too_large_beside_others_is_passed_over_until_it_is_the_first(line):
     embedded(line, "a")
     line.now += 1
