@@ -224,18 +224,29 @@ def _stage_graph(
         hit("merge.graph_built")
         before = sum(int(each.segment.sections.meta["graph_insertions"]) for each in inputs)
         name = paths.graph(manifest.tenant_id, manifest.generation_id, segment_id)
-        return segment_id, _store_graph(objects, manifest, path, name=name, first=first, insertions=before + inserted)
+        insertions = before + inserted
+        return segment_id, _store_graph(
+            objects, manifest, path, name=name, first=first, insertions=insertions, threads=threads
+        )
     finally:
         path.unlink(missing_ok=True)
 
 
 def _store_graph(
-    objects: ObjectStore, manifest: Manifest, path: Path, *, name: str, first: NDArray[np.int64], insertions: int
+    objects: ObjectStore,
+    manifest: Manifest,
+    path: Path,
+    *,
+    name: str,
+    first: NDArray[np.int64],
+    insertions: int,
+    threads: int,
 ) -> StagedGraph:
     """Store a finished graph file, and make of it what a reader must know besides."""
     view = open_built(path, dimensions=manifest.dimensions)
     l2 = manifest.metric == "l2"
-    repaired = repair(path, view, l2=l2, watched=view.row_records[with_twins(first)].tolist())
+    watched = view.row_records[with_twins(first)].tolist()
+    repaired = repair(path, view, l2=l2, watched=watched, threads=threads)
     if repaired.linked:
         log.info("Linked %d rows that no search found in %s.", repaired.linked, name)
     arrays = {"graph_record_rows": view.record_rows, "graph_upper_at": view.upper_at, **_coded(view, l2=l2).to_arrays()}

@@ -8,7 +8,7 @@ every such search then follows.
 It edits one file that nobody else has, and builds nothing. It trusts the links, which the builder has just written.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from .. import kernels
 from ..errors import Damaged
+from ..segments.finders import Finder, missed_records
 from ..segments.graph_files import HEADER_BYTES, GraphView
 
 EF = 200
@@ -26,7 +27,6 @@ MISSED_SHARE_MAX = 0.005  # of the probed rows, after the repair
 SEARCHED_SHARE = 0.002  # missed of a sample: then every row is searched for
 _ROUNDS = 5
 _HOSTS = 16
-_TOLERANCE = 1e-4
 
 Longs = NDArray[np.int64]
 
@@ -44,30 +44,31 @@ class Repaired:
     linked: int
 
 
-def repair(path: Path, view: GraphView, *, l2: bool, watched: Sequence[int] = ()) -> Repaired:
+def repair(path: Path, view: GraphView, *, l2: bool, watched: Sequence[int] = (), threads: int = 1) -> Repaired:
     """Make every record reachable, and a sample of them findable, by links that are added to the file.
 
     Args:
         path: the file that ``view`` maps.
         watched: records to search for as readers do: those whose vector others have too, for a search that meets
             very many equal ones may end among them.
+        threads: that search. In a large graph of which too many rows are missed, all rows are searched for.
 
     Raises:
         Damaged: rows stay lost whatever is linked; the graph must not be used.
     """
     records = np.memmap(path, "<u4", "r+", HEADER_BYTES, (view.count, view.stride))
-    return _Repair(view, records, l2=l2).run(watched)
+    return _Repair(view, records, l2=l2, threads=threads).run(watched)
 
 
 class _Repair:
     """``records``: u32[count, stride], those of ``view``, writable."""
 
-    def __init__(self, view: GraphView, records: NDArray[np.uint32], *, l2: bool) -> None:
+    def __init__(self, view: GraphView, records: NDArray[np.uint32], *, l2: bool, threads: int) -> None:
         self._view = view
         self._records = records
         self._l2 = l2
-        self._marks = np.zeros(view.count, np.uint16)
-        self._epoch = 0
+        self._threads = threads
+        self._finder = Finder(view, l2=l2)
         self._degrees = np.zeros(view.count, np.uint32)
         kernels.count_links(view.words, view.stride, view.max_m0, self._degrees)
 
@@ -108,37 +109,15 @@ class _Repair:
     def _reach(self, start: int, seen: NDArray[np.bool_], queue: Longs) -> None:
         kernels.reach(self._view.words, self._view.stride, self._view.max_m0, start, seen, queue)
 
-    def _missed(self, records: Iterable[int], *, ef: int = EF) -> list[int]:
+    def _missed(self, records: Sequence[int], *, ef: int = EF) -> list[int]:
         """Return the records that a search by their own vector does not find although they are near enough."""
-        return [record for record in records if self._is_missed(record, ef=ef)]
-
-    def _is_missed(self, record: int, *, ef: int) -> bool:
-        best, costs = self._search(record, ef=ef)
-        if (best == record).any():
-            return False
-        own = 0.0 if self._l2 else -float(np.dot(self._vector(record), self._vector(record)))
-        # Rows with the same vector, or longer ones where the product counts, may rightly fill all places.
-        return not (len(best) == min(ef, self._view.count) and costs[-1] <= own + _TOLERANCE * max(1, abs(own)))
-
-    def _search(self, record: int, *, ef: int) -> tuple[Longs, NDArray[np.float32]]:
-        if self._epoch == np.iinfo(np.uint16).max:
-            self._marks[:], self._epoch = 0, 0
-        self._epoch += 1
-        best, costs = np.empty(ef, np.int64), np.empty(ef, np.float32)
-        query = self._vector(record)
-        size, _ = kernels.walk(self._view.graph, query, self._l2, self._marks, np.uint16(self._epoch), best, costs)
-        if size == kernels.BROKEN:
-            raise Damaged("a link of the new graph leads nowhere: it is refused")
-        return best[:size], costs[:size]
-
-    def _vector(self, record: int) -> NDArray[np.float32]:
-        vector: NDArray[np.float32] = self._view.vectors[record].copy()
-        vector.flags.writeable = False
-        return vector
+        return missed_records(self._view, records, ef=ef, l2=self._l2, threads=self._threads)
 
     def _link(self, record: int, *, ef: int = EF) -> bool:
         """Give a record near to this one a link to it: one with room for a link, or the nearest."""
-        best, _ = self._search(record, ef=ef)
+        best, _ = self._finder.nearest(record, ef=ef)
+        if not len(best):
+            raise Damaged("a link of the new graph leads nowhere: it is refused")
         hosts = [host for host in best[:_HOSTS].tolist() if host != record]
         if not hosts or any(self._leads(host, record) for host in hosts[:1]):
             return False

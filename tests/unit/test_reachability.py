@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from penstock.storage import kernels
-from penstock.storage.inspection import reachability
 from penstock.storage.inspection.examined import is_lossy
 from penstock.storage.inspection.reachability import EF, Reached, look_for_rows
+from penstock.storage.segments import finders
 from penstock.storage.segments.graph_files import GraphView
 
 from ..storage_samples import unit_vectors
@@ -76,7 +76,7 @@ def test_nearly_every_row_costs_a_narrow_walk_only(tmp_path, walks):
 
 def test_a_row_that_a_narrow_walk_does_not_find_is_looked_for_widely(tmp_path, walks, monkeypatch):
     view = built(tmp_path / "g", unit_vectors(ROWS, dimensions=32))
-    monkeypatch.setattr(reachability, "NARROW_EF", 1)
+    monkeypatch.setattr(finders, "NARROW_EFS", (1,))
     assert look(view).missed.tolist() == []
     assert walks.count(EF) > 0
 
@@ -93,6 +93,6 @@ def test_rows_are_looked_for_where_the_system_does_not_tell_which_cores_are_ours
 
 
 def test_more_searches_than_marks_have_epochs_are_told_apart(tmp_path, monkeypatch):
-    monkeypatch.setattr(reachability, "_EPOCHS", 7)
+    monkeypatch.setattr(finders, "_EPOCHS", 7)
     view = built(tmp_path / "g", unit_vectors(ROWS, dimensions=32))
     assert look(view).missed.tolist() == []

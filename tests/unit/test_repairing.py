@@ -6,6 +6,7 @@ import hnswlib
 import numpy as np
 import pytest
 
+from penstock.storage import kernels
 from penstock.storage.errors import Damaged
 from penstock.storage.publishing import repairing
 from penstock.storage.publishing.graphs import build_graph
@@ -83,6 +84,17 @@ def test_a_row_that_loses_its_last_link_while_others_are_linked_in_is_linked_in_
     monkeypatch.undo()
     assert lost
     assert repair(tmp_path / "g", view, l2=False).unreachable == 0
+
+
+def test_where_every_row_is_searched_for_nearly_all_cost_a_narrow_walk(tmp_path, monkeypatch):
+    """Of a million rows it is as much work as building the graph was."""
+    view = built(tmp_path / "g", unit_vectors(2_000, dimensions=32))
+    widths, walk = list[int](), kernels.walk
+    monkeypatch.setattr(kernels, "walk", lambda *given: widths.append(len(given[-1])) or walk(*given))
+    monkeypatch.setattr(repairing, "SEARCHED_SHARE", -1.0)
+    repair(tmp_path / "g", view, l2=False, threads=2)
+    assert len(widths) >= 2_000 + 2 * repairing.PROBED_ROWS
+    assert widths.count(repairing.EF) < 100
 
 
 def test_equal_vectors_are_not_taken_for_lost_rows(tmp_path):
