@@ -16,7 +16,7 @@ from . import paths
 from .catalog.completion import OPEN_BATCH
 from .catalog.engine import Catalog
 from .catalog.generations import read_generations
-from .catalog.retention import Retention, expire_versions, retained_manifests
+from .catalog.retention import Retention, any_over, expire_versions, retained_manifests
 from .catalog.sweeps import Guard, begin_sweep, end_sweep, guard_of_generation, guard_of_tenant
 from .catalog.tables import batches, versions
 from .catalog.values import slices
@@ -63,8 +63,11 @@ def collect_generations(
     When a manifest that is kept cannot be read, nothing of the tenant is deleted, with a log line: nobody knows what
     it named. Writers of a generation wait while a few of its files are deleted; on SQLite, every other writer.
     """
-    with catalog.write("expire_versions") as connection:
-        expire_versions(connection, tenant=tenant, now=now, retention=retention)
+    with catalog.read() as connection:
+        over = any_over(connection, tenant=tenant, now=now, retention=retention)
+    if over:
+        with catalog.write("expire_versions") as connection:
+            expire_versions(connection, tenant=tenant, now=now, retention=retention)
     old: dict[GenerationId, list[ObjectInfo]] = {}
     for info in objects.list(paths.generations_prefix(tenant)):
         if now - info.modified_at >= min_age_s:

@@ -30,6 +30,7 @@ class NamedFiles:
         self._objects = objects
         self._capacity = capacity
         self._files: OrderedDict[str, tuple[str, ...]] = OrderedDict()  # least recently used first
+        self._count = 0  # of names, kept: a pass of each of thousands of tenants must not look at what is known of all
 
     def unread(self, manifests: Collection[str]) -> list[str]:
         """Return those of these manifests that nobody has read yet."""
@@ -39,7 +40,9 @@ class NamedFiles:
         """Read those of these manifests that nobody has read yet. Raises Damaged or Unsupported: one cannot be."""
         for name in self.unread(manifests):
             # Interned and in a tuple, a name takes 8 bytes where another manifest has it too; in a set, some 100.
-            self._files[name] = tuple(map(sys.intern, read_manifest(self._objects, name).file_names))
+            named = tuple(map(sys.intern, read_manifest(self._objects, name).file_names))
+            self._files[name] = named
+            self._count += len(named)
 
     def among(self, objects: Collection[str], *, manifests: Collection[str]) -> set[str]:
         """Return those of the objects that are one of these manifests, which were read, or named by one."""
@@ -52,6 +55,5 @@ class NamedFiles:
 
     def trim(self) -> None:
         """Forget what is more than is to be remembered: a pass is over."""
-        count = sum(map(len, self._files.values()))
-        while count > self._capacity:
-            count -= len(self._files.popitem(last=False)[1])
+        while self._count > self._capacity:
+            self._count -= len(self._files.popitem(last=False)[1])

@@ -188,7 +188,9 @@ class Line:
         output = f"vectors-{claim.batch_id}-{claim.attempt}"
         return ledger.finish_embedding(self.catalog, claim, output=output, cache_hits=cache_hits, now=self.now)
 
-    def claim_index(self, *, owner: str | None = None, max_chunks: int = 10_000) -> list[ledger.IndexGroup]:
+    def claim_index(
+        self, *, owner: str | None = None, max_chunks: int = 10_000, max_generations: int = 1_000
+    ) -> list[ledger.IndexGroup]:
         return ledger.claim_index(
             self.catalog,
             shard=0,
@@ -196,6 +198,7 @@ class Line:
             lease_s=LEASE_S,
             now=self.now,
             max_chunks=max_chunks,
+            max_generations=max_generations,
             max_attempts=MAX_ATTEMPTS,
         )
 

@@ -37,6 +37,7 @@ log = logging.getLogger(__name__)
 
 TURN_S = 20.0  # then the message ends, so that the worker hears of a shutdown; the next one goes on
 REFUSALS = 3  # in a row: then someone else is at work here
+MOST_GENERATIONS = 50  # in one claim: each is published by itself, and what came meanwhile waits for all of them
 
 
 class Writer:
@@ -92,12 +93,18 @@ class Writer:
         upkept = self._upkeep.swap(shard, epoch=epoch) | self._upkeep.expire(shard, epoch=epoch) | rolled_back
         upkept |= self._following.follow(shard, epoch=epoch)
         groups = self._claim(shard)
+        with self._claims.keeper.hold(*groups):  # the last ones, too, while the first are published
+            self._publish_all(groups, epoch=epoch)
+        return bool(upkept or groups)
+
+    def _publish_all(self, groups: Sequence[ledger.IndexGroup], *, epoch: int) -> None:
         pending = _by_generation(groups)
         try:
             for generation_id in sorted(pending, key=lambda one: sum(len(group.versions) for group in pending[one])):
                 if self._liveness.stopping:
                     break
                 self._publish(generation_id, pending[generation_id], epoch=epoch)
+                self._liveness.moved()
                 del pending[generation_id]
         except Unavailable as error:  # of the others, too, nothing could be published
             self._claims.wait_for_storage(_all(pending), error)
@@ -106,7 +113,6 @@ class Writer:
         finally:
             for group in _all(pending):
                 self._claims.retry(group, error="handed back: not published now", delay_s=0.0, counted=False)
-        return bool(upkept or groups)
 
     def _claim(self, shard: int) -> list[ledger.IndexGroup]:
         components, workers = self._components, self._settings.workers
@@ -119,6 +125,7 @@ class Writer:
                 lease_s=workers.lease_s,
                 now=components.clock(),
                 max_chunks=workers.max_chunks_per_publish,
+                max_generations=MOST_GENERATIONS,
                 max_attempts=workers.max_attempts,
                 resting=resting,
             )
@@ -128,7 +135,7 @@ class Writer:
 
     def _publish(self, generation_id: GenerationId, groups: Sequence[ledger.IndexGroup], *, epoch: int) -> None:
         about = {"tenant": groups[0].generation.tenant_id, "generation": generation_id, **_ids_of_groups(groups)}
-        with self._claims.keeper.hold(*groups), self._claims.measured("index") as attempt:
+        with self._claims.measured("index") as attempt:
             try:
                 self._publish_groups(generation_id, groups, epoch=epoch)
                 attempt.outcome = "done"

@@ -7,6 +7,7 @@ so that it cannot end in between; a rollback that waits for the writer keeps its
 
 from collections import defaultdict
 from dataclasses import dataclass
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -47,20 +48,8 @@ def expire_versions(
 
     From the commit on nobody can open, tag, fork or roll back to them. One that is just being held stays this time.
     """
-    old = sa.select(manifests.c.generation_id, manifests.c.version)
-    old = old.join(generations, generations.c.id == manifests.c.generation_id)
-    old = old.join(collections, collections.c.id == generations.c.collection_id)
-    keep_versions = sa.func.coalesce(collections.c.keep_versions, retention.keep_versions)
-    keep_s = sa.func.coalesce(collections.c.keep_s, retention.keep_s)
-    old = old.where(
-        manifests.c.tenant_id == tenant,
-        manifests.c.version <= generations.c.version - keep_versions,
-        manifests.c.version < generations.c.version,
-        manifests.c.followed_at <= now - keep_s,
-    )
     needed = sa.or_(*is_needed())
-    old = old.where(~needed)  # or all that is tagged would be locked at each pass
-    ordered = old.order_by(manifests.c.generation_id, manifests.c.version)
+    ordered = _over(tenant, now=now, retention=retention).order_by(manifests.c.generation_id, manifests.c.version)
     found: dict[GenerationId, list[int]] = defaultdict(list)
     for row in connection.execute(ordered.with_for_update(of=manifests, skip_locked=True)):
         found[row.generation_id].append(row.version)
@@ -74,6 +63,27 @@ def expire_versions(
             mine = (manifests.c.generation_id == generation_id, manifests.c.version.in_(some))
             names += connection.scalars(sa.delete(manifests).where(*mine, ~needed).returning(manifests.c.name)).all()
     return names
+
+
+def any_over(connection: Connection, *, tenant: TenantId, now: float, retention: Retention = Retention()) -> bool:
+    """Say whether `expire_versions` may find something, without a lock: of thousands of tenants most have nothing."""
+    return connection.execute(_over(tenant, now=now, retention=retention).limit(1)).first() is not None
+
+
+def _over(tenant: TenantId, *, now: float, retention: Retention) -> sa.Select[Any]:
+    """Return the statement for the tenant's versions past retention that nothing needs."""
+    old = sa.select(manifests.c.generation_id, manifests.c.version)
+    old = old.join(generations, generations.c.id == manifests.c.generation_id)
+    old = old.join(collections, collections.c.id == generations.c.collection_id)
+    keep_versions = sa.func.coalesce(collections.c.keep_versions, retention.keep_versions)
+    keep_s = sa.func.coalesce(collections.c.keep_s, retention.keep_s)
+    return old.where(
+        manifests.c.tenant_id == tenant,
+        manifests.c.version <= generations.c.version - keep_versions,
+        manifests.c.version < generations.c.version,
+        manifests.c.followed_at <= now - keep_s,
+        ~sa.or_(*is_needed()),  # or all that is tagged would be locked at each pass
+    )
 
 
 def is_needed() -> list[sa.ColumnElement[bool]]:

@@ -3,6 +3,7 @@
 It is safe beside a running service: what was published, pruned or collected while it looked is no finding.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -95,20 +96,28 @@ def examine(
     progress.begin(_total_bytes(catalog, objects, result), _total_rows(result, most=rows_per_graph))
     for generation in result.generations:
         examiner.examine(generation)
+    of_tenant = defaultdict[TenantId, list[ExaminedGeneration]](list)
+    for generation in result.generations:
+        of_tenant[generation.stated.info.tenant_id].append(generation)
     for one in result.tenants:
-        _finish(result, catalog, objects, checked, tenant=one, now=now)
+        _finish(result, of_tenant[one], catalog, objects, tenant=one, now=now)
     if tenant is None:
-        result.findings += find_unknown_tenants(objects, known=known)
+        result.findings += find_unknown_tenants(objects, known=set(known))
         result.findings += find_stale_scratch(objects, now=now)
     result.files, result.size_bytes = checked.count, checked.size_bytes
     return result
 
 
 def _finish(
-    result: Examination, catalog: Catalog, objects: ObjectStore, checked: CheckedFiles, *, tenant: TenantId, now: float
+    result: Examination,
+    mine: Sequence[ExaminedGeneration],
+    catalog: Catalog,
+    objects: ObjectStore,
+    *,
+    tenant: TenantId,
+    now: float,
 ) -> None:
     """Add what was found of a tenant, without what has gone since, and look at what its versions do not name."""
-    mine = [one for one in result.generations if one.stated.info.tenant_id == tenant]
     with catalog.read() as connection:
         kept = kept_names(connection, tenant)
     for generation in mine:
@@ -117,7 +126,7 @@ def _finish(
         files = frozenset[str]().union(*named)
         still = kept | files | {generation.stated.info.id}
         result.findings += [one for one in generation.findings if not gone or one.object in still]
-    result.findings += check_packs(catalog, objects, checked, tenant=tenant)
+    result.findings += check_packs(catalog, objects, result.examiner.checked, tenant=tenant)
     manifests = [manifest for generation in mine for manifest in generation.manifests.values()]
     if all(name in generation.manifests for generation in mine for name in generation.stated.names):
         result.findings += find_orphans(catalog, objects, tenant=tenant, manifests=manifests, now=now)

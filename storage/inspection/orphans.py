@@ -4,6 +4,7 @@ A collector deletes them in time. What is young may be on its way to being named
 """
 
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -59,8 +60,11 @@ def find_orphans(
                 yield _note(orphans, noun=kind.noun, tenant=tenant, now=now)
 
 
-def find_unknown_tenants(objects: ObjectStore, *, known: Sequence[TenantId]) -> Iterator[Finding]:
-    """Yield a warning for each tenant that has objects but is not in the catalog."""
+def find_unknown_tenants(objects: ObjectStore, *, known: AbstractSet[TenantId]) -> Iterator[Finding]:
+    """Yield a warning for each tenant that has objects but is not in the catalog.
+
+    ``known``: a set, for each object is looked up in it.
+    """
     counts: dict[str, int] = {}
     sizes: dict[str, int] = {}
     for info in objects.list("tenants/"):

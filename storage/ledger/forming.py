@@ -3,6 +3,7 @@
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from heapq import nsmallest
 from typing import Any
 
 import sqlalchemy as sa
@@ -17,9 +18,9 @@ from ..ids import TenantId, VersionId
 from .caps import Caps
 from .claims import Claim
 from .room import Backlog, Place, with_room
-from .turns import FULL_BYTES, FULL_DOCUMENTS, Turns, cost_of
+from .turns import FORMING, FULL_BYTES, FULL_DOCUMENTS, Turns, cost_of
 
-TURNS = "form"  # of this; what was formed takes turns again where it is worked on
+LOOKED_AT = 16  # tenants for each batch that may be formed: what waits of one may all be about to be cancelled
 
 # Statements that run while others wait are made once: to make one takes longer than to run it.
 _OLDEST: sa.Select[Any] = (
@@ -117,9 +118,14 @@ def find_waiting(connection: Connection, forming: Forming, *, now: float) -> Wai
     """Return what may be formed. It reads only, so that nobody waits for who looks.
 
     What several find at once they may all form: the bounds are no promises, and the next look counts what was formed.
+    Where thousands of tenants wait, those that are next are enough: who forms holds up everybody else.
     """
     bounds = {"caps": forming.caps, "ahead": forming.ahead, "staged": forming.staged}
-    return Waiting(*with_room(connection, now=now, most=forming.max_batches, **bounds))
+    backlogs, room = with_room(connection, now=now, most=forming.max_batches, **bounds)
+    settled = {one.tenant_id: one.settled for one in backlogs if room[one.tenant_id, one.lane] > 0}
+    soon = set(nsmallest(LOOKED_AT * forming.max_batches, settled, key=lambda tenant: settled[tenant]))
+    of_them = {place: free for place, free in room.items() if place[0] in soon}
+    return Waiting((one for one in backlogs if one.tenant_id in soon), of_them)
 
 
 def form_waiting(connection: Connection, waiting: Waiting, forming: Forming, *, now: float) -> Formed:
@@ -130,7 +136,7 @@ def form_waiting(connection: Connection, waiting: Waiting, forming: Forming, *, 
     """
     made = 0
     left: dict[TenantId, Amount] = {}
-    turns = Turns.read(connection, TURNS, among=waiting.lanes())
+    turns = Turns.read(connection, FORMING, among=waiting.lanes())
     while made < forming.max_batches and (lanes := waiting.lanes()):
         backlog = waiting.pop(*turns.next_of(lanes))
         found = _oldest_queued(connection, backlog, forming, now=now)

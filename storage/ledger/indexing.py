@@ -4,6 +4,7 @@ A newer version always wins: an older one never replaces it, whatever order they
 holds nothing, an update one that holds what is indexed under other metadata.
 """
 
+import sys
 from collections import defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -61,10 +62,11 @@ def claim_index(
     lease_s: float,
     now: float,
     max_chunks: int,
+    max_generations: int = sys.maxsize,
     max_attempts: int = 5,
     resting: Collection[GenerationId] = (),
 ) -> list[IndexGroup]:
-    """Take the shard's index batches that are due, up to ``max_chunks`` but at least one.
+    """Take the shard's index batches that are due, up to ``max_chunks`` of ``max_generations``, but at least one.
 
     Tenants take turns (``turns.py``), and high priorities of one come first: whoever deletes a million documents, a
     batch for each few hundred, lets others wait for one publish and not for all. What is paused stays, and so do the
@@ -80,7 +82,8 @@ def claim_index(
         with catalog.read() as connection:  # nobody waits for who looks
             rows = connection.execute(_first_of_each(open_ones)).all()
             turns = Turns.look(connection, "index", among={row.tenant_id for row in rows})
-            chosen = _within(rows, turns, max_chunks=max_chunks, suspect_attempts=suspect)
+            most = {"max_chunks": max_chunks, "max_generations": max_generations}
+            chosen = _within(rows, turns, **most, suspect_attempts=suspect)
             wanted = _read_wanted(connection, [row.group_id for row in chosen])
             # A group of nothing but older versions stays ready: it ends when the newer ones are indexed.
             working = [row for row in chosen if row.group_id in wanted]
@@ -156,21 +159,25 @@ def _first_of_each(open_ones: Sequence[sa.ColumnElement[bool]]) -> sa.Select[Any
     return wanted.order_by(ranked.c.turn, *age).limit(_LOOK_AHEAD)
 
 
-def _within(rows: Sequence[Row[Any]], turns: Turns, *, max_chunks: int, suspect_attempts: int) -> list[Row[Any]]:
+def _within(
+    rows: Sequence[Row[Any]], turns: Turns, *, max_chunks: int, max_generations: int, suspect_attempts: int
+) -> list[Row[Any]]:
     """Choose in turn what fits. What does not waits until it is the first, and its tenant has not had its turn.
 
     What failed ``suspect_attempts`` times is taken alone: at its last attempt each group stands for itself.
     """
     taken: list[Row[Any]] = []
+    of: set[str] = set()
     chunks = 0
     waiting = BatchesInTurn(rows)
     while waiting.tenants:
         row = waiting.next_of(turns)
         suspect = row.attempts >= suspect_attempts
         more = max(row.document_count, row.chunk_count or _CHUNKS_PER_REMOVAL * row.document_count)
-        if taken and (suspect or chunks + more > max_chunks):
+        if taken and (suspect or chunks + more > max_chunks or len(of | {row.generation_id}) > max_generations):
             continue
         taken.append(row)
+        of.add(row.generation_id)
         turns.charge(row.tenant_id, row.priority, batch_cost(row))
         chunks += more
         if suspect or chunks >= max_chunks:

@@ -8,10 +8,11 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from ..catalog.tables import IS_QUEUED, IS_STAGED, PRIORITIES, batches, generations, versions
+from ..catalog.tables import IS_QUEUED, IS_STAGED, PRIORITIES, accounts, batches, generations, tenants, versions
 from ..ids import CollectionId, GenerationId, TenantId
 from .caps import Caps, Load, weights_of
 from .pauses import goes_on
+from .turns import FORMING, TENANT_LANE
 
 POSTPONED = 8  # full batches of one model and stage that a tenant may have in backoff, however small its share is
 LEAST_CHUNKS = 16  # that a batch counts as at the writer: its files and its rows cost as much
@@ -20,13 +21,18 @@ Place = tuple[str, int]  # tenant and priority
 
 @dataclass(frozen=True)
 class Backlog:
-    """The queued versions of one collection that have one priority. ``generation_id``: its active one."""
+    """The queued versions of one collection that have one priority. ``generation_id``: its active one.
+
+    ``weight``: of the tenant. ``settled``: the round in which its next turn is due, or in the past; see ``turns.py``.
+    """
 
     tenant_id: TenantId
     collection_id: CollectionId
     generation_id: GenerationId
     model: str
     shard: int
+    weight: float
+    settled: float
     lane: int
 
 
@@ -44,7 +50,7 @@ def with_room(
     if not room or (caps is None and ahead is None):
         return backlogs, room
     load = Load.read(connection, now=now)
-    weights = weights_of(connection, {*(tenant for tenant, _ in room), *load.active})
+    weights = _weights(connection, backlogs, others=load.active)
     for stage, some in (("chunk", caps), ("embed", ahead)):
         if some is None:
             continue
@@ -52,10 +58,11 @@ def with_room(
         for tenant, lane in [place for place in room if place[0] in allowed]:
             free, so_far = allowed[tenant] - load.as_urgent(stage, tenant, lane), room[tenant, lane]
             room[tenant, lane] = min(so_far, free if stage == "chunk" or free <= 0 else so_far)
-        backlogs = [
+        backlogs = [  # where thousands wait, and nothing is postponed, none is looked at
             one
             for one in backlogs
-            if load.postponed_as_urgent(stage, one.tenant_id, one.model, one.lane)
+            if not load.postponed
+            or load.postponed_as_urgent(stage, one.tenant_id, one.model, one.lane)
             < max(POSTPONED, allowed.get(one.tenant_id, 0))
         ]
     return backlogs, room
@@ -67,7 +74,10 @@ def _queued_lanes() -> sa.Select[Any]:
     lanes = [queued.where(versions.c.priority == lane).label(f"lane_{lane}") for lane in range(len(PRIORITIES))]
     names = ("tenant_id", "collection_id", "id", "model", "shard")
     of_generation = [generations.c[name] for name in names]
-    found = sa.select(*of_generation, *lanes)
+    of_tenant = (tenants.c.weight, sa.func.coalesce(accounts.c.settled, 0.0))
+    account = (accounts.c.stage == FORMING, accounts.c.lane == TENANT_LANE)
+    found = sa.select(*of_generation, *of_tenant, *lanes).join(tenants, tenants.c.id == generations.c.tenant_id)
+    found = found.outerjoin(accounts, sa.and_(*account, accounts.c.tenant_id == generations.c.tenant_id))
     found = found.where(generations.c.state == "active", queued, goes_on(generations.c.tenant_id))
     return found.order_by(generations.c.id)
 
@@ -83,27 +93,32 @@ _QUEUED_LANES, _STAGED_SUMS = _queued_lanes(), _staged_sums()  # made once: to m
 
 
 def _backlogs(connection: Connection) -> list[Backlog]:
-    return [
-        Backlog(TenantId(tenant), CollectionId(collection), GenerationId(generation), model, shard, lane)
-        for tenant, collection, generation, model, shard, *waits in connection.execute(_QUEUED_LANES)
-        for lane, waiting in enumerate(waits)
-        if waiting
-    ]
+    found: list[Backlog] = []
+    for tenant, collection, generation, model, shard, weight, settled, *waits in connection.execute(_QUEUED_LANES):
+        told = (TenantId(tenant), CollectionId(collection), GenerationId(generation), model, shard, weight, settled)
+        found += [Backlog(*told, lane) for lane, waiting in enumerate(waits) if waiting]
+    return found
+
+
+def _weights(connection: Connection, backlogs: Iterable[Backlog], *, others: Iterable[str]) -> dict[str, float]:
+    """Return the weights of the tenants that wait, which are known, and of ``others`` that are not paused."""
+    known = {str(one.tenant_id): one.weight for one in backlogs}
+    return known | weights_of(connection, set(others) - known.keys())
 
 
 def _below_staged(connection: Connection, backlogs: Iterable[Backlog], staged: Caps) -> list[Backlog]:
     """Leave out whoever has its share of the chunks that may wait for the writer of a shard."""
     waiting = _staged(connection)
-    tenants: dict[int, set[str]] = defaultdict(set)
+    of_shard: dict[int, set[str]] = defaultdict(set)
     for shard, tenant, _ in waiting:
-        tenants[shard].add(tenant)
+        of_shard[shard].add(tenant)
     backlogs = list(backlogs)
+    weights = _weights(connection, backlogs, others={tenant for _, tenant, _ in waiting})
     for one in backlogs:
-        tenants[one.shard].add(one.tenant_id)
-    weights = weights_of(connection, {tenant for some in tenants.values() for tenant in some})
+        of_shard[one.shard].add(one.tenant_id)
     shares = {
         shard: staged.of({tenant: weights[tenant] for tenant in some if tenant in weights})
-        for shard, some in tenants.items()
+        for shard, some in of_shard.items()
     }
 
     def has_room(one: Backlog) -> bool:

@@ -37,13 +37,14 @@ CLAIMED_IN_TURN = ("chunk", "embed")  # whoever is free there takes the batch wh
 COLUMNS = tuple(
     batches.c[name] for name in ("id", "tenant_id", "priority", "document_count", "chunk_count", "size_bytes")
 )
-_TENANT = -1  # the lane of a tenant among tenants
+FORMING = "form"  # the stage in which batches are made of what is queued, which takes turns too
+TENANT_LANE = -1  # of a tenant among tenants
 assert len(LANE_WEIGHTS) == len(PRIORITIES)
 
 # Statements that run while others wait are made once: to make one takes longer than to run it.
 _STAGE, _BATCH = sa.bindparam("stage", type_=sa.String), sa.bindparam("batch", type_=sa.String)
 _NOW = sa.bindparam("now", type_=sa.Double)
-_LAST = sa.select(sa.func.max(accounts.c.started)).where(accounts.c.stage == _STAGE, accounts.c.lane == _TENANT)
+_LAST = sa.select(sa.func.max(accounts.c.started)).where(accounts.c.stage == _STAGE, accounts.c.lane == TENANT_LANE)
 _ACCOUNTS = (
     sa.select(tenants.c.id, tenants.c.weight, accounts.c.lane, accounts.c.started, accounts.c.settled)
     .add_columns(_LAST.scalar_subquery().label("last"))
@@ -129,7 +130,7 @@ class Turns:
             for row in connection.execute(_ACCOUNTS, {"stage": stage, "tenants": some}):
                 weights[row.id], last = row.weight, row.last or 0.0
                 account = (row.started, row.settled)
-                if row.lane == _TENANT:
+                if row.lane == TENANT_LANE:
                     outer[row.id] = account
                 elif row.lane is not None:
                     inner.setdefault(row.id, {})[row.lane] = account
@@ -152,7 +153,7 @@ class Turns:
         insert_or_replace(connection, accounts, [row for tenant in sorted(self._changed) for row in self._rows(tenant)])
 
     def _rows(self, tenant: str) -> Iterable[dict[str, Any]]:
-        lanes = {_TENANT: self._outer.accounts[tenant], **self._lanes(tenant).accounts}
+        lanes = {TENANT_LANE: self._outer.accounts[tenant], **self._lanes(tenant).accounts}
         for lane, (started, settled) in lanes.items():
             names = {"stage": self._stage, "lane": lane, "tenant_id": tenant}
             yield {**names, "started": started, "settled": settled}
@@ -220,7 +221,7 @@ def refund(catalog: Catalog, stage: str, tenant: TenantId, cost: float) -> None:
     waits a little longer for its next turn.
     """
     weight = sa.select(tenants.c.weight).where(tenants.c.id == tenant).scalar_subquery()
-    mine = (accounts.c.stage == stage, accounts.c.lane == _TENANT, accounts.c.tenant_id == tenant)
+    mine = (accounts.c.stage == stage, accounts.c.lane == TENANT_LANE, accounts.c.tenant_id == tenant)
     paid_off = accounts.c.settled - cost / weight
     lower = sa.case((paid_off > accounts.c.started, paid_off), else_=accounts.c.started)
     with suppress(Unavailable), catalog.write("refund") as connection:

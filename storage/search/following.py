@@ -6,7 +6,7 @@ which version is the newest that serves, and nothing else.
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
@@ -80,14 +80,9 @@ class Follower:
                 "The catalog was not read for new versions: %s", error, extra={"action": "snapshots_not_polled"}
             )
             return
-        for generation_id in generation_ids:
-            with self._changed:
-                snapshot = self._shelf.newest(generation_id)
-            seen = found.get(generation_id)
-            if snapshot is None or (seen is not None and self._may_serve_on(snapshot, manifest=seen[0])):
-                continue
+        for generation_id in self._behind(generation_ids, found):
             try:
-                self.follow(generation_id, tenant=None, deadline=self._clock(), seen=seen)
+                self.follow(generation_id, tenant=None, deadline=self._clock(), seen=found.get(generation_id))
             except (NotFound, NotYet):
                 pass  # deleted, and forgotten by now; or a search is opening it already
             except Exception as error:  # noqa: BLE001  one generation must not keep the others from their versions
@@ -96,6 +91,19 @@ class Follower:
                 log.warning(
                     "%s stays at its version: %s", generation_id, error, extra={"action": "snapshot_not_opened"}
                 )
+
+    def _behind(
+        self, generation_ids: Iterable[GenerationId], found: Mapping[GenerationId, Pointer]
+    ) -> list[GenerationId]:
+        """Return those that are in use and do not serve what was found. Of thousands there are few, if any."""
+        none: Pointer = ("", ManifestVersion(0))
+        with self._changed:
+            newest = [(one, self._shelf.newest(one)) for one in generation_ids]
+            return [
+                one
+                for one, snapshot in newest
+                if snapshot is not None and not self._serves(snapshot, manifest=found.get(one, none)[0])
+            ]
 
     def distrust(self, generation_id: GenerationId) -> None:
         """Let the next look open what serves again, sharing nothing with what is open: a file of it is damaged."""
@@ -129,7 +137,11 @@ class Follower:
 
     def _may_serve_on(self, snapshot: Snapshot, *, manifest: str | None) -> bool:
         with self._changed:
-            return snapshot.manifest_name == manifest and snapshot.generation_id not in self._distrusted
+            return self._serves(snapshot, manifest=manifest)
+
+    def _serves(self, snapshot: Snapshot, *, manifest: str | None) -> bool:
+        """Say what `_may_serve_on` does, to whoever holds the lock."""
+        return snapshot.manifest_name == manifest and snapshot.generation_id not in self._distrusted
 
     def _generation(self, generation_id: GenerationId) -> GenerationInfo:
         try:

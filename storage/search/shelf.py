@@ -33,6 +33,7 @@ class Shelf:
         self._capacity_files = capacity_files
         self._snapshots: OrderedDict[_Key, Snapshot] = OrderedDict()  # least recently used first
         self._newest: dict[GenerationId, ManifestVersion] = {}
+        self._past: OrderedDict[_Key, None] = OrderedDict()  # those that are not the newest, in the same order
         self._users: Counter[str] = Counter()  # snapshots per file
 
     def __len__(self) -> int:
@@ -55,6 +56,8 @@ class Shelf:
         if wanted is None or (generation_id, wanted) not in self._snapshots:
             return None
         self._snapshots.move_to_end((generation_id, wanted))
+        if (generation_id, wanted) in self._past:
+            self._past.move_to_end((generation_id, wanted))
         return self._snapshots[generation_id, wanted]
 
     def put_newest(self, snapshot: Snapshot) -> None:
@@ -109,12 +112,13 @@ class Shelf:
             if newest is not None:
                 self._newest[snapshot.generation_id] = newest
         self._snapshots[key] = snapshot
+        if self._newest.get(key[0]) != key[1]:
+            self._past[key] = None
         for name, size_bytes in snapshot.files.items():
             self.size_bytes += 0 if self._users[name] else size_bytes
             self._users[name] += 1
         while self._is_overfull() and len(self._snapshots) > 1:
-            past = (key for key in self._snapshots if self._newest.get(key[0]) != key[1])
-            self._take(*next(past, next(iter(self._snapshots))))
+            self._take(*next(iter(self._past or self._snapshots)))
             self.evicted += 1
 
     def _is_overfull(self) -> bool:
@@ -122,6 +126,7 @@ class Shelf:
 
     def _take(self, generation_id: GenerationId, version: ManifestVersion) -> None:
         snapshot = self._snapshots.pop((generation_id, version))
+        self._past.pop((generation_id, version), None)
         if self._newest.get(generation_id) == version:
             del self._newest[generation_id]
         for name, size_bytes in snapshot.files.items():

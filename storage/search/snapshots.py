@@ -131,7 +131,9 @@ class SnapshotCache:
 
     def refresh(self, generation_id: GenerationId) -> None:
         """Look soon for a new version, if the generation is in use here; returns at once."""
-        if generation_id in self._followed():
+        with self._changed:
+            followed = self._shelf.newest(generation_id) is not None
+        if followed:
             self._watch.tell(generation_id)
 
     def counts(self) -> SnapshotCounts:

@@ -16,6 +16,7 @@ from penstock.storage import ledger
 from penstock.storage.catalog.tables import PRIORITIES, accounts, batches, versions
 from penstock.storage.catalog.tenants import change_tenant, create_tenant, get_tenant
 from penstock.storage.intake.documents import Terms
+from penstock.storage.ledger import forming
 from penstock.storage.ledger.turns import FULL_BYTES, FULL_CHUNKS, FULL_DOCUMENTS, LANE_WEIGHTS, Round, Turns
 
 from ..ledger_line import LEASE_S, MAX_ATTEMPTS, Line, document, new_line, waits_for_turns
@@ -485,6 +486,32 @@ def test_accounts_are_kept_in_the_ledger_with_the_round_in_which_each_is_settled
         ("form", -1, 1.0, 2.0),
         ("form", NORMAL, 0.1, 0.2),
     ]
+
+
+def test_however_many_tenants_wait_the_write_lock_is_held_for_those_that_are_next(line, monkeypatch):
+    """Of thousands each would look at the accounts of all, a square, while everybody else waits for the lock."""
+    monkeypatch.setattr(forming, "LOOKED_AT", 2)
+    others = [beside(line, f"tenant{number}") for number in range(6)]
+    for one in (*others, line):
+        submit(one, 2)
+    plans: list[str] = []
+    asked: list[list[str]] = []
+
+    def explain(connection, _cursor, statement, parameters, _context, _many) -> None:
+        if statement.startswith("SELECT tenants.id, tenants.weight, accounts.lane"):
+            asked.append([one for one in parameters if str(one).startswith(("tenant", "default"))])
+            plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {statement}", parameters)
+            plans.extend(row.detail for row in plan if "accounts" in row.detail)
+
+    if line.catalog.dialect == "sqlite":
+        sa.event.listen(line.catalog._writer, "before_cursor_execute", explain)
+    sent = [batch for _ in range(7) for batch in line.send("chunk", forming=ledger.Forming(1))]
+    turns = [tenant_of(line, batch) for batch in sent]
+    if line.catalog.dialect == "sqlite":
+        sa.event.remove(line.catalog._writer, "before_cursor_execute", explain)
+        assert max(map(len, asked)) == 2
+        assert [step for step in plans if "stage=? AND tenant_id=?" not in step and "ix_accounts" not in step] == []
+    assert sorted(turns) == sorted(one.tenant for one in (*others, line)), "each had its turn"
 
 
 def test_documents_left_of_a_batch_wait_for_another_turn_and_are_not_charged_for_this_one(line):

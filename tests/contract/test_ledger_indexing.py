@@ -196,6 +196,19 @@ def test_a_publish_takes_fewer_documents_that_leave_than_chunks_that_come(line):
     assert [len(group.versions) for group in line.claim_index(max_chunks=25)] == [3, 3]
 
 
+def test_of_thousands_of_generations_a_few_are_claimed_at_once(line):
+    """Each is published by itself: whatever is claimed waits for all of them, and so does what comes meanwhile."""
+    tenants = [create_tenant(line.catalog, name, now=2.0) for name in ("one", "two", "three")]
+    for one in (line, *(new_line(line.catalog, tenant=tenant, objects=line.objects) for tenant in tenants)):
+        embedded(one, "a")
+        embedded(one, "b")
+    first = line.claim_index(max_generations=2)
+    assert len({group.generation.id for group in first}) == 2
+    assert len(first) == 4, "all that waits of those few"
+    rest = line.claim_index(owner="another", max_generations=2)
+    assert len({group.generation.id for group in (*first, *rest)}) == 4
+
+
 def test_a_group_that_is_too_large_beside_others_is_passed_over_until_it_is_the_first(line):
     embedded(line, "a")
     line.now += 1

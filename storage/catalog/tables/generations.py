@@ -61,6 +61,7 @@ generations = Table(
     Column("sweeps_ended", BigInteger, nullable=False, default=0),
     Index(None, "collection_id", "state"),
     Index(None, "shard"),
+    Index(None, "tenant_id"),
 )
 
 manifests = Table(  # the versions of a generation that are kept: a manifest without a row is nobody's

@@ -7,6 +7,7 @@ from sqlalchemy import (
     Column,
     Double,
     ForeignKey,
+    Index,
     Integer,
     LargeBinary,
     PrimaryKeyConstraint,
@@ -14,7 +15,7 @@ from sqlalchemy import (
     Table,
 )
 
-from .conventions import metadata
+from .conventions import metadata, partial
 
 installation = Table(  # one row: facts of this installation
     "installation",
@@ -41,6 +42,7 @@ tenants = Table(
     Column("sweeps_begun", BigInteger, nullable=False, default=0),  # by collectors of packs and more: ``sweeps.py``
     Column("sweeps_ended", BigInteger, nullable=False, default=0),
     CheckConstraint("weight > 0", name="weight"),
+    partial("ix_tenants_paused", "id", where="paused_at IS NOT NULL"),  # whoever hands out work asks for them
 )
 
 backlogs = Table(  # what waits in the state queued: came minus left; see ``backlogs.py``
@@ -66,5 +68,6 @@ accounts = Table(  # of tenants (lane -1) and of the priorities of one, among th
     Column("tenant_id", ForeignKey("tenants.id"), nullable=False),
     Column("started", Double, nullable=False),  # the round of its last turn
     Column("settled", Double, nullable=False),  # the round in which that is paid for
-    PrimaryKeyConstraint("stage", "lane", "tenant_id"),
+    PrimaryKeyConstraint("stage", "tenant_id", "lane"),  # in this order: all lanes of a tenant are read together
+    Index(None, "stage", "lane", "started"),  # the round of the last turn of a stage
 )

@@ -91,6 +91,7 @@ def _create_tenants() -> None:
         _count("sweeps_ended"),
         sa.CheckConstraint("weight > 0", name="weight"),
     )
+    _create_partial_index("ix_tenants_paused", "tenants", ["id"], "paused_at IS NOT NULL")
     op.create_table(
         "backlogs",
         sa.Column("tenant_id", sa.String(64), sa.ForeignKey("tenants.id"), primary_key=True),
@@ -106,8 +107,9 @@ def _create_tenants() -> None:
         _key("tenant_id", "tenants"),
         _time("started"),
         _time("settled"),
-        sa.PrimaryKeyConstraint("stage", "lane", "tenant_id"),
+        sa.PrimaryKeyConstraint("stage", "tenant_id", "lane"),
     )
+    op.create_index("ix_accounts_stage_lane_started", "accounts", ["stage", "lane", "started"])
 
 
 def _create_collections() -> None:
@@ -150,6 +152,7 @@ def _create_generations() -> None:
     )
     op.create_index("ix_generations_collection_id_state", "generations", ["collection_id", "state"])
     op.create_index("ix_generations_shard", "generations", ["shard"])
+    op.create_index("ix_generations_tenant_id", "generations", ["tenant_id"])
 
 
 def _create_manifests() -> None:
