@@ -6,7 +6,7 @@ which version is the newest that serves, and nothing else.
 
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
@@ -71,7 +71,7 @@ class Follower:
                 seen = None
         raise Unavailable(f"generation {generation_id} changes faster than it can be opened; try again")
 
-    def look(self, generation_ids: Iterable[GenerationId]) -> None:
+    def look(self, generation_ids: Collection[GenerationId]) -> None:
         """Bring those of these generations that are in use to their versions. Never raises: what fails is logged."""
         try:
             found = pointers(self._catalog, generation_ids)
@@ -93,7 +93,7 @@ class Follower:
                 )
 
     def _behind(
-        self, generation_ids: Iterable[GenerationId], found: Mapping[GenerationId, Pointer]
+        self, generation_ids: Collection[GenerationId], found: Mapping[GenerationId, Pointer]
     ) -> list[GenerationId]:
         """Return those that are in use and do not serve what was found. Of thousands there are few, if any."""
         none: Pointer = ("", ManifestVersion(0))

@@ -111,7 +111,9 @@ def test_collections_count_their_documents_by_the_state_of_the_newest_version(li
     assert [one.documents for one in list_collections(line.catalog, tenant=TENANT)] == [found.documents]
 
 
-def test_pointers_of_many_generations_come_at_once(line):
+@pytest.mark.parametrize("listed", [500, 2])
+def test_pointers_of_many_generations_come_at_once(line, monkeypatch, listed):
+    monkeypatch.setattr("penstock.storage.catalog.generations.IN_LIST", listed)  # of more, all are read
     others = [new_line(line.catalog, name=f"c{number}") for number in range(3)]
     ids = [one.collection.generation.id for one in (line, *others)]
     with line.catalog.write() as connection:
@@ -122,6 +124,7 @@ def test_pointers_of_many_generations_come_at_once(line):
         ids[2]: (None, 0),
         ids[3]: (None, 0),
     }
+    assert pointers(line.catalog, ids[:3]).keys() == set(ids[:3])
     assert pointers(line.catalog, []) == {}
     with pytest.raises(NotFound):
         generation_info(line.catalog, GenerationId("gen_0"))
