@@ -75,7 +75,7 @@ def pointers(catalog: Catalog, ids: Collection[str]) -> dict[GenerationId, tuple
     """
     wanted = set(ids)
     with catalog.read() as connection:
-        if len(wanted) > IN_LIST and connection.scalar(_COUNT) <= MANY * len(wanted):
+        if len(wanted) > IN_LIST and connection.execute(_COUNT).scalar_one() <= MANY * len(wanted):
             rows = connection.execute(_POINTERS).all()
         else:
             named = (connection.execute(_POINTERS_OF, {"ids": some}) for some in slices(sorted(wanted)))
