@@ -4,7 +4,7 @@ It is safe beside a running service: what was published, pruned or collected whi
 """
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -18,7 +18,7 @@ from .examined import ExaminedGeneration
 from .findings import Finding, is_clean
 from .generations import GenerationExaminer
 from .orphans import find_orphans, find_stale_scratch, find_unknown_tenants
-from .packs import check_packs, read_needed_packs
+from .packs import NeededPack, check_packs, read_needed_packs
 from .statements import kept_names, read_stated
 
 ROWS_PER_GRAPH = 1_000
@@ -92,15 +92,12 @@ def examine(
     result = Examination([tenant] if tenant else known, examiner)
     for one in result.tenants:
         result.generations += [examiner.read(stated) for stated in read_stated(catalog, one)]
-    _refuse_another_store(catalog, objects, result)
-    progress.begin(_total_bytes(catalog, objects, result), _total_rows(result, most=rows_per_graph))
+    packs = [pack for some in read_needed_packs(catalog, result.tenants).values() for pack in some]
+    _refuse_another_store(objects, result, packs)
+    progress.begin(_total_bytes(objects, result, packs), _total_rows(result, most=rows_per_graph))
     for generation in result.generations:
         examiner.examine(generation)
-    of_tenant = defaultdict[TenantId, list[ExaminedGeneration]](list)
-    for generation in result.generations:
-        of_tenant[generation.stated.info.tenant_id].append(generation)
-    for one in result.tenants:
-        _finish(result, of_tenant[one], catalog, objects, tenant=one, now=now)
+    _finish_all(result, catalog, objects, now=now)
     if tenant is None:
         result.findings += find_unknown_tenants(objects, known=set(known))
         result.findings += find_stale_scratch(objects, now=now)
@@ -108,16 +105,20 @@ def examine(
     return result
 
 
-def _finish(
-    result: Examination,
-    mine: Sequence[ExaminedGeneration],
-    catalog: Catalog,
-    objects: ObjectStore,
-    *,
-    tenant: TenantId,
-    now: float,
-) -> None:
-    """Add what was found of a tenant, without what has gone since, and look at what its versions do not name."""
+def _finish_all(result: Examination, catalog: Catalog, objects: ObjectStore, *, now: float) -> None:
+    """Add what was found of each tenant. What is read of all of them is read once: there may be thousands."""
+    checked = result.examiner.checked
+    of_tenant = defaultdict[TenantId, list[ExaminedGeneration]](list)
+    for generation in result.generations:
+        of_tenant[generation.stated.info.tenant_id].append(generation)
+    for tenant, packs in read_needed_packs(catalog, result.tenants).items():
+        result.findings += _of_generations(of_tenant[tenant], catalog, tenant=tenant)
+        result.findings += check_packs(packs, catalog, objects, checked, tenant=tenant)
+        result.findings += _orphans(of_tenant[tenant], catalog, objects, tenant=tenant, now=now)
+
+
+def _of_generations(mine: Sequence[ExaminedGeneration], catalog: Catalog, *, tenant: TenantId) -> Iterator[Finding]:
+    """Yield what was found in a tenant's generations, without what has gone since."""
     with catalog.read() as connection:
         kept = kept_names(connection, tenant)
     for generation in mine:
@@ -125,20 +126,25 @@ def _finish(
         named = [manifest.file_names for name, manifest in generation.manifests.items() if name in kept]
         files = frozenset[str]().union(*named)
         still = kept | files | {generation.stated.info.id}
-        result.findings += [one for one in generation.findings if not gone or one.object in still]
-    result.findings += check_packs(catalog, objects, result.examiner.checked, tenant=tenant)
+        yield from (one for one in generation.findings if not gone or one.object in still)
+
+
+def _orphans(
+    mine: Sequence[ExaminedGeneration], catalog: Catalog, objects: ObjectStore, *, tenant: TenantId, now: float
+) -> Iterator[Finding]:
+    """Yield what a tenant's versions do not name, if all of them can be read."""
     manifests = [manifest for generation in mine for manifest in generation.manifests.values()]
     if all(name in generation.manifests for generation in mine for name in generation.stated.names):
-        result.findings += find_orphans(catalog, objects, tenant=tenant, manifests=manifests, now=now)
+        yield from find_orphans(catalog, objects, tenant=tenant, manifests=manifests, now=now)
 
 
-def _refuse_another_store(catalog: Catalog, objects: ObjectStore, result: Examination) -> None:
+def _refuse_another_store(objects: ObjectStore, result: Examination, packs: Sequence[NeededPack]) -> None:
     """Tell an object store that is not there, or another one, from one whose objects are all lost.
 
     Only the first is likely; and a repair would take it for the second.
     """
     named = [name for generation in result.generations for name in generation.stated.names]
-    named += [pack.name for tenant in result.tenants for pack in read_needed_packs(catalog, tenant)]
+    named += [pack.name for pack in packs]
     if named and not any(objects.exists(name) for name in named):
         raise Unavailable(
             f"the object store has none of the {len(named):,} manifests and packs that the catalog names, such as "
@@ -146,7 +152,7 @@ def _refuse_another_store(catalog: Catalog, objects: ObjectStore, result: Examin
         )
 
 
-def _total_bytes(catalog: Catalog, objects: ObjectStore, result: Examination) -> int:
+def _total_bytes(objects: ObjectStore, result: Examination, packs: Sequence[NeededPack]) -> int:
     files = {
         file.name: file.size_bytes
         for generation in result.generations
@@ -154,8 +160,7 @@ def _total_bytes(catalog: Catalog, objects: ObjectStore, result: Examination) ->
         for entry in manifest.segments
         for file in entry.all_files
     }
-    names = [pack.name for tenant in result.tenants for pack in read_needed_packs(catalog, tenant)]
-    found = (objects.find(name) for name in names)
+    found = (objects.find(pack.name) for pack in packs)
     return sum(files.values()) + sum(info.size_bytes for info in found if info)
 
 

@@ -1,6 +1,6 @@
 """Packs that documents may need again: of what is being worked on now, and of what would be embedded anew later."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -26,31 +26,41 @@ class NeededPack:
     indexed: int
 
 
-def read_needed_packs(catalog: Catalog, tenant: TenantId) -> list[NeededPack]:
-    """Return the packs that documents of the tenant refer to, by name."""
-    counted = sa.select(versions.c.pack, versions.c.state, sa.func.count().label("documents"))
-    counted = counted.where(versions.c.tenant_id == tenant, versions.c.state.in_(NEEDED), versions.c.pack != "")
-    found: dict[str, list[int]] = {}
+def read_needed_packs(catalog: Catalog, tenants: Iterable[TenantId]) -> dict[TenantId, list[NeededPack]]:
+    """Return the packs that documents of each of these tenants refer to, by name.
+
+    All in one go: a look at the documents of one tenant is a look at those of all.
+    """
+    key = (versions.c.tenant_id, versions.c.pack, versions.c.state)
+    counted = sa.select(*key, sa.func.count().label("documents"))
+    counted = counted.where(versions.c.state.in_(NEEDED), versions.c.pack != "").group_by(*key)
+    found: dict[TenantId, dict[str, list[int]]] = {tenant: {} for tenant in tenants}
+    if len(found) == 1:
+        counted = counted.where(versions.c.tenant_id.in_(found))
     with catalog.read() as connection:
-        for row in connection.execute(counted.group_by(versions.c.pack, versions.c.state)):
-            counts = found.setdefault(row.pack, [0, 0])
-            counts[row.state == "indexed"] += row.documents
-    return [NeededPack(name, *counts) for name, counts in sorted(found.items())]
+        for row in connection.execute(counted):
+            if row.tenant_id in found:
+                counts = found[TenantId(row.tenant_id)].setdefault(row.pack, [0, 0])
+                counts[row.state == "indexed"] += row.documents
+    return {
+        tenant: [NeededPack(name, *counts) for name, counts in sorted(packs.items())] for tenant, packs in found.items()
+    }
 
 
 def check_packs(
-    catalog: Catalog, objects: ObjectStore, checked: CheckedFiles, *, tenant: TenantId
+    needed: Iterable[NeededPack],
+    catalog: Catalog,
+    objects: ObjectStore,
+    checked: CheckedFiles,
+    *,
+    tenant: TenantId,
 ) -> Iterator[Finding]:
-    """Yield what is wrong with the packs of a tenant."""
-    wrong = {
-        pack.name: problem
-        for pack in read_needed_packs(catalog, tenant)
-        if (problem := checked.problem_of_named(pack.name))
-    }
+    """Yield what is wrong with the packs of a tenant. ``needed``: as they were a moment ago."""
+    wrong = {pack.name: problem for pack in needed if (problem := checked.problem_of_named(pack.name))}
     if not wrong:
         return
     # Asked again: the versions that needed a pack may be gone since, and then the pack with them.
-    for pack in read_needed_packs(catalog, tenant):
+    for pack in read_needed_packs(catalog, [tenant])[tenant]:
         if pack.name in wrong and (objects.find(pack.name) is None or "missing" not in wrong[pack.name]):
             yield _finding(pack, wrong[pack.name], tenant=tenant)
 
