@@ -102,9 +102,8 @@ class GenerationExaminer:
     def _check_graph(self, found: ExaminedGeneration, entry: SegmentEntry, *, manifest: Manifest) -> None:
         live = np.setdiff1d(np.arange(entry.row_count), read_deletes(self._objects, entry), assume_unique=True)
         segment = open_segment(self._objects, entry, dimensions=manifest.dimensions)
-        reached = look_for_rows(
-            segment, live=live, most=self._rows_per_graph, l2=manifest.metric == "l2", on_rows=self._on_rows
-        )
+        most = self._rows_per_graph if segment.is_walked else 0  # then links alone must lead to the rows
+        reached = look_for_rows(segment, live=live, most=most, l2=manifest.metric == "l2", on_rows=self._on_rows)
         found.lost_rows[entry.id] = reached
         missed = len(reached.missed)
         if not missed:

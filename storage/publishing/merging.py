@@ -253,7 +253,7 @@ def _store_graph(
     if INT8 in manifest.flags:
         arrays |= round_records(view, l2=l2)
     arrays["graph_blocks"] = block_digests(np.memmap(path, "|u1", "r").data)  # last: the repair has written to it
-    staged = StagedGraph(file=describe_file(name, path), arrays=arrays, insertions=insertions)
+    staged = StagedGraph(describe_file(name, path), arrays=arrays, insertions=insertions, found=repaired.found)
     objects.adopt(name, path)
     return staged
 

@@ -19,6 +19,7 @@ from .. import kernels
 from ..errors import Damaged
 from ..segments.finders import Finder, missed_records
 from ..segments.graph_files import HEADER_BYTES, GraphView
+from ..segments.segment import WALKED_FOUND
 
 EF = 200
 EF_WATCHED = 64  # as searches do
@@ -35,13 +36,14 @@ Longs = NDArray[np.int64]
 class Repaired:
     """``unreachable``: records to which no link led; ``missed``: of ``probed``, those that a search did not find.
 
-    ``linked``: how many got a link.
+    ``linked``: how many got a link. ``found``: the share of them that walks find which are as wide as searches.
     """
 
     unreachable: int
     probed: int
     missed: int
     linked: int
+    found: float = 1.0
 
 
 def repair(path: Path, view: GraphView, *, l2: bool, watched: Sequence[int] = (), threads: int = 1) -> Repaired:
@@ -77,18 +79,20 @@ class _Repair:
         for _ in range(_ROUNDS):
             watched = self._missed(watched, ef=EF_WATCHED)
             linked += sum(self._link(record, ef=EF_WATCHED) for record in watched)
-        probed = np.random.default_rng(self._view.count).permutation(self._view.count)[:PROBED_ROWS]
-        missed = lost = self._missed(probed.tolist())
-        if len(lost) > SEARCHED_SHARE * len(probed):
+        probed = np.random.default_rng(self._view.count).permutation(self._view.count)[:PROBED_ROWS].tolist()
+        missed = lost = self._missed(probed)
+        found = 1.0 - len(self._missed(probed, ef=EF_WATCHED)) / len(probed)
+        walked = found >= WALKED_FOUND  # else it is what the vectors are like, and links do not help
+        if walked and len(lost) > SEARCHED_SHARE * len(probed):
             lost = self._missed(range(self._view.count))
         linked += sum(self._link(record) for record in lost)
         linked += self._connect()[1]  # links that had to make room: one may have been the last to its record
-        still = self._missed(probed.tolist())
-        if len(still) > MISSED_SHARE_MAX * len(probed):
+        still = self._missed(probed)
+        if walked and len(still) > MISSED_SHARE_MAX * len(probed):
             raise Damaged(
                 f"{len(still)} of {len(probed)} rows of the new graph cannot be found, whatever is linked: refused"
             )
-        return Repaired(unreachable, len(probed), len(missed), linked)
+        return Repaired(unreachable, len(probed), len(missed), linked, found)
 
     def _connect(self) -> tuple[int, int]:
         """Link in what no link leads to; return how many records that were, and how many were linked."""

@@ -31,6 +31,7 @@ WIDENED = 2.0  # times `ef`, where a quarter of the rows or more is refused
 BUDGET_SHARE = 0.5  # of what the codes would cost: then a walk is given up
 RESCORED = 200  # candidates of the codes to compare by their vectors, for ten hits
 RESCORED_PER_HIT = 5  # for more
+UNWALKED = 5  # times as many where the graph is not walked: what walks miss, codes tell apart less well too
 
 _ROWS = 16_384
 _ROUNDS = 3
@@ -49,9 +50,9 @@ class Costs:
     def scan_ns(self, rows: int, *, dimensions: int) -> float:
         return rows * dimensions * self.component_ns
 
-    def codes_ns(self, rows: int, *, dimensions: int, hits: int) -> float:
+    def codes_ns(self, rows: int, *, dimensions: int, candidates: int) -> float:
         words = words_of(dimensions)[0] + 1
-        return rows * words * self.word_ns + self.scan_ns(rescored(hits), dimensions=dimensions)
+        return rows * words * self.word_ns + self.scan_ns(candidates, dimensions=dimensions)
 
 
 TYPICAL = Costs()
@@ -65,23 +66,28 @@ class Choice(NamedTuple):
     budget: int = 0
 
 
-def rescored(hits: int) -> int:
-    """Return how many candidates to compare by their vectors."""
-    return max(RESCORED, RESCORED_PER_HIT * hits)
+def rescored(hits: int, *, walked: bool = True) -> int:
+    """Return how many candidates of the codes to compare by their vectors."""
+    return max(RESCORED, RESCORED_PER_HIT * hits) * (1 if walked else UNWALKED)
 
 
-def choose(costs: Costs, *, accepted: int, count: int, dimensions: int, k: int, ef: int) -> Choice:
-    """Choose how to search a graph of ``count`` rows of which ``accepted`` may be found."""
-    if accepted == count and VISITS_PER_EF * ef < count:
+def choose(
+    costs: Costs, *, accepted: int, count: int, dimensions: int, k: int, ef: int, walked: bool = True
+) -> Choice:
+    """Choose how to search a graph of ``count`` rows of which ``accepted`` may be found.
+
+    ``walked``: whether its walks find its rows; else it is not walked.
+    """
+    if walked and accepted == count and VISITS_PER_EF * ef < count:
         return Choice("walk", ef=ef, budget=count)
     scan_ns = costs.scan_ns(accepted, dimensions=dimensions)
-    codes_ns = costs.codes_ns(accepted, dimensions=dimensions, hits=k)
+    codes_ns = costs.codes_ns(accepted, dimensions=dimensions, candidates=rescored(k, walked=walked))
     cheapest = min(scan_ns, codes_ns)
     visit_ns = costs.scan_ns(1, dimensions=dimensions)
     share = accepted / count
     wide = int(ef * min(WIDENED, 1 + (WIDENED - 1) * 4 * (1 - share)))
     visits = VISITS_PER_EF * wide / math.sqrt(share)
-    if share >= WALKED_SHARE and visits * visit_ns < cheapest:
+    if walked and share >= WALKED_SHARE and visits * visit_ns < cheapest:
         return Choice("walk", ef=wide, budget=int(max(2 * visits, BUDGET_SHARE * cheapest / visit_ns)))
     return Choice("scan" if scan_ns <= codes_ns else "codes")
 

@@ -142,7 +142,8 @@ class SegmentReader:
 
     def _choose(self, accepted: Accepted, *, k: int, ef: int) -> planner.Choice:
         rows, dimensions = self.segment.entry.row_count, len(self.shared.coded.centre)
-        return planner.choose(self.shared.costs, accepted=accepted.count, count=rows, dimensions=dimensions, k=k, ef=ef)
+        size = {"accepted": accepted.count, "count": rows, "dimensions": dimensions}
+        return planner.choose(self.shared.costs, **size, k=k, ef=ef, walked=self.shared.is_walked)
 
     def exactly(self, query: NDArray[np.float32], *, k: int, now: float) -> Found:
         """Find the nearest rows by a scan of all that are live, whatever a search would do. Costs what that costs."""
@@ -180,7 +181,7 @@ class SegmentReader:
     def _scan_codes(
         self, query: NDArray[np.float32], accepted: Accepted, *, k: int, after: Found | None = None
     ) -> Found:
-        coded, count = self.shared.coded, planner.rescored(k)
+        coded, count = self.shared.coded, planner.rescored(k, walked=self.shared.is_walked)
         if accepted.mask is None:
             candidates = coded.candidates(query, self._listed(accepted), count=count, l2=self._l2)
         else:

@@ -39,6 +39,7 @@ class SearchableSegment:
         self.costs = costs
         self.fields = FieldIndex.from_arrays(segment.sections.arrays, document_count=len(segment.documents))
         self.first_expiry = float(segment.expires_at.min())
+        self.is_walked = segment.is_walked
         self._kinds: dict[str, frozenset[Kind]] = {}
 
     def kinds(self, path: str) -> frozenset[Kind]:

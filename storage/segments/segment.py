@@ -29,6 +29,7 @@ from .rows import Rows, decoded
 from .sections import Array, Sections, open_sections, write_sections
 
 TIMES = ("event_time", "ingested_at", "expires_at")
+WALKED_FOUND = 0.95  # of a sample of its rows: a graph whose walks find fewer is not walked
 MAPPED_BYTES = 32 << 20  # payload of a larger segment is read, not mapped
 
 
@@ -39,6 +40,7 @@ class StagedGraph:
     file: FileEntry
     arrays: Mapping[str, Array]  # sections of the segment: the map of the graph, codes, int8 records
     insertions: int  # of vectors into this graph and those that its rows came from
+    found: float  # share of a sample of its rows that walks find by their own vectors, as wide as searches are
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,11 @@ class OpenSegment:
     rounded: RoundedGraph | None  # where the generation is walked by int8
     sections: Sections  # everything in the .segment file, the field index included
     payload: Payload | None  # of a large segment: what texts and records are read from
+
+    @property
+    def is_walked(self) -> bool:
+        """Whether walks find the rows of the graph. Of some vectors they miss many, however the graph was built."""
+        return float(self.sections.meta.get("graph_found", 1.0)) >= WALKED_FOUND
 
     @property
     def documents(self) -> Documents:
@@ -149,11 +156,13 @@ def write_segment(
     if graph is not None:
         arrays |= graph.arrays
     insertions = graph.insertions if graph else 0
+    found = {"graph_found": graph.found} if graph else {}
     meta = {
         "segment_id": segment,
         "generation_id": generation_id,
         "tenant_id": tenant,
         "graph_insertions": insertions,
+        **found,
         "documents_in_order": not (rows.document[1:] < rows.document[:-1]).any(),
     }
     parts = write_sections(SEGMENT_KIND, meta=meta, arrays=arrays)

@@ -22,6 +22,13 @@ def test_few_rows_are_compared_some_estimated_and_many_walked_to(accepted, count
     assert choice.method == method
 
 
+@pytest.mark.parametrize(("accepted", "method"), [(1_000_000, "codes"), (500_000, "codes"), (500, "scan")])
+def test_a_graph_whose_walks_miss_rows_is_not_walked_and_more_of_it_is_compared(accepted, method):
+    options = {"accepted": accepted, "count": 1_000_000, "dimensions": 384, "k": 10, "ef": 64}
+    assert planner.choose(planner.TYPICAL, **options, walked=False).method == method
+    assert planner.rescored(10, walked=False) == 5 * planner.rescored(10)
+
+
 def test_a_walk_is_given_up_when_it_has_cost_half_of_what_the_codes_would():
     costs = planner.Costs(component_ns=1.0, word_ns=2.0)
     choice = planner.choose(costs, accepted=500_000, count=1_000_000, dimensions=256, k=10, ef=64)

@@ -97,6 +97,23 @@ def test_where_every_row_is_searched_for_nearly_all_cost_a_narrow_walk(tmp_path,
     assert widths.count(repairing.EF) < 100
 
 
+def test_a_graph_whose_walks_find_too_little_is_told_and_neither_searched_for_every_row_nor_refused(
+    tmp_path, monkeypatch
+):
+    """It is what its vectors are like: more links would not help, and searches will not walk it."""
+    view = built(tmp_path / "g", unit_vectors(2_000, dimensions=32))
+    asked, missed = list[int](), repairing.missed_records
+
+    def half(view, records, **options):
+        asked.append(len(records))
+        return missed(view, records, **options) if len(records) < 500 else list(records[::2])
+
+    monkeypatch.setattr(repairing, "missed_records", half)
+    repaired = repair(tmp_path / "g", view, l2=False)
+    assert repaired.found == 0.5
+    assert max(asked) == repairing.PROBED_ROWS == 1_000
+
+
 def test_equal_vectors_are_not_taken_for_lost_rows(tmp_path):
     view = built(tmp_path / "g", np.repeat(unit_vectors(1), 60, axis=0))
 

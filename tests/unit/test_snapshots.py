@@ -365,6 +365,17 @@ def test_the_plan_says_how_each_segment_was_searched(tmp_path, monkeypatch):
     assert plans[0].visits > 0
 
 
+def test_a_graph_whose_walks_miss_too_many_of_its_rows_is_not_walked(store, monkeypatch):
+    grown(store, graph=True)
+    asked = {"k": 5, "ef": 8, "now": NOW}
+    assert snapshot_of(store).explained(unit_vectors(1)[0], **asked)[1][0].method == "walk"
+    monkeypatch.setattr(opening, "WALKED_FOUND", 1.1)
+    snapshot = snapshot_of(store)
+    hits, plan = snapshot.explained(unit_vectors(1)[0], **asked)
+    assert plan[0].method == "scan"  # of so few rows cheaper than their codes
+    assert hits == snapshot.exactly(unit_vectors(1)[0], k=5, now=NOW)
+
+
 def test_marks_of_an_earlier_search_never_count_as_visited_when_the_epoch_wraps():
     scratch = readers._Scratch()
     scratch.begin(10)
