@@ -71,9 +71,7 @@ def rescored(hits: int, *, walked: bool = True) -> int:
     return max(RESCORED, RESCORED_PER_HIT * hits) * (1 if walked else UNWALKED)
 
 
-def choose(
-    costs: Costs, *, accepted: int, count: int, dimensions: int, k: int, ef: int, walked: bool = True
-) -> Choice:
+def choose(costs: Costs, *, accepted: int, count: int, dimensions: int, k: int, ef: int, walked: bool = True) -> Choice:
     """Choose how to search a graph of ``count`` rows of which ``accepted`` may be found.
 
     ``walked``: whether its walks find its rows; else it is not walked.
