@@ -34,7 +34,8 @@ class Finder:
 
         Those are rows with the same vector, or longer ones where the product counts.
         """
-        if any((self.nearest(record, ef=narrow)[0] == record).any() for narrow in NARROW_EFS if narrow < ef):
+        narrower = NARROW_EFS if ef > NARROW_EFS[-1] else ()  # one as wide as searches is what they would find
+        if any((self.nearest(record, ef=narrow)[0] == record).any() for narrow in narrower):
             return True
         best, costs = self.nearest(record, ef=ef)
         if (best == record).any():
