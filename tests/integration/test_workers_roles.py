@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import fakeredis
 import pytest
@@ -35,6 +36,7 @@ from penstock.storage.grace import MIN_AGE_S
 from penstock.storage.ids import GenerationId, TenantId
 from penstock.storage.intake.documents import SubmittedDocument, accept
 from penstock.storage.ledger.pruning import KEEP_S
+from penstock.storage.publishing.publisher import PublishedManifest
 from penstock.storage.search.snapshots import open_snapshot
 from penstock.storage.segments.manifests import Manifest, Swap, read_manifest
 from penstock.workers import documents, planning, routes, turn
@@ -91,17 +93,14 @@ class Line:
         self.dispatcher = Dispatcher(self.catalog, self, workers=self.settings.workers, liveness=self.liveness)
 
     def _collection(self) -> CollectionInfo:
-        return create_collection(
-            self.catalog,
-            tenant=ACME,
-            name="docs",
-            model=f"hash-{DIMENSIONS}",
-            dimensions=DIMENSIONS,
-            metric="cosine",
-            chunking=resolve(ChunkingConfig(size_tokens=16), limit=None).model_dump(),
-            shards=1,
-            now=time.time(),
-        )
+        return create_collection(self.catalog, name="docs", now=time.time(), **self.options)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What collections are made with."""
+        chunking = resolve(ChunkingConfig(size_tokens=16), limit=None).model_dump()
+        of_vectors = {"model": f"hash-{DIMENSIONS}", "dimensions": DIMENSIONS, "metric": "cosine"}
+        return {"tenant": ACME, "chunking": chunking, "shards": 1, **of_vectors}
 
     def send(self, messages: Sequence[Message]) -> None:
         self.messages += messages
@@ -598,6 +597,38 @@ def test_many_small_publishes_leave_few_segments_and_everything_is_found_once(li
     assert line.states() == {f"d{number}": "indexed" for number in range(20)}
     assert sorted(set(line.found())) == sorted(f"d{number}" for number in range(20))
     assert len(line.found()) == sum(document.chunk_count for document in line.documents().values())
+
+
+def test_what_a_writer_took_is_kept_for_as_long_as_what_it_publishes_first_takes(line, monkeypatch):
+    """Of hundreds of generations the last one waits for longer than a lease. Were it lost, nothing would be."""
+    line.submit(here=WORDS)
+    other = create_collection(line.catalog, name="other", now=time.time(), **line.options)
+    accept(
+        line.catalog,
+        line.objects,
+        tenant=ACME,
+        collection_id=other.id,
+        generation_id=other.generation.id,
+        documents=[SubmittedDocument("there", "there.txt", WORDS.encode())],
+        now=time.time(),
+    )
+    line.run(only=[routes.CHUNK, routes.EMBED])
+    writer = next(role for role in line.roles if isinstance(role, Writer))
+    publish, published = writer._publisher.publish, []
+
+    def slowly(generation_id: GenerationId, **options: Any) -> PublishedManifest:
+        with line.catalog.write() as connection:
+            connection.execute(sa.update(batches).where(batches.c.state == "running").values(lease_until=1.0))
+        for claim in writer._claims.keeper._several():
+            writer._claims.keeper._keep(claim)
+        ledger.reconcile(line.catalog, now=time.time(), max_attempts=5)
+        published.append(generation_id)
+        return publish(generation_id, **options)
+
+    monkeypatch.setattr(writer._publisher, "publish", slowly)
+    line.run(only=[routes.INDEX])
+    assert sorted(published) == sorted([line.collection.generation.id, other.generation.id])
+    assert {row.attempts for row in line.rows(batches.c.stage == "index")} == {1}
 
 
 def test_a_merge_that_is_opened_just_before_its_segments_are_folded_keeps_them(line, monkeypatch):

@@ -91,6 +91,21 @@ def test_a_version_stays_for_a_while_after_it_was_followed_by_the_next(store):
     assert names(store) == named_by(store, *versions[-2:])
 
 
+def test_of_thousands_of_tenants_those_without_old_versions_take_no_write_lock(store, monkeypatch):
+    publish_versions(store, 3)
+    taken: list[str] = []
+    write = store.catalog.write
+    monkeypatch.setattr(store.catalog, "write", lambda what: taken.append(what) or write(what))
+    retention = {"retention": Retention(keep_versions=3, keep_s=0.0), "min_age_s": HOUR}
+
+    collect(store, **retention)
+    assert taken == []
+    store.add({"b": ["more"]})
+    taken.clear()
+    collect(store, **retention)
+    assert taken == ["expire_versions"]
+
+
 def test_young_files_stay_whoever_wrote_them(store):
     publish_versions(store, 1)
     orphan = paths.segment(TENANT, GENERATION, "seg_orphan")
