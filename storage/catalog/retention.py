@@ -49,9 +49,10 @@ def expire_versions(
     From the commit on nobody can open, tag, fork or roll back to them. One that is just being held stays this time.
     """
     needed = sa.or_(*is_needed())
-    ordered = _over(tenant, now=now, retention=retention).order_by(manifests.c.generation_id, manifests.c.version)
+    ordered = _OVER.order_by(manifests.c.generation_id, manifests.c.version)
+    bounds = _bounds(tenant, now=now, retention=retention)
     found: dict[GenerationId, list[int]] = defaultdict(list)
-    for row in connection.execute(ordered.with_for_update(of=manifests, skip_locked=True)):
+    for row in connection.execute(ordered.with_for_update(of=manifests, skip_locked=True), bounds):
         found[row.generation_id].append(row.version)
     waiting = sa.select(batches.c.generation_id, batches.c.details).where(batches.c.tenant_id == tenant)
     waiting = waiting.where(batches.c.stage == "rollback", batches.c.state.in_(OPEN_BATCH))
@@ -67,23 +68,7 @@ def expire_versions(
 
 def any_over(connection: Connection, *, tenant: TenantId, now: float, retention: Retention = Retention()) -> bool:
     """Say whether `expire_versions` may find something, without a lock: of thousands of tenants most have nothing."""
-    return connection.execute(_over(tenant, now=now, retention=retention).limit(1)).first() is not None
-
-
-def _over(tenant: TenantId, *, now: float, retention: Retention) -> sa.Select[Any]:
-    """Return the statement for the tenant's versions past retention that nothing needs."""
-    old = sa.select(manifests.c.generation_id, manifests.c.version)
-    old = old.join(generations, generations.c.id == manifests.c.generation_id)
-    old = old.join(collections, collections.c.id == generations.c.collection_id)
-    keep_versions = sa.func.coalesce(collections.c.keep_versions, retention.keep_versions)
-    keep_s = sa.func.coalesce(collections.c.keep_s, retention.keep_s)
-    return old.where(
-        manifests.c.tenant_id == tenant,
-        manifests.c.version <= generations.c.version - keep_versions,
-        manifests.c.version < generations.c.version,
-        manifests.c.followed_at <= now - keep_s,
-        ~sa.or_(*is_needed()),  # or all that is tagged would be locked at each pass
-    )
+    return connection.execute(_ANY_OVER, _bounds(tenant, now=now, retention=retention)).first() is not None
 
 
 def is_needed() -> list[sa.ColumnElement[bool]]:
@@ -95,6 +80,31 @@ def is_needed() -> list[sa.ColumnElement[bool]]:
     copied = manifests.c.version.in_((reembeddings.c.base_version, reembeddings.c.source_version))
     of_source = (reembeddings.c.source_id == manifests.c.generation_id, reembeddings.c.state.not_in(REEMBEDDING_ENDS))
     return [tagged, leased, sa.exists().where(*of_source, copied)]
+
+
+def _over() -> sa.Select[Any]:
+    """Return the statement for a tenant's versions past retention that nothing needs; its parameters are `_bounds`."""
+    old = sa.select(manifests.c.generation_id, manifests.c.version)
+    old = old.join(generations, generations.c.id == manifests.c.generation_id)
+    old = old.join(collections, collections.c.id == generations.c.collection_id)
+    keep_versions = sa.func.coalesce(collections.c.keep_versions, sa.bindparam("keep_versions", type_=sa.BigInteger))
+    keep_s = sa.func.coalesce(collections.c.keep_s, sa.bindparam("keep_s", type_=sa.Double))
+    return old.where(
+        manifests.c.tenant_id == sa.bindparam("tenant"),
+        manifests.c.version <= generations.c.version - keep_versions,
+        manifests.c.version < generations.c.version,
+        manifests.c.followed_at <= sa.bindparam("now", type_=sa.Double) - keep_s,
+        ~sa.or_(*is_needed()),  # or all that is tagged would be locked at each pass
+    )
+
+
+_OVER = _over()  # made once: for each of thousands of tenants that takes longer than to run it
+_ANY_OVER = _OVER.limit(1)
+
+
+def _bounds(tenant: TenantId, *, now: float, retention: Retention) -> dict[str, Any]:
+    kept = {"keep_versions": retention.keep_versions, "keep_s": retention.keep_s}
+    return {"tenant": tenant, "now": now, **kept}
 
 
 def retained_manifests(connection: Connection, *, tenant: TenantId) -> dict[str, GenerationId]:
