@@ -46,7 +46,7 @@ TURN_S = 2.0  # as long one thing is searched, then the other: a shared machine 
 BEFORE_S = 15.0
 SETTLE_S = 20.0  # what the round before wrote and deleted, gigabytes, keeps the disk and the kernel busy for a while
 TIMEOUT_S = 600.0
-AFTER_S = 3.0
+AFTER_S = 6.0  # half of it in a turn of rest, perhaps
 
 
 @dataclass(frozen=True)
