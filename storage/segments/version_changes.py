@@ -5,7 +5,6 @@ It is packed, about a hundred bytes for a document, so that it can be held while
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from itertools import islice
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -57,10 +56,7 @@ class VersionChanges:
     @classmethod
     def of(cls, changes: Iterable[VersionChange]) -> "VersionChanges":
         """Pack changes that come in any order. Raises Damaged: one tells what no document has."""
-        remaining, parts = iter(changes), [np.empty(0, _PACKED)]
-        while some := list(islice(remaining, _AT_ONCE)):
-            parts.append(np.array([_row(change) for change in some], _PACKED))
-        packed = np.concatenate(parts)
+        packed = np.fromiter(map(_row, changes), _PACKED)
         return cls(packed[np.argsort(packed["document_id"], kind="stable")])
 
     def __len__(self) -> int:
